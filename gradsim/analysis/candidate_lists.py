@@ -1,0 +1,78 @@
+"""Candidate lists as arrays, and the rule by which a query counts as found."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from gradsim.errors import TableError
+
+Floats = NDArray[np.float64]
+Positions = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class CandidateLists:
+    """Pairs seen as one list of candidates a query; lists may differ in length.
+
+    Attributes:
+        query_ids: one a query, order of first appearance.
+        query: position of each pair's query, (n_pairs,), ascending.
+        starts: first pair of each query, (n_queries,).
+        lengths: number of candidates of each query, (n_queries,).
+        source: the pair of each query with its true source, (n_queries,).
+    """
+
+    query_ids: pl.Series
+    query: Positions
+    starts: Positions
+    lengths: Positions
+    source: Positions
+
+    @classmethod
+    def from_pairs(cls, pairs: pl.DataFrame) -> "CandidateLists":
+        """Reads `query_id` and `original_id` of pairs in the order that `in_list_order` makes.
+
+        Raises:
+            TableError: an original is twice among a query's candidates, or the source is not there.
+        """
+        twice = pairs.filter(pairs.select("query_id", "original_id").is_duplicated())
+        for row in twice.head(1).iter_rows(named=True):
+            raise TableError(
+                f"original {row['original_id']!r} is listed twice for query "
+                f"{row['query_id']!r}: combine the partitions again"
+            )
+        query = pairs["query_id"].rle_id().to_numpy().astype(np.int64)
+        starts = np.flatnonzero(np.diff(query, prepend=-1))
+        query_ids = pairs["query_id"][starts]
+        is_source = pairs.select(
+            pl.col("query_id").cast(pl.String) == pl.col("original_id").cast(pl.String)
+        ).to_series()
+        source = is_source.arg_true().to_numpy().astype(np.int64)
+        if len(source) < len(starts):
+            lost = np.setdiff1d(np.arange(len(starts)), query[source])[0]
+            raise TableError(
+                f"query {query_ids[int(lost)]!r} has no candidate that is its true source: make its candidates again"
+            )
+        return cls(query_ids, query, starts, np.diff(starts, append=len(query)), source)
+
+    def best(self, scores: Floats) -> Floats:
+        """Best score of each query, (n_queries, ...), from scores of pairs, (n_pairs, ...)."""
+        return np.maximum.reduceat(scores, self.starts, axis=0)
+
+    def number_of_best(self, scores: Floats) -> Positions:
+        """How many candidates share the best score of each query, (n_queries, ...)."""
+        is_best = scores == self.best(scores)[self.query]
+        return np.add.reduceat(is_best, self.starts, axis=0, dtype=np.int64)
+
+    def credit(self, scores: Floats) -> Floats:
+        """What each query counts, (n_queries, ...): 1/n if its source is among n best, else 0."""
+        source_is_best: NDArray[np.bool_] = scores[self.source] == self.best(scores)
+        return np.where(source_is_best, 1 / self.number_of_best(scores), 0.0)
+
+
+def in_list_order(pairs: pl.DataFrame) -> pl.DataFrame:
+    """Rows by query (order of first appearance), then rank."""
+    numbered = pairs.with_row_index("row")
+    return numbered.sort(pl.col("row").min().over("query_id"), "rank", "row").drop("row")

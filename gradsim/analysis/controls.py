@@ -1,0 +1,124 @@
+"""Null controls: what would be found without looking at gradients."""
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from gradsim.analysis.candidate_lists import CandidateLists
+from gradsim.analysis.schema import Schema, column_types
+from gradsim.analysis.similarity import ordered_similarity
+from gradsim.analysis.statistics import wilson_interval
+from gradsim.errors import TableError
+
+Floats = NDArray[np.float64]
+
+SHUFFLES = 1000
+SOURCES_SHUFFLED = "sources_shuffled"
+BM25_RANK = "bm25_rank"
+ANSWER_LENGTH = "answer_length"
+CHANCE = "chance"
+
+CONTROLS: Schema = {
+    "control": (
+        pl.String,
+        "sources_shuffled: a random candidate is called the source; bm25_rank: the first candidate "
+        "is chosen; answer_length: the one whose answer is nearest in length; chance: any",
+    ),
+    "accuracy": (
+        pl.Float64,
+        "share of queries found; sources_shuffled: the mean over 1,000 shuffles",
+    ),
+    "low": (
+        pl.Float64,
+        "Wilson's 95 % interval, or where 95 % of single shuffles lie; null for chance",
+    ),
+    "high": (pl.Float64, "the interval's upper end"),
+    "queries": (pl.Int64, "number of queries"),
+    "tied": (pl.Int64, "queries whose best score is shared by several candidates"),
+}
+
+
+def controls(
+    similarity: pl.DataFrame,
+    answer_lengths: pl.DataFrame | None = None,
+    query_answer_lengths: pl.DataFrame | None = None,
+    *,
+    seed: int = 42,
+) -> pl.DataFrame:
+    """Accuracy of the null controls; `answer_length` is left out where lengths are not given.
+
+    Args:
+        similarity: the table `gradient_similarity`.
+        answer_lengths: `id`, `length` of the originals, as `answer_lengths` makes them.
+        query_answer_lengths: the same of the queries.
+        seed: of the shuffles.
+
+    Raises:
+        TableError: a sample has no length, or similarities are not finite.
+    """
+    pairs = ordered_similarity(similarity, "gradient_similarity")
+    lists = CandidateLists.from_pairs(pairs)
+    scores = pairs["similarity"].to_numpy()
+
+    rows = [
+        _shuffled(lists, scores, seed),
+        _scored(BM25_RANK, lists, -pairs["rank"].to_numpy().astype(np.float64)),
+    ]
+    if answer_lengths is not None and query_answer_lengths is not None:
+        original = _lengths(pairs["original_id"], answer_lengths, "original")
+        query = _lengths(pairs["query_id"], query_answer_lengths, "query")
+        rows.append(_scored(ANSWER_LENGTH, lists, -np.abs(query - original)))
+    rows.append((CHANCE, float(np.mean(1 / lists.lengths)), None, None, len(lists.lengths), 0))
+    return pl.DataFrame(rows, schema=column_types(CONTROLS), orient="row")
+
+
+def answer_lengths(samples: pl.DataFrame) -> pl.DataFrame:
+    """`id` and `length` of each sample's answer, in tokens or in words.
+
+    Args:
+        samples: a table with `labels` (tokens that -100 does not mask are counted), else with
+            `messages` (words of the last one are). Originals and queries must be counted alike.
+    """
+    if "labels" in samples.columns:
+        length = pl.col("labels").list.eval(pl.element() != -100).list.sum()
+    else:
+        answer = pl.col("messages").list.last().struct.field("content")
+        length = answer.str.count_matches(r"\S+")
+    return samples.select("id", length=length.cast(pl.Int64))
+
+
+Row = tuple[str, float, float | None, float | None, int, int]
+
+
+def _shuffled(lists: CandidateLists, scores: Floats, seed: int) -> Row:
+    """The label of the true source moved to a random candidate of the same query, many times."""
+    number_of_best = lists.number_of_best(scores)
+    credit = (scores == lists.best(scores)[lists.query]) / number_of_best[lists.query]
+    moved = np.random.default_rng(seed).integers(lists.lengths, size=(SHUFFLES, len(lists.lengths)))
+    accuracies = credit[lists.starts + moved].mean(axis=1)
+    low, high = np.quantile(accuracies, [0.025, 0.975])
+    return (
+        SOURCES_SHUFFLED,
+        float(accuracies.mean()),
+        float(low),
+        float(high),
+        len(lists.lengths),
+        int((number_of_best > 1).sum()),
+    )
+
+
+def _scored(control: str, lists: CandidateLists, scores: Floats) -> Row:
+    credit = lists.credit(scores)
+    tied = int((lists.number_of_best(scores) > 1).sum())
+    low, high = wilson_interval(credit.sum(), len(credit))
+    return control, float(credit.mean()), float(low), float(high), len(credit), tied
+
+
+def _lengths(ids: pl.Series, lengths: pl.DataFrame, side: str) -> Floats:
+    """Length of each id's answer, (n_ids,)."""
+    known = dict(lengths.select(pl.col("id").cast(pl.String), pl.col("length")).iter_rows())
+    names = ids.cast(pl.String).to_list()
+    for name in names:
+        if known.get(name) is None:
+            raise TableError(f"no answer length of {side} {name!r} is given")
+    return np.array([known[name] for name in names], dtype=np.float64)

@@ -1,0 +1,62 @@
+"""Similarity of whole gradients, and the tables that hold similarities of pairs."""
+
+import polars as pl
+
+from gradsim.analysis.candidate_lists import in_list_order
+from gradsim.analysis.layer_dots import LayerDots
+from gradsim.analysis.schema import Schema
+from gradsim.errors import TableError
+
+GRADIENT_SIMILARITY: Schema = {
+    "query_id": (pl.String, "the query"),
+    "original_id": (pl.String, "the candidate that it is compared with"),
+    "rank": (pl.Int32, "place of the candidate in the query's list, 0 first"),
+    "similarity": (pl.Float64, "cosine of the two whole gradients"),
+}
+
+FULL_GRADIENT = "full_gradient"
+
+
+def gradient_similarity(
+    dot_products: pl.DataFrame, query_self: pl.DataFrame, original_self: pl.DataFrame
+) -> pl.DataFrame:
+    """Cosine of the whole gradients of every pair, by query (order of first appearance), then rank.
+
+    Raises:
+        TableError: as `LayerDots.from_tables`.
+    """
+    layer_dots = LayerDots.from_tables(dot_products, query_self, original_self)
+    return layer_dots.pairs.with_columns(pl.col("rank").cast(pl.Int32), similarity=layer_dots.similarity())
+
+
+def similarities_by_method(similarity: pl.DataFrame, projected: pl.DataFrame | None) -> dict[str, pl.DataFrame]:
+    """Checked and ordered pairs with their similarity, of the full gradient and of each projection.
+
+    Args:
+        similarity: the table `gradient_similarity`.
+        projected: the table `projected_similarity`; each of its projections and dimensions is a
+            method named `PROJECTION-DIMENSION`.
+    """
+    methods = {FULL_GRADIENT: ordered_similarity(similarity, "gradient_similarity")}
+    if projected is not None:
+        for key, rows in projected.group_by("projection", "dimension", maintain_order=True):
+            name = f"{key[0]}-{key[1]}"
+            methods[name] = ordered_similarity(rows, f"projected_similarity {name}")
+    return methods
+
+
+def ordered_similarity(similarity: pl.DataFrame, table: str) -> pl.DataFrame:
+    """`query_id`, `original_id`, `rank`, `similarity` in list order.
+
+    Raises:
+        TableError: there are no rows, or a similarity is missing or not finite.
+    """
+    if similarity.is_empty():
+        raise TableError(f"{table} has no rows: compute at least one partition")
+    bad = similarity.filter(~pl.col("similarity").is_finite().fill_null(False))
+    for row in bad.head(1).iter_rows(named=True):
+        raise TableError(
+            f"{table} has similarity {row['similarity']} of query {row['query_id']!r} and original "
+            f"{row['original_id']!r}: compute that partition again"
+        )
+    return in_list_order(similarity.select(list(GRADIENT_SIMILARITY)))

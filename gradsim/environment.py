@@ -1,0 +1,62 @@
+"""What differs from machine to machine: folders, device, secrets. Never part of a study's definition.
+
+Values come from the process environment or, where that is silent, from the `.env` file in the project's root.
+"""
+
+from pathlib import Path
+
+from dotenv import load_dotenv
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from gradsim.errors import StudyError
+
+
+def project_root() -> Path:
+    """The checkout this package lies in; the working directory where it was installed without one."""
+    checkout = Path(__file__).resolve().parents[1]
+    return checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()
+
+
+class Environment(BaseSettings):
+    """The machine's facts, each under the name of its environment variable."""
+
+    model_config = SettingsConfigDict(extra="ignore", env_ignore_empty=True, populate_by_name=True)
+
+    data: Path = Field(Path("data/store"), alias="GRADSIM_DATA")
+    studies: Path = Field(Path("studies"), alias="GRADSIM_STUDIES")
+    device: str = Field("auto", alias="MT_DEVICE")
+    model_name: str | None = Field(None, alias="MT_MODEL_NAME")
+    sample_size: int | None = Field(None, alias="MT_SAMPLE_SIZE", ge=1)
+    openai_api_key: SecretStr | None = Field(None, alias="OPENAI_API_KEY")
+    openai_base_url: str | None = Field(None, alias="OPENAI_BASE_URL")
+
+    @property
+    def data_root(self) -> Path:
+        """Folder of everything computed; a relative `GRADSIM_DATA` is meant from the project's root."""
+        return (project_root() / self.data.expanduser()).resolve()
+
+    @property
+    def studies_folder(self) -> Path:
+        """Folder of the study files; a relative `GRADSIM_STUDIES` is meant from the project's root."""
+        return (project_root() / self.studies.expanduser()).resolve()
+
+
+def read_environment() -> Environment:
+    """The environment as it is now.
+
+    `.env` is put into the process environment first (never over what is there), because libraries
+    look for `HF_TOKEN` and the like themselves.
+
+    Raises:
+        StudyError: a variable holds what it cannot hold.
+    """
+    load_dotenv(project_root() / ".env", override=False)
+    try:
+        return Environment()
+    except ValidationError as error:
+        first = error.errors()[0]
+        variable = first["loc"][0]
+        raise StudyError(
+            f"{variable}={first['input']!r} in the environment or .env: {first['msg'].lower()}; correct or unset it"
+        ) from error

@@ -1,0 +1,103 @@
+"""The public entry: what is given is checked here, and run in `run`."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from transformers import PreTrainedModel
+
+from gradsim.errors import GradientError
+from gradsim.gradients.capture import check_parameters
+from gradsim.gradients.encoding import Nodes, Sample, encode, model_limits, pair_positions
+from gradsim.gradients.precision import dtype_of
+from gradsim.gradients.projection import Projector, make_projections
+from gradsim.gradients.results import Comparison
+from gradsim.gradients.run import ComparisonTiles, Progress, Request
+
+OnBadLoss = Literal["error", "exclude"]
+
+
+def compare(
+    model: PreTrainedModel,
+    queries: Sequence[Sample],
+    originals: Sequence[Sample],
+    pairs: Any,
+    *,
+    precision: str = "float32",
+    memory_budget: int | None = None,
+    projectors: Sequence[Projector] = (),
+    progress: Progress | None = None,
+    on_bad_loss: OnBadLoss = "error",
+) -> Comparison:
+    """Inner products of single-sample gradients, for every layer and every pair.
+
+    The gradient is that of the mean cross-entropy over the unmasked labels, in eval mode, one sample at a time. The
+    model comes back as it was.
+
+    Args:
+        model: a causal language model on one device.
+        queries: objects with `id`, `input_ids` and `labels` (1-D, of one length; label -100 is masked).
+        originals: the same. A sample that is given several times is run once.
+        pairs: (n, 2) positions in queries and originals, or "all": every pair, query-major.
+        precision: "float32" or "float64", what the model runs in; a model in another format is cast for the run.
+        memory_budget: bytes of captured gradients that may be held at once on the model's device; the working
+            memory of one pass comes on top. None: what is free, less a margin.
+        projectors: random projections whose dots are wanted beside the exact ones.
+        progress: called with (done, total) passes after each.
+        on_bad_loss: whether a sample without an unmasked label, or whose loss or gradient is not finite, is an
+            error or is excluded: its numbers are NaN.
+
+    Raises:
+        GradientError: something that was given cannot be used.
+    """
+    return compare_tiles(
+        model,
+        queries,
+        originals,
+        pairs,
+        precision=precision,
+        memory_budget=memory_budget,
+        projectors=projectors,
+        progress=progress,
+        on_bad_loss=on_bad_loss,
+    ).together()
+
+
+def compare_tiles(
+    model: PreTrainedModel,
+    queries: Sequence[Sample],
+    originals: Sequence[Sample],
+    pairs: Any,
+    *,
+    precision: str = "float32",
+    memory_budget: int | None = None,
+    projectors: Sequence[Projector] = (),
+    progress: Progress | None = None,
+    on_bad_loss: OnBadLoss = "error",
+) -> "ComparisonTiles":
+    """What `compare` computes, in tiles, for results that are too large to hold.
+
+    What is given is checked at once; the work is done while the tiles are taken. Until the last one, or until `close`,
+    the model is lent to the comparison: in eval mode, its parameters frozen, with hooks.
+    """
+    if on_bad_loss not in ("error", "exclude"):
+        raise GradientError(f'on_bad_loss is {on_bad_loss!r}: choose "error" or "exclude"')
+    parameters = dict(model.named_parameters())
+    check_parameters(parameters)
+    limits = model_limits(model)
+    nodes = Nodes.of(
+        [encode(query, limits) for query in queries],
+        [encode(original, limits) for original in originals],
+    )
+    return ComparisonTiles(
+        Request(
+            model=model,
+            dtype=dtype_of(precision),
+            nodes=nodes,
+            pairs=pair_positions(pairs, len(queries), len(originals)),
+            projections=make_projections(projectors, parameters),
+            vocabulary=limits.vocabulary,
+            memory_budget=memory_budget,
+            progress=progress,
+            exclude_bad=on_bad_loss == "exclude",
+        )
+    )

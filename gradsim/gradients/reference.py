@@ -1,0 +1,46 @@
+"""The oracle: plain autograd, one sample at a time. It shares no code with the engine but the reading of samples."""
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from gradsim.gradients.encoding import MASKED, Sample
+
+
+def reference_gradient(model: PreTrainedModel, sample: Sample) -> dict[str, Tensor]:
+    """Gradient of a sample's mean cross-entropy over its unmasked labels, for every layer in model order.
+
+    The model computes in its own precision and in eval mode; it comes back as it was.
+    """
+    parameters = dict(model.named_parameters())
+    flags = [parameter.requires_grad for parameter in parameters.values()]
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        model.train(False)
+        for parameter in parameters.values():
+            parameter.requires_grad_(True)
+        device = next(iter(parameters.values())).device
+        tokens = torch.as_tensor(sample.input_ids, dtype=torch.long, device=device)
+        labels = torch.as_tensor(sample.labels, dtype=torch.long, device=device)
+        with torch.enable_grad():
+            logits = model(input_ids=tokens[None], use_cache=False).logits[0, :-1]
+            loss = torch.nn.functional.cross_entropy(
+                logits if logits.dtype == torch.float64 else logits.float(),
+                labels[1:],
+                ignore_index=MASKED,
+            )
+            found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        for parameter, flag in zip(parameters.values(), flags, strict=True):
+            parameter.requires_grad_(flag)
+    return {
+        name: torch.zeros_like(parameter) if gradient is None else gradient.to_dense()
+        for (name, parameter), gradient in zip(parameters.items(), found, strict=True)
+    }
+
+
+def reference_dots(a: dict[str, Tensor], b: dict[str, Tensor]) -> list[float]:
+    """Inner product of two samples' gradients in every layer, in float64."""
+    return [float((a[layer].double() * b[layer].double()).sum()) for layer in a]

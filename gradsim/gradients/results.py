@@ -1,0 +1,69 @@
+"""What a comparison gives back: whole, or in tiles. All arrays are float64 on the host."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradsim.gradients.plan import Plan
+
+Floats = NDArray[np.float64]
+Positions = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class ProjectedDots:
+    """One projector's dots, shaped like the exact ones beside which it stands."""
+
+    dots: Floats
+    query_self_dots: Floats
+    original_self_dots: Floats
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Every number of one `compare`.
+
+    A self dot is NaN where a sample is in no pair: such a sample is never run. With `on_bad_loss="exclude"`
+    everything of a bad sample is NaN.
+    """
+
+    layers: list[str]
+    """Names of the layers, in the order of `model.named_parameters()`."""
+    dots: Floats
+    """(pairs, layers)"""
+    query_self_dots: Floats
+    """(queries, layers)"""
+    original_self_dots: Floats
+    """(originals, layers)"""
+    projected: dict[str, ProjectedDots]
+    """By projector name."""
+    bad_queries: list[int]
+    """Positions of the excluded queries, ascending."""
+    bad_originals: list[int]
+    """Positions of the excluded originals, ascending."""
+    plan: Plan
+    """What was predicted: passes and peak bytes."""
+    passes: int
+    """Forward and backward passes that were run."""
+    peak_bytes: int
+    """Most bytes that the captured samples took at once."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A part of a comparison: some pairs, and the self dots that became known since the tile before."""
+
+    pairs: Positions
+    """Positions of this tile's pairs, ascending."""
+    dots: Floats
+    """(pairs of this tile, layers)"""
+    queries: Positions
+    """Positions of the queries whose self dots are here."""
+    query_self_dots: Floats
+    originals: Positions
+    """Positions of the originals whose self dots are here."""
+    original_self_dots: Floats
+    queries_done: int
+    """Every pair and self dot of queries before this position is out, in this tile or an earlier one."""
+    projected: dict[str, ProjectedDots] = field(default_factory=dict)

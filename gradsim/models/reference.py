@@ -1,0 +1,246 @@
+"""The tiny reference model: OLMo's architecture, small enough to train on a laptop's processor in a minute.
+
+It exists so that a study runs anywhere with gradients that mean something: untrained weights would make every sample's
+gradient alike.
+"""
+
+import math
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import polars as pl
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import OlmoConfig, OlmoForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from gradsim import chat
+from gradsim.models.fetching import load_tokenizer
+
+END_TOKEN = "<|endoftext|>"
+PADDING_TOKEN = "<|padding|>"
+
+_LEARNING_RATE = 3e-3
+_WARM_UP_SHARE = 0.1
+_THREADS = 2  # how sums are split among threads shows in their last bits
+_TOKENIZER_FILES = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab*", "merges.txt", "*.model")
+
+
+class TrainedModel(NamedTuple):
+    """What training left.
+
+    Attributes:
+        folder: holds weights (safetensors), configuration and tokenizer.
+        parameters: how many, tied ones once.
+        steps: updates made.
+        first_loss: mean cross-entropy of the first step's answer tokens, in nats.
+        final_loss: the same of the last tenth of the steps.
+    """
+
+    folder: Path
+    parameters: int
+    steps: int
+    first_loss: float
+    final_loss: float
+
+
+def train_reference_model(
+    samples: pl.DataFrame,
+    folder: Path,
+    *,
+    layers: int = 3,
+    hidden_size: int = 128,
+    heads: int = 4,
+    vocabulary: int = 2048,
+    positions: int = 2048,
+    tokenizer: Path | None = None,
+    steps: int = 200,
+    tokens_per_step: int = 1024,
+    seed: int = 42,
+    progress: Callable[[int, int], None] | None = None,
+) -> TrainedModel:
+    """Trains an OLMo-style model on the answers of `samples` and writes it to `folder`, whole or not at all.
+
+    No biases, norms without parameters, SwiGLU, tied embeddings; AdamW on the loss that a study takes gradients of,
+    on the processor. The same seed on the same machine gives the same bits.
+
+    Args:
+        samples: columns `id` and `messages`.
+        folder: replaced if it is there.
+        layers: transformer blocks.
+        hidden_size: width of the residual stream; the feed-forward part is four times as wide.
+        heads: attention heads.
+        vocabulary: entries of the tokenizer that is trained on the samples; fewer where they do not yield so many.
+        positions: the model's context in tokens.
+        tokenizer: folder of a tokenizer to use instead of training one.
+        steps: updates; the samples are gone through as often as that takes.
+        tokens_per_step: batches are filled up to this, padding included; a longer sample is a batch of its own.
+        seed: of weights and order.
+        progress: called with the steps done and in all.
+
+    Raises:
+        SampleError: a sample that is longer than `positions`, or that has no answer.
+        ModelError: a tokenizer that cannot be loaded.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as workplace:
+        unfinished = Path(workplace) / "model"
+        unfinished.mkdir()
+        if tokenizer is None:
+            _train_tokenizer(samples, vocabulary).save_pretrained(unfinished)
+        else:
+            _copy_tokenizer(tokenizer, unfinished)
+        encoder = load_tokenizer(str(unfinished))
+        with _seeded(seed):
+            model = _build(encoder, layers, hidden_size, heads, positions)
+            batches = _batches(chat.tokenize_table(samples, encoder, context=positions).frame, tokens_per_step)
+            losses = _train(model, batches, steps, progress)
+        model.save_pretrained(unfinished)
+        _put_in_place(unfinished, folder, Path(workplace))
+    last = losses[-max(1, steps // 10) :]
+    return TrainedModel(folder, model.num_parameters(), steps, losses[0], math.fsum(last) / len(last))
+
+
+def _train_tokenizer(samples: pl.DataFrame, vocabulary: int) -> PreTrainedTokenizerBase:
+    """A byte-level BPE of the samples' text in the tulu template."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        min_frequency=2,
+        special_tokens=[END_TOKEN, PADDING_TOKEN],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    texts = [chat.render(messages, END_TOKEN, cue=False) for messages in samples["messages"].to_list()]
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=tokenizer,
+        bos_token=END_TOKEN,
+        eos_token=END_TOKEN,
+        unk_token=END_TOKEN,
+        pad_token=PADDING_TOKEN,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def _copy_tokenizer(source: Path, target: Path) -> None:
+    for path in sorted({path for pattern in _TOKENIZER_FILES for path in source.glob(pattern)}):
+        shutil.copyfile(path, target / path.name)
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seeds torch and has it compute the same way each time; all of it comes back as it was."""
+    threads = torch.get_num_threads()
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        torch.use_deterministic_algorithms(True)
+        torch.set_num_threads(_THREADS)
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+            torch.set_num_threads(threads)
+
+
+def _build(
+    tokenizer: PreTrainedTokenizerBase, layers: int, hidden_size: int, heads: int, positions: int
+) -> OlmoForCausalLM:
+    configuration = OlmoConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=hidden_size,
+        intermediate_size=4 * hidden_size,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        max_position_embeddings=positions,
+        tie_word_embeddings=True,
+        initializer_range=hidden_size**-0.5,  # the usual 0.02 is made for wide models: narrow ones learn slowly from it
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return OlmoForCausalLM(configuration)
+
+
+class _Batch(NamedTuple):
+    """Samples of similar length, padded at their right: (samples, tokens) each.
+
+    Under causal attention no token sees the padding behind it, so no attention mask is needed.
+    """
+
+    input_ids: torch.Tensor
+    labels: torch.Tensor
+
+
+def _batches(tokenized: pl.DataFrame, tokens_per_step: int) -> list[_Batch]:
+    by_length = tokenized.sort(pl.col("input_ids").list.len(), maintain_order=True)
+    rows = list(by_length.select("input_ids", "labels").iter_rows())
+    batches: list[_Batch] = []
+    start = 0
+    for end in range(1, len(rows) + 1):
+        # Rows grow, so the next one says how wide a batch that takes it in would be.
+        if end == len(rows) or (end - start + 1) * len(rows[end][0]) > tokens_per_step:
+            batch = rows[start:end]
+            width = len(batch[-1][0])
+            batches.append(
+                _Batch(
+                    _padded([input_ids for input_ids, _ in batch], width, 0),
+                    _padded([labels for _, labels in batch], width, chat.MASKED),
+                )
+            )
+            start = end
+    return batches
+
+
+def _padded(rows: Sequence[list[int]], width: int, filler: int) -> torch.Tensor:
+    return torch.tensor([row + [filler] * (width - len(row)) for row in rows])
+
+
+def _train(
+    model: OlmoForCausalLM,
+    batches: Sequence[_Batch],
+    steps: int,
+    progress: Callable[[int, int], None] | None,
+) -> list[float]:
+    """Updates the model in place; returns each step's loss."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=_LEARNING_RATE, betas=(0.9, 0.95), weight_decay=0.1)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _learning_rate_factor(step, steps))
+    order: list[int] = []
+    losses: list[float] = []
+    model.train()
+    for step in range(1, steps + 1):
+        if not order:
+            order = torch.randperm(len(batches)).tolist()
+        batch = batches[order.pop()]
+        loss = model(input_ids=batch.input_ids, labels=batch.labels, use_cache=False).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+        if progress:
+            progress(step, steps)
+    model.eval()  # type: ignore[no-untyped-call]
+    return losses
+
+
+def _learning_rate_factor(step: int, steps: int) -> float:
+    """Linear warm-up, then half a cosine down to a tenth."""
+    warm_up = max(1, round(_WARM_UP_SHARE * steps))
+    if step < warm_up:
+        return (step + 1) / warm_up
+    return 0.1 + 0.45 * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))
+
+
+def _put_in_place(finished: Path, folder: Path, workplace: Path) -> None:
+    if folder.exists():
+        folder.rename(workplace / "replaced")
+    finished.rename(folder)

@@ -1,0 +1,10 @@
+"""Computes partitions from files to files: `python -m gradsim.partition_job JOB.json`.
+
+The same command runs here in a subprocess or on a compute node. It loads the model once, plans all its partitions
+together, and writes each partition's tables as soon as they are complete, so that a job that is run again continues
+where it ended. Beside the job file it leaves `JOB.result.json`: what was computed, or what is wrong.
+"""
+
+from gradsim.partition_job.job import JobResult, PartitionJob, result_path
+
+__all__ = ["JobResult", "PartitionJob", "result_path"]

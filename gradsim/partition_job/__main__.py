@@ -1,0 +1,116 @@
+"""The job's process: reads the job file, computes, reports progress, writes the result file."""
+
+import argparse
+import os
+import resource
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import NoReturn
+
+from dagster_pipes import PipesContext, open_dagster_pipes
+from tqdm import tqdm
+
+from gradsim.errors import GradsimError
+from gradsim.partition_job.job import JobResult, PartitionJob, result_path
+from gradsim.tables.files import atomic_path
+
+# The exit status for an error that the user can mend; its message stands in the result file.
+USER_ERROR = 3
+
+Progress = Callable[[int, int], None]
+
+
+def main() -> int:
+    """Run the job of a file and leave its result beside it, whatever happens."""
+    parser = argparse.ArgumentParser(prog="python -m gradsim.partition_job")
+    parser.add_argument("job", type=Path, help="the job file (JSON)")
+    path: Path = parser.parse_args().job
+    _end_with_parent()
+    job = PartitionJob.model_validate_json(path.read_text(encoding="utf-8"))
+    result = JobResult(partitions=job.partitions, fingerprints=job.fingerprints)
+    try:
+        with _progress(job) as progress:
+            result = result.model_copy(update=_run(job, progress))
+    except GradsimError as error:
+        result = result.model_copy(update={"error": str(error)})
+        print(f"error: {error}", file=sys.stderr)
+        return USER_ERROR
+    except BaseException:
+        result = result.model_copy(update={"traceback": traceback.format_exc()})
+        raise
+    finally:
+        with atomic_path(result_path(path)) as partial:
+            partial.write_text(result.model_dump_json(), encoding="utf-8")
+    return 0
+
+
+def _run(job: PartitionJob, progress: Progress) -> dict[str, object]:
+    from gradsim.partition_job import answers, gradients  # noqa: PLC0415 - torch takes seconds to load
+
+    store = job.store()
+    job.check_fingerprints(store)
+    work = job.work(store)
+    started = time.perf_counter()
+    compute = answers.compute if job.tables == ("queries",) else gradients.compute
+    measured = compute(job, store, work, progress) if work else {}
+    measured["seconds"] = round(time.perf_counter() - started, 3)
+    measured["peak_memory_bytes"] = _peak_memory()
+    return {"computed": work, "measured": measured}
+
+
+@contextmanager
+def _progress(job: PartitionJob) -> Iterator[Progress]:
+    """A bar for a person at a terminal; under Dagster, lines in the run's log."""
+    what = "answers" if job.tables == ("queries",) else "gradients"
+    if "DAGSTER_PIPES_CONTEXT" not in os.environ:
+        with tqdm(desc=what, unit=" samples") as bar:
+            yield partial(_advance, bar)
+        return
+    with open_dagster_pipes() as pipes:
+        yield _Log(pipes, f"{job.setting} {what}")
+
+
+def _advance(bar: "tqdm[NoReturn]", done: int, total: int) -> None:
+    bar.total = total
+    bar.update(done - bar.n)
+
+
+class _Log:
+    """Progress in steps of two percent."""
+
+    def __init__(self, pipes: PipesContext, what: str) -> None:
+        self._pipes, self._what, self._shown = pipes, what, -1
+
+    def __call__(self, done: int, total: int) -> None:
+        step = 50 * done // max(total, 1)
+        if step > self._shown:
+            self._shown = step
+            self._pipes.log.info(f"{self._what}: {done} of {total} samples")
+
+
+def _end_with_parent() -> None:
+    """Whoever started the job waits for it; if that process dies, the job would only be in its successor's way."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _peak_memory() -> int:
+    """The largest resident set of this process so far, in bytes."""
+    usage = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return usage if sys.platform == "darwin" else usage * 1024
+
+
+if __name__ == "__main__":
+    sys.exit(main())

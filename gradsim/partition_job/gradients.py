@@ -1,0 +1,93 @@
+"""The gradient tables of partitions: one pass over the samples, each partition written as soon as it is complete."""
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+
+from gradsim.errors import ModelError
+from gradsim.gradients import Projector, compare_tiles
+from gradsim.models import load_model, resolve_device
+from gradsim.partition_job.gathering import Gathered
+from gradsim.partition_job.inputs import PartitionSlice, read_inputs
+from gradsim.partition_job.job import PartitionJob
+from gradsim.partition_job.provenance import model_provenance
+from gradsim.study import Study
+from gradsim.tables import SCHEMAS, Provenance, Store
+
+
+def compute(
+    job: PartitionJob,
+    store: Store,
+    work: Mapping[str, Sequence[str]],
+    progress: Callable[[int, int], None],
+) -> dict[str, object]:
+    """Compute and write `work`: partition -> tables.
+
+    Returns:
+        What the pass cost.
+
+    Raises:
+        GradsimError: whatever a user can mend.
+    """
+    device = resolve_device(job.model.device)
+    provenance = model_provenance(job, store, device)
+    inputs = read_inputs(job, store, list(work))
+    wanted = {table for tables in work.values() for table in tables}
+    projectors = study_projectors(job.study) if "projected_similarity" in wanted else []
+    tiles = compare_tiles(
+        load_model(job.model),
+        inputs.queries,
+        inputs.originals,
+        inputs.pairs,
+        precision=job.model.precision,
+        memory_budget=job.memory_budget,
+        projectors=projectors,
+        progress=progress,
+        on_bad_loss=job.study.on_bad_loss,
+    )
+    _check_layers(tiles.layers, store)
+    gathered = Gathered(inputs, tiles.layers, projectors, _elements(store))
+    waiting = deque(inputs.partitions)
+    for tile in tiles:
+        gathered.add(tile)
+        while waiting and waiting[0].queries.stop <= tile.queries_done:
+            _write(job, store, waiting.popleft(), work, gathered, provenance)
+    for partition in waiting:  # those without a query: every one of them was excluded
+        _write(job, store, partition, work, gathered, provenance)
+    planned = tiles.plan.passes if tiles.plan else 0
+    return {"passes": tiles.passes, "passes_planned": planned, "gradient_bytes": tiles.peak_bytes}
+
+
+def study_projectors(study: Study) -> list[Projector]:
+    """The study's projections as the engine wants them."""
+    return [
+        Projector(projection.kind, projection.share, study.seed, projection.name) for projection in study.projections
+    ]
+
+
+def _elements(store: Store) -> dict[str, int]:
+    model = store.read(store.lineage.key("model"))
+    return dict(model.select("layer", "parameters").iter_rows())
+
+
+def _check_layers(layers: Sequence[str], store: Store) -> None:
+    """The model that was loaded must be the one that the study's tables were begun with."""
+    if list(layers) != store.layers.categories.to_list():
+        raise ModelError(
+            f"{store.path(store.lineage.key('model'))}: names other layers than the model that was loaded; "
+            "make the study's `model` table again"
+        )
+
+
+def _write(
+    job: PartitionJob,
+    store: Store,
+    partition: PartitionSlice,
+    work: Mapping[str, Sequence[str]],
+    gathered: Gathered,
+    provenance: Provenance,
+) -> None:
+    complete = gathered.partition(partition)
+    for table in work[partition.key]:
+        rows = complete.tables.get(table, SCHEMAS[table].empty())
+        known = provenance.model_copy(update={"excluded": complete.excluded})
+        store.write(job.key(table), rows, partition.key, known)

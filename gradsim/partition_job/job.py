@@ -1,0 +1,77 @@
+"""The job file and the result file: all that sender and job know of each other."""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from gradsim.errors import TableError
+from gradsim.study import ModelConfiguration, Study
+from gradsim.tables import State, Store, TableKey
+
+
+class PartitionJob(BaseModel):
+    """What a job is to compute, and on what."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    study: Study
+    setting: str
+    partitions: tuple[str, ...]
+    tables: tuple[str, ...]
+    fingerprints: dict[str, str]
+    root: Path
+    model: ModelConfiguration
+    memory_budget: int | None = None
+    force: bool = False
+
+    def store(self) -> Store:
+        """The tables that the job reads and writes."""
+        return Store(self.root, self.study)
+
+    def key(self, table: str) -> TableKey:
+        """The key of one of the setting's tables."""
+        return TableKey(self.study.name, table, self.setting)
+
+    def work(self, store: Store) -> dict[str, list[str]]:
+        """Partition -> tables to compute: all of them with `force`, else those that are not fresh."""
+        work = {
+            partition: [
+                table
+                for table in self.tables
+                if self.force or store.state(self.key(table), partition) is not State.FRESH
+            ]
+            for partition in self.partitions
+        }
+        return {partition: tables for partition, tables in work.items() if tables}
+
+    def check_fingerprints(self, store: Store) -> None:
+        """Refuse to compute anything but what was asked for.
+
+        Raises:
+            TableError: this code and these files give other fingerprints than the sender's.
+        """
+        for table, expected in self.fingerprints.items():
+            if (found := store.lineage.fingerprint(self.key(table))) != expected:
+                raise TableError(
+                    f"{self.key(table)}: the job was sent for fingerprint {expected}, here it is {found}; "
+                    "make the project and its files the same on both sides"
+                )
+
+
+class JobResult(BaseModel):
+    """What a job did. Partitions and fingerprints are echoed, so that a mismatch cannot pass."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    partitions: tuple[str, ...]
+    fingerprints: dict[str, str]
+    computed: dict[str, list[str]] = {}
+    measured: dict[str, Any] = {}
+    error: str | None = Field(None, description="what is wrong, where the user can mend it")
+    traceback: str | None = Field(None, description="where it broke, where the user cannot")
+
+
+def result_path(job_path: Path) -> Path:
+    """Where a job leaves its result."""
+    return job_path.with_suffix(".result.json")

@@ -1,0 +1,63 @@
+"""How settings, methods, controls, layers and numbers are written for readers."""
+
+import re
+from collections.abc import Sequence
+
+from gradsim.analysis.controls import ANSWER_LENGTH, BM25_RANK, CHANCE, SOURCES_SHUFFLED
+from gradsim.analysis.retrieval import BM25
+from gradsim.analysis.similarity import FULL_GRADIENT
+
+METHODS = {FULL_GRADIENT: "full gradient", BM25: "BM25"}
+
+CONTROLS = {
+    SOURCES_SHUFFLED: "sources shuffled",
+    BM25_RANK: "BM25's rank alone",
+    ANSWER_LENGTH: "answer length alone",
+    CHANCE: "chance",
+}
+
+
+def setting_label(setting: str) -> str:
+    """`model_generated` -> `model-generated`."""
+    return setting.replace("_", "-")
+
+
+def method_label(method: str) -> str:
+    """`full_gradient` -> `full gradient`, `sjlt-11778048` -> `sjlt, 11.8 M dimensions`."""
+    projection, _, dimension = method.rpartition("-")
+    if projection and dimension.isdigit():
+        return f"{projection}, {count(int(dimension))} dimensions"
+    return METHODS.get(method, method)
+
+
+def control_label(control: str) -> str:
+    """`sources_shuffled` -> `sources shuffled`."""
+    return CONTROLS.get(control, control)
+
+
+def layer_label(layer: str) -> str:
+    """`model.layers.3.mlp.up_proj.weight` -> `3.mlp.up_proj`; `lm_head.weight` -> `lm_head`."""
+    name = layer.removesuffix(".weight")
+    block = re.search(r"\.(\d+\..+)", name)
+    if block:
+        return block[1]
+    parts = name.split(".")
+    return ".".join(parts[-2:] if parts[-1] == "bias" else parts[-1:])
+
+
+def percent(share: float, decimals: int = 1) -> str:
+    """`0.9929` -> `99.3 %`, with a space that does not break."""
+    return f"{100 * share:.{decimals}f}\u00a0%"
+
+
+def count(number: int) -> str:
+    """`988` -> `988`, `11_778_048` -> `11.8 M`, with a space that does not break."""
+    for size, unit in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
+        if number >= 10 * size or (number >= size > 10**3):
+            return f"{number / size:.3g}\u00a0{unit}"
+    return str(number)
+
+
+def listed(parts: Sequence[str]) -> str:
+    """`["a", "b", "c"]` -> `a, b and c`."""
+    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)

@@ -1,0 +1,170 @@
+"""The sections of a study file as pydantic models. Whatever changes a number stands here, and nothing else."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
+
+from gradsim.study.partitions import Partition, partition_ranges
+
+
+def _relative_to_study_file(path: Path, info: ValidationInfo) -> Path:
+    folder = (info.context or {}).get("folder")
+    return (folder / path).resolve() if folder is not None else path
+
+
+StudyPath = Annotated[Path, AfterValidator(_relative_to_study_file)]
+
+
+class Section(BaseModel):
+    """A part of a study file: frozen, and strict about unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class HubDataset(Section):
+    """Samples from a Hugging Face dataset; of its rows, those of two messages are used."""
+
+    hub: str
+    split: str = "train"
+    revision: str | None = None
+    where: dict[str, str] = Field({}, description="column: value that a row must have")
+
+
+class FileDataset(Section):
+    """Samples from a Parquet or JSONL file with the columns `id` and `messages`."""
+
+    path: StudyPath
+
+
+class RunsModel(Section):
+    """How the studied model runs: whatever of this changes a number."""
+
+    precision: Literal["float32", "float64"] = "float32"
+    attention: Literal["sdpa", "eager"] = "sdpa"
+
+
+class HubModel(RunsModel):
+    """A causal language model from the Hugging Face Hub or a local folder."""
+
+    name: str
+    revision: str | None = None
+
+
+class Architecture(Section):
+    """Size and training of a tiny OLMo-style model."""
+
+    layers: int = Field(3, ge=1)
+    hidden_size: int = Field(128, ge=8)
+    heads: int = Field(4, ge=1)
+    vocabulary: int = Field(2048, ge=300)
+    tokenizer: StudyPath | None = Field(None, description="use this tokenizer, do not train one")
+    positions: int = Field(2048, ge=16)
+    steps: int = Field(100, ge=1)
+
+
+class ReferenceModel(RunsModel):
+    """A tiny model that the study trains on its own originals when it is first needed."""
+
+    reference: Architecture
+
+
+class FileSetting(Section):
+    """Queries from a Parquet or JSONL file that holds every original's id."""
+
+    method: Literal["file"]
+    path: StudyPath
+
+
+class WordDropoutSetting(Section):
+    """A robustness control: every n-th word of prompt and answer is dropped."""
+
+    method: Literal["word_dropout"]
+    every: int = Field(7, ge=2)
+
+
+class ParaphraseSetting(Section):
+    """Prompt and answer rewritten by a model behind an OpenAI-compatible API."""
+
+    method: Literal["paraphrase"]
+    model: str = "gpt-4o-mini-2024-07-18"
+    temperature: float = Field(1.0, ge=0, le=2)
+    concurrency: int = Field(8, ge=1)
+
+
+class GenerateSetting(Section):
+    """The prompts of another setting, answered greedily by the studied model."""
+
+    method: Literal["generate"]
+    prompts: str = "paraphrased"
+    max_new_tokens: int | None = Field(None, ge=1, description="None: up to the context")
+
+
+Setting = Annotated[
+    FileSetting | WordDropoutSetting | ParaphraseSetting | GenerateSetting,
+    Field(discriminator="method"),
+]
+
+
+class Projection(Section):
+    """A random projection of the gradients to a share of the model's parameters."""
+
+    kind: Literal["sjlt"] = "sjlt"
+    share: float = Field(gt=0, le=1)
+
+    @property
+    def name(self) -> str:
+        """For example `sjlt_1pct`."""
+        return f"{self.kind}_{100 * self.share:g}pct".replace(".", "_")
+
+
+class Study(Section):
+    """One dataset, one model and the settings of their comparison."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_]+$")
+    description: str = ""
+    dataset: HubDataset | FileDataset
+    samples: int = Field(ge=1, description="how many samples the dataset has")
+    first_samples: int | None = Field(None, description="a trial: only the first so many", ge=1)
+    model: HubModel | ReferenceModel
+    settings: dict[str, Setting] = Field(min_length=1)
+    top_k: Annotated[int, Field(ge=1)] | Literal["all"] = 5
+    projections: tuple[Projection, ...] = ()
+    partition_size: int = Field(100, ge=1)
+    seed: int = 42
+    on_long_sample: Literal["error", "exclude", "keep"] = "error"
+    on_bad_loss: Literal["error", "exclude"] = "error"
+
+    @model_validator(mode="after")
+    def _settings_are_consistent(self) -> Self:
+        for name, setting in self.settings.items():
+            if not name.isidentifier() or name in RESERVED_NAMES:
+                raise ValueError(f"settings: '{name}' cannot be a setting's name")
+            if isinstance(setting, GenerateSetting):
+                source = self.settings.get(setting.prompts)
+                if source is None or isinstance(source, GenerateSetting):
+                    raise ValueError(
+                        f"settings.{name}.prompts: '{setting.prompts}' is not a setting with rewritten prompts"
+                    )
+        if len({projection.name for projection in self.projections}) < len(self.projections):
+            raise ValueError("projections: two are the same")
+        return self
+
+    @property
+    def size(self) -> int:
+        """Number of samples that take part, before any exclusion."""
+        return min(self.samples, self.first_samples or self.samples)
+
+    @property
+    def partitions(self) -> tuple[Partition, ...]:
+        """The ranges of query positions, in order."""
+        return partition_ranges(self.size, self.partition_size)
+
+    def ordered_settings(self) -> Iterator[tuple[str, Setting]]:
+        """Settings such that one that takes another's prompts comes after it."""
+        yield from sorted(self.settings.items(), key=lambda item: item[1].method == "generate")
+
+
+# Table folders lie beside the settings' folders.
+RESERVED_NAMES = frozenset({"samples", "model", "tokenized", "analysis", "results", "report"})

@@ -1,0 +1,22 @@
+"""Stored tables: what columns they have, where they lie, what they were made from, and whether they are still fresh."""
+
+from gradsim.tables.files import read_provenance, write_table
+from gradsim.tables.keys import TableKey
+from gradsim.tables.lineage import Lineage, Node
+from gradsim.tables.provenance import Provenance
+from gradsim.tables.schemas import SCHEMAS, Column, TableSchema
+from gradsim.tables.store import State, Store
+
+__all__ = [
+    "SCHEMAS",
+    "Column",
+    "Lineage",
+    "Node",
+    "Provenance",
+    "State",
+    "Store",
+    "TableKey",
+    "TableSchema",
+    "read_provenance",
+    "write_table",
+]

@@ -1,0 +1,38 @@
+"""Names of tables. A table's key is its place under the data root and its asset key in Dagster."""
+
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Literal, Self
+
+Room = Literal["results", "analysis"]
+
+
+@dataclass(frozen=True, slots=True)
+class TableKey:
+    """A table of a study, of one of its settings, or of a setting's `results` or `analysis`."""
+
+    study: str
+    name: str
+    setting: str | None = None
+    room: Room | None = None
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """For example `("sample", "paraphrased", "results", "dot_products")`."""
+        return tuple(part for part in (self.study, self.setting, self.room, self.name) if part)
+
+    @classmethod
+    def from_parts(cls, parts: tuple[str, ...]) -> Self:
+        """The inverse of `parts`."""
+        study, *middle, name = parts
+        room = middle.pop() if middle and middle[-1] in {"results", "analysis"} else None
+        return cls(study, name, *middle[:1], room=room)  # type: ignore[arg-type]
+
+    def file(self, partition: str | None = None) -> PurePath:
+        """Path below the data root: `<key>.parquet`, or `<key>/<partition>.parquet`; the report is a page."""
+        folder = PurePath(*self.parts)
+        suffix = "html" if self.name == "report" else "parquet"
+        return folder / f"{partition}.{suffix}" if partition else folder.with_name(f"{self.name}.{suffix}")
+
+    def __str__(self) -> str:
+        return "/".join(self.parts)

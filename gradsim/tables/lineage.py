@@ -1,0 +1,192 @@
+"""Which tables a study has, what each is made from, and the digest of all that defines it."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from gradsim.errors import StudyError
+from gradsim.study import FileDataset, FileSetting, GenerateSetting, ReferenceModel, Setting, Study
+from gradsim.tables.keys import TableKey
+
+# To be raised when a table's rows change for the same definition and inputs: it makes stored ones stale.
+CODE_VERSIONS: Mapping[str, int] = {}
+
+GRADIENT_TABLES = (
+    "dot_products",
+    "query_self",
+    "original_self",
+    "gradient_similarity",
+    "projected_similarity",
+)
+COMBINED_TABLES = ("candidates", *GRADIENT_TABLES)
+DOT_TABLES = ("dot_products", "query_self", "original_self")
+
+# Analysis of a setting -> what it reads: combined tables of the setting, and what `analysis_inputs` finds elsewhere.
+ANALYSES: Mapping[str, tuple[str, ...]] = {
+    "accuracy": ("candidates", "gradient_similarity", "projected_similarity"),
+    "controls": ("gradient_similarity", "original_tokens", "query_tokens"),
+    "decisions": ("candidates", "gradient_similarity"),
+    "best_similarity": ("gradient_similarity", "projected_similarity"),
+    "accuracy_per_layer": (*DOT_TABLES, "parameters_per_layer"),
+    "similarity_to_full_gradient": (*DOT_TABLES, "parameters_per_layer"),
+}
+
+
+@dataclass(frozen=True)
+class Node:
+    """A table, what it is made from, and the part of the study that bears on it directly."""
+
+    key: TableKey
+    inputs: tuple[TableKey, ...] = ()
+    partitioned: bool = False
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Lineage:
+    """All tables of a study, each after what it is made from."""
+
+    def __init__(self, study: Study) -> None:
+        self.study = study
+
+    def __iter__(self) -> Iterator[Node]:
+        return iter(self.nodes.values())
+
+    def __getitem__(self, key: TableKey) -> Node:
+        return self.nodes[key]
+
+    def __contains__(self, key: TableKey) -> bool:
+        return key in self.nodes
+
+    @cached_property
+    def nodes(self) -> dict[TableKey, Node]:
+        """Key -> node, in dependency order."""
+        nodes = list(self._study_nodes())
+        for name, setting in self.study.ordered_settings():
+            nodes += self._setting_nodes(name, setting)
+        nodes.append(self._report_node())
+        return {node.key: node for node in nodes}
+
+    def fingerprint(self, key: TableKey) -> str:
+        """Digest of whatever in the study's definition, files it names included, bears on a table.
+
+        Raises:
+            StudyError: a file that the study names cannot be read.
+        """
+        return self._fingerprint(key, {})
+
+    def _fingerprint(self, key: TableKey, known: dict[TableKey, str]) -> str:
+        if key not in known:
+            node = self[key]
+            content = {
+                "table": key.parts[1:],
+                "code": CODE_VERSIONS.get(key.name, 1),
+                "parameters": {name: _plain(value) for name, value in node.parameters.items()},
+                "inputs": [self._fingerprint(source, known) for source in node.inputs],
+            }
+            text = json.dumps(content, sort_keys=True)
+            known[key] = hashlib.sha256(text.encode()).hexdigest()[:16]
+        return known[key]
+
+    def key(self, name: str, setting: str | None = None, room: Any = None) -> TableKey:
+        """The key of one of this study's tables."""
+        return TableKey(self.study.name, name, setting, room)
+
+    def _study_nodes(self) -> Iterator[Node]:
+        study = self.study
+        samples, model = self.key("samples"), self.key("model")
+        trained = isinstance(study.model, ReferenceModel)
+        yield Node(
+            samples,
+            parameters={"dataset": study.dataset, "samples": study.samples, "first": study.first_samples},
+        )
+        yield Node(
+            model,
+            inputs=(samples,) if trained else (),
+            parameters={"model": study.model, "seed": study.seed if trained else None},
+        )
+        yield Node(
+            self.key("tokenized"),
+            inputs=(samples, model),
+            parameters={"on_long_sample": study.on_long_sample, "on_bad_loss": study.on_bad_loss},
+        )
+        yield Node(self.key("parameters_per_layer", room="analysis"), inputs=(model,))
+
+    def _setting_nodes(self, name: str, setting: Setting) -> Iterator[Node]:
+        study = self.study
+        samples, model, tokenized = (self.key(table) for table in ("samples", "model", "tokenized"))
+        queries, query_tokens, candidates = (self.key(table, name) for table in ("queries", "tokenized", "candidates"))
+        prompts: tuple[TableKey, ...] = ()
+        if isinstance(setting, GenerateSetting):
+            prompts = (self.key("queries", setting.prompts), model)
+        yield Node(
+            queries,
+            inputs=(samples, *prompts),
+            partitioned=True,
+            parameters={"setting": setting, "seed": study.seed},
+        )
+        yield Node(
+            query_tokens,
+            inputs=(queries, tokenized, model),
+            partitioned=True,
+            parameters={"on_long_sample": study.on_long_sample, "on_bad_loss": study.on_bad_loss},
+        )
+        yield Node(
+            candidates,
+            inputs=(samples, tokenized, queries, query_tokens),
+            partitioned=True,
+            parameters={"top_k": study.top_k},
+        )
+        for table in GRADIENT_TABLES:
+            projected = table == "projected_similarity"
+            yield Node(
+                self.key(table, name),
+                inputs=(model, tokenized, query_tokens, candidates),
+                partitioned=True,
+                parameters={"projections": study.projections, "seed": study.seed} if projected else {},
+            )
+        for table in COMBINED_TABLES:
+            yield Node(self.key(table, name, "results"), inputs=(self.key(table, name),))
+        for analysis in ANALYSES:
+            inputs = tuple(self.analysis_inputs(analysis, name).values())
+            yield Node(self.key(analysis, name, "analysis"), inputs, parameters={"seed": study.seed})
+
+    def analysis_inputs(self, analysis: str, setting: str) -> dict[str, TableKey]:
+        """What an analysis of a setting reads: name there -> table."""
+        elsewhere = {
+            "original_tokens": self.key("tokenized"),
+            "query_tokens": self.key("tokenized", setting),
+            "parameters_per_layer": self.key("parameters_per_layer", room="analysis"),
+        }
+        return {name: elsewhere.get(name) or self.key(name, setting, "results") for name in ANALYSES[analysis]}
+
+    def _report_node(self) -> Node:
+        study = self.study
+        analyses = [self.key(name, setting, "analysis") for setting in study.settings for name in ANALYSES]
+        texts = [self.key("queries", setting) for setting in study.settings]
+        tokens = [self.key("tokenized"), *(self.key("tokenized", setting) for setting in study.settings)]
+        model = [self.key("model"), self.key("parameters_per_layer", room="analysis")]
+        return Node(self.key("report"), (self.key("samples"), *model, *tokens, *texts, *analyses))
+
+
+def _plain(value: Any) -> Any:
+    """A parameter as JSON can say it; a file stands for what it contains, not for where it lies."""
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, FileDataset | FileSetting):
+        return {"content": _digest(value.path)}
+    if isinstance(value, ReferenceModel):
+        tokenizer = value.reference.tokenizer
+        content = _digest(tokenizer / "tokenizer.json") if tokenizer else None
+        return {**value.model_dump(mode="json"), "tokenizer": content}
+    return value.model_dump(mode="json") if hasattr(value, "model_dump") else value
+
+
+def _digest(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise StudyError(f"{path}: cannot be read ({error.strerror}); correct the path in the study file") from error

@@ -1,0 +1,43 @@
+"""HTML pages with the provenance that tables have."""
+
+import hashlib
+import re
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from gradsim.errors import TableError
+from gradsim.tables.files import atomic_path, corrupt
+from gradsim.tables.provenance import Provenance
+
+_COMMENT = re.compile(r"<!-- gradsim (\{.*\}) -->\s*\Z")
+
+
+def write_page(page: str, path: Path, provenance: Provenance) -> Provenance:
+    """Write a page whole or not at all, its provenance in a comment at its end.
+
+    Raises:
+        TableError: the folder cannot be written.
+    """
+    version = hashlib.sha256(page.encode()).hexdigest()[:16]
+    provenance = provenance.model_copy(update={"data_version": version})
+    # Two hyphens would end the comment; JSON may escape one of them.
+    text = provenance.model_dump_json().replace("--", "-\\u002d")
+    with atomic_path(path) as partial:
+        partial.write_text(f"{page}\n<!-- gradsim {text} -->\n", encoding="utf-8")
+    return provenance
+
+
+def read_page_provenance(path: Path) -> Provenance:
+    """The provenance at a page's end.
+
+    Raises:
+        TableError: the page is not there or not whole.
+    """
+    try:
+        found = _COMMENT.search(path.read_text(encoding="utf-8"))
+        return Provenance.model_validate_json(found[1] if found else "")
+    except FileNotFoundError as error:
+        raise TableError(f"{path}: not there; run what makes it first (gradsim report)") from error
+    except (OSError, UnicodeDecodeError, ValidationError) as error:
+        raise corrupt(path, error) from error

@@ -1,0 +1,177 @@
+"""All stored tables of a study: reading and writing them by key, and telling which are fresh."""
+
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+from functools import cached_property
+from pathlib import Path
+
+import polars as pl
+
+from gradsim.errors import TableError
+from gradsim.study import Study
+from gradsim.tables.files import read_provenance, read_table, write_table
+from gradsim.tables.keys import TableKey
+from gradsim.tables.lineage import Lineage
+from gradsim.tables.pages import read_page_provenance, write_page
+from gradsim.tables.provenance import Provenance
+from gradsim.tables.schemas import IDENTIFIERS, SCHEMAS
+
+
+class State(StrEnum):
+    """Of a file: what a run would find."""
+
+    FRESH = "fresh"
+    STALE = "stale"
+    MISSING = "missing"
+    CORRUPT = "corrupt"
+
+
+class Store:
+    """The tables of one study below a data root."""
+
+    def __init__(self, root: Path, study: Study) -> None:
+        self.root = root
+        self.study = study
+        self.lineage = Lineage(study)
+
+    # -- places ------------------------------------------------------------------------------
+
+    def path(self, key: TableKey, partition: str | None = None) -> Path:
+        """Where a table or one of its partitions lies."""
+        return self.root / key.file(partition)
+
+    @property
+    def model_folder(self) -> Path:
+        """Where a reference model's weights and tokenizer lie."""
+        return self.root / self.study.name / "model"
+
+    def partitions(self, key: TableKey) -> list[str | None]:
+        """Keys of a table's partitions in order; `[None]` for a table that has none."""
+        if self.lineage[key].partitioned:
+            return [partition.key for partition in self.study.partitions]
+        return [None]
+
+    # -- reading -----------------------------------------------------------------------------
+
+    def read(self, key: TableKey, partitions: Iterable[str | None] | None = None) -> pl.DataFrame:
+        """Rows of a table, of these or all partitions one after the other.
+
+        Raises:
+            TableError: a file is missing or unreadable, or files were made from different definitions.
+        """
+        wanted = list(self.partitions(key) if partitions is None else partitions)
+        self._one_definition([self.path(key, partition) for partition in wanted])
+        return pl.concat([read_table(self.path(key, partition)) for partition in wanted])
+
+    def provenance(self, key: TableKey, partition: str | None = None) -> Provenance:
+        """How a file came to be."""
+        path = self.path(key, partition)
+        return read_page_provenance(path) if path.suffix == ".html" else read_provenance(path)
+
+    def _one_definition(self, paths: Sequence[Path]) -> None:
+        first, *others = [(path, read_provenance(path)) for path in paths]
+        for path, provenance in others:
+            if provenance.fingerprint != first[1].fingerprint:
+                raise TableError(
+                    f"{path} has fingerprint {provenance.fingerprint}, {first[0]} has {first[1].fingerprint}: "
+                    "they were made from different definitions of the study; run the stale one again"
+                )
+
+    @cached_property
+    def ids(self) -> pl.Enum:
+        """Ids of all loaded samples in dataset order, as a data type."""
+        dtype = self.read(self.lineage.key("samples")).schema["id"]
+        assert isinstance(dtype, pl.Enum)
+        return dtype
+
+    @cached_property
+    def layers(self) -> pl.Enum:
+        """Names of the model's layers in model order, as a data type."""
+        dtype = self.read(self.lineage.key("model")).schema["layer"]
+        assert isinstance(dtype, pl.Enum)
+        return dtype
+
+    # -- writing -----------------------------------------------------------------------------
+
+    def write(
+        self,
+        key: TableKey,
+        frame: pl.DataFrame,
+        partition: str | None = None,
+        provenance: Provenance | None = None,
+    ) -> Provenance:
+        """Write a table, or one of its partitions, with its fingerprint and the versions of its inputs.
+
+        Args:
+            key: the table.
+            frame: its rows, with the columns of its schema.
+            partition: the partition that the rows are of.
+            provenance: what is known beyond fingerprint and inputs (device, exclusions, cost).
+
+        Raises:
+            TableError: the rows do not fit the schema, an input is gone, or the data root cannot be written.
+        """
+        frame = SCHEMAS[key.name].conform(self._encoded(frame, key), str(key))
+        return write_table(frame, self.path(key, partition), self._specific(key, partition, provenance))
+
+    def write_report(self, page: str) -> Path:
+        """Write the study's report.
+
+        Raises:
+            TableError: an input is gone, or the data root cannot be written.
+        """
+        key = self.lineage.key("report")
+        write_page(page, self.path(key), self._specific(key))
+        return self.path(key)
+
+    def _specific(
+        self, key: TableKey, partition: str | None = None, provenance: Provenance | None = None
+    ) -> Provenance:
+        return (provenance or Provenance()).model_copy(
+            update={
+                "fingerprint": self.lineage.fingerprint(key),
+                "inputs": self.input_versions(key, partition),
+            }
+        )
+
+    def _encoded(self, frame: pl.DataFrame, key: TableKey) -> pl.DataFrame:
+        """Identifiers given as texts, in the study's own order of samples and layers."""
+        texts = [name for name in frame.columns if name in IDENTIFIERS and frame.schema[name] == pl.String]
+        if key.name in {"samples", "model"}:
+            return frame.with_columns(pl.col(name).cast(pl.Enum(frame[name])) for name in texts)
+        return frame.with_columns(pl.col(name).cast(self.layers if name == "layer" else self.ids) for name in texts)
+
+    def ids_of(self, partition: str) -> list[str]:
+        """Ids of the samples at a partition's positions."""
+        first, last = (int(position) for position in partition.split("-"))
+        return self.ids.categories[first : last + 1].to_list()
+
+    # -- freshness ---------------------------------------------------------------------------
+
+    def input_versions(self, key: TableKey, partition: str | None) -> dict[str, str]:
+        """Data versions of what a table or partition is made from, as they are stored now."""
+        versions = {}
+        for source in self.lineage[key].inputs:
+            if partition is not None and self.lineage[source].partitioned:
+                versions[f"{source}/{partition}"] = self.provenance(source, partition).data_version
+                continue
+            for each in self.partitions(source):
+                name = f"{source}/{each}" if each else str(source)
+                versions[name] = self.provenance(source, each).data_version
+        return versions
+
+    def state(self, key: TableKey, partition: str | None = None) -> State:
+        """Whether a file is there, whole, and made from what is there now."""
+        if not self.path(key, partition).exists():
+            return State.MISSING
+        try:
+            provenance = self.provenance(key, partition)
+        except TableError:
+            return State.CORRUPT
+        try:
+            fresh = provenance.fingerprint == self.lineage.fingerprint(
+                key
+            ) and provenance.inputs == self.input_versions(key, partition)
+        except TableError:
+            return State.STALE
+        return State.FRESH if fresh else State.STALE

@@ -1,0 +1,144 @@
+"""What must hold of a stored partition: complete, of known samples, finite, possible."""
+
+from collections.abc import Callable, Mapping
+
+import polars as pl
+
+from gradsim.tables.keys import TableKey
+from gradsim.tables.provenance import ORIGINAL_LOSS
+from gradsim.tables.store import Store
+
+# Rounding may carry a cosine past one by so much.
+COSINE_SLACK = 1e-6
+
+Rows = pl.DataFrame
+Check = Callable[[Store, TableKey, str, Rows], str | None]
+
+
+def validate(store: Store, key: TableKey, partition: str) -> dict[str, str | None]:
+    """Check name -> what is wrong, or None; the checks that `CHECKS` lists for the table.
+
+    Raises:
+        TableError: a file is missing or unreadable.
+    """
+    rows = store.read(key, [partition])
+    return {name: CHECK[name](store, key, partition, rows) for name in CHECKS[key.name]}
+
+
+def _rows_complete(store: Store, key: TableKey, partition: str, rows: Rows) -> str | None:
+    """Whether there is a row for all that was to be computed, and no other."""
+    expected = _EXPECTED_ROWS[key.name](store, key, partition)
+    return None if rows.height == expected else f"{rows.height} rows, expected {expected}"
+
+
+def _ids_known(store: Store, key: TableKey, partition: str, rows: Rows) -> str | None:
+    """Whether queries are the partition's, and originals are among those that may be candidates."""
+    own = set(store.ids_of(partition))
+    for column in ("id", "query_id"):
+        if column in rows.columns and (unknown := _others(rows[column], own)):
+            return f"{column} {unknown!r} is not one of the partition's"
+    if "original_id" in rows.columns:
+        corpus = store.read(store.lineage.key("tokenized"))["id"]
+        if unknown := _others(rows["original_id"], set(corpus.cast(pl.String))):
+            return f"original_id {unknown!r} is not one of the originals"
+    return None
+
+
+def _others(ids: pl.Series, known: set[str]) -> str | None:
+    return min(set(ids.cast(pl.String)) - known, default=None)
+
+
+def _values_finite(store: Store, key: TableKey, partition: str, rows: Rows) -> str | None:
+    """Whether every number is one."""
+    for column, dtype in rows.schema.items():
+        if dtype == pl.Float64 and (count := rows.height - rows[column].is_finite().fill_null(False).sum()):
+            return f"{count} values of {column} are missing or not finite"
+    return None
+
+
+def _cosines_possible(store: Store, key: TableKey, partition: str, rows: Rows) -> str | None:
+    """Whether every similarity lies within [-1, 1]."""
+    beyond = rows.filter(pl.col("similarity").abs() > 1 + COSINE_SLACK).height
+    return f"{beyond} similarities are beyond [-1, 1]" if beyond else None
+
+
+def _self_dots_positive(store: Store, key: TableKey, partition: str, rows: Rows) -> str | None:
+    """Whether squares are not negative, and no gradient is zero in every layer."""
+    if negative := rows.filter(pl.col("self_dot") < 0).height:
+        return f"{negative} self dots are negative"
+    sample = rows.columns[0]
+    zero = rows.group_by(sample).agg(pl.col("self_dot").sum()).filter(pl.col("self_dot") == 0)
+    return f"{zero.height} gradients are zero in every layer" if zero.height else None
+
+
+def _source_among_candidates(store: Store, key: TableKey, partition: str, rows: Rows) -> str | None:
+    """Whether each query can find its source at all."""
+    names = pl.col("query_id", "original_id").cast(pl.String)
+    sources = rows.select(names).filter(pl.col("query_id") == pl.col("original_id"))
+    missing = rows["query_id"].n_unique() - sources["query_id"].n_unique()
+    return f"{missing} queries lack their source among the candidates" if missing else None
+
+
+CHECK: Mapping[str, Check] = {
+    "rows_complete": _rows_complete,
+    "ids_known": _ids_known,
+    "values_finite": _values_finite,
+    "cosines_possible": _cosines_possible,
+    "self_dots_positive": _self_dots_positive,
+    "source_among_candidates": _source_among_candidates,
+}
+
+CHECKS: Mapping[str, tuple[str, ...]] = {
+    "queries": ("rows_complete", "ids_known"),
+    "tokenized": ("rows_complete", "ids_known"),
+    "candidates": ("rows_complete", "ids_known", "values_finite", "source_among_candidates"),
+    "dot_products": ("rows_complete", "ids_known", "values_finite"),
+    "query_self": ("rows_complete", "ids_known", "values_finite", "self_dots_positive"),
+    "original_self": ("rows_complete", "ids_known", "values_finite", "self_dots_positive"),
+    "gradient_similarity": ("rows_complete", "ids_known", "values_finite", "cosines_possible"),
+    "projected_similarity": ("rows_complete", "ids_known", "values_finite", "cosines_possible"),
+}
+
+
+def _kept_pairs(store: Store, key: TableKey, partition: str) -> Rows:
+    """Candidates of which neither side was excluded while gradients were computed."""
+    excluded = store.provenance(key, partition).excluded
+    bad_originals = [sample for sample, reason in excluded.items() if reason == ORIGINAL_LOSS]
+    candidates = store.read(store.lineage.key("candidates", key.setting), [partition])
+    return candidates.filter(
+        ~pl.col("query_id").cast(pl.String).is_in(list(excluded)),
+        ~pl.col("original_id").cast(pl.String).is_in(bad_originals),
+    )
+
+
+def _n_layers(store: Store) -> int:
+    return len(store.layers.categories)
+
+
+def _n_candidates(store: Store, key: TableKey, partition: str) -> int:
+    queries = store.read(store.lineage.key("tokenized", key.setting), [partition]).height
+    corpus = store.read(store.lineage.key("tokenized")).height
+    return queries * (corpus if store.study.top_k == "all" else min(store.study.top_k, corpus))
+
+
+_EXPECTED_ROWS: Mapping[str, Callable[[Store, TableKey, str], int]] = {
+    "queries": lambda store, key, partition: (
+        len(store.ids_of(partition)) - len(store.provenance(key, partition).excluded)
+    ),
+    "tokenized": lambda store, key, partition: (
+        store.read(store.lineage.key("queries", key.setting), [partition]).height
+        - len(store.provenance(key, partition).excluded)
+    ),
+    "candidates": _n_candidates,
+    "dot_products": lambda store, key, partition: _kept_pairs(store, key, partition).height * _n_layers(store),
+    "query_self": lambda store, key, partition: (
+        _kept_pairs(store, key, partition)["query_id"].n_unique() * _n_layers(store)
+    ),
+    "original_self": lambda store, key, partition: (
+        _kept_pairs(store, key, partition)["original_id"].n_unique() * _n_layers(store)
+    ),
+    "gradient_similarity": lambda store, key, partition: _kept_pairs(store, key, partition).height,
+    "projected_similarity": lambda store, key, partition: (
+        _kept_pairs(store, key, partition).height * len(store.study.projections)
+    ),
+}

@@ -1,0 +1,1 @@
+"""Factories of assets: of a study, or of one of its settings."""

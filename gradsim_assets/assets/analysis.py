@@ -1,0 +1,104 @@
+"""Analysis assets: each answers one question from combined tables, with a figure where people would rather look."""
+
+import base64
+from collections.abc import Callable
+
+import dagster as dg
+import polars as pl
+from matplotlib.figure import Figure
+
+from gradsim import analysis, plots
+from gradsim.analysis import LayerDots
+from gradsim.study import Study
+from gradsim.tables import SCHEMAS, Lineage
+from gradsim_assets.describe import described
+from gradsim_assets.keys import asset_key
+
+Frame = pl.DataFrame
+PREVIEW_ROWS = 12
+
+
+def study_analysis_assets(study: Study) -> list[dg.AssetsDefinition]:
+    """What can be said of the model alone."""
+    lineage = Lineage(study)
+    node = lineage[lineage.key("parameters_per_layer", room="analysis")]
+
+    @dg.asset(
+        **described(node, kinds={"polars", "parquet"}),
+        ins={"model": dg.AssetIn(asset_key(lineage.key("model")))},
+    )
+    def parameters_per_layer(model: Frame) -> dg.Output[Frame]:
+        table = analysis.parameters_per_layer(model)
+        return _shown(table, plots.parameters_of_components(table))
+
+    return [parameters_per_layer]
+
+
+def setting_analysis_assets(study: Study, setting: str) -> list[dg.AssetsDefinition]:
+    """What can be said of one setting's combined tables."""
+
+    def accuracy(candidates: Frame, gradient_similarity: Frame, projected_similarity: Frame) -> dg.Output[Frame]:
+        table = analysis.accuracy(gradient_similarity, candidates, projected_similarity)
+        return _shown(table, plots.accuracy_of_methods({setting: table}, {setting: SCHEMAS["controls"].empty()}))
+
+    def controls(gradient_similarity: Frame, original_tokens: Frame, query_tokens: Frame) -> dg.Output[Frame]:
+        lengths = analysis.answer_lengths(original_tokens), analysis.answer_lengths(query_tokens)
+        return _shown(analysis.controls(gradient_similarity, *lengths, seed=study.seed))
+
+    def decisions(candidates: Frame, gradient_similarity: Frame) -> dg.Output[Frame]:
+        table = analysis.decisions(gradient_similarity, candidates)
+        return _shown(table, plots.source_against_others(table))
+
+    def best_similarity(gradient_similarity: Frame, projected_similarity: Frame) -> dg.Output[Frame]:
+        return _shown(analysis.best_similarity(gradient_similarity, projected_similarity))
+
+    def accuracy_per_layer(
+        dot_products: Frame, query_self: Frame, original_self: Frame, parameters_per_layer: Frame
+    ) -> dg.Output[Frame]:
+        table = analysis.accuracy_per_layer(LayerDots.from_tables(dot_products, query_self, original_self))
+        return _shown(table, plots.accuracy_of_layers(table, parameters_per_layer))
+
+    def similarity_to_full_gradient(
+        dot_products: Frame, query_self: Frame, original_self: Frame, parameters_per_layer: Frame
+    ) -> dg.Output[Frame]:
+        dots = LayerDots.from_tables(dot_products, query_self, original_self)
+        table = analysis.similarity_to_full_gradient(dots)
+        return _shown(table, plots.layers_against_full_gradient(table, parameters_per_layer))
+
+    questions = (accuracy, controls, decisions, best_similarity, accuracy_per_layer, similarity_to_full_gradient)
+    return [_analysis_asset(study, setting, question) for question in questions]
+
+
+def _analysis_asset(study: Study, setting: str, question: Callable[..., dg.Output[Frame]]) -> dg.AssetsDefinition:
+    lineage = Lineage(study)
+    node = lineage[lineage.key(question.__name__, setting, "analysis")]
+    inputs = lineage.analysis_inputs(question.__name__, setting)
+    return dg.asset(
+        **described(node, kinds={"polars", "parquet"}),
+        ins={name: dg.AssetIn(asset_key(key)) for name, key in inputs.items()},
+    )(question)
+
+
+def _shown(table: Frame, figure: Figure | None = None) -> dg.Output[Frame]:
+    """A table with its first rows and its figure in the asset's metadata."""
+    metadata: dict[str, dg.MetadataValue[object]] = {
+        "preview": dg.MetadataValue.md(_markdown(table.head(PREVIEW_ROWS)))
+    }
+    if figure is not None:
+        image = base64.b64encode(plots.to_png(figure, dots_per_inch=110)).decode()
+        metadata["figure"] = dg.MetadataValue.md(f"![{plots.title_of(figure)}](data:image/png;base64,{image})")
+    return dg.Output(table, metadata=metadata)
+
+
+def _markdown(table: Frame) -> str:
+    with pl.Config(
+        tbl_formatting="MARKDOWN",
+        tbl_hide_column_data_types=True,
+        tbl_hide_dataframe_shape=True,
+        tbl_rows=PREVIEW_ROWS,
+        tbl_cols=-1,
+        float_precision=4,
+        fmt_str_lengths=60,
+        tbl_width_chars=400,
+    ):
+        return str(table)

@@ -1,0 +1,156 @@
+"""Assets of a study itself: its originals, its model, and the originals as token ids."""
+
+from pathlib import Path
+
+import dagster as dg
+import polars as pl
+
+from gradsim import samples
+from gradsim.study import FileDataset, HubDataset, HubModel, ReferenceModel, Study
+from gradsim.tables import Lineage, Store
+from gradsim_assets.describe import described
+from gradsim_assets.io_manager import EXCLUDED, MODEL, REVISION
+from gradsim_assets.keys import asset_key
+from resources.gpu import model_source
+from resources.storage import StorageResource
+
+
+def dataset_assets(study: Study) -> list[dg.AssetsDefinition]:
+    """`samples`, `model` and `tokenized`."""
+    model = _trained_model if isinstance(study.model, ReferenceModel) else _hub_model
+    return [_samples(study), model(study), _tokenized(study)]
+
+
+def _samples(study: Study) -> dg.AssetsDefinition:
+    lineage = Lineage(study)
+    origin = "huggingface" if isinstance(study.dataset, HubDataset) else "file"
+
+    @dg.asset(
+        **described(lineage[lineage.key("samples")], kinds={origin, "polars", "parquet"}),
+    )
+    def load_samples() -> pl.DataFrame:
+        return load_originals(study)
+
+    return load_samples
+
+
+def load_originals(study: Study) -> pl.DataFrame:
+    """The study's samples, validated.
+
+    Raises:
+        SampleError: the dataset cannot be had, or holds what no study can use.
+    """
+    match study.dataset:
+        case HubDataset(hub=name, split=split, revision=revision, where=where):
+            found = samples.single_turn(samples.load_hub(name, split, revision, where))
+            source = name
+        case FileDataset(path=path):
+            found, source = samples.load_file(path), str(path)
+    return samples.validate(found, study.samples, source).head(study.size)
+
+
+def _hub_model(study: Study) -> dg.AssetsDefinition:
+    lineage = Lineage(study)
+
+    @dg.asset(
+        **described(lineage[lineage.key("model")], kinds={"huggingface", "parquet"}),
+    )
+    def model() -> dg.Output[pl.DataFrame]:
+        from gradsim import models  # noqa: PLC0415 - torch takes seconds to load
+
+        assert isinstance(study.model, HubModel)
+        revision = models.fetch(study.model.name, study.model.revision).revision
+        return _model_table(study.model.name, revision)
+
+    return model
+
+
+def _trained_model(study: Study) -> dg.AssetsDefinition:
+    lineage = Lineage(study)
+
+    @dg.asset(
+        **described(lineage[lineage.key("model")], kinds={"torch", "huggingface", "parquet"}),
+        ins={"originals": dg.AssetIn(asset_key(lineage.key("samples")))},
+    )
+    def model(
+        context: dg.AssetExecutionContext, originals: pl.DataFrame, storage: StorageResource
+    ) -> dg.Output[pl.DataFrame]:
+        from gradsim import models  # noqa: PLC0415 - torch takes seconds to load
+
+        assert isinstance(study.model, ReferenceModel)
+        architecture = study.model.reference
+        folder = storage.store(study).model_folder
+        trained = models.train_reference_model(
+            originals,
+            folder,
+            layers=architecture.layers,
+            hidden_size=architecture.hidden_size,
+            heads=architecture.heads,
+            vocabulary=architecture.vocabulary,
+            positions=architecture.positions,
+            tokenizer=architecture.tokenizer,
+            steps=architecture.steps,
+            seed=study.seed,
+            progress=lambda done, total: _log_progress(context, done, total),
+        )
+        context.add_output_metadata(
+            {
+                "parameters": trained.parameters,
+                "loss at first (nats)": trained.first_loss,
+                "loss at last (nats)": trained.final_loss,
+            }
+        )
+        return _model_table(str(folder), models.fetch(str(folder)).revision)
+
+    return model
+
+
+def _log_progress(context: dg.AssetExecutionContext, done: int, total: int) -> None:
+    if done * 20 // total > (done - 1) * 20 // total:
+        context.log.info(f"training: {done} of {total} steps")
+
+
+def _model_table(name: str, revision: str) -> dg.Output[pl.DataFrame]:
+    """The model's parameter tensors; reads no weights."""
+    from gradsim import models  # noqa: PLC0415 - torch takes seconds to load
+
+    local = Path(name).is_dir()
+    layers, shapes = zip(*models.parameter_shapes(name, None if local else revision), strict=True)
+    table = pl.DataFrame(
+        {"layer": layers, "shape": [list(shape) for shape in shapes]},
+        schema={"layer": pl.String, "shape": pl.List(pl.Int64)},
+    ).with_columns(parameters=pl.col("shape").list.eval(pl.element().product()).list.first())
+    return dg.Output(table, metadata={MODEL: Path(name).name if local else name, REVISION: revision})
+
+
+def _tokenized(study: Study) -> dg.AssetsDefinition:
+    lineage = Lineage(study)
+
+    @dg.asset(
+        **described(lineage[lineage.key("tokenized")], kinds={"huggingface", "polars", "parquet"}),
+        ins={"originals": dg.AssetIn(asset_key(lineage.key("samples")))},
+        deps=[asset_key(lineage.key("model"))],
+    )
+    def tokenized(originals: pl.DataFrame, storage: StorageResource) -> dg.Output[pl.DataFrame]:
+        return tokenize_samples(study, storage.store(study), originals)
+
+    return tokenized
+
+
+def tokenize_samples(
+    study: Study, store: Store, wanted: pl.DataFrame, excluded: dict[str, str] | None = None
+) -> dg.Output[pl.DataFrame]:
+    """Token ids of samples, and which were excluded and why: those given, and those that the study excludes."""
+    from gradsim import chat, models  # noqa: PLC0415 - torch takes seconds to load
+
+    name, revision = model_source(study, store)
+    configuration = models.read_configuration(name, revision)
+    table = chat.tokenize_table(
+        wanted,
+        models.load_tokenizer(name, revision),
+        context=models.context_length(configuration),
+        rotary_positions=models.has_rotary_positions(configuration),
+        on_long_sample=study.on_long_sample,
+        on_bad_loss=study.on_bad_loss,
+    )
+    return dg.Output(table.frame, metadata={EXCLUDED: (excluded or {}) | table.excluded})

@@ -1,0 +1,161 @@
+"""Assets of a setting before any gradient: its queries, their token ids and their candidates."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from gradsim.candidates import bm25_candidates
+from gradsim.queries import QueryFile, QueryMaker, WordDropout
+from gradsim.study import (
+    FileSetting,
+    GenerateSetting,
+    ParaphraseSetting,
+    Setting,
+    Study,
+    WordDropoutSetting,
+)
+from gradsim.study.partitions import select_partitions
+from gradsim.tables import Lineage
+from gradsim_assets.assets.dataset import tokenize_samples
+from gradsim_assets.assets.gradients import JobConfig, compute_tables
+from gradsim_assets.describe import described
+from gradsim_assets.keys import asset_key
+from gradsim_assets.partitions import query_ranges
+from resources.compute import ComputeResource
+from resources.gpu import GPUResource
+from resources.paraphraser import ParaphraserResource
+from resources.storage import StorageResource
+
+
+def variant_assets(study: Study, name: str, setting: Setting) -> list[dg.AssetsDefinition]:
+    """`queries`, `tokenized` and `candidates` of one setting, by partition."""
+    return [_queries(study, name, setting), _tokenized(study, name), _candidates(study, name)]
+
+
+def _queries(study: Study, name: str, setting: Setting) -> dg.AssetsDefinition:
+    match setting:
+        case FileSetting():
+            return _made(study, name, QueryFile(setting.path))
+        case WordDropoutSetting():
+            return _made(study, name, WordDropout(setting.every))
+        case ParaphraseSetting():
+            return _paraphrased(study, name, setting)
+        case GenerateSetting():
+            return _generated(study, name, setting)
+
+
+def _made(study: Study, name: str, maker: QueryMaker) -> dg.AssetsDefinition:
+    lineage = Lineage(study)
+
+    @dg.asset(
+        **described(lineage[lineage.key("queries", name)], kinds={"polars", "parquet"}),
+        **_partitioned(study),
+        ins={"samples": dg.AssetIn(asset_key(lineage.key("samples")))},
+    )
+    def queries(context: dg.AssetExecutionContext, samples: pl.DataFrame) -> pl.DataFrame:
+        return maker.make(_plain_ids(samples), _ids(study, samples, context.partition_keys))
+
+    return queries
+
+
+def _paraphrased(study: Study, name: str, setting: ParaphraseSetting) -> dg.AssetsDefinition:
+    lineage = Lineage(study)
+
+    @dg.asset(
+        **described(lineage[lineage.key("queries", name)], kinds={"openai", "polars", "parquet"}),
+        **_partitioned(study),
+        ins={"samples": dg.AssetIn(asset_key(lineage.key("samples")))},
+    )
+    def queries(
+        context: dg.AssetExecutionContext, samples: pl.DataFrame, paraphraser: ParaphraserResource
+    ) -> pl.DataFrame:
+        wanted = pl.col("id").is_in(_ids(study, samples, context.partition_keys))
+        return paraphraser.paraphrase(_plain_ids(samples).filter(wanted), setting, study.seed, log=context.log.info)
+
+    return queries
+
+
+def _generated(study: Study, name: str, setting: GenerateSetting) -> dg.AssetsDefinition:
+    lineage = Lineage(study)
+    node = lineage[lineage.key("queries", name)]
+
+    @dg.asset(
+        **described(node, kinds={"torch", "huggingface", "parquet"}),
+        partitions_def=query_ranges(study),
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        deps=[asset_key(source) for source in node.inputs],
+    )
+    def queries(
+        context: dg.AssetExecutionContext,
+        config: JobConfig,
+        storage: StorageResource,
+        gpu: GPUResource,
+        compute: ComputeResource,
+    ) -> dg.MaterializeResult[None]:
+        return next(compute_tables(context, study, name, ["queries"], config, storage, gpu, compute))
+
+    return queries
+
+
+def _tokenized(study: Study, name: str) -> dg.AssetsDefinition:
+    lineage = Lineage(study)
+
+    @dg.asset(
+        **described(lineage[lineage.key("tokenized", name)], kinds={"huggingface", "polars", "parquet"}),
+        **_partitioned(study),
+        ins={
+            "queries": dg.AssetIn(asset_key(lineage.key("queries", name))),
+            "originals": dg.AssetIn(asset_key(lineage.key("tokenized"))),
+        },
+        deps=[asset_key(lineage.key("model"))],
+    )
+    def tokenized(queries: pl.DataFrame, originals: pl.DataFrame, storage: StorageResource) -> dg.Output[pl.DataFrame]:
+        kept = queries.join(originals.select("id"), on="id", how="semi", maintain_order="left")
+        without_source = queries.join(originals.select("id"), on="id", how="anti", maintain_order="left")
+        excluded = dict.fromkeys(without_source["id"], "its original is excluded")
+        return tokenize_samples(study, storage.store(study), kept, excluded)
+
+    return tokenized
+
+
+def _candidates(study: Study, name: str) -> dg.AssetsDefinition:
+    lineage = Lineage(study)
+
+    @dg.asset(
+        **described(lineage[lineage.key("candidates", name)], kinds={"polars", "parquet"}),
+        **_partitioned(study),
+        ins={
+            "samples": dg.AssetIn(asset_key(lineage.key("samples"))),
+            "originals": dg.AssetIn(asset_key(lineage.key("tokenized"))),
+            "queries": dg.AssetIn(asset_key(lineage.key("queries", name))),
+            "query_tokens": dg.AssetIn(asset_key(lineage.key("tokenized", name))),
+        },
+    )
+    def candidates(
+        samples: pl.DataFrame, originals: pl.DataFrame, queries: pl.DataFrame, query_tokens: pl.DataFrame
+    ) -> pl.DataFrame:
+        corpus = samples.join(originals.select("id"), on="id", how="semi", maintain_order="left")
+        kept = queries.join(query_tokens.select("id"), on="id", how="semi", maintain_order="left")
+        return bm25_candidates(_plain_ids(corpus), _plain_ids(kept), top_k=study.top_k)
+
+    return candidates
+
+
+def _partitioned(study: Study) -> dict[str, Any]:
+    return {
+        "partitions_def": query_ranges(study),
+        "backfill_policy": dg.BackfillPolicy.single_run(),
+    }
+
+
+def _plain_ids(samples: pl.DataFrame) -> pl.DataFrame:
+    """Ids as texts, as the functions that read samples from anywhere want them."""
+    return samples.with_columns(pl.col("id").cast(pl.String))
+
+
+def _ids(study: Study, samples: pl.DataFrame, partition_keys: Sequence[str]) -> list[str]:
+    """Ids at the positions of these partitions."""
+    wanted = select_partitions(study.partitions, partition_keys)
+    return [sample for partition in wanted for sample in samples["id"][partition.start : partition.end]]

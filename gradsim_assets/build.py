@@ -1,0 +1,71 @@
+"""Assembles the code location: every study's assets, checks and jobs, and the resources they share."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import dagster as dg
+
+from gradsim.environment import Environment, read_environment
+from gradsim.study import Study, load_studies
+from gradsim_assets.assets.analysis import setting_analysis_assets, study_analysis_assets
+from gradsim_assets.assets.dataset import dataset_assets
+from gradsim_assets.assets.gradients import gradient_assets
+from gradsim_assets.assets.report import report_asset
+from gradsim_assets.assets.results import result_assets
+from gradsim_assets.assets.variants import variant_assets
+from gradsim_assets.checks import partition_checks
+from gradsim_assets.io_manager import TableIOManager
+from gradsim_assets.jobs import study_jobs
+from resources.compute import ComputeResource
+from resources.gpu import GPUResource
+from resources.paraphraser import ParaphraserResource
+from resources.storage import StorageResource
+
+
+def build_definitions(
+    studies: Iterable[Study] | None = None,
+    environment: Environment | None = None,
+    resources: Mapping[str, Any] | None = None,
+) -> dg.Definitions:
+    """All definitions.
+
+    Args:
+        studies: None: those of the studies folder.
+        environment: None: this machine's.
+        resources: put in the place of the usual ones, by key.
+    """
+    environment = environment or read_environment()
+    studies = list(load_studies(environment) if studies is None else studies)
+    return dg.Definitions(
+        assets=[asset for study in studies for asset in study_assets(study)],
+        asset_checks=[
+            check for study in studies for setting in study.settings for check in partition_checks(study, setting)
+        ],
+        jobs=[job for study in studies for job in study_jobs(study)],
+        resources={**usual_resources(studies, environment), **(resources or {})},
+        # Steps wait for partition jobs or move small tables: one process serves them.
+        executor=dg.in_process_executor,
+    )
+
+
+def study_assets(study: Study) -> list[dg.AssetsDefinition]:
+    """All assets of one study."""
+    assets = [*dataset_assets(study), *study_analysis_assets(study)]
+    for name, setting in study.ordered_settings():
+        assets += variant_assets(study, name, setting)
+        assets.append(gradient_assets(study, name))
+        assets += result_assets(study, name)
+        assets += setting_analysis_assets(study, name)
+    return [*assets, report_asset(study)]
+
+
+def usual_resources(studies: Iterable[Study], environment: Environment) -> dict[str, Any]:
+    """The resources as the environment says."""
+    storage = StorageResource(root=str(environment.data_root))
+    return {
+        "storage": storage,
+        "io_manager": TableIOManager(storage, {study.name: study for study in studies}),
+        "gpu": GPUResource(device=environment.device),
+        "compute": ComputeResource(),
+        "paraphraser": ParaphraserResource(base_url=environment.openai_base_url),
+    }

@@ -1,0 +1,150 @@
+"""The `gradsim` command: everything that the web UI does, from a terminal, in the same instance."""
+
+import enum
+import sys
+from typing import Annotated
+
+import typer
+
+from gradsim.errors import GradsimError
+from gradsim.study.partitions import select_partitions
+from gradsim.tables.lineage import ANALYSES, COMBINED_TABLES, DOT_TABLES, GRADIENT_TABLES
+from gradsim_assets.console import console
+from gradsim_assets.session import Session
+from gradsim_assets.summary import print_launches, print_results, print_status
+
+app = typer.Typer(
+    help="Which training sample did a text come from? Exact gradient similarity studies.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="A study file's name, without .yaml.")]
+SettingOption = Annotated[
+    str | None, typer.Option("--setting", help="One setting, such as paraphrased or model-generated; else all.")
+]
+
+
+class Computation(enum.StrEnum):
+    """What `run` computes, in the original study's words."""
+
+    DOT_PRODUCT = "dot-product"
+    GRADIENT_SIMILARITY = "gradient-similarity"
+    RANDOM_PROJECTION = "random-projection"
+    ALL = "all"
+
+
+TABLES = {
+    Computation.DOT_PRODUCT: DOT_TABLES,
+    Computation.GRADIENT_SIMILARITY: ("gradient_similarity",),
+    Computation.RANDOM_PROJECTION: ("projected_similarity",),
+    Computation.ALL: GRADIENT_TABLES,
+}
+
+
+class Variants(enum.StrEnum):
+    """What `prepare` makes."""
+
+    PARAPHRASED = "paraphrased"
+    MODEL_GENERATED = "model-generated"
+    BOTH = "both"
+
+
+@app.command()
+def run(
+    study: StudyName,
+    setting: SettingOption = None,
+    computation: Annotated[Computation, typer.Option(help="Which gradient tables.")] = Computation.ALL,
+    partition: Annotated[
+        list[str] | None, typer.Option(help="A partition such as 0000-0099; may be given several times.")
+    ] = None,
+    partition_start: Annotated[int | None, typer.Option(metavar="A", help="First position.", min=0)] = None,
+    partition_end: Annotated[int | None, typer.Option(metavar="B", help="Last position, exclusive.", min=1)] = None,
+    num_partitions: Annotated[
+        int, typer.Option(metavar="N", help="Compute a setting's partitions in N runs, not in one.", min=1)
+    ] = 1,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run, and run nothing.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Compute again what is there and fresh.")] = False,
+) -> None:
+    """Materialize what is asked for, with what it needs; all of a study, with analysis and report, by default.
+
+    What is there and fresh is not computed again.
+    """
+    session = Session.open(study)
+    settings = session.settings(setting)
+    partitions = select_partitions(session.study.partitions, partition or (), partition_start, partition_end)
+    key = session.store.lineage.key
+    targets = [key(table, name) for name in settings for table in TABLES[computation]]
+    if computation is Computation.ALL and len(partitions) == len(session.study.partitions):
+        targets += [key(table, name, "results") for name in settings for table in COMBINED_TABLES]
+        targets += [key(analysis, name, "analysis") for name in settings for analysis in ANALYSES]
+        targets.append(key("parameters_per_layer", room="analysis"))
+        if len(settings) == len(session.study.settings):
+            targets.append(key("report"))
+    launches = session.plan(targets, partitions, force=force, runs=num_partitions)
+    if dry_run:
+        print_launches(launches)
+        return
+    session.check_device(launches)
+    session.run(launches, force=force)
+    print_results(session)
+
+
+@app.command()
+def combine(study: StudyName, setting: SettingOption = None) -> None:
+    """Combine the partitions of each table; only that."""
+    session = Session.open(study)
+    key = session.store.lineage.key
+    launches = session.plan(
+        [key(table, name, "results") for name in session.settings(setting) for table in COMBINED_TABLES]
+    )
+    session.refuse_partitions(launches)
+    session.run(launches)
+
+
+@app.command()
+def prepare(study: StudyName, variants: Annotated[Variants, typer.Argument(help="Which queries to make.")]) -> None:
+    """Make the queries of one setting, or of both; only that."""
+    session = Session.open(study)
+    names = [Variants.PARAPHRASED, Variants.MODEL_GENERATED] if variants is Variants.BOTH else [variants]
+    settings = [setting for name in names for setting in session.settings(name)]
+    session.run(session.plan([session.store.lineage.key("queries", setting) for setting in settings]))
+
+
+@app.command()
+def report(study: StudyName) -> None:
+    """Write the HTML report from the computed partitions."""
+    session = Session.open(study)
+    launches = session.plan([session.store.lineage.key("report")])
+    session.refuse_partitions(launches)
+    session.run(launches)
+    print_results(session)
+
+
+@app.command()
+def status(study: StudyName) -> None:
+    """For each table: how many partitions are done, failed, missing and stale."""
+    print_status(Session.open(study))
+
+
+@app.command()
+def web(port: Annotated[int, typer.Option(help="Where the web UI listens.", min=1, max=65535)] = 3000) -> None:
+    """Open the web UI with all studies, and the daemon that runs backfills."""
+    from gradsim_assets.web import serve  # noqa: PLC0415 - not needed by other commands
+
+    raise typer.Exit(serve(port))
+
+
+def main() -> None:
+    """Run a command; an error that the user can mend is one line."""
+    try:
+        app()
+    except GradsimError as error:
+        console.print(f"[bold red]error:[/] {error}", soft_wrap=True, markup=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

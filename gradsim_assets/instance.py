@@ -1,0 +1,41 @@
+"""The persistent Dagster instance that the command line and the web UI share."""
+
+import os
+from pathlib import Path
+from shutil import copyfile
+
+import dagster as dg
+
+from gradsim.environment import Environment, project_root
+from gradsim.errors import StudyError
+
+
+def prepare_home(environment: Environment) -> Path:
+    """Set `DAGSTER_HOME` if it is not: `<data root>/.dagster`, configured by the tracked `dagster.yaml`.
+
+    Raises:
+        StudyError: the folder cannot be written.
+    """
+    home = Path(os.environ.get("DAGSTER_HOME") or environment.data_root / ".dagster").expanduser().resolve()
+    ours = not os.environ.get("DAGSTER_HOME")
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        tracked = project_root() / "dagster.yaml"
+        if ours and tracked.is_file():
+            copyfile(tracked, home / "dagster.yaml")
+    except OSError as error:
+        raise StudyError(
+            f"{home}: cannot be written ({error.strerror}); set GRADSIM_DATA or DAGSTER_HOME to a folder that you can write"
+        ) from error
+    os.environ["DAGSTER_HOME"] = str(home)
+    return home
+
+
+def open_instance(environment: Environment) -> dg.DagsterInstance:
+    """The instance in `DAGSTER_HOME`.
+
+    Raises:
+        StudyError: the folder cannot be written.
+    """
+    prepare_home(environment)
+    return dg.DagsterInstance.get()

@@ -1,0 +1,65 @@
+"""Assets as Parquet tables of a study's store: functions take frames and give frames."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from gradsim.study import Study
+from gradsim.tables import Provenance, Store, TableKey
+from gradsim_assets.keys import table_key
+from resources.storage import StorageResource
+
+# Output metadata under which an asset says which samples it left out, and why; and which model it is about.
+EXCLUDED, MODEL, REVISION = "excluded", "model", "revision"
+
+
+class TableIOManager(dg.IOManager):
+    """Loads the partitions that a step needs as one frame, and splits what it gives by partition."""
+
+    def __init__(self, storage: StorageResource, studies: Mapping[str, Study]) -> None:
+        self._storage = storage
+        self._studies = studies
+
+    def load_input(self, context: dg.InputContext) -> pl.DataFrame:
+        """All rows of the partitions that the step asks for, in order."""
+        key = table_key(context.asset_key)
+        partitions = context.asset_partition_keys if context.has_asset_partitions else [None]
+        return self._store(key).read(key, partitions)
+
+    def handle_output(self, context: dg.OutputContext, obj: pl.DataFrame) -> None:
+        """Write a table or its partitions, each whole or not at all."""
+        key = table_key(context.asset_key)
+        store = self._store(key)
+        said = {name: _plain(value) for name, value in context.output_metadata.items()}
+        known = Provenance.model_validate({name: said[name] for name in (EXCLUDED, MODEL, REVISION) if name in said})
+        if context.has_asset_partitions:
+            for partition in context.asset_partition_keys:
+                _write_partition(store, key, obj, partition, known)
+        else:
+            store.write(key, obj, provenance=known)
+        context.add_output_metadata(stored_metadata(store, key, len(obj)))
+
+    def _store(self, key: TableKey) -> Store:
+        return self._storage.store(self._studies[key.study])
+
+
+def _write_partition(store: Store, key: TableKey, rows: pl.DataFrame, partition: str, known: Provenance) -> None:
+    ids = set(store.ids_of(partition))
+    mine = rows.filter(pl.first().cast(pl.String).is_in(sorted(ids)))
+    excluded = {sample: why for sample, why in known.excluded.items() if sample in ids}
+    store.write(key, mine, partition, known.model_copy(update={EXCLUDED: excluded}))
+
+
+def stored_metadata(store: Store, key: TableKey, rows: int) -> dict[str, Any]:
+    """What the web UI shows of a stored table: rows, place, definition."""
+    return {
+        "dagster/row_count": rows,
+        "dagster/uri": str(store.root / key.file("*") if store.lineage[key].partitioned else store.path(key)),
+        "fingerprint": store.lineage.fingerprint(key),
+    }
+
+
+def _plain(value: Any) -> Any:
+    return value.value if isinstance(value, dg.MetadataValue) else value

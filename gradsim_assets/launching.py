@@ -1,0 +1,120 @@
+"""Runs launches in this process, in the persistent instance, one after the other."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+
+from gradsim.environment import Environment
+from gradsim.errors import GradsimError
+from gradsim.study import GenerateSetting, Study
+from gradsim.tables import Store, TableKey
+from gradsim.tables.lineage import GRADIENT_TABLES
+from gradsim_assets.assets.gradients import gradients_op
+from gradsim_assets.build import build_definitions
+from gradsim_assets.console import LOGGER_KEY, console, run_display
+from gradsim_assets.instance import open_instance
+from gradsim_assets.keys import asset_key
+from gradsim_assets.partitions import query_ranges
+from gradsim_assets.planning import Launch
+
+RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
+
+
+class RunError(GradsimError):
+    """A run failed; says which step and why."""
+
+
+def run_launches(study: Study, launches: Sequence[Launch], environment: Environment, *, force: bool = False) -> None:
+    """Materialize what the launches say; stops at the first failure, and keeps what was finished.
+
+    Raises:
+        RunError: a step or a blocking check failed.
+    """
+    with open_instance(environment) as instance, run_display() as logger:
+        definitions = build_definitions([study], environment)
+        definitions = dg.Definitions.merge(definitions, dg.Definitions(loggers={LOGGER_KEY: logger}))
+        job = definitions.resolve_implicit_global_asset_job_def()
+        for number, launch in enumerate(launches, start=1):
+            console.print(f"[bold]run {number} of {len(launches)}[/]  {describe(launch)}")
+            result = job.execute_in_process(
+                instance=instance,
+                asset_selection=[asset_key(key) for key in launch.keys],
+                tags=partition_tags(launch.partitions),
+                run_config={"loggers": {LOGGER_KEY: {}}, "ops": _forced_ops(study, launch.keys) if force else {}},
+                raise_on_error=False,
+            )
+            if not result.success:
+                raise RunError(_failure(result))
+
+
+def describe(launch: Launch) -> str:
+    """For example `sample/paraphrased: queries, tokenized, candidates (0000-0019 to 0040-0059)`."""
+    places = {"/".join(key.parts[:-1]) for key in launch.keys}
+    names = [key.name if len(places) == 1 else str(key) for key in launch.keys]
+    listed = ", ".join(names) if len(names) <= LISTED else f"{len(names)} tables"
+    text = f"{places.pop()}: {listed}" if len(places) == 1 else listed
+    if not launch.partitions:
+        return text
+    first, last = launch.partitions[0], launch.partitions[-1]
+    return f"{text} ({first})" if first == last else f"{text} ({first} to {last})"
+
+
+# Longer lists of tables are counted.
+LISTED = 8
+
+
+def partition_tags(partitions: Sequence[str]) -> Mapping[str, str]:
+    """The tags by which a run knows its partitions."""
+    match partitions:
+        case []:
+            return {}
+        case [only]:
+            return {"dagster/partition": only}
+        case _:
+            return {RANGE_START: partitions[0], RANGE_END: partitions[-1]}
+
+
+def _forced_ops(study: Study, keys: Sequence[TableKey]) -> dict[str, Any]:
+    """Run config that tells steps with partition jobs not to keep what is fresh."""
+    ops = set()
+    for key in keys:
+        if key.name in GRADIENT_TABLES and key.room is None:
+            ops.add(gradients_op(study, str(key.setting)))
+        elif key.name == "queries" and isinstance(study.settings[str(key.setting)], GenerateSetting):
+            ops.add("__".join(key.parts))
+    return {op: {"config": {"force": True}} for op in sorted(ops)}
+
+
+def _failure(result: dg.ExecuteInProcessResult) -> str:
+    """What failed first, in the words of the error that a user can mend, else of the first cause."""
+    for event in result.all_events:
+        if event.is_step_failure and (error := event.step_failure_data.error):
+            while error.cause and error.cls_name not in _OWN_ERRORS:
+                error = error.cause
+            # Dagster writes `module.Class: message`.
+            return f"{event.step_key}: {error.message.strip().split(': ', 1)[-1]}"
+    return f"run {result.run_id} failed; see it in the web UI (make web)"
+
+
+def _names(error: type[Exception]) -> set[str]:
+    return {error.__name__}.union(*(_names(each) for each in error.__subclasses__()))
+
+
+_OWN_ERRORS = _names(GradsimError) | {dg.Failure.__name__}
+
+
+def failed_partitions(store: Store, environment: Environment) -> set[tuple[TableKey, str | None]]:
+    """Partitions whose last materialization failed."""
+    failed: set[tuple[TableKey, str | None]] = set()
+    with open_instance(environment) as instance:
+        for node in store.lineage:
+            if node.partitioned:
+                ranges = query_ranges(store.study)
+                statuses = instance.get_status_by_partition(asset_key(node.key), ranges.get_partition_keys(), ranges)
+                failed |= {
+                    (node.key, partition)
+                    for partition, status in (statuses or {}).items()
+                    if status and status.value == "FAILED"
+                }
+    return failed

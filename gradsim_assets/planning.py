@@ -1,0 +1,113 @@
+"""Which assets and partitions a command has to materialize: what is asked for, with what it needs, less what is fresh."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from gradsim.study.partitions import Partition
+from gradsim.tables import Node, State, Store, TableKey
+
+
+@dataclass(frozen=True)
+class Launch:
+    """Assets that one run materializes, for some consecutive partitions or for none."""
+
+    keys: tuple[TableKey, ...]
+    partitions: tuple[str, ...] = ()
+
+
+def plan_launches(
+    store: Store,
+    targets: Iterable[TableKey],
+    partitions: Sequence[Partition],
+    *,
+    force: bool = False,
+    runs: int = 1,
+) -> list[Launch]:
+    """Runs in the order in which they have to happen.
+
+    Args:
+        store: the study's tables as they are.
+        targets: tables asked for.
+        partitions: partitions asked for; a combined table needs all of its table's, asked for or not.
+        force: targets are made again even where they are fresh.
+        runs: in how many runs a setting's partitions are computed, at least where there are as many.
+    """
+    work = _Work(store, set(targets), [partition.key for partition in partitions], force=force)
+    shared = tuple(key for key in work.whole if key.setting is None and key.name != "report")
+    launches = [Launch(shared)] if shared else []
+    for setting, _ in store.study.ordered_settings():
+        launches += _partition_launches(store, work.partitioned(setting), runs)
+    rest = tuple(key for key in work.whole if key not in set(shared))
+    return [*launches, Launch(rest)] if rest else launches
+
+
+class _Work:
+    """What has to be made, found in one walk from first inputs to last results."""
+
+    def __init__(self, store: Store, targets: set[TableKey], partitions: list[str], *, force: bool) -> None:
+        self._store = store
+        self._targets = targets
+        self._force = force
+        needed = _needed(store, targets, partitions)
+        self._made: dict[TableKey, list[str | None]] = {}
+        for node in store.lineage:
+            if node.key in needed:
+                made = [each for each in needed[node.key] if self._must_be_made(node, each)]
+                if made:
+                    self._made[node.key] = made
+
+    @property
+    def whole(self) -> list[TableKey]:
+        """Tables without partitions, inputs first."""
+        return [key for key, partitions in self._made.items() if partitions == [None]]
+
+    def partitioned(self, setting: str) -> dict[str, tuple[TableKey, ...]]:
+        """Partition -> tables of a setting, inputs first."""
+        tables: dict[str, list[TableKey]] = {}
+        for key, partitions in self._made.items():
+            for partition in partitions:
+                if key.setting == setting and partition is not None:
+                    tables.setdefault(partition, []).append(key)
+        return {partition: tuple(tables[partition]) for partition in sorted(tables)}
+
+    def _must_be_made(self, node: Node, partition: str | None) -> bool:
+        if self._force and node.key in self._targets:
+            return True
+        for source in node.inputs:
+            made = self._made.get(source, [])
+            aligned = partition is not None and self._store.lineage[source].partitioned
+            if (partition in made) if aligned else made:
+                return True
+        return self._store.state(node.key, partition) is not State.FRESH
+
+
+def _needed(store: Store, targets: set[TableKey], partitions: list[str]) -> dict[TableKey, list[str | None]]:
+    """Targets and all they are made from -> the partitions that are needed."""
+    needed: dict[TableKey, set[str | None]] = {}
+    for node in reversed(list(store.lineage)):
+        if node.key in targets:
+            needed.setdefault(node.key, set()).update(partitions if node.partitioned else [None])
+        for source in node.inputs if node.key in needed else ():
+            if not store.lineage[source].partitioned:
+                wanted: set[str | None] = {None}
+            elif node.partitioned:
+                wanted = needed[node.key]
+            else:
+                wanted = set(store.partitions(source))
+            needed.setdefault(source, set()).update(wanted)
+    return {key: sorted(wanted, key=str) for key, wanted in needed.items()}
+
+
+def _partition_launches(store: Store, work: dict[str, tuple[TableKey, ...]], runs: int) -> list[Launch]:
+    """Consecutive partitions that need the same tables go into one run, or into as many as asked for."""
+    order = {partition.key: position for position, partition in enumerate(store.study.partitions)}
+    indexed = [(order[partition] - index, tables, partition) for index, (partition, tables) in enumerate(work.items())]
+    launches = []
+    for (_, tables), group in groupby(indexed, key=lambda item: item[:2]):
+        partitions = [partition for _, _, partition in group]
+        size = -(-len(partitions) // runs)
+        launches += [
+            Launch(tables, tuple(partitions[start : start + size])) for start in range(0, len(partitions), size)
+        ]
+    return launches

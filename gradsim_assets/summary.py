@@ -1,0 +1,91 @@
+"""Tables at the terminal: what will run, what was found, what is there."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import polars as pl
+from rich import box
+from rich.table import Table
+
+from gradsim.plots.labels import control_label, method_label
+from gradsim.tables import State, Store
+from gradsim_assets.console import console
+from gradsim_assets.launching import describe
+from gradsim_assets.planning import Launch
+from gradsim_assets.session import Session
+
+
+def print_launches(launches: Sequence[Launch]) -> None:
+    """What would run, in order."""
+    if not launches:
+        console.print("nothing to do: everything asked for is there and fresh")
+    for number, launch in enumerate(launches, start=1):
+        console.print(f"[bold]run {number} of {len(launches)}[/]  {describe(launch)}")
+        for key in launch.keys:
+            console.print(f"  {key}")
+
+
+def print_results(session: Session) -> None:
+    """The headline numbers of every setting that is analysed, and where the report lies."""
+    store, key = session.store, session.store.lineage.key
+    analysed = [
+        setting
+        for setting in session.study.settings
+        if all(store.state(key(name, setting, "analysis")) is State.FRESH for name in ("accuracy", "controls"))
+    ]
+    if analysed:
+        console.print(_accuracies(store, analysed))
+    if store.state(key("report")) is State.FRESH:
+        console.print(f"report: [bold]{store.path(key('report'))}[/]", soft_wrap=True)
+
+
+def _accuracies(store: Store, settings: Sequence[str]) -> Table:
+    """Share of queries whose source is found: a row a method or control, a column a setting."""
+    table = Table(
+        title="queries whose source is found (%), with 95 % intervals", title_justify="left", box=box.SIMPLE_HEAD
+    )
+    table.add_column("by", no_wrap=True)
+    methods: dict[str, dict[str, str]] = {}
+    nulls: dict[str, dict[str, str]] = {}
+    for setting in settings:
+        table.add_column(setting, justify="right", no_wrap=True)
+        accuracy = store.read(store.lineage.key("accuracy", setting, "analysis"))
+        controls = store.read(store.lineage.key("controls", setting, "analysis"))
+        rows = accuracy.filter(pl.col("group") == "all").iter_rows(named=True)
+        for row in rows:
+            methods.setdefault(method_label(row["method"]), {})[setting] = _share(row)
+        for row in controls.iter_rows(named=True):
+            nulls.setdefault(control_label(row["control"]), {})[setting] = _share(row)
+    for cells in (methods, nulls):
+        for name, shares in cells.items():
+            table.add_row(name, *(shares.get(setting, "") for setting in settings))
+        table.add_section()
+    return table
+
+
+def _share(row: dict[str, float]) -> str:
+    share = f"{100 * row['accuracy']:.1f}"
+    return share if row["low"] is None else f"{share} [dim]({100 * row['low']:.0f} to {100 * row['high']:.0f})[/]"
+
+
+def print_status(session: Session) -> None:
+    """Per table: partitions done, failed, missing, stale."""
+    store = session.store
+    table = Table(title=f"{session.study.name} in {store.root}", title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("table", no_wrap=True)
+    for column in ("done", "failed", "missing", "stale"):
+        table.add_column(column, justify="right")
+    failed = session.failed_partitions()
+    nodes = list(store.lineage)
+    for position, node in enumerate(nodes):
+        counts: Counter[str] = Counter()
+        for partition in store.partitions(node.key):
+            state = store.state(node.key, partition)
+            lost = state is State.CORRUPT or (state is not State.FRESH and (node.key, partition) in failed)
+            counts["failed" if lost else state.value] += 1
+        numbers = [counts[name] for name in ("fresh", "failed", "missing", "stale")]
+        colours = ("green", "red", "yellow", "yellow")
+        cells = [f"[{colour}]{n}[/]" if n else "[dim]·[/]" for n, colour in zip(numbers, colours, strict=True)]
+        last_of_setting = nodes[position + 1 :] and nodes[position + 1].key.setting != node.key.setting
+        table.add_row("/".join(node.key.parts[1:]), *cells, end_section=bool(last_of_setting))
+    console.print(table)

@@ -1,0 +1,46 @@
+"""The web UI and the daemon, as two processes that end together."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from gradsim.environment import project_root, read_environment
+from gradsim_assets.console import console
+from gradsim_assets.instance import prepare_home
+
+SECONDS_TO_END = 20
+
+
+def serve(port: int) -> int:
+    """Serve until interrupted, or until one of the two processes ends; gives the exit status.
+
+    Raises:
+        StudyError: the instance's folder cannot be written.
+    """
+    home = prepare_home(read_environment())
+    workspace = ["--workspace", str(project_root() / "workspace.yaml")]
+    console.print(f"web UI on [bold]http://localhost:{port}[/], instance in {home}; Ctrl-C ends both")
+    commands = [
+        [_script("dagster-webserver"), *workspace, "--host", "127.0.0.1", "--port", str(port)],
+        [_script("dagster-daemon"), "run", *workspace],
+    ]
+    processes = [subprocess.Popen(command, cwd=project_root()) for command in commands]
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        while all(process.poll() is None for process in processes):
+            time.sleep(0.5)
+    except KeyboardInterrupt:
+        console.print("ending")
+    finally:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.wait(SECONDS_TO_END)
+    return max(0, *(process.returncode for process in processes))
+
+
+def _script(name: str) -> str:
+    """A command of this environment, whether or not it is activated."""
+    return str(Path(sys.executable).with_name(name))

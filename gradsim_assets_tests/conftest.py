@@ -1,0 +1,23 @@
+"""Fixtures that every test may use."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def project() -> Path:
+    """The root of the checkout."""
+    return PROJECT
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """The folder of published and reference data, which is not part of the project."""
+    folder = Path(os.environ.get("GRADSIM_GOLDEN", PROJECT / "../shared/golden")).resolve()
+    if not (folder / "README.md").is_file():
+        pytest.skip(f"golden data: {folder} is absent (set GRADSIM_GOLDEN)")
+    return folder

@@ -1,0 +1,34 @@
+import subprocess
+import sys
+
+import polars as pl
+
+from gradsim import analysis
+from gradsim.analysis import LayerDots
+
+
+def test_tables_have_the_documented_columns(study) -> None:
+    similarity = analysis.gradient_similarity(*study.tables)
+    layer_dots = LayerDots.from_tables(*study.tables)
+    tables = {
+        "gradient_similarity": similarity,
+        "accuracy": analysis.accuracy(similarity),
+        "controls": analysis.controls(similarity),
+        "best_similarity": analysis.best_similarity(similarity),
+        "decisions": analysis.decisions(similarity),
+        "accuracy_per_layer": analysis.accuracy_per_layer(layer_dots),
+        "similarity_to_full_gradient": analysis.similarity_to_full_gradient(layer_dots),
+        "parameters_per_layer": analysis.parameters_per_layer(pl.DataFrame({"layer": ["w"], "parameters": [1]})),
+    }
+    assert tables.keys() == analysis.SCHEMAS.keys()
+    for name, table in tables.items():
+        schema = analysis.SCHEMAS[name]
+        assert {column: dtype for column, (dtype, _) in schema.items()} == dict(table.schema), name
+        assert all(description for _, description in schema.values()), name
+
+
+def test_analysis_is_light_to_import() -> None:
+    heavy = "{'torch', 'transformers', 'datasets', 'dagster', 'matplotlib'}"
+    code = f"import sys, gradsim.analysis; print(sorted({heavy} & sys.modules.keys()))"
+    printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert printed.stdout.strip() == "[]"

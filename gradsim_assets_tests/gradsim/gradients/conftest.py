@@ -1,0 +1,159 @@
+"""Tiny random models of many families, random samples, and the oracle."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+from gradsim.gradients.reference import reference_dots, reference_gradient
+
+VOCABULARY = 64
+POSITIONS = 32
+LLAMA_LIKE = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": POSITIONS,
+}
+GPT2_LIKE = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": POSITIONS}
+OPT_LIKE = {
+    "hidden_size": 32,
+    "ffn_dim": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": POSITIONS,
+    "word_embed_proj_dim": 32,
+}
+MODELS: dict[str, tuple[str, dict[str, Any]]] = {
+    "olmo, tied": ("olmo", {**LLAMA_LIKE, "tie_word_embeddings": True}),
+    "olmo, untied, attention biases": ("olmo", {**LLAMA_LIKE, "attention_bias": True}),
+    "llama, tied, all biases": (
+        "llama",
+        {**LLAMA_LIKE, "tie_word_embeddings": True, "attention_bias": True, "mlp_bias": True},
+    ),
+    "llama, untied": ("llama", LLAMA_LIKE),
+    "qwen2, tied": ("qwen2", {**LLAMA_LIKE, "tie_word_embeddings": True}),
+    "qwen2, untied": ("qwen2", {**LLAMA_LIKE, "tie_word_embeddings": False}),
+    "qwen3, norms of heads": ("qwen3", {**LLAMA_LIKE, "head_dim": 8}),
+    "gpt2, tied": ("gpt2", GPT2_LIKE),
+    "gpt2, untied": ("gpt2", {**GPT2_LIKE, "tie_word_embeddings": False}),
+    "opt, tied": ("opt", OPT_LIKE),
+    "opt, untied": ("opt", {**OPT_LIKE, "tie_word_embeddings": False}),
+    "opt, projected embedding, no biases": (
+        "opt",
+        {**OPT_LIKE, "word_embed_proj_dim": 16, "do_layer_norm_before": False, "enable_bias": False},
+    ),
+    "mixtral, stacked experts": (
+        "mixtral",
+        {**LLAMA_LIKE, "num_local_experts": 4, "num_experts_per_tok": 2},
+    ),
+    "qwen2_moe, shared expert": (
+        "qwen2_moe",
+        {
+            **LLAMA_LIKE,
+            "num_experts": 4,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 16,
+            "shared_expert_intermediate_size": 16,
+        },
+    ),
+    "gemma, scaled embedding": ("gemma", {**LLAMA_LIKE, "head_dim": 8}),
+    "gpt_neox, biases": ("gpt_neox", LLAMA_LIKE),
+    "phi, biases": ("phi", LLAMA_LIKE),
+    "mamba, convolutions and states": (
+        "mamba",
+        {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 4, "intermediate_size": 64},
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Sample:
+    id: str
+    input_ids: list[int]
+    labels: list[int]
+
+
+def build_model(kind: str = "olmo, tied", dtype: torch.dtype = torch.float64) -> PreTrainedModel:
+    family, settings = MODELS[kind]
+    special = {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
+    config = AutoConfig.for_model(family, vocab_size=VOCABULARY, **special, **settings)
+    generator = torch.Generator().manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            # Away from the initial ones and zeros of norms and biases, which would hide mistakes.
+            parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+    if hasattr(model, "set_experts_implementation"):
+        # The default, grouped products, knows no float64.
+        model.set_experts_implementation("eager")
+    return model.to(dtype)
+
+
+def random_samples(count: int, seed: int, shortest: int = 3, longest: int = 12) -> list[Sample]:
+    """Lengths, tokens (some repeated, some padding) and masks at random; at least one label after the shift."""
+    random = np.random.default_rng(seed)
+    samples = []
+    for number in range(count):
+        length = int(random.integers(shortest, longest + 1))
+        tokens = random.integers(0, VOCABULARY // 4, length).tolist()
+        masked = int(random.integers(0, length - 1))
+        samples.append(Sample(f"{seed}_{number}", tokens, [-100] * masked + tokens[masked:]))
+    return samples
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """What plain autograd says: (queries, originals, layers) and (samples, layers)."""
+
+    dots: NDArray[np.float64]
+    query_self_dots: NDArray[np.float64]
+    original_self_dots: NDArray[np.float64]
+
+    @property
+    def scale(self) -> NDArray[np.float64]:
+        """Products of the norms, (queries, originals, layers)."""
+        return np.sqrt(self.query_self_dots[:, None] * self.original_self_dots[None])
+
+
+def ask_oracle(model: PreTrainedModel, queries: Sequence[Any], originals: Sequence[Any]) -> Oracle:
+    query_gradients = [reference_gradient(model, query) for query in queries]
+    original_gradients = [reference_gradient(model, original) for original in originals]
+    return Oracle(
+        np.array([[reference_dots(q, o) for o in original_gradients] for q in query_gradients]),
+        np.array([reference_dots(q, q) for q in query_gradients]),
+        np.array([reference_dots(o, o) for o in original_gradients]),
+    )
+
+
+@pytest.fixture
+def make_model() -> Callable[..., PreTrainedModel]:
+    return build_model
+
+
+@pytest.fixture
+def make_samples() -> Callable[..., list[Sample]]:
+    return random_samples
+
+
+@pytest.fixture
+def oracle() -> Callable[..., Oracle]:
+    return ask_oracle
+
+
+@pytest.fixture
+def make_sample() -> type[Sample]:
+    return Sample
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test that takes `model_kind` runs for every kind of model."""
+    if "model_kind" in metafunc.fixturenames:
+        metafunc.parametrize("model_kind", list(MODELS))

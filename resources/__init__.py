@@ -1,0 +1,1 @@
+"""What the assets are given: a device for the model, a place to compute, an API to ask."""
