@@ -7,7 +7,15 @@ from contextlib import contextmanager
 
 import dagster as dg
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from gradsim_assets.keys import table_key
 
@@ -25,7 +33,7 @@ class TerminalHandler(logging.Handler):
     def __init__(self, progress: Progress) -> None:
         super().__init__(logging.DEBUG)  # as Dagster logs its events
         self._progress = progress
-        self._bars: dict[str, int] = {}
+        self._bars: dict[str, TaskID] = {}
         self._announced: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:

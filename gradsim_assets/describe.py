@@ -1,32 +1,63 @@
-"""What the web UI shows of an asset before it was ever materialized."""
+"""Tables as assets: what the web UI shows of one before it is materialized, and what it depends on."""
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import dagster as dg
 
-from gradsim.tables import SCHEMAS, Node, TableSchema
+from gradsim.tables import SCHEMAS, Lineage, TableKey, TableSchema
 from gradsim_assets.keys import asset_key
+from gradsim_assets.partitions import query_ranges
 
 OWNERS = ["team:gradsim"]
 
 
-def described(node: Node, *, kinds: set[str]) -> dict[str, Any]:
-    """Arguments that `@dg.asset` and `dg.AssetSpec` share for a table's asset."""
-    schema = SCHEMAS[node.key.name]
-    return {
-        "key": asset_key(node.key),
-        "description": schema.description,
-        "group_name": group(node),
-        "owners": OWNERS,
-        "kinds": kinds,
-        "metadata": {"dagster/column_schema": column_schema(schema)},
-    }
+def table_asset(
+    lineage: Lineage, key: TableKey, *, kinds: set[str], ins: Mapping[str, TableKey] | None = None
+) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
+    """A decorator that makes the asset of a table from the function that computes it.
+
+    Args:
+        lineage: of the study; it says what the table is made from and whether it has partitions.
+        key: the table.
+        kinds: what is used and stored.
+        ins: the function's arguments that are tables; other inputs are dependencies that it reads by itself.
+    """
+    node, ins = lineage[key], ins or {}
+    specification = table_spec(lineage, key, kinds=kinds)
+
+    def decorate(function: Callable[..., Any]) -> dg.AssetsDefinition:
+        definition: dg.AssetsDefinition = dg.asset(
+            key=specification.key,
+            description=specification.description,
+            group_name=specification.group_name,
+            owners=OWNERS,
+            kinds=kinds,
+            metadata=specification.metadata,
+            ins={name: dg.AssetIn(asset_key(source)) for name, source in ins.items()},
+            deps=[asset_key(source) for source in node.inputs if source not in set(ins.values())],
+            partitions_def=specification.partitions_def,
+            backfill_policy=dg.BackfillPolicy.single_run() if node.partitioned else None,
+        )(function)
+        return definition
+
+    return decorate
 
 
-def group(node: Node) -> str:
-    """Assets of a study, or of one of its settings, stand together."""
-    key = node.key
-    return f"{key.study}_{key.setting}" if key.setting else key.study
+def table_spec(lineage: Lineage, key: TableKey, *, kinds: set[str]) -> dg.AssetSpec:
+    """A table's asset for steps that make several, and write them themselves."""
+    node, schema = lineage[key], SCHEMAS[key.name]
+    return dg.AssetSpec(
+        asset_key(key),
+        description=schema.description,
+        # Assets of a study, or of one of its settings, stand together.
+        group_name=f"{key.study}_{key.setting}" if key.setting else key.study,
+        owners=OWNERS,
+        kinds=kinds,
+        metadata={"dagster/column_schema": column_schema(schema)},
+        deps=[asset_key(source) for source in node.inputs],
+        partitions_def=query_ranges(lineage.study) if node.partitioned else None,
+    )
 
 
 def column_schema(schema: TableSchema) -> dg.TableSchema:

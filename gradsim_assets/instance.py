@@ -25,7 +25,8 @@ def prepare_home(environment: Environment) -> Path:
             copyfile(tracked, home / "dagster.yaml")
     except OSError as error:
         raise StudyError(
-            f"{home}: cannot be written ({error.strerror}); set GRADSIM_DATA or DAGSTER_HOME to a folder that you can write"
+            f"{home}: cannot be written ({error.strerror}); "
+            "set GRADSIM_DATA or DAGSTER_HOME to a folder that you can write"
         ) from error
     os.environ["DAGSTER_HOME"] = str(home)
     return home

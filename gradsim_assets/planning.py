@@ -1,4 +1,4 @@
-"""Which assets and partitions a command has to materialize: what is asked for, with what it needs, less what is fresh."""
+"""What a command has to materialize: what is asked for, with what it needs, less what is fresh."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

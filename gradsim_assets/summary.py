@@ -65,7 +65,7 @@ def _accuracies(store: Store, settings: Sequence[str]) -> Table:
 
 def _share(row: dict[str, float]) -> str:
     share = f"{100 * row['accuracy']:.1f}"
-    return share if row["low"] is None else f"{share} [dim]({100 * row['low']:.0f} to {100 * row['high']:.0f})[/]"
+    return share if row["low"] is None else f"{share} [dim]({100 * row['low']:.0f}–{100 * row['high']:.0f})[/]"
 
 
 def print_status(session: Session) -> None:

@@ -32,17 +32,15 @@ class Probe:
 
     Attributes:
         node: the sample's number.
-        tokens: its length.
         terms: its terms, correct for every layer.
         by_autograd: layers whose rule does not hold.
-        rows: output rows of every module that ran, summed over its calls.
+        rows_per_token: output rows of every module that ran, in all its calls, for each token; rounded up.
     """
 
     node: int
-    tokens: int
     terms: list[LayerTerms]
     by_autograd: list[str]
-    rows: dict[nn.Module, int]
+    rows_per_token: dict[nn.Module, int]
 
 
 def probe(model: PreTrainedModel, node: int, sample: Encoded) -> Probe:
@@ -66,7 +64,8 @@ def probe(model: PreTrainedModel, node: int, sample: Encoded) -> Probe:
                 terms[layer] = [Dense(expected)]
         without_rule = [capture.layers[layer] for layer in capture.without_rule]
     _tell(wrong, without_rule)
-    return Probe(node, len(sample.tokens), reduced(terms), wrong, rows)
+    rows_per_token = {module: -(-count // len(sample.tokens)) for module, count in rows.items()}
+    return Probe(node, reduced(terms), wrong, rows_per_token)
 
 
 def _plain_gradients(loss: Tensor, parameters: list[nn.Parameter]) -> Iterator[tuple[int, Tensor]]:

@@ -116,16 +116,13 @@ def pair_positions(pairs: Any, n_queries: int, n_originals: int) -> Integers:
     Raises:
         GradientError: not pairs of positions, or positions that are not there.
     """
-    if isinstance(pairs, str):
-        if pairs != "all":
-            raise GradientError(f'pairs is {pairs!r}: give an (n, 2) array of positions, or "all"')
-        queries, originals = np.divmod(np.arange(n_queries * n_originals, dtype=np.int64), max(n_originals, 1))
-        return np.stack([queries, originals], axis=1)
-    array = np.asarray(pairs.cpu() if isinstance(pairs, Tensor) else pairs)
+    array = _every_pair(n_queries, n_originals) if isinstance(pairs, str) and pairs == "all" else _array(pairs)
     if array.size == 0:
-        return np.empty((0, 2), dtype=np.int64)
+        raise GradientError("there are no pairs to compare: give at least one query, one original and one pair")
     if array.ndim != 2 or array.shape[1] != 2 or not np.issubdtype(array.dtype, np.integer):
-        raise GradientError(f"pairs has shape {array.shape} and type {array.dtype}: give an (n, 2) array of integers")
+        raise GradientError(
+            f'pairs has shape {array.shape} and type {array.dtype}: give an (n, 2) array of integers, or "all"'
+        )
     for column, (name, count) in enumerate((("query", n_queries), ("original", n_originals))):
         outside = np.flatnonzero((array[:, column] < 0) | (array[:, column] >= count))
         if len(outside):
@@ -134,6 +131,11 @@ def pair_positions(pairs: Any, n_queries: int, n_originals: int) -> Integers:
                 f"but there are {count}: positions run from 0 to {count - 1}"
             )
     return array.astype(np.int64)
+
+
+def _every_pair(n_queries: int, n_originals: int) -> Integers:
+    positions = np.arange(n_queries * n_originals, dtype=np.int64)
+    return np.stack(np.divmod(positions, max(n_originals, 1)), axis=1)
 
 
 @dataclass(frozen=True)
@@ -170,11 +172,14 @@ class Nodes:
 
 
 def _integers(sample: Sample, name: str) -> Integers:
-    values = getattr(sample, name)
-    array = np.asarray(values.cpu() if isinstance(values, Tensor) else values)
+    array = _array(getattr(sample, name))
     if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
         raise GradientError(
             f"sample {sample.id!r} has {name} of shape {array.shape} and type {array.dtype}: "
             "give a 1-D list of integers"
         )
     return array.astype(np.int64)
+
+
+def _array(values: Any) -> NDArray[Any]:
+    return np.asarray(values.cpu() if isinstance(values, Tensor) else values)

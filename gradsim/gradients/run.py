@@ -162,7 +162,7 @@ class ComparisonTiles(Iterator[Tile]):
         request = self._request
         itemsize = request.dtype.itemsize
         lengths = Lengths.of(self._samples)
-        shapes = layer_shapes(request.model, capture, probed) if probed else []
+        shapes = layer_shapes(request.model, capture, probed.rows_per_token if probed else {})
         positions, pairs = self._pairs_to_run()
         forms = (
             fastest_forms(shapes, lengths, pairs, projected=bool(request.projections)),

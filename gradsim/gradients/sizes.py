@@ -1,5 +1,6 @@
 """What a captured sample takes, and which form of a layer's gradient is cheaper, counted before the run."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,6 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from gradsim.gradients.capture import GradientCapture
-from gradsim.gradients.check import Probe
 from gradsim.gradients.encoding import Encoded
 
 Integers = NDArray[np.int64]
@@ -71,8 +71,10 @@ class Lengths:
         )
 
 
-def layer_shapes(model: PreTrainedModel, capture: GradientCapture, probe: Probe) -> list[LayerShape]:
-    """The shape of every layer; how often modules run for each token is read off the probed sample."""
+def layer_shapes(
+    model: PreTrainedModel, capture: GradientCapture, rows_per_token: Mapping[nn.Module, int]
+) -> list[LayerShape]:
+    """The shape of every layer, given how often modules run for each token where that is known."""
     head: nn.Module | None = model.get_output_embeddings()  # type: ignore[no-untyped-call]
     shapes = [{"elements": parameter.numel()} for parameter in capture.parameters]
     for ruled in capture.ruled:
@@ -80,8 +82,8 @@ def layer_shapes(model: PreTrainedModel, capture: GradientCapture, probe: Probe)
             continue
         layer = ruled.layers["weight"]
         weight, shape = capture.parameters[layer], shapes[layer]
-        # A module that did not run for the probe, such as an expert, may run for another sample.
-        times = max(1, -(-probe.rows.get(ruled.module, 0) // probe.tokens))
+        # An expert that has not run yet may run for another sample.
+        times = rows_per_token.get(ruled.module, 1)
         if isinstance(ruled.module, nn.Linear | Conv1D):
             kind = "per_label" if ruled.module is head else "per_token"
             shape["width"] = sum(weight.shape)
@@ -120,13 +122,11 @@ def fastest_forms(shapes: list[LayerShape], lengths: Lengths, pairs: Integers, *
 
 def smallest_forms(shapes: list[LayerShape], lengths: Lengths, itemsize: int) -> NDArray[np.bool_]:
     """(samples, layers) whether to build: what takes the fewest bytes."""
-    columns = [
-        shape.elements * itemsize <= shape.factor_bytes(lengths, itemsize)
-        if shape.has_factors
-        else np.ones(len(lengths.tokens), dtype=bool)
-        for shape in shapes
-    ]
-    return np.stack(columns, axis=1)
+    forms = np.zeros((len(lengths.tokens), len(shapes)), dtype=bool)
+    for layer, shape in enumerate(shapes):
+        built = shape.elements * itemsize
+        forms[:, layer] = not shape.has_factors or built <= shape.factor_bytes(lengths, itemsize)
+    return forms
 
 
 def sample_bytes(shapes: list[LayerShape], lengths: Lengths, forms: NDArray[np.bool_], itemsize: int) -> Integers:

@@ -61,8 +61,8 @@ class Gathered:
         candidates = self._inputs.candidates[partition.pairs]
         pairs = self._inputs.pairs[partition.pairs]
         queries = np.arange(partition.queries.start, partition.queries.stop)
-        bad_query = np.isnan(self._exact.query_self_dots).any(axis=1)
-        bad_original = np.isnan(self._exact.original_self_dots).any(axis=1)
+        bad_query = _any_nan(self._exact.query_self_dots)
+        bad_original = _any_nan(self._exact.original_self_dots)
         excluded = {self._inputs.queries[query].id: QUERY_LOSS for query in queries[bad_query[queries]]}
         excluded |= {
             self._inputs.originals[each].id: ORIGINAL_LOSS for each in np.unique(pairs[bad_original[pairs[:, 1]], 1])
@@ -121,6 +121,11 @@ def _put(room: ProjectedDots, tile: Tile, dots: Floats, query_self: Floats, orig
     room.dots[tile.pairs] = dots
     room.query_self_dots[tile.queries] = query_self
     room.original_self_dots[tile.originals] = original_self
+
+
+def _any_nan(values: Floats) -> NDArray[np.bool_]:
+    """Rows, samples, of which any layer's number is missing."""
+    return np.asarray(np.isnan(values).any(axis=1))
 
 
 def _ids(ids: list[str], column: str, like: pl.DataFrame) -> pl.DataFrame:

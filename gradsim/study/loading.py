@@ -126,7 +126,7 @@ def _known_keys(location: tuple[str | int, ...]) -> list[str]:
         return sorted(set(Study.model_fields) - {"name", "first_samples"})
     sections = {section.__name__: section for section in _all_sections()}
     by_method = {
-        section.model_fields["method"].annotation.__args__[0]: section  # type: ignore[union-attr]
+        section.model_fields["method"].annotation.__args__[0]: section
         for section in _all_sections()
         if "method" in section.model_fields
     }

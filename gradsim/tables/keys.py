@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 Room = Literal["results", "analysis"]
 
@@ -25,8 +25,8 @@ class TableKey:
     def from_parts(cls, parts: tuple[str, ...]) -> Self:
         """The inverse of `parts`."""
         study, *middle, name = parts
-        room = middle.pop() if middle and middle[-1] in {"results", "analysis"} else None
-        return cls(study, name, *middle[:1], room=room)  # type: ignore[arg-type]
+        room: Any = middle.pop() if middle and middle[-1] in {"results", "analysis"} else None
+        return cls(study, name, middle[0] if middle else None, room)
 
     def file(self, partition: str | None = None) -> PurePath:
         """Path below the data root: `<key>.parquet`, or `<key>/<partition>.parquet`; the report is a page."""

@@ -11,8 +11,7 @@ from gradsim import analysis, plots
 from gradsim.analysis import LayerDots
 from gradsim.study import Study
 from gradsim.tables import SCHEMAS, Lineage
-from gradsim_assets.describe import described
-from gradsim_assets.keys import asset_key
+from gradsim_assets.describe import table_asset
 
 Frame = pl.DataFrame
 PREVIEW_ROWS = 12
@@ -21,12 +20,9 @@ PREVIEW_ROWS = 12
 def study_analysis_assets(study: Study) -> list[dg.AssetsDefinition]:
     """What can be said of the model alone."""
     lineage = Lineage(study)
-    node = lineage[lineage.key("parameters_per_layer", room="analysis")]
+    key = lineage.key("parameters_per_layer", room="analysis")
 
-    @dg.asset(
-        **described(node, kinds={"polars", "parquet"}),
-        ins={"model": dg.AssetIn(asset_key(lineage.key("model")))},
-    )
+    @table_asset(lineage, key, kinds={"polars", "parquet"}, ins={"model": lineage.key("model")})
     def parameters_per_layer(model: Frame) -> dg.Output[Frame]:
         table = analysis.parameters_per_layer(model)
         return _shown(table, plots.parameters_of_components(table))
@@ -71,17 +67,14 @@ def setting_analysis_assets(study: Study, setting: str) -> list[dg.AssetsDefinit
 
 def _analysis_asset(study: Study, setting: str, question: Callable[..., dg.Output[Frame]]) -> dg.AssetsDefinition:
     lineage = Lineage(study)
-    node = lineage[lineage.key(question.__name__, setting, "analysis")]
+    key = lineage.key(question.__name__, setting, "analysis")
     inputs = lineage.analysis_inputs(question.__name__, setting)
-    return dg.asset(
-        **described(node, kinds={"polars", "parquet"}),
-        ins={name: dg.AssetIn(asset_key(key)) for name, key in inputs.items()},
-    )(question)
+    return table_asset(lineage, key, kinds={"polars", "parquet"}, ins=inputs)(question)
 
 
 def _shown(table: Frame, figure: Figure | None = None) -> dg.Output[Frame]:
     """A table with its first rows and its figure in the asset's metadata."""
-    metadata: dict[str, dg.MetadataValue[object]] = {
+    metadata: dict[str, dg.MarkdownMetadataValue] = {
         "preview": dg.MetadataValue.md(_markdown(table.head(PREVIEW_ROWS)))
     }
     if figure is not None:

@@ -8,9 +8,8 @@ import polars as pl
 from gradsim import samples
 from gradsim.study import FileDataset, HubDataset, HubModel, ReferenceModel, Study
 from gradsim.tables import Lineage, Store
-from gradsim_assets.describe import described
+from gradsim_assets.describe import table_asset
 from gradsim_assets.io_manager import EXCLUDED, MODEL, REVISION
-from gradsim_assets.keys import asset_key
 from resources.gpu import model_source
 from resources.storage import StorageResource
 
@@ -25,9 +24,7 @@ def _samples(study: Study) -> dg.AssetsDefinition:
     lineage = Lineage(study)
     origin = "huggingface" if isinstance(study.dataset, HubDataset) else "file"
 
-    @dg.asset(
-        **described(lineage[lineage.key("samples")], kinds={origin, "polars", "parquet"}),
-    )
+    @table_asset(lineage, lineage.key("samples"), kinds={origin, "polars", "parquet"})
     def load_samples() -> pl.DataFrame:
         return load_originals(study)
 
@@ -52,9 +49,7 @@ def load_originals(study: Study) -> pl.DataFrame:
 def _hub_model(study: Study) -> dg.AssetsDefinition:
     lineage = Lineage(study)
 
-    @dg.asset(
-        **described(lineage[lineage.key("model")], kinds={"huggingface", "parquet"}),
-    )
+    @table_asset(lineage, lineage.key("model"), kinds={"huggingface", "parquet"})
     def model() -> dg.Output[pl.DataFrame]:
         from gradsim import models  # noqa: PLC0415 - torch takes seconds to load
 
@@ -68,9 +63,11 @@ def _hub_model(study: Study) -> dg.AssetsDefinition:
 def _trained_model(study: Study) -> dg.AssetsDefinition:
     lineage = Lineage(study)
 
-    @dg.asset(
-        **described(lineage[lineage.key("model")], kinds={"torch", "huggingface", "parquet"}),
-        ins={"originals": dg.AssetIn(asset_key(lineage.key("samples")))},
+    @table_asset(
+        lineage,
+        lineage.key("model"),
+        kinds={"torch", "huggingface", "parquet"},
+        ins={"originals": lineage.key("samples")},
     )
     def model(
         context: dg.AssetExecutionContext, originals: pl.DataFrame, storage: StorageResource
@@ -126,10 +123,11 @@ def _model_table(name: str, revision: str) -> dg.Output[pl.DataFrame]:
 def _tokenized(study: Study) -> dg.AssetsDefinition:
     lineage = Lineage(study)
 
-    @dg.asset(
-        **described(lineage[lineage.key("tokenized")], kinds={"huggingface", "polars", "parquet"}),
-        ins={"originals": dg.AssetIn(asset_key(lineage.key("samples")))},
-        deps=[asset_key(lineage.key("model"))],
+    @table_asset(
+        lineage,
+        lineage.key("tokenized"),
+        kinds={"huggingface", "polars", "parquet"},
+        ins={"originals": lineage.key("samples")},
     )
     def tokenized(originals: pl.DataFrame, storage: StorageResource) -> dg.Output[pl.DataFrame]:
         return tokenize_samples(study, storage.store(study), originals)

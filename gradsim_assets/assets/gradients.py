@@ -1,17 +1,17 @@
 """The assets that need the model's gradients: one pass of a partition job makes all that are asked for."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import dagster as dg
 
 from gradsim.partition_job import JobResult, PartitionJob
 from gradsim.study import Study
-from gradsim.tables import Lineage, Store
+from gradsim.tables import Lineage
 from gradsim.tables.lineage import GRADIENT_TABLES
-from gradsim_assets.describe import described
+from gradsim_assets.describe import table_spec
 from gradsim_assets.io_manager import stored_metadata
 from gradsim_assets.keys import asset_key, table_key
-from gradsim_assets.partitions import query_ranges
 from resources.compute import ComputeResource
 from resources.gpu import GPUResource
 from resources.storage import StorageResource
@@ -26,19 +26,13 @@ class JobConfig(dg.Config):
 def gradient_assets(study: Study, setting: str) -> dg.AssetsDefinition:
     """Dots, self dots, similarities and projected similarities of one setting; any subset can be asked for."""
     lineage = Lineage(study)
-    nodes = [lineage[lineage.key(table, setting)] for table in GRADIENT_TABLES]
 
     @dg.multi_asset(
         name=gradients_op(study, setting),
         specs=[
-            dg.AssetSpec(
-                **described(node, kinds={"torch", "parquet"}),
-                deps=[asset_key(source) for source in node.inputs],
-            )
-            for node in nodes
+            table_spec(lineage, lineage.key(table, setting), kinds={"torch", "parquet"}) for table in GRADIENT_TABLES
         ],
         can_subset=True,
-        partitions_def=query_ranges(study),
         backfill_policy=dg.BackfillPolicy.single_run(),
     )
     def gradients(
@@ -89,11 +83,11 @@ def compute_tables(
         rows = sum(len(store.read(key, [partition])) for partition in job.partitions)
         yield dg.MaterializeResult(
             asset_key=asset_key(key),
-            metadata={**stored_metadata(store, key, rows), **_cost(result, table, store)},
+            metadata={**stored_metadata(store, key, rows), **_cost(result, table)},
         )
 
 
-def _cost(result: JobResult, table: str, store: Store) -> dict[str, object]:
+def _cost(result: JobResult, table: str) -> dict[str, Any]:
     """How much of a table this job computed, and what the job cost."""
     computed = [partition for partition, tables in result.computed.items() if table in tables]
     return {

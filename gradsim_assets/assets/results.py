@@ -7,8 +7,7 @@ from gradsim.study import Study
 from gradsim.tables import Lineage
 from gradsim.tables.combine import combine
 from gradsim.tables.lineage import COMBINED_TABLES
-from gradsim_assets.describe import described
-from gradsim_assets.keys import asset_key
+from gradsim_assets.describe import table_asset
 
 
 def result_assets(study: Study, setting: str) -> list[dg.AssetsDefinition]:
@@ -18,12 +17,9 @@ def result_assets(study: Study, setting: str) -> list[dg.AssetsDefinition]:
 
 def _combined(study: Study, setting: str, table: str) -> dg.AssetsDefinition:
     lineage = Lineage(study)
-    node = lineage[lineage.key(table, setting, "results")]
+    key = lineage.key(table, setting, "results")
 
-    @dg.asset(
-        **described(node, kinds={"polars", "parquet"}),
-        ins={"partitions": dg.AssetIn(asset_key(lineage.key(table, setting)))},
-    )
+    @table_asset(lineage, key, kinds={"polars", "parquet"}, ins={"partitions": lineage.key(table, setting)})
     def combined(partitions: pl.DataFrame) -> pl.DataFrame:
         return combine(table, partitions)
 

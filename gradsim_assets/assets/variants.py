@@ -1,7 +1,6 @@
 """Assets of a setting before any gradient: its queries, their token ids and their candidates."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import dagster as dg
 import polars as pl
@@ -20,9 +19,7 @@ from gradsim.study.partitions import select_partitions
 from gradsim.tables import Lineage
 from gradsim_assets.assets.dataset import tokenize_samples
 from gradsim_assets.assets.gradients import JobConfig, compute_tables
-from gradsim_assets.describe import described
-from gradsim_assets.keys import asset_key
-from gradsim_assets.partitions import query_ranges
+from gradsim_assets.describe import table_asset
 from resources.compute import ComputeResource
 from resources.gpu import GPUResource
 from resources.paraphraser import ParaphraserResource
@@ -49,10 +46,8 @@ def _queries(study: Study, name: str, setting: Setting) -> dg.AssetsDefinition:
 def _made(study: Study, name: str, maker: QueryMaker) -> dg.AssetsDefinition:
     lineage = Lineage(study)
 
-    @dg.asset(
-        **described(lineage[lineage.key("queries", name)], kinds={"polars", "parquet"}),
-        **_partitioned(study),
-        ins={"samples": dg.AssetIn(asset_key(lineage.key("samples")))},
+    @table_asset(
+        lineage, lineage.key("queries", name), kinds={"polars", "parquet"}, ins={"samples": lineage.key("samples")}
     )
     def queries(context: dg.AssetExecutionContext, samples: pl.DataFrame) -> pl.DataFrame:
         return maker.make(_plain_ids(samples), _ids(study, samples, context.partition_keys))
@@ -63,10 +58,11 @@ def _made(study: Study, name: str, maker: QueryMaker) -> dg.AssetsDefinition:
 def _paraphrased(study: Study, name: str, setting: ParaphraseSetting) -> dg.AssetsDefinition:
     lineage = Lineage(study)
 
-    @dg.asset(
-        **described(lineage[lineage.key("queries", name)], kinds={"openai", "polars", "parquet"}),
-        **_partitioned(study),
-        ins={"samples": dg.AssetIn(asset_key(lineage.key("samples")))},
+    @table_asset(
+        lineage,
+        lineage.key("queries", name),
+        kinds={"openai", "polars", "parquet"},
+        ins={"samples": lineage.key("samples")},
     )
     def queries(
         context: dg.AssetExecutionContext, samples: pl.DataFrame, paraphraser: ParaphraserResource
@@ -79,14 +75,9 @@ def _paraphrased(study: Study, name: str, setting: ParaphraseSetting) -> dg.Asse
 
 def _generated(study: Study, name: str, setting: GenerateSetting) -> dg.AssetsDefinition:
     lineage = Lineage(study)
-    node = lineage[lineage.key("queries", name)]
+    key = lineage.key("queries", name)
 
-    @dg.asset(
-        **described(node, kinds={"torch", "huggingface", "parquet"}),
-        partitions_def=query_ranges(study),
-        backfill_policy=dg.BackfillPolicy.single_run(),
-        deps=[asset_key(source) for source in node.inputs],
-    )
+    @table_asset(lineage, key, kinds={"torch", "huggingface", "parquet"})
     def queries(
         context: dg.AssetExecutionContext,
         config: JobConfig,
@@ -102,14 +93,14 @@ def _generated(study: Study, name: str, setting: GenerateSetting) -> dg.AssetsDe
 def _tokenized(study: Study, name: str) -> dg.AssetsDefinition:
     lineage = Lineage(study)
 
-    @dg.asset(
-        **described(lineage[lineage.key("tokenized", name)], kinds={"huggingface", "polars", "parquet"}),
-        **_partitioned(study),
+    @table_asset(
+        lineage,
+        lineage.key("tokenized", name),
+        kinds={"huggingface", "polars", "parquet"},
         ins={
-            "queries": dg.AssetIn(asset_key(lineage.key("queries", name))),
-            "originals": dg.AssetIn(asset_key(lineage.key("tokenized"))),
+            "queries": lineage.key("queries", name),
+            "originals": lineage.key("tokenized"),
         },
-        deps=[asset_key(lineage.key("model"))],
     )
     def tokenized(queries: pl.DataFrame, originals: pl.DataFrame, storage: StorageResource) -> dg.Output[pl.DataFrame]:
         kept = queries.join(originals.select("id"), on="id", how="semi", maintain_order="left")
@@ -123,14 +114,15 @@ def _tokenized(study: Study, name: str) -> dg.AssetsDefinition:
 def _candidates(study: Study, name: str) -> dg.AssetsDefinition:
     lineage = Lineage(study)
 
-    @dg.asset(
-        **described(lineage[lineage.key("candidates", name)], kinds={"polars", "parquet"}),
-        **_partitioned(study),
+    @table_asset(
+        lineage,
+        lineage.key("candidates", name),
+        kinds={"polars", "parquet"},
         ins={
-            "samples": dg.AssetIn(asset_key(lineage.key("samples"))),
-            "originals": dg.AssetIn(asset_key(lineage.key("tokenized"))),
-            "queries": dg.AssetIn(asset_key(lineage.key("queries", name))),
-            "query_tokens": dg.AssetIn(asset_key(lineage.key("tokenized", name))),
+            "samples": lineage.key("samples"),
+            "originals": lineage.key("tokenized"),
+            "queries": lineage.key("queries", name),
+            "query_tokens": lineage.key("tokenized", name),
         },
     )
     def candidates(
@@ -141,13 +133,6 @@ def _candidates(study: Study, name: str) -> dg.AssetsDefinition:
         return bm25_candidates(_plain_ids(corpus), _plain_ids(kept), top_k=study.top_k)
 
     return candidates
-
-
-def _partitioned(study: Study) -> dict[str, Any]:
-    return {
-        "partitions_def": query_ranges(study),
-        "backfill_policy": dg.BackfillPolicy.single_run(),
-    }
 
 
 def _plain_ids(samples: pl.DataFrame) -> pl.DataFrame:

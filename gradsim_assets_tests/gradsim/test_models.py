@@ -15,25 +15,28 @@ from gradsim.chat import tokenize, tokenize_table
 from gradsim.errors import DeviceError, ModelError, SampleError
 from gradsim.samples import SAMPLES_SCHEMA
 
-SAMPLES = pl.DataFrame(
-    [
+
+def samples_of(times: int) -> pl.DataFrame:
+    """Questions and answers of different length; `times` makes all answers longer."""
+    rows = [
         (
             f"s{number}",
             [
                 {"role": "user", "content": f"How many {noun} are {number} {noun} and one more?"},
-                {"role": "assistant", "content": f"{number + 1} {noun}, because one more {noun} were added. " * length},
+                {"role": "assistant", "content": f"{number + 1} {noun}, since one of them came. " * length * times},
             ],
         )
         for number, (noun, length) in enumerate([("apples", 1), ("birds", 4), ("clouds", 2), ("ducks", 1)])
-    ],
-    schema=SAMPLES_SCHEMA,
-    orient="row",
-)
+    ]
+    return pl.DataFrame(rows, schema=SAMPLES_SCHEMA, orient="row")
 
 
-def train(folder: Path, **settings: object) -> models.TrainedModel:
+SAMPLES = samples_of(times=1)
+
+
+def train(folder: Path, samples: pl.DataFrame = SAMPLES, **settings: object) -> models.TrainedModel:
     small = {"layers": 2, "hidden_size": 32, "vocabulary": 300, "positions": 256, "steps": 12, "tokens_per_step": 128}
-    return models.train_reference_model(SAMPLES, folder, **(small | settings))  # type: ignore[arg-type]
+    return models.train_reference_model(samples, folder, **(small | settings))  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -76,18 +79,21 @@ class TestReferenceModel:
         again = train(tmp_path / "again")
         assert digests(again.folder) == digests(trained.folder)
         assert again[1:] == trained[1:]
-        other = train(tmp_path / "other", seed=7, steps=1)
+        other = train(tmp_path / "other", seed=7)
         assert digests(other.folder)["tokenizer.json"] == digests(trained.folder)["tokenizer.json"]
         assert digests(other.folder)["model.safetensors"] != digests(trained.folder)["model.safetensors"]
 
-    def test_number_of_threads_changes_no_bit(self, trained: models.TrainedModel, tmp_path: Path) -> None:
+    def test_number_of_threads_changes_no_bit(self, tmp_path: Path) -> None:
+        longer = samples_of(times=20)
         threads = torch.get_num_threads()
         try:
             for count in (1, 2):
                 torch.set_num_threads(count)
-                assert digests(train(tmp_path / str(count)).folder) == digests(trained.folder)
+                # Short samples would be summed by one thread at any rate.
+                train(tmp_path / str(count), longer, hidden_size=64, positions=4096, tokens_per_step=4096, steps=2)
         finally:
             torch.set_num_threads(threads)
+        assert digests(tmp_path / "1") == digests(tmp_path / "2")
 
     def test_leaves_torch_as_it_was(self, tmp_path: Path) -> None:
         state = torch.get_rng_state()

@@ -85,12 +85,12 @@ def build_model(kind: str = "olmo, tied", dtype: torch.dtype = torch.float64) ->
     family, settings = MODELS[kind]
     special = {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
     config = AutoConfig.for_model(family, vocab_size=VOCABULARY, **special, **settings)
-    generator = torch.Generator().manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config)
-    with torch.no_grad():
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(config)
         for parameter in model.parameters():
             # Away from the initial ones and zeros of norms and biases, which would hide mistakes.
-            parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+            parameter.add_(torch.randn_like(parameter), alpha=0.1)
     if hasattr(model, "set_experts_implementation"):
         # The default, grouped products, knows no float64.
         model.set_experts_implementation("eager")
