@@ -34,12 +34,19 @@ class Environment(BaseSettings):
     @property
     def data_root(self) -> Path:
         """Folder of everything computed; a relative `GRADSIM_DATA` is meant from the project's root."""
-        return (project_root() / self.data.expanduser()).resolve()
+        return _folder("GRADSIM_DATA", self.data)
 
     @property
     def studies_folder(self) -> Path:
         """Folder of the study files; a relative `GRADSIM_STUDIES` is meant from the project's root."""
-        return (project_root() / self.studies.expanduser()).resolve()
+        return _folder("GRADSIM_STUDIES", self.studies)
+
+
+def _folder(variable: str, path: Path) -> Path:
+    try:
+        return (project_root() / path.expanduser()).resolve()
+    except RuntimeError as error:
+        raise StudyError(f"{variable}={str(path)!r}: there is no such home folder; correct it") from error
 
 
 def read_environment() -> Environment:
@@ -57,6 +64,7 @@ def read_environment() -> Environment:
     except ValidationError as error:
         first = error.errors()[0]
         variable = first["loc"][0]
+        need = first["msg"].removeprefix("Input ").split(",")[0]
         raise StudyError(
-            f"{variable}={first['input']!r} in the environment or .env: {first['msg'].lower()}; correct or unset it"
+            f"{variable}={first['input']!r} in the environment or .env {need}; correct or unset it"
         ) from error

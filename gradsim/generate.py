@@ -108,7 +108,7 @@ def _continue(
     padding = [width - len(prompt) for prompt in prompts]
     input_ids = [[end] * blank + list(prompt) for blank, prompt in zip(padding, prompts, strict=True)]
     attention_mask = [[0] * blank + [1] * (width - blank) for blank in padding]
-    configuration = GenerationConfig(  # type: ignore[no-untyped-call]
+    configuration = GenerationConfig(
         do_sample=False, num_beams=1, max_new_tokens=max_new_tokens, eos_token_id=end, pad_token_id=end
     )
     generate: Any = model.generate
@@ -133,7 +133,7 @@ def _answer(new_ids: list[int], end: int, tokenizer: PreTrainedTokenizerBase) ->
 def _plain_defaults(model: PreTrainedModel) -> Iterator[None]:
     """Hides the model's own generation settings, with which `generate` fills what a call leaves open."""
     own = model.generation_config
-    model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
+    model.generation_config = GenerationConfig()
     try:
         yield
     finally:

@@ -125,15 +125,14 @@ class GradientCapture:
         positions = torch.from_numpy(sample.positions).to(device)
         targets = torch.from_numpy(sample.targets).to(device)
         try:
-            logits = self._model(input_ids=tokens[None], use_cache=False).logits[0]
+            logits = self._model(input_ids=tokens[None], use_cache=False).logits[0, positions]
+            if logits.dtype != torch.float64:
+                logits = logits.float()
+            loss = nn.functional.cross_entropy(logits, targets)
         except IndexError as error:
             raise GradientError(
                 f"sample {sample.id!r} does not fit the model ({error}): shorten or exclude it"
             ) from error
-        chosen = logits[positions]
-        if chosen.dtype != torch.float64:
-            chosen = chosen.float()
-        loss = nn.functional.cross_entropy(chosen, targets)
         if not torch.isfinite(loss):
             raise bad_loss(sample, loss.item())
         return loss

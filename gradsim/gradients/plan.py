@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from math import isqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,14 +49,19 @@ def make_plan(ways: Sequence[tuple[Task, Forms]], memory_budget: int) -> Plan:
     Raises:
         GradientError: a query and an original that are compared do not fit together.
     """
-    plans = [plan for way in ways for plan in _plans(*way, memory_budget)]
-    if not plans:
+    plans: list[Plan] = []
+    for task, forms in ways:
+        plans += _plans(task, forms, memory_budget)
+        best = min(plans, key=lambda plan: plan.passes, default=None)
+        if best and best.passes == best.unique_samples:
+            return best
+    if best is None:
         least = min(least_budget(task) for task, _ in ways)
         raise GradientError(
             f"one query and one original need up to {least:,} bytes, but memory_budget is "
             f"{memory_budget:,}: set memory_budget to at least {least}"
         )
-    return min(plans, key=lambda plan: plan.passes)
+    return best
 
 
 def least_budget(task: Task) -> int:
@@ -87,6 +93,7 @@ def _plans(task: Task, forms: Forms, memory_budget: int) -> list[Plan]:
 
 
 def _block_sizes(n_queries: int) -> list[int]:
-    """1, 2, 4, ..., and all queries."""
-    powers = [1 << power for power in range(max(n_queries, 1).bit_length())]
-    return [*(power for power in powers if power < n_queries), max(n_queries, 1)]
+    """1, 2, 4, ..., and what divides the queries into few equal blocks."""
+    powers = {1 << power for power in range(n_queries.bit_length())}
+    few_blocks = {-(-n_queries // blocks) for blocks in range(1, isqrt(n_queries) + 1)}
+    return sorted(powers | few_blocks)

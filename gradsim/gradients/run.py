@@ -82,6 +82,7 @@ class ComparisonTiles(Iterator[Tile]):
             request.nodes, [projection.name for projection in request.projections], len(self.layers)
         )
         self._held: dict[int, Held] = {}
+        self._held_bytes = 0
         self._seen: set[int] = set()
         """Nodes whose self dots are known."""
         self._bad: set[int] = set()
@@ -212,7 +213,7 @@ class ComparisonTiles(Iterator[Tile]):
                 case Compare(_, pairs):
                     self._compare(pairs)
                 case Evict(node):
-                    self._held.pop(node, None)
+                    self._evict(node)
                 case EndBlock(done):
                     queries_done = done
             if self._builder.is_full:
@@ -243,7 +244,12 @@ class ComparisonTiles(Iterator[Tile]):
                 self._seen.add(node)
                 self._builder.add_self(node, self_dots)
         self._held[node] = held
-        self.peak_bytes = max(self.peak_bytes, sum(h.nbytes for h in self._held.values()))
+        self._held_bytes += held.nbytes
+        self.peak_bytes = max(self.peak_bytes, self._held_bytes)
+
+    def _evict(self, node: int) -> None:
+        if node not in self._bad:
+            self._held_bytes -= self._held.pop(node).nbytes
 
     def _compare(self, pairs: Integers) -> None:
         values = []

@@ -75,7 +75,7 @@ def layer_shapes(
     model: PreTrainedModel, capture: GradientCapture, rows_per_token: Mapping[nn.Module, int]
 ) -> list[LayerShape]:
     """The shape of every layer, given how often modules run for each token where that is known."""
-    head: nn.Module | None = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    head: nn.Module | None = model.get_output_embeddings()
     shapes = [{"elements": parameter.numel()} for parameter in capture.parameters]
     for ruled in capture.ruled:
         if "weight" not in ruled.layers:

@@ -32,7 +32,7 @@ class TileBuilder:
     @property
     def is_full(self) -> bool:
         """Whether it is time to hand a tile out."""
-        return sum(map(len, self._pairs)) >= _PAIRS
+        return len(self._dots) >= _PAIRS
 
     def add_pairs(self, pairs: Positions, values: list[Tensor]) -> None:
         """Dots of pairs, one tensor each."""

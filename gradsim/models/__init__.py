@@ -2,8 +2,6 @@
 
 from gradsim.models.fetching import Fetched, fetch, load_tokenizer, read_configuration
 from gradsim.models.loading import (
-    ModelConfiguration,
-    Precision,
     context_length,
     has_rotary_positions,
     load_model,
@@ -14,8 +12,6 @@ from gradsim.models.reference import TrainedModel, train_reference_model
 
 __all__ = [
     "Fetched",
-    "ModelConfiguration",
-    "Precision",
     "TrainedModel",
     "context_length",
     "fetch",

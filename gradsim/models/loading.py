@@ -1,7 +1,6 @@
 """Loading a causal language model onto a device, and what is known of it before that."""
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -9,29 +8,9 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from gradsim.errors import DeviceError, ModelError
 from gradsim.models.fetching import fetch, first_line, read_configuration
-
-Precision = Literal["float32", "float64", "bfloat16"]
+from gradsim.study import ModelConfiguration
 
 _PRECISIONS = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
-
-
-@dataclass(frozen=True)
-class ModelConfiguration:
-    """Which model, and how it is to run.
-
-    Attributes:
-        name: a local folder, or a name on the Hub.
-        revision: the Hub's commit, tag or branch; None: the newest.
-        device: cpu, cuda, cuda:N, or auto: the first GPU if there is one.
-        precision: of the weights and so of the computation.
-        attention: the attention implementation, as transformers names them.
-    """
-
-    name: str
-    revision: str | None = None
-    device: str = "auto"
-    precision: Precision = "float32"
-    attention: str = "sdpa"
 
 
 def resolve_device(device: str) -> str:
@@ -46,8 +25,7 @@ def resolve_device(device: str) -> str:
     wanted = "cuda:0" if device == "cuda" else device
     if wanted not in there:
         raise DeviceError(
-            f"device {device!r} is not there, only {', '.join(there)}; "
-            "set MT_DEVICE or --device to one of these, or to auto"
+            f"device {device!r} is not there, only {', '.join(there)}; set MT_DEVICE to one of these, or to auto"
         )
     return wanted
 
@@ -90,7 +68,7 @@ def parameter_shapes(name: str, revision: str | None = None) -> list[tuple[str, 
     configuration = read_configuration(name, revision)
     try:
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(configuration)  # type: ignore[no-untyped-call]
+            model = AutoModelForCausalLM.from_config(configuration)
     except ValueError as error:
         raise ModelError(
             f"model {name}: cannot be built as a causal language model ({first_line(error)}); choose another"

@@ -118,7 +118,7 @@ def _train_tokenizer(samples: pl.DataFrame, vocabulary: int) -> PreTrainedTokeni
     )
     texts = [chat.render(messages, END_TOKEN, cue=False) for messages in samples["messages"].to_list()]
     tokenizer.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+    return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token=END_TOKEN,
         eos_token=END_TOKEN,
@@ -228,7 +228,7 @@ def _train(
         losses.append(loss.item())
         if progress:
             progress(step, steps)
-    model.eval()  # type: ignore[no-untyped-call]
+    model.eval()
     return losses
 
 

@@ -51,8 +51,11 @@ def main() -> int:
 
 
 def _run(job: PartitionJob, progress: Progress) -> dict[str, object]:
-    from gradsim.partition_job import answers, gradients  # noqa: PLC0415 - torch takes seconds to load
+    from transformers.utils.logging import disable_progress_bar  # noqa: PLC0415 - torch takes seconds to load
 
+    from gradsim.partition_job import answers, gradients  # noqa: PLC0415
+
+    disable_progress_bar()
     store = job.store()
     job.check_fingerprints(store)
     work = job.work(store)

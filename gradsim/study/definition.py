@@ -1,12 +1,25 @@
 """The sections of a study file as pydantic models. Whatever changes a number stands here, and nothing else."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationInfo,
+    model_validator,
+)
 
 from gradsim.study.partitions import Partition, partition_ranges
+
+# Of studies and settings: they become names of folders, of assets and of steps.
+NAME = "[A-Za-z0-9_]+"
 
 
 def _relative_to_study_file(path: Path, info: ValidationInfo) -> Path:
@@ -23,6 +36,25 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+# The type of pydantic's error for a section that has none of the keys by which its kinds are told apart.
+NO_KIND = "no_kind"
+
+
+def _told_apart_by(**kinds: str) -> Discriminator:
+    """For a section of several kinds: the key that only one kind has -> the kind's tag."""
+
+    def kind_of(value: Any) -> str | None:
+        keys = value if isinstance(value, dict) else type(value).model_fields if isinstance(value, Section) else ()
+        return next((tag for key, tag in kinds.items() if key in keys), None)
+
+    return Discriminator(
+        kind_of,
+        custom_error_type=NO_KIND,
+        custom_error_message="none of the keys {keys}",
+        custom_error_context={"keys": list(kinds)},
+    )
+
+
 class HubDataset(Section):
     """Samples from a Hugging Face dataset; of its rows, those of two messages are used."""
 
@@ -36,6 +68,12 @@ class FileDataset(Section):
     """Samples from a Parquet or JSONL file with the columns `id` and `messages`."""
 
     path: StudyPath
+
+
+Dataset = Annotated[
+    Annotated[HubDataset, Tag("HubDataset")] | Annotated[FileDataset, Tag("FileDataset")],
+    _told_apart_by(hub="HubDataset", path="FileDataset"),
+]
 
 
 class RunsModel(Section):
@@ -61,13 +99,20 @@ class Architecture(Section):
     vocabulary: int = Field(2048, ge=300)
     tokenizer: StudyPath | None = Field(None, description="use this tokenizer, do not train one")
     positions: int = Field(2048, ge=16)
-    steps: int = Field(100, ge=1)
+    steps: int = Field(200, ge=1)
+    tokens_per_step: int = Field(1024, ge=1)
 
 
 class ReferenceModel(RunsModel):
     """A tiny model that the study trains on its own originals when it is first needed."""
 
     reference: Architecture
+
+
+Model = Annotated[
+    Annotated[HubModel, Tag("HubModel")] | Annotated[ReferenceModel, Tag("ReferenceModel")],
+    _told_apart_by(name="HubModel", reference="ReferenceModel"),
+]
 
 
 class FileSetting(Section):
@@ -122,12 +167,12 @@ class Projection(Section):
 class Study(Section):
     """One dataset, one model and the settings of their comparison."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_]+$")
+    name: str = Field(pattern=f"^{NAME}$")
     description: str = ""
-    dataset: HubDataset | FileDataset
+    dataset: Dataset
     samples: int = Field(ge=1, description="how many samples the dataset has")
     first_samples: int | None = Field(None, description="a trial: only the first so many", ge=1)
-    model: HubModel | ReferenceModel
+    model: Model
     settings: dict[str, Setting] = Field(min_length=1)
     top_k: Annotated[int, Field(ge=1)] | Literal["all"] = 5
     projections: tuple[Projection, ...] = ()
@@ -137,18 +182,30 @@ class Study(Section):
     on_bad_loss: Literal["error", "exclude"] = "error"
 
     @model_validator(mode="after")
-    def _settings_are_consistent(self) -> Self:
+    def _setting_names_are_usable(self) -> Self:
+        for name in self.settings:
+            if not re.fullmatch(NAME, name) or name in RESERVED_NAMES:
+                raise ValueError(
+                    f"settings: '{name}' cannot be a setting's name; use letters, digits and underscores, "
+                    f"and none of {', '.join(sorted(RESERVED_NAMES))}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _prompts_are_there(self) -> Self:
+        rewritten = [name for name, setting in self.settings.items() if not isinstance(setting, GenerateSetting)]
         for name, setting in self.settings.items():
-            if not name.isidentifier() or name in RESERVED_NAMES:
-                raise ValueError(f"settings: '{name}' cannot be a setting's name")
-            if isinstance(setting, GenerateSetting):
-                source = self.settings.get(setting.prompts)
-                if source is None or isinstance(source, GenerateSetting):
-                    raise ValueError(
-                        f"settings.{name}.prompts: '{setting.prompts}' is not a setting with rewritten prompts"
-                    )
+            if isinstance(setting, GenerateSetting) and setting.prompts not in rewritten:
+                mend = f"choose among {', '.join(rewritten)}" if rewritten else "add one"
+                raise ValueError(
+                    f"settings.{name}.prompts: '{setting.prompts}' is not a setting with rewritten prompts; {mend}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _projections_differ(self) -> Self:
         if len({projection.name for projection in self.projections}) < len(self.projections):
-            raise ValueError("projections: two are the same")
+            raise ValueError("projections: two are the same; remove one")
         return self
 
     @property

@@ -181,7 +181,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, ReferenceModel):
         tokenizer = value.reference.tokenizer
         content = _digest(tokenizer / "tokenizer.json") if tokenizer else None
-        return {**value.model_dump(mode="json"), "tokenizer": content}
+        return {**value.model_dump(mode="json", exclude={"reference": {"tokenizer"}}), "tokenizer": content}
     return value.model_dump(mode="json") if hasattr(value, "model_dump") else value
 
 

@@ -72,9 +72,12 @@ def _trained_model(study: Study) -> dg.AssetsDefinition:
     def model(
         context: dg.AssetExecutionContext, originals: pl.DataFrame, storage: StorageResource
     ) -> dg.Output[pl.DataFrame]:
+        from transformers.utils.logging import disable_progress_bar  # noqa: PLC0415 - the same
+
         from gradsim import models  # noqa: PLC0415 - torch takes seconds to load
 
         assert isinstance(study.model, ReferenceModel)
+        disable_progress_bar()
         architecture = study.model.reference
         folder = storage.store(study).model_folder
         trained = models.train_reference_model(
@@ -87,6 +90,7 @@ def _trained_model(study: Study) -> dg.AssetsDefinition:
             positions=architecture.positions,
             tokenizer=architecture.tokenizer,
             steps=architecture.steps,
+            tokens_per_step=architecture.tokens_per_step,
             seed=study.seed,
             progress=lambda done, total: _log_progress(context, done, total),
         )

@@ -21,7 +21,7 @@ def report_asset(study: Study) -> dg.AssetsDefinition:
     @dg.asset(
         key=asset_key(node.key),
         description="Everything the study found, in one page that needs no network.",
-        group_name=study.name,
+        group_name=f"{study.name}_report",  # apart from the dataset, so that groups have no cycle
         owners=OWNERS,
         kinds={"html"},
         deps=[asset_key(source) for source in node.inputs],

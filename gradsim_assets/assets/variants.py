@@ -34,7 +34,8 @@ def variant_assets(study: Study, name: str, setting: Setting) -> list[dg.AssetsD
 def _queries(study: Study, name: str, setting: Setting) -> dg.AssetsDefinition:
     match setting:
         case FileSetting():
-            return _made(study, name, QueryFile(setting.path))
+            # A trial takes the first samples; the file holds queries of all.
+            return _made(study, name, QueryFile(setting.path, ignore_others=study.first_samples is not None))
         case WordDropoutSetting():
             return _made(study, name, WordDropout(setting.every))
         case ParaphraseSetting():

@@ -18,8 +18,9 @@ from transformers import (
 
 from gradsim.errors import ModelError
 from gradsim.generate import GeneratedAnswer, greedy_answers
-from gradsim.models import ModelConfiguration, load_model, load_tokenizer, train_reference_model
+from gradsim.models import load_model, load_tokenizer, train_reference_model
 from gradsim.samples import SAMPLES_SCHEMA
+from gradsim.study import ModelConfiguration
 
 POSITIONS = 96
 

@@ -3,6 +3,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import polars as pl
 import pytest
@@ -14,6 +15,7 @@ from gradsim import models
 from gradsim.chat import tokenize, tokenize_table
 from gradsim.errors import DeviceError, ModelError, SampleError
 from gradsim.samples import SAMPLES_SCHEMA
+from gradsim.study import ModelConfiguration
 
 
 def samples_of(times: int) -> pl.DataFrame:
@@ -66,7 +68,7 @@ class TestReferenceModel:
             expected += [(f"{name}.mlp.down_proj.weight", (32, 128))]
         assert shapes == expected
         assert trained.parameters == sum(torch.Size(shape).numel() for _, shape in shapes)
-        model = models.load_model(models.ModelConfiguration(str(trained.folder), device="cpu"))
+        model = models.load_model(ModelConfiguration(str(trained.folder), device="cpu"))
         assert [(layer, tuple(weight.shape)) for layer, weight in model.named_parameters()] == shapes
 
     def test_learns(self, trained: models.TrainedModel) -> None:
@@ -145,7 +147,7 @@ class TestReferenceModel:
     def test_padding_of_a_batch_changes_no_loss(self, trained: models.TrainedModel) -> None:
         from gradsim.models.reference import _batches
 
-        model = models.load_model(models.ModelConfiguration(str(trained.folder), device="cpu"))
+        model = models.load_model(ModelConfiguration(str(trained.folder), device="cpu"))
         tokenizer = models.load_tokenizer(str(trained.folder))
         tokenized = tokenize_table(SAMPLES, tokenizer, context=256).frame
         (batch,) = _batches(tokenized, 10_000)
@@ -162,10 +164,10 @@ class TestReferenceModel:
 
 class TestLoading:
     @pytest.mark.parametrize("precision", ["float32", "float64", "bfloat16"])
-    def test_precision_attention_and_eval_mode(self, trained: models.TrainedModel, precision: models.Precision) -> None:
-        configuration = models.ModelConfiguration(
-            str(trained.folder), device="cpu", precision=precision, attention="eager"
-        )
+    def test_precision_attention_and_eval_mode(
+        self, trained: models.TrainedModel, precision: Literal["float32", "float64", "bfloat16"]
+    ) -> None:
+        configuration = ModelConfiguration(str(trained.folder), device="cpu", precision=precision, attention="eager")
         model = models.load_model(configuration)
         assert {weight.dtype for weight in model.parameters()} == {getattr(torch, precision)}
         assert not model.training
@@ -176,7 +178,7 @@ class TestLoading:
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
         ending = "check its spelling, revision and the network, set HF_TOKEN if it is gated, or download it beforehand"
         calls: list[Callable[[], object]] = [
-            lambda: models.load_model(models.ModelConfiguration("nobody/nothing", device="cpu")),
+            lambda: models.load_model(ModelConfiguration("nobody/nothing", device="cpu")),
             lambda: models.load_tokenizer("nobody/nothing"),
             lambda: models.parameter_shapes("nobody/nothing"),
             lambda: models.fetch("nobody/nothing"),
@@ -196,7 +198,7 @@ class TestLoading:
             return Path(shutil.copytree(trained.folder, tmp_path / name))
 
         def load(folder: Path) -> Callable[[], object]:
-            return lambda: models.load_model(models.ModelConfiguration(str(folder), device="cpu"))
+            return lambda: models.load_model(ModelConfiguration(str(folder), device="cpu"))
 
         empty = copy("empty")
         (empty / "model.safetensors").unlink()
@@ -227,7 +229,7 @@ class TestLoading:
         )
 
     def test_unknown_attention(self, trained: models.TrainedModel) -> None:
-        configuration = models.ModelConfiguration(str(trained.folder), device="cpu", attention="none")
+        configuration = ModelConfiguration(str(trained.folder), device="cpu", attention="none")
         assert raised(ModelError, lambda: models.load_model(configuration)).startswith(
             f"model {trained.folder}: cannot be loaded ("
         )
@@ -250,12 +252,12 @@ class TestDevice:
     def test_device_that_is_not(self, gpus: int, device: str) -> None:
         there = "cpu, cuda:0, cuda:1" if gpus else "cpu"
         assert raised(DeviceError, lambda: models.resolve_device(device)) == (
-            f"device {device!r} is not there, only {there}; set MT_DEVICE or --device to one of these, or to auto"
+            f"device {device!r} is not there, only {there}; set MT_DEVICE to one of these, or to auto"
         )
 
     def test_device_is_checked_before_the_model(self) -> None:
         with pytest.raises(DeviceError):
-            models.load_model(models.ModelConfiguration("nobody/nothing", device="cuda:99"))
+            models.load_model(ModelConfiguration("nobody/nothing", device="cuda:99"))
 
 
 class TestFetch:
@@ -281,7 +283,7 @@ class TestFetch:
             fetched = models.fetch("someone/tiny", revision)
             assert fetched.revision == commit
             assert digests(fetched.folder) == digests(trained.folder)
-        model = models.load_model(models.ModelConfiguration("someone/tiny", device="cpu"))
+        model = models.load_model(ModelConfiguration("someone/tiny", device="cpu"))
         assert model.num_parameters() == trained.parameters
         assert raised(ModelError, lambda: models.fetch("someone/tiny", "v2")).startswith("model someone/tiny: ")
 

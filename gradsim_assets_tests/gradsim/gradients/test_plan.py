@@ -1,6 +1,7 @@
 """Schedules: every pair once, never above the budget, predictions exact, the future used well."""
 
 from collections import OrderedDict
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -158,6 +159,7 @@ def test_the_preferred_form_wins_unless_another_saves_passes():
 
 
 def test_no_pairs_is_an_empty_plan():
-    task = task_of([], [])
+    """As when every sample is bad."""
+    task = replace(task_of([(0, 1)], [1, 1]), pairs=np.empty((0, 2), dtype=np.int64))
     plan = make_plan([(task, no_forms(task))], 0)
     assert (plan.passes, list(plan.steps())) == (0, [])

@@ -1,0 +1,38 @@
+# Targets set up .venv by themselves; a stamp makes that quick when nothing has changed.
+
+PYTHON ?= python3
+PORT ?= 3000
+STAMP := .venv/.installed
+GRADSIM := .venv/bin/gradsim
+
+.PHONY: demo test lint web format install clean
+
+demo: $(STAMP)  ## run the bundled study end to end, and leave its report
+	$(GRADSIM) run sample
+
+test: $(STAMP)  ## every test
+	.venv/bin/pytest $(PYTEST_ARGS)
+
+lint: $(STAMP)  ## formatting, lint rules and types
+	.venv/bin/ruff format --check
+	.venv/bin/ruff check
+	.venv/bin/mypy
+
+format: $(STAMP)
+	.venv/bin/ruff format
+	.venv/bin/ruff check --fix
+
+web: $(STAMP)  ## the web UI with all studies, on PORT
+	$(GRADSIM) web --port $(PORT)
+
+install: $(STAMP)
+
+clean:
+	rm -rf .venv build *.egg-info
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' \
+		|| { echo "gradsim needs Python 3.11 or 3.12; this is $$($(PYTHON) --version). Try: make PYTHON=python3.11"; exit 1; }
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@

@@ -1,0 +1,120 @@
+"""What is wrong with a study's definition, in a line that names the key and the mend."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from gradsim.study import definition
+from gradsim.study.definition import NO_KIND, Section, Study
+
+# Pydantic puts the member of a union that it tried into a complaint's location, after so many keys of the file.
+_UNION_DEPTH = {"dataset": 1, "model": 1, "top_k": 1, "settings": 2}
+
+# The last of these in a location names the section that a key belongs to.
+_SECTIONS: Mapping[str, type[Section]] = {
+    "HubDataset": definition.HubDataset,
+    "FileDataset": definition.FileDataset,
+    "HubModel": definition.HubModel,
+    "ReferenceModel": definition.ReferenceModel,
+    "reference": definition.Architecture,
+    "projections": definition.Projection,
+    "file": definition.FileSetting,
+    "word_dropout": definition.WordDropoutSetting,
+    "paraphrase": definition.ParaphraseSetting,
+    "generate": definition.GenerateSetting,
+}
+
+# What pydantic asks for, in words for people who have never heard of it.
+_NEEDS: Mapping[str, str] = {
+    "dict_type": "a mapping of keys to values",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "greater_than": "more than {gt}",
+    "greater_than_equal": "at least {ge}",
+    "int_from_float": "a whole number",
+    "int_parsing": "a whole number",
+    "int_type": "a whole number",
+    "less_than_equal": "at most {le}",
+    "literal_error": "{expected}",
+    "model_attributes_type": "a mapping of keys to values",
+    "model_type": "a mapping of keys to values",
+    "path_type": "a path",
+    "string_type": "text",
+    "too_short": "one entry at least",
+    "tuple_type": "a list",
+}
+
+
+def explain(error: ValidationError) -> str:
+    """The first complaint that a user can act on: an unknown key if there is one, as it is often a missing key's typo."""
+    complaints = error.errors()
+    first = next((complaint for complaint in complaints if complaint["type"] == "extra_forbidden"), complaints[0])
+    place = _place(first)
+    match first["type"]:
+        case "extra_forbidden":
+            return _unknown(place, _known_keys(first["loc"]))
+        case "missing":
+            return f"key '{place}' is missing; add it"
+        case "value_error":
+            return first["msg"].removeprefix("Value error, ")
+        case "string_pattern_mismatch" if place == "name":
+            return f"'{first['input']}' cannot be a study's name; rename it, in letters, digits and underscores"
+        case "union_tag_not_found":
+            return f"key '{place}.method' is missing; it should be {_methods()}"
+        case "union_tag_invalid":
+            return _unfit(f"{place}.method", first["input"]["method"], [_methods()])
+        case kind if kind == NO_KIND:
+            return _without_kind(place, first["input"], first["ctx"]["keys"])
+    needs = [_need(complaint) for complaint in complaints if _place(complaint) == place]
+    return _unfit(place, first["input"], needs)
+
+
+def _place(complaint: ErrorDetails) -> str:
+    """The key as a path in the study file, such as `settings.paraphrased.path`."""
+    location = complaint["loc"]
+    depth = _UNION_DEPTH.get(str(location[0])) if location else None
+    return ".".join(str(part) for position, part in enumerate(location) if position != depth) or "the study"
+
+
+def _need(complaint: ErrorDetails) -> str:
+    if need := _NEEDS.get(complaint["type"]):
+        return need.format(**complaint.get("ctx", {}))
+    return complaint["msg"].removeprefix("Input should be ")
+
+
+def _unfit(place: str, value: Any, needs: Iterable[str]) -> str:
+    shown = "empty" if value is None else repr(value)
+    return f"key '{place}' is {shown}; it should be {' or '.join(needs)}"
+
+
+def _unknown(place: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(place.rsplit(".", 1)[-1], known, n=1)
+    mend = f"did you mean '{close[0]}'?" if close else f"known keys: {', '.join(known)}"
+    return f"unknown key '{place}'; {mend}"
+
+
+def _without_kind(place: str, value: Any, keys: list[str]) -> str:
+    """A section of several kinds that has none of the keys by which they are told apart."""
+    either = " or ".join(f"'{key}'" for key in keys)
+    if not isinstance(value, dict):
+        return _unfit(place, value, [f"a mapping with the key {either}"])
+    for key in value:
+        if difflib.get_close_matches(str(key), keys):
+            return _unknown(f"{place}.{key}", keys)
+    return f"key '{place}' has neither {either.replace(' or ', ' nor ')}; add one"
+
+
+def _methods() -> str:
+    *others, last = [f"'{tag}'" for tag, section in _SECTIONS.items() if "method" in section.model_fields]
+    return f"{', '.join(others)} or {last}"
+
+
+def _known_keys(location: tuple[str | int, ...]) -> list[str]:
+    """Keys that the section of an unknown key does know."""
+    for part in reversed(location[:-1]):
+        if section := _SECTIONS.get(str(part)):
+            return sorted(section.model_fields)
+    return sorted(set(Study.model_fields) - {"name", "first_samples"})
