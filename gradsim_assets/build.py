@@ -16,6 +16,7 @@ from gradsim_assets.assets.variants import variant_assets
 from gradsim_assets.checks import partition_checks
 from gradsim_assets.io_manager import TableIOManager
 from gradsim_assets.jobs import study_jobs
+from gradsim_assets.tokenization_check import tokenization_check
 from resources.compute import ComputeResource
 from resources.gpu import GPUResource
 from resources.paraphraser import ParaphraserResource
@@ -38,9 +39,7 @@ def build_definitions(
     studies = list(load_studies(environment) if studies is None else studies)
     return dg.Definitions(
         assets=[asset for study in studies for asset in study_assets(study)],
-        asset_checks=[
-            check for study in studies for setting in study.settings for check in partition_checks(study, setting)
-        ],
+        asset_checks=[check for study in studies for check in study_checks(study)],
         jobs=[job for study in studies for job in study_jobs(study)],
         resources={**usual_resources(studies, environment), **(resources or {})},
         # Steps wait for partition jobs or move small tables: one process serves them.
@@ -57,6 +56,12 @@ def study_assets(study: Study) -> list[dg.AssetsDefinition]:
         assets += result_assets(study, name)
         assets += setting_analysis_assets(study, name)
     return [*assets, report_asset(study)]
+
+
+def study_checks(study: Study) -> list[dg.AssetChecksDefinition]:
+    """All asset checks of one study."""
+    checks = [check for setting in study.settings for check in partition_checks(study, setting)]
+    return [tokenization_check(study), *checks]
 
 
 def usual_resources(studies: Iterable[Study], environment: Environment) -> dict[str, Any]:

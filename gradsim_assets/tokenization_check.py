@@ -1,0 +1,44 @@
+"""An asset check that asks the real open-instruct, where its submodule is checked out."""
+
+import dagster as dg
+
+from gradsim.study import Study
+from gradsim.tables import Lineage
+from gradsim_assets.keys import asset_key
+from resources.gpu import model_source
+from resources.storage import StorageResource
+
+
+def tokenization_check(study: Study) -> dg.AssetChecksDefinition:
+    """Whether the originals' token ids are those of open-instruct."""
+    lineage = Lineage(study)
+
+    @dg.asset_check(
+        name="agrees_with_open_instruct",
+        asset=asset_key(lineage.key("tokenized")),
+        description="Token ids and labels are those of the open-instruct submodule; not compared where it is absent.",
+    )
+    def agrees_with_open_instruct(storage: StorageResource) -> dg.AssetCheckResult:
+        from gradsim import models, open_instruct  # noqa: PLC0415 - torch takes seconds to load
+
+        processor = open_instruct.processor_path()
+        if not processor.is_file():
+            return dg.AssetCheckResult(
+                passed=True,
+                description="not compared: the submodule is not checked out (git submodule update --init)",
+                metadata={"samples_compared": 0},
+            )
+        store = storage.store(study)
+        tokenized = store.read(lineage.key("tokenized"))
+        originals = store.read(lineage.key("samples")).join(tokenized, on="id", how="semi", maintain_order="left")
+        tokenizer = models.load_tokenizer(*model_source(study, store))
+        theirs = open_instruct.tokenize(originals["messages"].to_list(), tokenizer, processor)
+        ours = tokenized.select(open_instruct.COLUMNS).iter_rows(named=True)
+        differing = [sample for sample, our, their in zip(tokenized["id"], ours, theirs, strict=True) if our != their]
+        return dg.AssetCheckResult(
+            passed=not differing,
+            description=f"{len(differing)} samples differ, {differing[0]} first" if differing else None,
+            metadata={"samples_compared": len(tokenized)},
+        )
+
+    return agrees_with_open_instruct
