@@ -40,7 +40,8 @@ def compare(
         pairs: (n, 2) positions in queries and originals, or "all": every pair, query-major.
         precision: "float32" or "float64", what the model runs in; a model in another format is cast for the run.
         memory_budget: bytes of captured gradients that may be held at once on the model's device; the working
-            memory of one pass comes on top. None: what is free, less a margin.
+            memory of one pass comes on top. None: what is free, less a margin. Where memory is too short to run each
+            sample once, another budget can mean another rounding of the dots.
         projectors: random projections whose dots are wanted beside the exact ones.
         progress: called with (done, total) passes after each.
         on_bad_loss: whether a sample without an unmasked label, or whose loss or gradient is not finite, is an

@@ -10,8 +10,8 @@ from torch import Tensor
 from gradsim.gradients.encoding import Nodes
 from gradsim.gradients.results import Floats, Positions, ProjectedDots, Tile
 
-# Pairs after which a tile is handed out, so that neither device nor host fills up with results.
-_PAIRS = 4096
+# Pairs after which a tile is handed out: few, so that finished queries can be written early.
+_PAIRS = 256
 
 
 class TileBuilder:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from dagster_pipes import PipesContext, open_dagster_pipes
 from tqdm import tqdm
@@ -50,7 +50,7 @@ def main() -> int:
     return 0
 
 
-def _run(job: PartitionJob, progress: Progress) -> dict[str, object]:
+def _run(job: PartitionJob, progress: Progress) -> dict[str, Any]:
     from transformers.utils.logging import disable_progress_bar  # noqa: PLC0415 - torch takes seconds to load
 
     from gradsim.partition_job import answers, gradients  # noqa: PLC0415
@@ -61,7 +61,7 @@ def _run(job: PartitionJob, progress: Progress) -> dict[str, object]:
     work = job.work(store)
     started = time.perf_counter()
     compute = answers.compute if job.tables == ("queries",) else gradients.compute
-    measured = compute(job, store, work, progress) if work else {}
+    measured: dict[str, float] = {**compute(job, store, work, progress)} if work else {}
     measured["seconds"] = round(time.perf_counter() - started, 3)
     measured["peak_memory_bytes"] = _peak_memory()
     return {"computed": work, "measured": measured}

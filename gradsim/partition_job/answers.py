@@ -23,7 +23,7 @@ def compute(
     store: Store,
     work: Mapping[str, Sequence[str]],
     progress: Callable[[int, int], None],
-) -> dict[str, object]:
+) -> dict[str, int]:
     """Generate and write the queries of each partition in `work`.
 
     Returns:

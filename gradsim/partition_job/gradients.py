@@ -4,10 +4,10 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
 from gradsim.errors import ModelError
-from gradsim.gradients import Projector, compare_tiles
+from gradsim.gradients import ComparisonTiles, Projector, compare_tiles
 from gradsim.models import load_model, resolve_device
 from gradsim.partition_job.gathering import Gathered
-from gradsim.partition_job.inputs import PartitionSlice, read_inputs
+from gradsim.partition_job.inputs import JobInputs, PartitionSlice, read_inputs
 from gradsim.partition_job.job import PartitionJob
 from gradsim.partition_job.provenance import model_provenance
 from gradsim.study import Study
@@ -19,7 +19,7 @@ def compute(
     store: Store,
     work: Mapping[str, Sequence[str]],
     progress: Callable[[int, int], None],
-) -> dict[str, object]:
+) -> dict[str, int]:
     """Compute and write `work`: partition -> tables.
 
     Returns:
@@ -33,6 +33,34 @@ def compute(
     inputs = read_inputs(job, store, list(work))
     wanted = {table for tables in work.values() for table in tables}
     projectors = study_projectors(job.study) if "projected_similarity" in wanted else []
+    gathered = Gathered(inputs, store.layers.categories.to_list(), projectors, _elements(store))
+    waiting = deque(inputs.partitions)
+    measured: dict[str, int] = {}
+    if len(inputs.pairs):
+        tiles = _tiles(job, store, inputs, projectors, progress)
+        for tile in tiles:
+            gathered.add(tile)
+            while waiting and waiting[0].queries.stop <= tile.queries_done:
+                _write(job, store, waiting.popleft(), work, gathered, provenance)
+        assert tiles.plan is not None
+        measured = {
+            "passes": tiles.passes,
+            "passes_planned": tiles.plan.passes,
+            "gradient_bytes": tiles.peak_bytes,
+            "gradient_bytes_planned": tiles.plan.peak_bytes,
+        }
+    for partition in waiting:  # those without a query: every one of them was excluded
+        _write(job, store, partition, work, gathered, provenance)
+    return measured
+
+
+def _tiles(
+    job: PartitionJob,
+    store: Store,
+    inputs: JobInputs,
+    projectors: Sequence[Projector],
+    progress: Callable[[int, int], None],
+) -> ComparisonTiles:
     tiles = compare_tiles(
         load_model(job.model),
         inputs.queries,
@@ -45,16 +73,7 @@ def compute(
         on_bad_loss=job.study.on_bad_loss,
     )
     _check_layers(tiles.layers, store)
-    gathered = Gathered(inputs, tiles.layers, projectors, _elements(store))
-    waiting = deque(inputs.partitions)
-    for tile in tiles:
-        gathered.add(tile)
-        while waiting and waiting[0].queries.stop <= tile.queries_done:
-            _write(job, store, waiting.popleft(), work, gathered, provenance)
-    for partition in waiting:  # those without a query: every one of them was excluded
-        _write(job, store, partition, work, gathered, provenance)
-    planned = tiles.plan.passes if tiles.plan else 0
-    return {"passes": tiles.passes, "passes_planned": planned, "gradient_bytes": tiles.peak_bytes}
+    return tiles
 
 
 def study_projectors(study: Study) -> list[Projector]:

@@ -73,7 +73,8 @@ def test_samples_in_no_pair_are_not_run(model, queries, originals, forwards):
 
 
 @pytest.mark.parametrize("share", [0.0, 0.2, 0.5])
-def test_a_small_budget_gives_the_same_numbers_in_more_passes(model, queries, originals, forwards, share):
+def test_a_small_budget_gives_the_same_numbers_in_more_passes(model, make_samples, forwards, share):
+    queries, originals = make_samples(5, 1, 3, 40), make_samples(5, 2, 3, 40)
     ample = compare(model, queries, originals, "all")
     smallest = least(model, queries, originals, "all")
     forwards.clear()
@@ -87,6 +88,23 @@ def test_a_small_budget_gives_the_same_numbers_in_more_passes(model, queries, or
     assert (np.abs(result.dots - ample.dots) <= 1e-5 * scale).all()
     if share == 0.0:
         assert result.passes > 10
+
+
+@pytest.mark.parametrize("kind", ["gpt2, tied", "qwen2, untied"])
+def test_any_mixture_of_forms_gives_the_same_numbers(make_model, queries, originals, oracle, kind, monkeypatch):
+    """Every layer of every sample built or as factors, by lot."""
+
+    def by_lot(shapes, lengths, pairs, *, projected):
+        return np.random.default_rng(0).random((len(lengths.tokens), len(shapes))) < 0.5
+
+    monkeypatch.setattr("gradsim.gradients.run.fastest_forms", by_lot)
+    model = make_model(kind)
+    result = compare(model, queries, originals, "all", precision="float64")
+    assert 0.4 < result.plan.forms.mean() < 0.6
+    expected = oracle(model, queries, originals)
+    error = np.abs(result.dots.reshape(expected.dots.shape) - expected.dots)
+    assert (error <= 1e-10 * expected.scale).all()
+    assert result.peak_bytes <= result.plan.peak_bytes
 
 
 def test_prediction_covers_what_is_held(model, queries, originals):
