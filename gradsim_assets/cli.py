@@ -5,6 +5,7 @@ import sys
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from gradsim.errors import GradsimError
 from gradsim.study.partitions import select_partitions
@@ -142,7 +143,7 @@ def main() -> None:
     try:
         app()
     except GradsimError as error:
-        console.print(f"[bold red]error:[/] {error}", soft_wrap=True, markup=True)
+        console.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
         sys.exit(1)
 
 

@@ -30,7 +30,7 @@ def plan_launches(
         store: the study's tables as they are.
         targets: tables asked for.
         partitions: partitions asked for; a combined table needs all of its table's, asked for or not.
-        force: targets are made again even where they are fresh.
+        force: targets are made again, of the partitions asked for, even where they are fresh.
         runs: in how many runs a setting's partitions are computed, at least where there are as many.
     """
     work = _Work(store, set(targets), [partition.key for partition in partitions], force=force)
@@ -47,8 +47,8 @@ class _Work:
 
     def __init__(self, store: Store, targets: set[TableKey], partitions: list[str], *, force: bool) -> None:
         self._store = store
-        self._targets = targets
-        self._force = force
+        self._forced = targets if force else set()
+        self._asked = {None, *partitions}
         needed = _needed(store, targets, partitions)
         self._made: dict[TableKey, list[str | None]] = {}
         for node in store.lineage:
@@ -72,7 +72,7 @@ class _Work:
         return {partition: tuple(tables[partition]) for partition in sorted(tables)}
 
     def _must_be_made(self, node: Node, partition: str | None) -> bool:
-        if self._force and node.key in self._targets:
+        if node.key in self._forced and partition in self._asked:
             return True
         for source in node.inputs:
             made = self._made.get(source, [])

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import polars as pl
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 from gradsim.plots.labels import control_label, method_label
@@ -36,15 +37,13 @@ def print_results(session: Session) -> None:
     if analysed:
         console.print(_accuracies(store, analysed))
     if store.state(key("report")) is State.FRESH:
-        console.print(f"report: [bold]{store.path(key('report'))}[/]", soft_wrap=True)
+        console.print(f"report: [bold]{escape(str(store.path(key('report'))))}[/]", soft_wrap=True)
 
 
 def _accuracies(store: Store, settings: Sequence[str]) -> Table:
     """Share of queries whose source is found: a row a method or control, a column a setting."""
-    table = Table(
-        title="queries whose source is found (%), with 95 % intervals", title_justify="left", box=box.SIMPLE_HEAD
-    )
-    table.add_column("by", no_wrap=True)
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("sources found (%)", no_wrap=True)
     methods: dict[str, dict[str, str]] = {}
     nulls: dict[str, dict[str, str]] = {}
     for setting in settings:
@@ -72,9 +71,9 @@ def print_status(session: Session) -> None:
     """Per table: partitions done, failed, missing, stale."""
     store = session.store
     table = Table(title=f"{session.study.name} in {store.root}", title_justify="left", box=box.SIMPLE_HEAD)
-    table.add_column("table", no_wrap=True)
+    table.add_column("table", overflow="fold")
     for column in ("done", "failed", "missing", "stale"):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True)
     failed = session.failed_partitions()
     nodes = list(store.lineage)
     for position, node in enumerate(nodes):

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import polars as pl
 import torch
@@ -60,6 +60,7 @@ def train_reference_model(
     steps: int = 200,
     tokens_per_step: int = 1024,
     seed: int = 42,
+    on_long_sample: Literal["error", "exclude", "keep"] = "error",
     progress: Callable[[int, int], None] | None = None,
 ) -> TrainedModel:
     """Trains an OLMo-style model on the answers of `samples` and writes it to `folder`, whole or not at all.
@@ -79,10 +80,11 @@ def train_reference_model(
         steps: updates; the samples are gone through as often as that takes.
         tokens_per_step: batches are filled up to this, padding included; a longer sample is a batch of its own.
         seed: of weights and order.
+        on_long_sample: what becomes of samples that are longer than `positions`.
         progress: called with the steps done and in all.
 
     Raises:
-        SampleError: a sample that is longer than `positions`, or that has no answer.
+        SampleError: a sample that is longer than `positions` where that is an error, or that has no answer.
         ModelError: a tokenizer that cannot be loaded.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -96,7 +98,8 @@ def train_reference_model(
         encoder = load_tokenizer(str(unfinished))
         with _seeded(seed):
             model = _build(encoder, layers, hidden_size, heads, positions)
-            batches = _batches(chat.tokenize_table(samples, encoder, context=positions).frame, tokens_per_step)
+            tokenized = chat.tokenize_table(samples, encoder, context=positions, on_long_sample=on_long_sample)
+            batches = _batches(tokenized.frame, tokens_per_step)
             losses = _train(model, batches, steps, progress)
         model.save_pretrained(unfinished)
         _put_in_place(unfinished, folder, Path(workplace))

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from gradsim.study import definition
-from gradsim.study.definition import NO_KIND, Section, Study
+from gradsim.study.definition import Section, Study
 
 # Pydantic puts the member of a union that it tried into a complaint's location, after so many keys of the file.
 _UNION_DEPTH = {"dataset": 1, "model": 1, "top_k": 1, "settings": 2}
@@ -49,27 +49,29 @@ _NEEDS: Mapping[str, str] = {
 
 
 def explain(error: ValidationError) -> str:
-    """The first complaint that a user can act on: an unknown key if there is one, as it is often a missing key's typo."""
+    """The first complaint that a user can act on. Unknown keys go first: a missing key is often behind one."""
     complaints = error.errors()
     first = next((complaint for complaint in complaints if complaint["type"] == "extra_forbidden"), complaints[0])
-    place = _place(first)
+    place, value = _place(first), first["input"]
     match first["type"]:
         case "extra_forbidden":
-            return _unknown(place, _known_keys(first["loc"]))
+            text = _unknown(place, _known_keys(first["loc"]))
         case "missing":
-            return f"key '{place}' is missing; add it"
+            text = f"key '{place}' is missing; add it"
         case "value_error":
-            return first["msg"].removeprefix("Value error, ")
+            text = first["msg"].removeprefix("Value error, ")
         case "string_pattern_mismatch" if place == "name":
-            return f"'{first['input']}' cannot be a study's name; rename it, in letters, digits and underscores"
+            text = f"'{value}' cannot be a study's name; rename it, in letters, digits and underscores"
         case "union_tag_not_found":
-            return f"key '{place}.method' is missing; it should be {_methods()}"
+            text = f"key '{place}.method' is missing; it should be {_methods()}"
         case "union_tag_invalid":
-            return _unfit(f"{place}.method", first["input"]["method"], [_methods()])
-        case kind if kind == NO_KIND:
-            return _without_kind(place, first["input"], first["ctx"]["keys"])
-    needs = [_need(complaint) for complaint in complaints if _place(complaint) == place]
-    return _unfit(place, first["input"], needs)
+            text = _unfit(f"{place}.method", value["method"], [_methods()])
+        case definition.NO_KIND:
+            text = _without_kind(place, value, str(first["ctx"]["keys"]).split())
+        case _:
+            needs = [_need(complaint) for complaint in complaints if _place(complaint) == place]
+            text = _unfit(place, value, needs)
+    return text
 
 
 def _place(complaint: ErrorDetails) -> str:

@@ -50,8 +50,8 @@ def _told_apart_by(**kinds: str) -> Discriminator:
     return Discriminator(
         kind_of,
         custom_error_type=NO_KIND,
-        custom_error_message="none of the keys {keys}",
-        custom_error_context={"keys": list(kinds)},
+        custom_error_message="has none of the keys {keys}",
+        custom_error_context={"keys": " ".join(kinds)},
     )
 
 

@@ -109,10 +109,10 @@ def _refuse_repeated_keys(node: Any, path: Path) -> None:
     if isinstance(node, yaml.MappingNode):
         seen = set()
         for key, value in node.value:
-            if key.value in seen:
+            if str(key.value) in seen:
                 line = key.start_mark.line + 1
                 raise StudyError(f"{path}, line {line}: key '{key.value}' stands there twice; remove one")
-            seen.add(key.value)
+            seen.add(str(key.value))
             _refuse_repeated_keys(value, path)
 
 

@@ -1,21 +1,24 @@
 """Reading and writing single Parquet files: whole or not at all, always with provenance."""
 
 import errno
-import hashlib
-import io
 import os
+import re
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import polars as pl
 from pydantic import ValidationError
 
 from gradsim.errors import TableError
+from gradsim.tables.digest import digest
 from gradsim.tables.provenance import Provenance
 
 METADATA_KEY = "gradsim"
+
+# What polars raises for a file that is not whole; some damage makes its reader panic.
+_UNREADABLE = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
 
 
 def write_table(frame: pl.DataFrame, path: Path, provenance: Provenance) -> Provenance:
@@ -43,27 +46,33 @@ def atomic_path(path: Path) -> Iterator[Path]:
         with partial.open("rb") as written:
             os.fsync(written.fileno())
         partial.replace(path)
-    except OSError as error:
-        raise _unwritable(path, error) from error
+    except (OSError, pl.exceptions.ComputeError) as error:
+        number = _system_error(error)
+        if number is None:
+            raise
+        raise _unwritable(path, number) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink()
 
 
-def _unwritable(path: Path, error: OSError) -> TableError:
-    mend = {
-        errno.ENOSPC: "make room or set GRADSIM_DATA to another disk",
-        errno.EDQUOT: "make room or set GRADSIM_DATA to another disk",
-    }.get(error.errno or 0, "set GRADSIM_DATA to a folder that you can write")
-    return TableError(f"{path.parent}: cannot be written ({error.strerror or error}); {mend}")
+def _system_error(error: Exception) -> int | None:
+    """The number of the operating system's error behind an exception; polars only says it in its text."""
+    said = re.search(r"os error (\d+)", str(error))
+    return getattr(error, "errno", None) or (int(said[1]) if said else None)
+
+
+def _unwritable(path: Path, number: int) -> TableError:
+    full = number in {errno.ENOSPC, errno.EDQUOT}
+    mend = (
+        "make room or set GRADSIM_DATA to another disk" if full else "set GRADSIM_DATA to a folder that you can write"
+    )
+    return TableError(f"{path.parent}: cannot be written ({os.strerror(number)}); {mend}")
 
 
 def data_version(frame: pl.DataFrame, provenance: Provenance) -> str:
     """A digest of the rows and the model's revision: the same data have the same version, whenever written."""
-    buffer = io.BytesIO()
-    frame.rechunk().write_ipc(buffer, compression="uncompressed")
-    digest = hashlib.sha256(buffer.getbuffer())
-    digest.update((provenance.revision or "").encode())
-    return digest.hexdigest()[:16]
+    return digest(frame, salt=provenance.revision or "")[:16]
 
 
 def read_provenance(path: Path) -> Provenance:
@@ -77,7 +86,7 @@ def read_provenance(path: Path) -> Provenance:
         return Provenance.model_validate_json(metadata[METADATA_KEY])
     except FileNotFoundError as error:
         raise TableError(f"{path}: not there; run what makes it first (gradsim run)") from error
-    except (pl.exceptions.PolarsError, OSError, KeyError, ValidationError) as error:
+    except (*_UNREADABLE, KeyError, ValidationError) as error:
         raise corrupt(path, error) from error
 
 
@@ -91,11 +100,11 @@ def read_table(path: Path) -> pl.DataFrame:
         return pl.read_parquet(path)
     except FileNotFoundError as error:
         raise TableError(f"{path}: not there; run what makes it first (gradsim run)") from error
-    except (pl.exceptions.PolarsError, OSError) as error:
+    except _UNREADABLE as error:
         raise corrupt(path, error) from error
 
 
-def corrupt(path: Path, error: Exception) -> TableError:
+def corrupt(path: Path, error: BaseException) -> TableError:
     """The error for a file that is there and cannot be read."""
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return TableError(f"{path}: not a readable table ({reason}); delete it and run again")

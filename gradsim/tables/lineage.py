@@ -8,8 +8,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from gradsim.errors import StudyError
-from gradsim.study import FileDataset, FileSetting, GenerateSetting, ReferenceModel, Setting, Study
+from gradsim.study import (
+    FileDataset,
+    FileSetting,
+    GenerateSetting,
+    HubModel,
+    ParaphraseSetting,
+    ReferenceModel,
+    Setting,
+    Study,
+)
 from gradsim.tables.keys import TableKey
 
 # To be raised when a table's rows change for the same definition and inputs: it makes stored ones stale.
@@ -106,7 +117,11 @@ class Lineage:
         yield Node(
             model,
             inputs=(samples,) if trained else (),
-            parameters={"model": study.model, "seed": study.seed if trained else None},
+            parameters={
+                "model": study.model,
+                "seed": study.seed if trained else None,
+                "on_long_sample": study.on_long_sample if trained else None,
+            },
         )
         yield Node(
             self.key("tokenized"),
@@ -126,7 +141,11 @@ class Lineage:
             queries,
             inputs=(samples, *prompts),
             partitioned=True,
-            parameters={"setting": setting, "seed": study.seed},
+            parameters={
+                "setting": setting,
+                "seed": study.seed if isinstance(setting, ParaphraseSetting) else None,
+                "running": self._running if isinstance(setting, GenerateSetting) else None,
+            },
         )
         yield Node(
             query_tokens,
@@ -146,13 +165,23 @@ class Lineage:
                 self.key(table, name),
                 inputs=(model, tokenized, query_tokens, candidates),
                 partitioned=True,
-                parameters={"projections": study.projections, "seed": study.seed} if projected else {},
+                parameters={
+                    "running": self._running,
+                    "projections": study.projections if projected else None,
+                    "seed": study.seed if projected else None,
+                },
             )
         for table in COMBINED_TABLES:
             yield Node(self.key(table, name, "results"), inputs=(self.key(table, name),))
         for analysis in ANALYSES:
             inputs = tuple(self.analysis_inputs(analysis, name).values())
-            yield Node(self.key(analysis, name, "analysis"), inputs, parameters={"seed": study.seed})
+            seed = study.seed if analysis == "controls" else None
+            yield Node(self.key(analysis, name, "analysis"), inputs, parameters={"seed": seed})
+
+    @property
+    def _running(self) -> dict[str, str]:
+        """How the model runs: bears on what it computes, not on what it is."""
+        return {"precision": self.study.model.precision, "attention": self.study.model.attention}
 
     def analysis_inputs(self, analysis: str, setting: str) -> dict[str, TableKey]:
         """What an analysis of a setting reads: name there -> table."""
@@ -173,16 +202,23 @@ class Lineage:
 
 
 def _plain(value: Any) -> Any:
-    """A parameter as JSON can say it; a file stands for what it contains, not for where it lies."""
+    """A parameter as JSON can say it, less what changes no row; a file stands for what it contains."""
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
-    if isinstance(value, FileDataset | FileSetting):
-        return {"content": _digest(value.path)}
-    if isinstance(value, ReferenceModel):
-        tokenizer = value.reference.tokenizer
-        content = _digest(tokenizer / "tokenizer.json") if tokenizer else None
-        return {**value.model_dump(mode="json", exclude={"reference": {"tokenizer"}}), "tokenizer": content}
-    return value.model_dump(mode="json") if hasattr(value, "model_dump") else value
+    if not isinstance(value, BaseModel):
+        return value
+    match value:
+        case FileDataset(path=path) | FileSetting(path=path):
+            plain: dict[str, Any] = {"content": _digest(path)}
+        case HubModel():
+            plain = value.model_dump(include={"name", "revision"})
+        case ReferenceModel(reference=architecture):
+            tokenizer = architecture.tokenizer
+            content = _digest(tokenizer / "tokenizer.json") if tokenizer else None
+            plain = {**architecture.model_dump(exclude={"tokenizer"}), "tokenizer": content}
+        case _:
+            plain = value.model_dump(mode="json", exclude={"concurrency"})
+    return plain
 
 
 def _digest(path: Path) -> str:

@@ -1,6 +1,6 @@
 """All stored tables of a study: reading and writing them by key, and telling which are fresh."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
@@ -57,25 +57,39 @@ class Store:
         """Rows of a table, of these or all partitions one after the other.
 
         Raises:
-            TableError: a file is missing or unreadable, or files were made from different definitions.
+            TableError: a file is missing or unreadable, or files were made from different definitions, from different
+                inputs, or from another definition than the study's.
         """
         wanted = list(self.partitions(key) if partitions is None else partitions)
-        self._one_definition([self.path(key, partition) for partition in wanted])
-        return pl.concat([read_table(self.path(key, partition)) for partition in wanted])
+        paths = [self.path(key, partition) for partition in wanted]
+        self._refuse_mixture(key, {path: read_provenance(path) for path in paths})
+        return pl.concat([read_table(path) for path in paths])
 
     def provenance(self, key: TableKey, partition: str | None = None) -> Provenance:
         """How a file came to be."""
         path = self.path(key, partition)
         return read_page_provenance(path) if path.suffix == ".html" else read_provenance(path)
 
-    def _one_definition(self, paths: Sequence[Path]) -> None:
-        first, *others = [(path, read_provenance(path)) for path in paths]
+    def _refuse_mixture(self, key: TableKey, files: Mapping[Path, Provenance]) -> None:
+        (first_path, first), *others = files.items()
         for path, provenance in others:
-            if provenance.fingerprint != first[1].fingerprint:
+            if provenance.fingerprint != first.fingerprint:
                 raise TableError(
-                    f"{path} has fingerprint {provenance.fingerprint}, {first[0]} has {first[1].fingerprint}: "
+                    f"{path} has fingerprint {provenance.fingerprint}, {first_path} has {first.fingerprint}: "
                     "they were made from different definitions of the study; run the stale one again"
                 )
+            # Partitioned inputs bear the partition in their names, so what both name is an input of all partitions.
+            for source in provenance.inputs.keys() & first.inputs.keys():
+                if provenance.inputs[source] != first.inputs[source]:
+                    raise TableError(
+                        f"{path} was made from version {provenance.inputs[source]} of {source}, "
+                        f"{first_path} from {first.inputs[source]}; run the stale one again"
+                    )
+        if first.fingerprint != (expected := self.lineage.fingerprint(key)):
+            raise TableError(
+                f"{first_path} has fingerprint {first.fingerprint}, the study's definition gives {expected}: "
+                "it was made from another definition; run it again"
+            )
 
     @cached_property
     def ids(self) -> pl.Enum:
@@ -111,8 +125,20 @@ class Store:
         Raises:
             TableError: the rows do not fit the schema, an input is gone, or the data root cannot be written.
         """
+        self._refuse_other_sizes(key)
         frame = SCHEMAS[key.name].conform(self._encoded(frame, key), str(key))
         return write_table(frame, self.path(key, partition), self._specific(key, partition, provenance))
+
+    def _refuse_other_sizes(self, key: TableKey) -> None:
+        """A reader of the whole folder would take the rows of two partition sizes for those of one."""
+        folder = self.path(key).with_suffix("")
+        names = {f"{partition}.parquet" for partition in self.partitions(key)}
+        others = sorted(path for path in folder.glob("*.parquet") if path.name not in names)
+        if others and self.lineage[key].partitioned:
+            raise TableError(
+                f"{others[0]}: a partition of another size than the study's {self.study.partition_size}; "
+                f"move or delete such files of {self.root / self.study.name}, or set partition_size back"
+            )
 
     def write_report(self, page: str) -> Path:
         """Write the study's report.

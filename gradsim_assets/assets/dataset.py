@@ -92,6 +92,7 @@ def _trained_model(study: Study) -> dg.AssetsDefinition:
             steps=architecture.steps,
             tokens_per_step=architecture.tokens_per_step,
             seed=study.seed,
+            on_long_sample=study.on_long_sample,
             progress=lambda done, total: _log_progress(context, done, total),
         )
         context.add_output_metadata(

@@ -1,0 +1,43 @@
+"""A digest of a frame's rows that does not depend on how they lie in memory.
+
+Equal frames need not have equal buffers: slices share theirs, chunks and values under nulls differ. So each column is
+taken apart into plain arrays: which values are null, how long lists and texts are, and the values themselves.
+"""
+
+import hashlib
+from collections.abc import Iterator
+
+import polars as pl
+
+
+def digest(frame: pl.DataFrame, salt: str = "") -> str:
+    """SHA-256 over names, types and values of all columns, in hexadecimal."""
+    total = hashlib.sha256(salt.encode())
+    for column in frame:
+        for part in _parts(column):
+            total.update(f"{len(part)}:".encode())
+            total.update(part)
+    return total.hexdigest()
+
+
+def _parts(values: pl.Series) -> Iterator[bytes]:
+    """What a column holds, its name and type first."""
+    yield f"{values.name} {values.dtype.base_type()} {len(values)}".encode()
+    yield values.is_null().to_numpy().tobytes()
+    match values.dtype:
+        case pl.List():
+            lengths = values.list.len().fill_null(0)
+            yield lengths.to_numpy().tobytes()
+            yield from _parts(values.filter(lengths > 0).explode(empty_as_null=False))
+        case pl.Struct():
+            for field in values.struct.fields:
+                yield from _parts(values.struct.field(field))
+        case pl.Enum(categories=categories):
+            yield from _parts(categories)
+            yield values.to_physical().fill_null(0).to_numpy().tobytes()
+        case pl.String():
+            texts = values.fill_null("")
+            yield texts.str.len_bytes().to_numpy().tobytes()
+            yield texts.str.join().item().encode()
+        case _:
+            yield values.fill_null(0 if values.dtype.is_numeric() else False).to_numpy().tobytes()

@@ -1,0 +1,136 @@
+"""The job file: what a job takes upon itself, and what it refuses. That it computes is tested end to end."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import polars as pl
+import pytest
+from pydantic import ValidationError
+
+from gradsim.errors import TableError
+from gradsim.partition_job import JobResult, PartitionJob, result_path
+from gradsim.study import ModelConfiguration, Study
+from gradsim.tables import SCHEMAS, Store
+
+KEYS = ("0000-0001", "0002-0003")
+TABLES = ("dot_products", "query_self")
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Study:
+    (tmp_path / "originals.jsonl").write_text("{}")
+    definition = {
+        "name": "mine",
+        "dataset": {"path": tmp_path / "originals.jsonl"},
+        "samples": 4,
+        "model": {"name": "org/model"},
+        "settings": {"dropped": {"method": "word_dropout"}},
+        "partition_size": 2,
+    }
+    return Study.model_validate(definition)
+
+
+@pytest.fixture
+def job(study: Study, tmp_path: Path) -> PartitionJob:
+    """A job for two tables of two partitions, whose inputs are there."""
+    store = Store(tmp_path / "data root", study)
+    keys = {table: store.lineage.key(table, "dropped") for table in TABLES}
+    for node in store.lineage:
+        if node.key.room is None and node.key.name not in {*TABLES, "report"}:
+            frame = SCHEMAS[node.key.name].empty()
+            if node.key.name == "samples":
+                frame = frame.clear(4).with_columns(pl.Series("id", list("abcd")))
+            for partition in store.partitions(node.key):
+                store.write(node.key, frame, partition)
+    return PartitionJob(
+        study=study,
+        setting="dropped",
+        partitions=KEYS,
+        tables=TABLES,
+        fingerprints={table: store.lineage.fingerprint(key) for table, key in keys.items()},
+        root=store.root,
+        model=ModelConfiguration("org/model", device="cuda:99"),
+    )
+
+
+def run(job_file: Path) -> "subprocess.CompletedProcess[str]":
+    environment = {name: value for name, value in os.environ.items() if name != "DAGSTER_PIPES_CONTEXT"}
+    command = [sys.executable, "-m", "gradsim.partition_job", str(job_file)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_a_job_survives_its_file(job: PartitionJob) -> None:
+    again = PartitionJob.model_validate_json(job.model_dump_json())
+    assert again == job
+    again.check_fingerprints(again.store())
+
+
+def test_an_unknown_key_is_refused(job: PartitionJob) -> None:
+    content = {**json.loads(job.model_dump_json()), "gpus": 8}
+    with pytest.raises(ValidationError, match="gpus"):
+        PartitionJob.model_validate(content)
+
+
+class TestWork:
+    def test_all_of_it_at_first(self, job: PartitionJob) -> None:
+        assert job.work(job.store()) == {key: list(TABLES) for key in KEYS}
+
+    def test_only_what_is_not_fresh(self, job: PartitionJob) -> None:
+        """A job that is run again continues where it ended."""
+        store = job.store()
+        for table, partition in [("dot_products", KEYS[0]), ("query_self", KEYS[0]), ("query_self", KEYS[1])]:
+            store.write(job.key(table), SCHEMAS[table].empty(), partition)
+        assert job.work(store) == {KEYS[1]: ["dot_products"]}
+        store.path(job.key("query_self"), KEYS[0]).write_bytes(b"half")
+        assert job.work(store) == {KEYS[0]: ["query_self"], KEYS[1]: ["dot_products"]}
+        store.write(store.lineage.key("candidates", "dropped"), SCHEMAS["candidates"].empty(), KEYS[1])
+        assert job.work(store) == {KEYS[0]: ["query_self"], KEYS[1]: ["dot_products"]}  # the same candidates again
+
+    def test_everything_with_force(self, job: PartitionJob) -> None:
+        store = job.store()
+        for table in TABLES:
+            store.write(job.key(table), SCHEMAS[table].empty(), KEYS[0])
+        assert job.model_copy(update={"force": True}).work(store) == {key: list(TABLES) for key in KEYS}
+
+
+def test_another_definition_than_the_sender_s(job: PartitionJob) -> None:
+    """The node's code or data files are others."""
+    sent = job.fingerprints["dot_products"]
+    (job.root.parent / "originals.jsonl").write_text("edited")
+    found = job.store().lineage.fingerprint(job.key("dot_products"))
+    assert found != sent
+    with pytest.raises(TableError) as caught:
+        job.check_fingerprints(job.store())
+    assert str(caught.value) == (
+        f"mine/dropped/dot_products: the job was sent for fingerprint {sent}, "
+        f"here it is {found}; make the project and its files the same on both sides"
+    )
+
+
+class TestProcess:
+    def test_an_error_stands_in_the_result(self, job: PartitionJob, tmp_path: Path) -> None:
+        path = tmp_path / "job.json"
+        path.write_text(job.model_dump_json())
+        process = run(path)
+        result = JobResult.model_validate_json(result_path(path).read_text())
+        assert process.returncode == 3
+        assert result.error is not None
+        assert result.error.startswith("device 'cuda:99' is not there, only cpu")
+        assert f"error: {result.error}" in process.stderr
+        assert "Traceback" not in process.stderr
+        assert (result.partitions, result.fingerprints, result.computed) == (KEYS, job.fingerprints, {})
+        assert not list(job.root.rglob("*.partial"))
+
+    def test_nothing_to_do_is_done_without_a_device(self, job: PartitionJob, tmp_path: Path) -> None:
+        store = job.store()
+        for table in TABLES:
+            for partition in KEYS:
+                store.write(job.key(table), SCHEMAS[table].empty(), partition)
+        path = tmp_path / "job.json"
+        path.write_text(job.model_dump_json())
+        assert run(path).returncode == 0
+        result = JobResult.model_validate_json(result_path(path).read_text())
+        assert (result.error, result.traceback, result.computed) == (None, None, {})

@@ -1,0 +1,183 @@
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gradsim.errors import StudyError
+from gradsim.study import FileSetting, GenerateSetting, HubModel, Study, load_study
+from gradsim.study.complaints import _SECTIONS
+from gradsim.study.definition import Projection, RunsModel, Section
+
+DROPOUT = {"method": "word_dropout"}
+ALL_KEYS = (
+    "dataset, description, model, on_bad_loss, on_long_sample, partition_size, "
+    "projections, samples, seed, settings, top_k"
+)
+METHODS = "'file', 'word_dropout', 'paraphrase' or 'generate'"
+RESERVED = "use letters, digits and underscores, and none of analysis, model, report, results, samples, tokenized"
+
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    # unknown keys
+    "top": ({"sample": 60, "samples": None}, "unknown key 'sample'; did you mean 'samples'?"),
+    "top, nothing near": ({"colour": 1}, f"unknown key 'colour'; known keys: {ALL_KEYS}"),
+    "file dataset": ({"dataset": {"path": "a.jsonl", "split": "x"}}, "unknown key 'dataset.split'; known keys: path"),
+    "hub dataset": ({"dataset": {"hub": "a", "splt": "x"}}, "unknown key 'dataset.splt'; did you mean 'split'?"),
+    "dataset's kind": ({"dataset": {"pth": "a.jsonl"}}, "unknown key 'dataset.pth'; did you mean 'path'?"),
+    "hub model": ({"model": {"name": "a", "precison": 1}}, "unknown key 'model.precison'; did you mean 'precision'?"),
+    "reference model": (
+        {"model": {"reference": {}, "attntion": "sdpa"}},
+        "unknown key 'model.attntion'; did you mean 'attention'?",
+    ),
+    "architecture": (
+        {"model": {"reference": {"hiden_size": 16}}},
+        "unknown key 'model.reference.hiden_size'; did you mean 'hidden_size'?",
+    ),
+    "model's kind": ({"model": {"nam": "a"}}, "unknown key 'model.nam'; did you mean 'name'?"),
+    "file setting": (
+        {"settings": {"a": {"method": "file", "pth": "b"}}},
+        "unknown key 'settings.a.pth'; did you mean 'path'?",
+    ),
+    "word dropout": (
+        {"settings": {"a": {**DROPOUT, "evry": 2}}},
+        "unknown key 'settings.a.evry'; did you mean 'every'?",
+    ),
+    "paraphrase": (
+        {"settings": {"a": {"method": "paraphrase", "temprature": 1}}},
+        "unknown key 'settings.a.temprature'; did you mean 'temperature'?",
+    ),
+    "generate": (
+        {"settings": {"a": {"method": "generate", "prompt": "b"}}},
+        "unknown key 'settings.a.prompt'; did you mean 'prompts'?",
+    ),
+    "setting named like a section": (
+        {"settings": {"reference": {**DROPOUT, "layer": 2}}},
+        "unknown key 'settings.reference.layer'; known keys: every, method",
+    ),
+    "projection": ({"projections": [{"shar": 0.1}]}, "unknown key 'projections.0.shar'; did you mean 'share'?"),
+    "two kinds of model": (
+        {"model": {"name": "a", "reference": {}}},
+        "unknown key 'model.reference'; known keys: attention, name, precision, revision",
+    ),
+    # missing keys
+    "no samples": ({"samples": None}, "key 'samples' is missing; add it"),
+    "no dataset": ({"dataset": None}, "key 'dataset' is missing; add it"),
+    "no settings": ({"settings": None}, "key 'settings' is missing; add it"),
+    "no path": ({"settings": {"a": {"method": "file"}}}, "key 'settings.a.path' is missing; add it"),
+    "no share": ({"projections": [{"kind": "sjlt"}]}, "key 'projections.0.share' is missing; add it"),
+    "no method": ({"settings": {"a": {"path": "b"}}}, f"key 'settings.a.method' is missing; it should be {METHODS}"),
+    "empty model": ({"model": {}}, "key 'model' has neither 'name' nor 'reference'; add one"),
+    "empty dataset": ({"dataset": {}}, "key 'dataset' has neither 'hub' nor 'path'; add one"),
+    "no setting": ({"settings": {}}, "key 'settings' is {}; it should be one entry at least"),
+    # wrong values
+    "text for a number": ({"samples": "many"}, "key 'samples' is 'many'; it should be a whole number"),
+    "fraction": ({"samples": 3.5}, "key 'samples' is 3.5; it should be a whole number"),
+    "none at all": ({"samples": 0}, "key 'samples' is 0; it should be at least 1"),
+    "share of two": ({"projections": [{"share": 2}]}, "key 'projections.0.share' is 2; it should be at most 1.0"),
+    "share of zero": ({"projections": [{"share": 0}]}, "key 'projections.0.share' is 0; it should be more than 0.0"),
+    "one projection": ({"projections": {"share": 0.1}}, "key 'projections' is {'share': 0.1}; it should be a list"),
+    "kind of projection": (
+        {"projections": [{"kind": "normal", "share": 0.1}]},
+        "key 'projections.0.kind' is 'normal'; it should be 'sjlt'",
+    ),
+    "choice": (
+        {"on_long_sample": "cut"},
+        "key 'on_long_sample' is 'cut'; it should be 'error', 'exclude' or 'keep'",
+    ),
+    "precision": (
+        {"model": {"name": "a", "precision": "float16"}},
+        "key 'model.precision' is 'float16'; it should be 'float32' or 'float64'",
+    ),
+    "model as a text": (
+        {"model": "gpt2"},
+        "key 'model' is 'gpt2'; it should be a mapping with the key 'name' or 'reference'",
+    ),
+    "number of layers": (
+        {"model": {"reference": {"layers": 0}}},
+        "key 'model.reference.layers' is 0; it should be at least 1",
+    ),
+    "where": (
+        {"dataset": {"hub": "a", "where": "lima"}},
+        "key 'dataset.where' is 'lima'; it should be a mapping of keys to values",
+    ),
+    "setting as a text": (
+        {"settings": {"a": "file"}},
+        "key 'settings.a' is 'file'; it should be a mapping of keys to values",
+    ),
+    "empty setting": ({"settings": {"a": None}}, "key 'settings.a' is empty; it should be a mapping of keys to values"),
+    "method": (
+        {"settings": {"a": {"method": "magic"}}},
+        f"key 'settings.a.method' is 'magic'; it should be {METHODS}",
+    ),
+    "dropout of all": (
+        {"settings": {"a": {**DROPOUT, "every": 1}}},
+        "key 'settings.a.every' is 1; it should be at least 2",
+    ),
+    "top_k as a text": ({"top_k": "many"}, "key 'top_k' is 'many'; it should be a whole number or 'all'"),
+    "top_k of zero": ({"top_k": 0}, "key 'top_k' is 0; it should be at least 1 or 'all'"),
+    "partition size": ({"partition_size": 0}, "key 'partition_size' is 0; it should be at least 1"),
+    # what does not go together
+    "prompts that are not there": (
+        {"settings": {"a": DROPOUT, "b": DROPOUT, "c": {"method": "generate", "prompts": "d"}}},
+        "settings.c.prompts: 'd' is not a setting with rewritten prompts; choose among a, b",
+    ),
+    "prompts of its own": (
+        {"settings": {"c": {"method": "generate", "prompts": "c"}}},
+        "settings.c.prompts: 'c' is not a setting with rewritten prompts; add one",
+    ),
+    "reserved name": (
+        {"settings": {"results": DROPOUT}},
+        f"settings: 'results' cannot be a setting's name; {RESERVED}",
+    ),
+    "name with a hyphen": ({"settings": {"a-b": DROPOUT}}, f"settings: 'a-b' cannot be a setting's name; {RESERVED}"),
+    "name with an accent": ({"settings": {"é": DROPOUT}}, f"settings: 'é' cannot be a setting's name; {RESERVED}"),
+    "number as a name": ({"settings": {5: DROPOUT}}, "key 'settings.5' is 5; it should be text"),
+    "projections twice": (
+        {"projections": [{"share": 0.1}, {"share": 0.1}]},
+        "projections: two are the same; remove one",
+    ),
+}
+
+
+@pytest.mark.parametrize(("changes", "complaint"), WRONG.values(), ids=WRONG.keys())
+def test_a_wrong_definition_is_one_line(write_study: Callable[..., Path], changes: dict, complaint: str) -> None:
+    path = write_study(**changes)
+    with pytest.raises(StudyError, match=f"^{re.escape(f'{path}: {complaint}')}$"):
+        load_study(path)
+
+
+def test_every_section_can_name_its_keys() -> None:
+    def leaves(section: type[Section]) -> set[type[Section]]:
+        return set().union(*(leaves(each) for each in section.__subclasses__())) or {section}
+
+    assert leaves(Section) == {*_SECTIONS.values(), Study}
+    assert RunsModel not in _SECTIONS.values()  # a part of two sections, not one itself
+
+
+def test_a_study_comes_back_from_json(write_study: Callable[..., Path]) -> None:
+    settings = {"generated": {"method": "generate", "prompts": "a"}, "a": {"method": "file", "path": "a.jsonl"}}
+    study = load_study(write_study(model={"name": "org/model"}, settings=settings, projections=[{"share": 0.05}]))
+    assert Study.model_validate_json(study.model_dump_json()) == study
+    assert isinstance(study.model, HubModel)
+    assert isinstance(study.settings["a"], FileSetting)
+    assert isinstance(study.settings["generated"], GenerateSetting)
+
+
+def test_settings_come_after_those_whose_prompts_they_take(write_study: Callable[..., Path]) -> None:
+    settings = {"generated": {"method": "generate", "prompts": "a"}, "b": DROPOUT, "a": DROPOUT}
+    study = load_study(write_study(settings=settings))
+    assert [name for name, _ in study.ordered_settings()] == ["b", "a", "generated"]
+
+
+@pytest.mark.parametrize(
+    ("share", "name"), [(0.01, "sjlt_1pct"), (0.05, "sjlt_5pct"), (0.001, "sjlt_0_1pct"), (1, "sjlt_100pct")]
+)
+def test_names_of_projections(share: float, name: str) -> None:
+    assert Projection(share=share).name == name
+
+
+def test_paths_are_meant_from_the_study_file(write_study: Callable[..., Path], tmp_path: Path) -> None:
+    study = load_study(write_study(dataset={"path": "../my data/originals.jsonl"}))
+    assert study.dataset.path == tmp_path / "my data/originals.jsonl"
+    assert study.settings["paraphrased"].path == tmp_path / "studies/queries.jsonl"

@@ -1,0 +1,201 @@
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from gradsim.environment import Environment
+from gradsim.errors import StudyError
+from gradsim.study import HubModel, ReferenceModel, load_studies, load_study
+from gradsim.tables import Lineage, Store
+
+WriteStudy = Callable[..., Path]
+
+
+def error_of(call: Callable[..., object], *arguments: object) -> str:
+    with pytest.raises(StudyError) as caught:
+        call(*arguments)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+class TestShipped:
+    def test_both_studies_load(self, root: Path, project: Path) -> None:
+        shutil.copytree(project / "studies", root / "studies", dirs_exist_ok=True)
+        studies = {study.name: study for study in load_studies()}
+        assert list(studies) == ["lima_olmo_1b", "sample"]
+        assert (studies["sample"].samples, studies["lima_olmo_1b"].samples) == (60, 988)
+        assert [partition.key for partition in studies["sample"].partitions] == ["0000-0019", "0020-0039", "0040-0059"]
+        assert studies["lima_olmo_1b"].partitions[-1].key == "0900-0987"
+
+    def test_the_files_that_sample_names_are_there(self, project: Path) -> None:
+        study = load_study(project / "studies/sample.yaml", Environment())
+        assert study.dataset.path.is_file()
+        assert study.settings["paraphrased"].path.is_file()
+
+
+class TestFiles:
+    def test_a_missing_file(self, root: Path) -> None:
+        path = root / "studies/mine.yaml"
+        assert error_of(load_study, path) == f"{path}: no such study file; check the name or create it"
+
+    def test_a_folder(self, root: Path) -> None:
+        path = root / "studies/mine.yaml"
+        path.mkdir()
+        assert error_of(load_study, path) == f"{path}: cannot be read (Is a directory); make it a readable file"
+
+    @pytest.mark.parametrize(
+        ("text", "complaint"),
+        [
+            ("samples: [1\nb: 2", ", line 2: not YAML (expected ',' or ']', but got ':'); correct its syntax"),
+            (
+                "a:\n\tb: 1",
+                ", line 2: not YAML (found character '\\t' that cannot start any token); correct its syntax",
+            ),
+            ("a: \x01", ": not YAML (special characters are not allowed); correct its syntax"),
+            ("samples: 1\nseed: 2\nsamples: 2", ", line 3: key 'samples' stands there twice; remove one"),
+            ("a:\n- b: 1\n  b: 2", ", line 3: key 'b' stands there twice; remove one"),
+            ("- 1", ": not a mapping of keys to values; see studies/sample.yaml for one"),
+            ("", ": not a mapping of keys to values; see studies/sample.yaml for one"),
+        ],
+    )
+    def test_what_is_not_a_study(self, root: Path, text: str, complaint: str) -> None:
+        path = root / "studies/mine.yaml"
+        path.write_text(text, encoding="utf-8")
+        assert error_of(load_study, path) == f"{path}{complaint}"
+
+    def test_not_text(self, root: Path) -> None:
+        path = root / "studies/mine.yaml"
+        path.write_bytes(b"samples: \xff\xfe")
+        assert error_of(load_study, path) == f"{path}: not UTF-8 text; save it as such"
+
+    def test_a_name_that_no_asset_can_bear(self, write_study: WriteStudy) -> None:
+        path = write_study("my-study")
+        complaint = "'my-study' cannot be a study's name; rename it, in letters, digits and underscores"
+        assert error_of(load_study, "my-study") == f"{path}: {complaint}"
+
+    def test_variables_are_replaced(self, write_study: WriteStudy, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("MY_DATA", "/data/with $HOME and spaces")
+        path = write_study(dataset={"path": "${MY_DATA}/a.jsonl"}, description="$MY_DATA costs $5")
+        study = load_study(path)
+        assert study.dataset.path == Path("/data/with $HOME and spaces/a.jsonl")
+        assert study.description == "/data/with $HOME and spaces costs $5"
+
+    @pytest.mark.parametrize("text", ["$NOT_SET/a.jsonl", "${NOT_SET}/a.jsonl"])
+    def test_a_variable_that_is_not_set(self, write_study: WriteStudy, text: str) -> None:
+        path = write_study(dataset={"path": text})
+        assert error_of(load_study, path) == f"{path}: '{text}' needs the environment variable NOT_SET; set it"
+
+
+class TestNames:
+    def test_by_name(self, write_study: WriteStudy) -> None:
+        write_study("mine")
+        assert load_study("mine").name == "mine"
+
+    def test_a_slip(self, root: Path, write_study: WriteStudy) -> None:
+        write_study("sample")
+        write_study("other")
+        where = f"in {root / 'studies'}"
+        assert error_of(load_study, "smaple") == f"no study 'smaple' {where}; did you mean 'sample'?"
+        assert error_of(load_study, "xyz") == f"no study 'xyz' {where}; there are: other, sample"
+
+    def test_an_empty_folder(self, root: Path) -> None:
+        assert error_of(load_study, "mine") == f"no study 'mine' in {root / 'studies'}; there are: none"
+        assert load_studies() == []
+
+    def test_no_folder(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("GRADSIM_STUDIES", "elsewhere")
+        complaint = f"{root / 'elsewhere'}: no such folder of studies; set GRADSIM_STUDIES or create it"
+        assert error_of(load_study, "mine") == complaint
+        assert error_of(load_studies) == complaint
+
+    def test_one_name_twice(self, root: Path, write_study: WriteStudy) -> None:
+        path = write_study("mine")
+        path.with_suffix(".yml").write_text(path.read_text())
+        complaint = f"{root / 'studies/mine.yml'}: there is mine.yaml too; rename one file"
+        assert error_of(load_study, "mine") == complaint
+        assert error_of(load_studies) == complaint
+
+    def test_a_trial_that_is_called_like_another_study(
+        self, write_study: WriteStudy, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        write_study("mine", samples=6)
+        path = write_study("mine_5", samples=5)
+        monkeypatch.setenv("MT_SAMPLE_SIZE", "5")
+        assert error_of(load_studies) == f"{path}: there is another study named 'mine_5'; rename one file"
+
+
+class TestTrials:
+    """`MT_SAMPLE_SIZE` and `MT_MODEL_NAME` make another study, with names and files of its own."""
+
+    @pytest.fixture(autouse=True)
+    def _study(self, write_study: WriteStudy) -> None:
+        write_study("mine", model={"name": "org/first", "precision": "float64"}, partition_size=20)
+
+    def test_fewer_samples(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("MT_SAMPLE_SIZE", "25")
+        study = load_study("mine")
+        assert (study.name, study.samples, study.first_samples, study.size) == ("mine_25", 60, 25, 25)
+        assert [partition.key for partition in study.partitions] == ["0000-0019", "0020-0024"]
+        assert load_study("mine_25") == study  # the name that its tables bear
+
+    @pytest.mark.parametrize("size", ["60", "61", "1000000"])
+    def test_all_samples_or_more_change_nothing(self, monkeypatch: pytest.MonkeyPatch, size: str) -> None:
+        full = load_study("mine")
+        monkeypatch.setenv("MT_SAMPLE_SIZE", size)
+        assert load_study("mine") == full
+
+    @pytest.mark.parametrize(
+        ("model", "name"),
+        [
+            ("org/Tiny-Model.v1", "mine_tiny_model_v1"),
+            ("/models/My Möbius/", "mine_my_m_bius"),
+        ],
+    )
+    def test_another_model(self, monkeypatch: pytest.MonkeyPatch, model: str, name: str) -> None:
+        monkeypatch.setenv("MT_MODEL_NAME", model)
+        study = load_study("mine")
+        assert (study.name, study.model) == (name, HubModel(name=model, precision="float64"))
+        assert type(study).model_validate_json(study.model_dump_json()) == study
+
+    def test_the_same_model_changes_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        full = load_study("mine")
+        monkeypatch.setenv("MT_MODEL_NAME", "org/first")
+        assert load_study("mine") == full
+
+    def test_a_model_in_the_place_of_a_reference_model(
+        self, write_study: WriteStudy, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert isinstance(load_study(write_study("trained")).model, ReferenceModel)
+        monkeypatch.setenv("MT_MODEL_NAME", "org/other")
+        assert load_study("trained").model == HubModel(name="org/other")
+
+    def test_both(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("MT_MODEL_NAME", "org/other")
+        monkeypatch.setenv("MT_SAMPLE_SIZE", "5")
+        assert load_study("mine").name == "mine_other_5"
+        assert load_study("mine_other_5").name == "mine_other_5"
+
+    def test_no_file_is_shared(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def files() -> set[Path]:
+            study = load_study("mine")
+            store = Store(tmp_path, study)
+            return {store.path(node.key, p) for node in Lineage(study) for p in store.partitions(node.key)}
+
+        full = files()
+        monkeypatch.setenv("MT_SAMPLE_SIZE", "25")
+        fewer = files()
+        monkeypatch.setenv("MT_MODEL_NAME", "org/other")
+        both = files()
+        assert full.isdisjoint(fewer)
+        assert full.isdisjoint(both)
+        assert fewer.isdisjoint(both)
+
+
+def test_an_imported_definition_names_itself(root: Path, write_study: WriteStudy) -> None:
+    path = root / "study.yaml"
+    path.write_text(yaml.safe_dump({**yaml.safe_load(write_study().read_text()), "name": "published"}))
+    assert load_study(path).name == "published"
+    assert re.fullmatch(r"\w+", load_study(path).name)

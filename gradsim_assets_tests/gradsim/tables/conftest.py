@@ -1,0 +1,130 @@
+"""A study of four samples in two partitions, and tables for it that are written by hand."""
+
+import json
+import shutil
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from gradsim.study import Study
+from gradsim.tables import SCHEMAS, Provenance, Store, TableKey
+from gradsim.tables.combine import combine
+
+IDS = ["a", "b", "c", "d"]
+LAYERS = ["embedding", "head"]
+
+
+def write_samples(path: Path, text: str = "answer") -> None:
+    turns = [{"role": "user", "content": "question"}, {"role": "assistant", "content": text}]
+    path.write_text("".join(json.dumps({"id": each, "messages": turns}) + "\n" for each in IDS), encoding="utf-8")
+
+
+def define(folder: Path, **changes: Any) -> Study:
+    """A study of the folder's data files."""
+    definition = {
+        "name": "mine",
+        "dataset": {"path": folder / "originals.jsonl"},
+        "samples": 4,
+        "model": {"reference": {"layers": 1}},
+        "settings": {
+            "paraphrased": {"method": "file", "path": folder / "queries.jsonl"},
+            "model_generated": {"method": "generate"},
+        },
+        "top_k": 2,
+        "projections": [{"share": 0.01}],
+        "partition_size": 2,
+    }
+    return Study.model_validate({**definition, **changes})
+
+
+def write_data(folder: Path) -> None:
+    write_samples(folder / "originals.jsonl")
+    write_samples(folder / "queries.jsonl", "rewritten")
+
+
+@pytest.fixture
+def make_study(tmp_path: Path) -> Callable[..., Study]:
+    """Studies that differ from a common one in the keys given."""
+    write_data(tmp_path)
+    return partial(define, tmp_path)
+
+
+@pytest.fixture
+def study(make_study: Callable[..., Study]) -> Study:
+    return make_study()
+
+
+@pytest.fixture
+def store(tmp_path: Path, study: Study) -> Store:
+    """The study's tables, none of them written."""
+    return Store(tmp_path / "store", study)
+
+
+@pytest.fixture(scope="session")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data root with all tables of the study; those from gradients with plausible numbers."""
+    folder = tmp_path_factory.mktemp("written")
+    write_data(folder)
+    store = Store(folder / "store", define(folder))
+    for node in store.lineage:
+        for partition in store.partitions(node.key):
+            if node.key.name == "report":
+                store.write_report("<p>found</p>")
+            else:
+                store.write(node.key, rows_of(store, node.key, partition), partition, Provenance(device="cpu"))
+    return store.root
+
+
+@pytest.fixture
+def filled(written: Path, store: Store) -> Store:
+    """The study's tables, all of them written."""
+    shutil.copytree(written, store.root)
+    return store
+
+
+def rows_of(store: Store, key: TableKey, partition: str | None) -> pl.DataFrame:
+    """Rows as a run would have made them; none for analyses."""
+    if key.room == "results":
+        return combine(key.name, store.read(store.lineage.key(key.name, key.setting)))
+    if key.room == "analysis":
+        return SCHEMAS[key.name].empty()
+    ids = store.ids_of(partition) if partition else IDS
+    turns = [[{"role": "user", "content": "question"}, {"role": "assistant", "content": "answer"}]]
+    tokens = {"input_ids_prompt": [[1, 2]], "input_ids": [[1, 2, 3]], "labels": [[-100, -100, 3]]}
+    model = pl.DataFrame({"layer": LAYERS, "shape": [[3, 2], [3]], "parameters": [6, 3]})
+    layers = model.select("layer")
+    pairs = pl.DataFrame(
+        [(query, original, rank) for query in ids for rank, original in enumerate((query, other(query)))],
+        schema={"query_id": pl.String, "original_id": pl.String, "rank": pl.Int32},
+        orient="row",
+    )
+    originals = pairs.select("original_id").unique(maintain_order=True)
+    lists = pl.List(pl.Int32)
+    frames = {
+        "samples": lambda: pl.DataFrame({"id": IDS, "messages": turns * 4}),
+        "model": lambda: model,
+        "queries": lambda: pl.DataFrame({"id": ids, "messages": turns * len(ids)}),
+        "tokenized": lambda: pl.DataFrame({"id": ids}).with_columns(
+            pl.Series(name, value * len(ids), dtype=lists) for name, value in tokens.items()
+        ),
+        "candidates": lambda: pairs.with_columns(score=pl.lit(1.5), forced=pl.lit(False)),
+        "dot_products": lambda: pairs.join(layers, how="cross").with_columns(dot=pl.lit(0.5)),
+        "query_self": lambda: (
+            pl.DataFrame({"query_id": ids}).join(layers, how="cross").with_columns(self_dot=pl.lit(1.0))
+        ),
+        "original_self": lambda: originals.join(layers, how="cross").with_columns(self_dot=pl.lit(1.0)),
+        "gradient_similarity": lambda: pairs.with_columns(similarity=pl.lit(0.5)),
+        "projected_similarity": lambda: pairs.with_columns(
+            similarity=pl.lit(0.5), projection=pl.lit("sjlt"), dimension=pl.lit(8, pl.Int64)
+        ),
+    }
+    return frames[key.name]()
+
+
+def other(query: str) -> str:
+    """The second candidate of each query."""
+    return {"a": "b", "b": "c", "c": "d", "d": "a"}[query]

@@ -1,0 +1,44 @@
+import polars as pl
+import pytest
+
+from gradsim.errors import TableError
+from gradsim.tables.combine import TOLERANCE, combine
+
+IDS, LAYERS = pl.Enum(["b", "a", "c"]), pl.Enum(["z", "y"])
+
+
+def original_self(*rows: tuple[str, str, float]) -> pl.DataFrame:
+    return pl.DataFrame(list(rows), schema={"original_id": IDS, "layer": LAYERS, "self_dot": pl.Float64}, orient="row")
+
+
+def test_the_lowest_partition_s_value_stands_in_dataset_and_layer_order() -> None:
+    near = 2.0 * (1 + TOLERANCE / 2)
+    partitions = original_self(
+        ("c", "z", 2.0), ("c", "y", 0.0), ("b", "z", 4.0), ("b", "y", 5.0),
+        ("c", "z", near), ("c", "y", 0.0), ("a", "z", 6.0), ("a", "y", 7.0),
+    )  # fmt: skip
+    assert combine("original_self", partitions).rows() == [
+        ("b", "z", 4.0), ("b", "y", 5.0), ("a", "z", 6.0), ("a", "y", 7.0), ("c", "z", 2.0), ("c", "y", 0.0),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("factor", [1 + 1.1 * TOLERANCE, 1 - 1.1 * TOLERANCE])
+def test_partitions_that_disagree(factor: float) -> None:
+    partitions = original_self(("a", "y", 1.0), ("c", "z", 2.0), ("a", "y", 1.0), ("c", "z", 2.0 * factor))
+    low, high = sorted([2.0, 2.0 * factor])
+    with pytest.raises(TableError) as caught:
+        combine("original_self", partitions)
+    assert str(caught.value) == (
+        f"original_self: partitions disagree on c, layer z: {low:.8g} and {high:.8g}; "
+        "they were computed differently, run them again with --force"
+    )
+
+
+def test_an_expert_that_one_partition_saw_and_another_did_not() -> None:
+    with pytest.raises(TableError, match="disagree on a, layer y: 0 and 1e-30"):
+        combine("original_self", original_self(("a", "y", 0.0), ("a", "y", 1e-30)))
+
+
+def test_other_tables_are_put_one_after_the_other() -> None:
+    frame = pl.DataFrame({"query_id": ["b", "a", "a"], "self_dot": [3.0, 1.0, 2.0]})
+    assert combine("query_self", frame).equals(frame)

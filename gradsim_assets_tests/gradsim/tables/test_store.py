@@ -1,0 +1,219 @@
+import re
+from collections.abc import Callable
+
+import polars as pl
+import pytest
+
+from gradsim.errors import TableError
+from gradsim.study import Study
+from gradsim.tables import SCHEMAS, Provenance, State, Store, TableKey
+
+FIRST, LAST = "0000-0001", "0002-0003"
+
+
+def states(store: Store) -> dict[str, State]:
+    """Every file of a study, without the study's name -> its state."""
+    return {
+        "/".join([*node.key.parts[1:], *([partition] if partition else [])]): store.state(node.key, partition)
+        for node in store.lineage
+        for partition in store.partitions(node.key)
+    }
+
+
+def not_fresh(store: Store) -> dict[str, str]:
+    return {name: state.value for name, state in states(store).items() if state is not State.FRESH}
+
+
+def rewrite(store: Store, key: TableKey, partition: str | None = None, change: Callable | None = None) -> None:
+    rows = store.read(key, [partition])
+    store.write(key, change(rows) if change else rows, partition)
+
+
+class TestState:
+    def test_nothing_is_there_at_first(self, store: Store) -> None:
+        assert set(states(store).values()) == {State.MISSING}
+
+    def test_what_was_written_is_fresh(self, filled: Store) -> None:
+        assert not_fresh(filled) == {}
+
+    def test_for_another_process_too(self, filled: Store) -> None:
+        assert not_fresh(Store(filled.root, filled.study)) == {}
+
+    def test_other_rows_make_what_is_made_from_them_stale(self, filled: Store) -> None:
+        key = filled.lineage.key("candidates", "paraphrased")
+        rewrite(filled, key, LAST, lambda rows: rows.with_columns(pl.col("score") + 1))
+        gradients = ("dot_products", "query_self", "original_self", "gradient_similarity", "projected_similarity")
+        assert not_fresh(filled) == {
+            # Only the partition that they are made from, and not what comes after: its inputs did not change yet.
+            **{f"paraphrased/{table}/{LAST}": "stale" for table in gradients},
+            "paraphrased/results/candidates": "stale",
+        }
+
+    def test_the_same_rows_written_again_change_nothing(self, filled: Store) -> None:
+        for node in filled.lineage:
+            for partition in filled.partitions(node.key):
+                if node.key.name != "report":
+                    rewrite(filled, node.key, partition)
+        assert not_fresh(filled) == {}
+
+    def test_another_definition(self, filled: Store, make_study: Callable[..., Study]) -> None:
+        store = Store(filled.root, make_study(projections=[]))
+        names = ("projected_similarity/0000-0001", "projected_similarity/0002-0003", "results/projected_similarity")
+        assert not_fresh(store) == {
+            f"{setting}/{name}": "stale"
+            for setting in ("paraphrased", "model_generated")
+            for name in (*names, "analysis/accuracy", "analysis/best_similarity")
+        } | {"report": "stale"}
+
+    def test_a_partition_that_is_gone(self, filled: Store) -> None:
+        filled.path(filled.lineage.key("dot_products", "paraphrased"), FIRST).unlink()
+        assert not_fresh(filled) == {
+            f"paraphrased/dot_products/{FIRST}": "missing",
+            "paraphrased/results/dot_products": "stale",
+        }
+
+    @pytest.mark.parametrize("content", [b"", b"PAR1", b"not a table"])
+    def test_a_damaged_partition(self, filled: Store, content: bytes) -> None:
+        filled.path(filled.lineage.key("query_self", "model_generated"), LAST).write_bytes(content)
+        assert not_fresh(filled) == {
+            f"model_generated/query_self/{LAST}": "corrupt",
+            "model_generated/results/query_self": "stale",
+        }
+
+    def test_a_damaged_report(self, filled: Store) -> None:
+        filled.path(filled.lineage.key("report")).write_text("<p>cut off")
+        assert not_fresh(filled) == {"report": "corrupt"}
+
+    def test_another_model_s_revision(self, filled: Store) -> None:
+        key = filled.lineage.key("model")
+        filled.write(key, filled.read(key), provenance=Provenance(revision="retrained"))
+        assert "tokenized" in not_fresh(filled)
+        assert f"paraphrased/dot_products/{FIRST}" in not_fresh(filled)
+        assert f"paraphrased/queries/{FIRST}" not in not_fresh(filled)
+        assert f"model_generated/queries/{FIRST}" in not_fresh(filled)
+
+
+class TestReading:
+    def test_partitions_come_in_order(self, filled: Store) -> None:
+        key = filled.lineage.key("candidates", "paraphrased")
+        assert filled.read(key)["query_id"].to_list() == ["a", "a", "b", "b", "c", "c", "d", "d"]
+        assert filled.read(key, [LAST])["query_id"].to_list() == ["c", "c", "d", "d"]
+
+    def test_identifiers_are_in_the_study_s_own_order(self, filled: Store) -> None:
+        rows = filled.read(filled.lineage.key("dot_products", "paraphrased"))
+        assert rows.schema["query_id"] == rows.schema["original_id"] == filled.ids == pl.Enum(["a", "b", "c", "d"])
+        assert rows.schema["layer"] == filled.layers == pl.Enum(["embedding", "head"])
+
+    def test_polars_reads_a_table_without_us(self, filled: Store) -> None:
+        folder = filled.root / "mine/paraphrased/dot_products"
+        rows = pl.scan_parquet(folder / "*.parquet").collect()
+        assert rows.equals(filled.read(filled.lineage.key("dot_products", "paraphrased")))
+
+    def test_a_missing_partition(self, filled: Store) -> None:
+        key = filled.lineage.key("candidates", "paraphrased")
+        path = filled.path(key, LAST)
+        path.unlink()
+        message = f"{path}: not there; run what makes it first (gradsim run)"
+        with pytest.raises(TableError, match=f"^{re.escape(message)}$"):
+            filled.read(key)
+        assert len(filled.read(key, [FIRST])) == 4
+
+    def test_two_definitions_do_not_mix(self, filled: Store, make_study: Callable[..., Study]) -> None:
+        key = filled.lineage.key("candidates", "paraphrased")
+        other = Store(filled.root, make_study(top_k=1))
+        other.write(key, filled.read(key, [LAST]).filter(rank=0), LAST)
+        mine, others = (each.lineage.fingerprint(key) for each in (filled, other))
+        with pytest.raises(TableError) as caught:
+            filled.read(key)
+        assert str(caught.value) == (
+            f"{filled.path(key, LAST)} has fingerprint {others}, {filled.path(key, FIRST)} has {mine}: "
+            "they were made from different definitions of the study; run the stale one again"
+        )
+
+    def test_inputs_of_two_versions_do_not_mix(self, filled: Store) -> None:
+        key, tokenized = filled.lineage.key("candidates", "paraphrased"), filled.lineage.key("tokenized")
+        before = filled.provenance(tokenized).data_version
+        rewrite(filled, tokenized, None, lambda rows: rows.with_columns(labels="input_ids"))
+        rewrite(filled, key, LAST)
+        with pytest.raises(TableError) as caught:
+            filled.read(key)
+        assert str(caught.value) == (
+            f"{filled.path(key, LAST)} was made from version {filled.provenance(tokenized).data_version} of "
+            f"mine/tokenized, {filled.path(key, FIRST)} from {before}; run the stale one again"
+        )
+
+    def test_another_definition_is_not_read_as_the_study_s(
+        self, filled: Store, make_study: Callable[..., Study]
+    ) -> None:
+        key = filled.lineage.key("candidates", "paraphrased")
+        other = Store(filled.root, make_study(top_k=1))
+        mine, others = (each.lineage.fingerprint(key) for each in (filled, other))
+        with pytest.raises(TableError) as caught:
+            other.read(key)
+        assert str(caught.value) == (
+            f"{filled.path(key, FIRST)} has fingerprint {mine}, the study's definition gives {others}: "
+            "it was made from another definition; run it again"
+        )
+
+
+class TestWriting:
+    def test_partitions_of_two_sizes_do_not_lie_side_by_side(
+        self, filled: Store, make_study: Callable[..., Study]
+    ) -> None:
+        key = filled.lineage.key("candidates", "paraphrased")
+        other = Store(filled.root, make_study(partition_size=4))
+        with pytest.raises(TableError) as caught:
+            other.write(key, filled.read(key), "0000-0003")
+        assert str(caught.value) == (
+            f"{filled.path(key, FIRST)}: a partition of another size than the study's 4; "
+            f"move or delete such files of {filled.root / 'mine'}, or set partition_size back"
+        )
+        assert not other.path(key, "0000-0003").exists()
+
+    def test_provenance(self, filled: Store) -> None:
+        key = filled.lineage.key("candidates", "paraphrased")
+        versions = {
+            name: filled.provenance(filled.lineage.key(table, setting), partition).data_version
+            for name, table, setting, partition in [
+                ("mine/samples", "samples", None, None),
+                ("mine/tokenized", "tokenized", None, None),
+                (f"mine/paraphrased/queries/{LAST}", "queries", "paraphrased", LAST),
+                (f"mine/paraphrased/tokenized/{LAST}", "tokenized", "paraphrased", LAST),
+            ]
+        }
+        provenance = filled.provenance(key, LAST)
+        assert provenance.inputs == versions
+        assert provenance.fingerprint == filled.lineage.fingerprint(key)
+        assert provenance.device == "cpu"
+
+    def test_a_combined_table_names_every_partition(self, filled: Store) -> None:
+        provenance = filled.provenance(filled.lineage.key("candidates", "paraphrased", "results"))
+        assert list(provenance.inputs) == [f"mine/paraphrased/candidates/{each}" for each in (FIRST, LAST)]
+
+    def test_an_input_that_is_gone(self, filled: Store) -> None:
+        key = filled.lineage.key("candidates", "paraphrased")
+        rows = filled.read(key, [FIRST])
+        gone = filled.path(filled.lineage.key("queries", "paraphrased"), FIRST)
+        gone.unlink()
+        with pytest.raises(TableError, match=f"^{re.escape(str(gone))}: not there; "):
+            filled.write(key, rows, FIRST)
+
+    def test_rows_that_do_not_fit(self, filled: Store) -> None:
+        key = filled.lineage.key("candidates", "paraphrased")
+        before = filled.path(key, FIRST).read_bytes()
+        with pytest.raises(TableError) as caught:
+            filled.write(key, filled.read(key, [FIRST]).drop("score"), FIRST)
+        assert str(caught.value) == (
+            "table mine/paraphrased/candidates: column 'score' is missing; it has query_id, original_id, rank, forced"
+        )
+        assert filled.path(key, FIRST).read_bytes() == before
+
+    def test_no_rows(self, filled: Store) -> None:
+        """A partition of which every query was excluded."""
+        key = filled.lineage.key("dot_products", "paraphrased")
+        filled.write(key, SCHEMAS["dot_products"].empty(), LAST)
+        assert filled.read(key)["query_id"].unique().to_list() == ["a", "b"]
+        assert filled.state(key, LAST) is State.FRESH
+
+    def test_ids_of_a_partition(self, filled: Store) -> None:
+        assert [filled.ids_of(each) for each in (FIRST, LAST)] == [["a", "b"], ["c", "d"]]
