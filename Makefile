@@ -11,7 +11,7 @@ demo: $(STAMP)  ## run the bundled study end to end, and leave its report
 	$(GRADSIM) run sample
 
 test: $(STAMP)  ## every test
-	.venv/bin/pytest $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 .venv/bin/pytest -n 2 --dist loadfile $(PYTEST_ARGS)
 
 lint: $(STAMP)  ## formatting, lint rules and types
 	.venv/bin/ruff format --check
