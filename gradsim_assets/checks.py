@@ -43,7 +43,7 @@ def _checks(study: Study, key: TableKey) -> dg.AssetChecksDefinition:
         step = context.op_execution_context
         faults = {partition: validate(store, key, partition) for partition in step.partition_keys}
         names = [check.name for check in sorted(context.selected_asset_check_keys)]
-        if len(faults) > 1:
+        if not step.has_partition_key:  # a run over a range, which may also be of one partition
             yield from _by_partition(step.instance, asset_key(key), names, faults)
         for name in names:
             found = {partition: fault[name] for partition, fault in faults.items() if fault[name]}
@@ -61,7 +61,7 @@ def _checks(study: Study, key: TableKey) -> dg.AssetChecksDefinition:
 def _by_partition(
     instance: dg.DagsterInstance, asset: dg.AssetKey, names: list[str], faults: dict[str, dict[str, str | None]]
 ) -> Iterator[dg.AssetCheckEvaluation]:
-    """One evaluation a partition: of a step with several, Dagster 1.13 would record a single one, of none of them."""
+    """One evaluation a partition: in a run over a range, Dagster 1.13 would record a single one, of none of them."""
     for partition, fault in faults.items():
         target = _latest_materialization(instance, asset, partition)
         for name in names:

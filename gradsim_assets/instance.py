@@ -11,7 +11,9 @@ from gradsim.errors import StudyError
 
 
 def prepare_home(environment: Environment) -> Path:
-    """Set `DAGSTER_HOME` if it is not: `<data root>/.dagster`, configured by the tracked `dagster.yaml`.
+    """Set `DAGSTER_HOME` if it is not: `<data root>/.dagster`.
+
+    That folder gets the tracked `dagster.yaml`; one that was set gets it only where it has none.
 
     Raises:
         StudyError: the folder cannot be written.
@@ -20,9 +22,9 @@ def prepare_home(environment: Environment) -> Path:
     ours = not os.environ.get("DAGSTER_HOME")
     try:
         home.mkdir(parents=True, exist_ok=True)
-        tracked = project_root() / "dagster.yaml"
-        if ours and tracked.is_file():
-            copyfile(tracked, home / "dagster.yaml")
+        tracked, configuration = project_root() / "dagster.yaml", home / "dagster.yaml"
+        if tracked.is_file() and (ours or not configuration.exists()):
+            copyfile(tracked, configuration)
     except OSError as error:
         raise StudyError(
             f"{home}: cannot be written ({error.strerror}); "

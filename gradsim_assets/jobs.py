@@ -7,7 +7,6 @@ import dagster as dg
 from gradsim.study import Study
 from gradsim.tables import Lineage
 from gradsim_assets.keys import asset_key
-from gradsim_assets.partitions import query_ranges
 
 
 def study_jobs(study: Study) -> list[Any]:
@@ -26,7 +25,6 @@ def study_jobs(study: Study) -> list[Any]:
         dg.define_asset_job(
             f"{study.name}__partitions",
             [asset_key(key) for key in partitioned],
-            partitions_def=query_ranges(study),
             description="Queries, tokens, candidates and gradients of every setting, by partition.",
         ),
         dg.define_asset_job(

@@ -10,11 +10,12 @@ from gradsim.errors import GradsimError
 from gradsim.study import GenerateSetting, Study
 from gradsim.tables import Store, TableKey
 from gradsim.tables.lineage import GRADIENT_TABLES
+from gradsim_assets.abandoned import fail_abandoned_runs, process_tags
 from gradsim_assets.assets.gradients import gradients_op
 from gradsim_assets.build import build_definitions
 from gradsim_assets.console import LOGGER_KEY, console, run_display
 from gradsim_assets.instance import open_instance
-from gradsim_assets.keys import asset_key
+from gradsim_assets.keys import asset_key, table_key
 from gradsim_assets.partitions import query_ranges
 from gradsim_assets.planning import Launch
 
@@ -32,6 +33,7 @@ def run_launches(study: Study, launches: Sequence[Launch], environment: Environm
         RunError: a step or a blocking check failed.
     """
     with open_instance(environment) as instance, run_display() as logger:
+        fail_abandoned_runs(instance)
         definitions = build_definitions([study], environment)
         definitions = dg.Definitions.merge(definitions, dg.Definitions(loggers={LOGGER_KEY: logger}))
         job = definitions.resolve_implicit_global_asset_job_def()
@@ -40,12 +42,12 @@ def run_launches(study: Study, launches: Sequence[Launch], environment: Environm
             result = job.execute_in_process(
                 instance=instance,
                 asset_selection=[asset_key(key) for key in launch.keys],
-                tags=partition_tags(launch.partitions),
+                tags={**partition_tags(launch.partitions), **process_tags()},
                 run_config={"loggers": {LOGGER_KEY: {}}, "ops": _forced_ops(study, launch.keys) if force else {}},
                 raise_on_error=False,
             )
             if not result.success:
-                raise RunError(_failure(result))
+                raise RunError(_failure(result, Store(environment.data_root, study)))
 
 
 def describe(launch: Launch) -> str:
@@ -86,10 +88,17 @@ def _forced_ops(study: Study, keys: Sequence[TableKey]) -> dict[str, Any]:
     return {op: {"config": {"force": True}} for op in sorted(ops)}
 
 
-def _failure(result: dg.ExecuteInProcessResult) -> str:
+def _failure(result: dg.ExecuteInProcessResult, store: Store) -> str:
     """What failed first, in the words of the error that a user can mend, else of the first cause."""
     for event in result.all_events:
+        if event.event_type is dg.DagsterEventType.ASSET_CHECK_EVALUATION:
+            check = event.asset_check_evaluation_data
+            if check.blocking and not check.passed:
+                path = store.path(table_key(check.asset_key), check.partition)
+                return f"{path}: {check.check_name}: {check.description}; delete it and run again"
         if event.is_step_failure and (error := event.step_failure_data.error):
+            if error.cls_name == dg.DagsterExecutionInterruptedError.__name__:
+                return f"{event.step_key}: interrupted; what was finished is kept, run again to go on"
             while error.cause and error.cls_name not in _OWN_ERRORS:
                 error = error.cause
             # Dagster writes `module.Class: message`.

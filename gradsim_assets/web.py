@@ -1,12 +1,14 @@
 """The web UI and the daemon, as two processes that end together."""
 
 import signal
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 from gradsim.environment import project_root, read_environment
+from gradsim.errors import StudyError
 from gradsim_assets.console import console
 from gradsim_assets.instance import prepare_home
 
@@ -17,8 +19,9 @@ def serve(port: int) -> int:
     """Serve until interrupted, or until one of the two processes ends; gives the exit status.
 
     Raises:
-        StudyError: the instance's folder cannot be written.
+        StudyError: the port is taken, or the instance's folder cannot be written.
     """
+    _refuse_taken(port)
     home = prepare_home(read_environment())
     workspace = ["--workspace", str(project_root() / "workspace.yaml")]
     console.print(f"web UI on [bold]http://localhost:{port}[/], instance in {home}; Ctrl-C ends both")
@@ -39,6 +42,17 @@ def serve(port: int) -> int:
         for process in processes:
             process.wait(SECONDS_TO_END)
     return max(0, *(process.returncode for process in processes))
+
+
+def _refuse_taken(port: int) -> None:
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise StudyError(
+                f"port {port} cannot be had ({error.strerror}); choose another: --port, or make web PORT=..."
+            ) from error
 
 
 def _script(name: str) -> str:

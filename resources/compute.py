@@ -15,6 +15,7 @@ import dagster as dg
 from pydantic import ValidationError
 
 from gradsim.partition_job import JobResult, PartitionJob, result_path
+from resources.messages import WholeLineMessageReader
 
 # How long an interrupted job may take to end before the step stops waiting for it.
 SECONDS_TO_END = 20
@@ -51,10 +52,10 @@ class ComputeResource(dg.ConfigurableResource[None]):
         with dg.open_pipes_session(
             context=context,
             context_injector=dg.PipesTempFileContextInjector(),
-            message_reader=dg.PipesTempFileMessageReader(),
+            message_reader=WholeLineMessageReader(),
         ) as pipes:
             process = subprocess.Popen(
-                [sys.executable, "-m", "gradsim.partition_job", str(path)],
+                [sys.executable, "-m", "gradsim.partition_job", str(path), "--parent", str(os.getpid())],
                 env={**os.environ, **pipes.get_bootstrap_env_vars()},
             )
             try:

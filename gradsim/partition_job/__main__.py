@@ -30,8 +30,11 @@ def main() -> int:
     """Run the job of a file and leave its result beside it, whatever happens."""
     parser = argparse.ArgumentParser(prog="python -m gradsim.partition_job")
     parser.add_argument("job", type=Path, help="the job file (JSON)")
-    path: Path = parser.parse_args().job
-    _end_with_parent()
+    parser.add_argument("--parent", type=int, help="id of the process that waits for the job; the job ends with it")
+    arguments = parser.parse_args()
+    path: Path = arguments.job
+    if arguments.parent:
+        _end_with(arguments.parent)
     job = PartitionJob.model_validate_json(path.read_text(encoding="utf-8"))
     result = JobResult(partitions=job.partitions, fingerprints=job.fingerprints)
     try:
@@ -97,13 +100,12 @@ class _Log:
             self._pipes.log.info(f"{self._what}: {done} of {total} samples")
 
 
-def _end_with_parent() -> None:
+def _end_with(parent: int) -> None:
     """Whoever started the job waits for it; if that process dies, the job would only be in its successor's way."""
-    parent = os.getppid()
 
     def watch() -> None:
         while os.getppid() == parent:
-            time.sleep(1)
+            time.sleep(0.5)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -3,11 +3,14 @@
 import dagster as dg
 import polars as pl
 
+from gradsim.errors import TableError
 from gradsim.study import Study
-from gradsim.tables import Lineage
+from gradsim.tables import Lineage, Store, TableKey
 from gradsim.tables.combine import combine
 from gradsim.tables.lineage import COMBINED_TABLES
+from gradsim.tables.validation import validate
 from gradsim_assets.describe import table_asset
+from resources.storage import StorageResource
 
 
 def result_assets(study: Study, setting: str) -> list[dg.AssetsDefinition]:
@@ -17,10 +20,23 @@ def result_assets(study: Study, setting: str) -> list[dg.AssetsDefinition]:
 
 def _combined(study: Study, setting: str, table: str) -> dg.AssetsDefinition:
     lineage = Lineage(study)
-    key = lineage.key(table, setting, "results")
+    key, source = lineage.key(table, setting, "results"), lineage.key(table, setting)
 
-    @table_asset(lineage, key, kinds={"polars", "parquet"}, ins={"partitions": lineage.key(table, setting)})
-    def combined(partitions: pl.DataFrame) -> pl.DataFrame:
+    @table_asset(lineage, key, kinds={"polars", "parquet"}, ins={"partitions": source})
+    def combined(partitions: pl.DataFrame, storage: StorageResource) -> pl.DataFrame:
+        _refuse_faulty(storage.store(study), source)
         return combine(table, partitions)
 
     return combined
+
+
+def _refuse_faulty(store: Store, key: TableKey) -> None:
+    """A failed check stops its run, not the next one: what is stored and faulty must not get further then either.
+
+    Raises:
+        TableError: a partition is not what its checks want.
+    """
+    for partition in store.partitions(key):
+        for check, fault in validate(store, key, str(partition)).items():
+            if fault:
+                raise TableError(f"{store.path(key, partition)}: {check}: {fault}; delete it and run again")

@@ -1,0 +1,104 @@
+"""A whole setting whose queries an API writes: a real server on this machine that speaks chat completions."""
+
+import sqlite3
+import threading
+import time
+import zlib
+
+import polars as pl
+import pytest
+import uvicorn
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+pytestmark = pytest.mark.slow
+
+KEY = "sk-0123-not-for-anyones-eyes-4567"
+
+
+class API:
+    """Rewords by swapping two words; says who asked, and refuses where it is told to."""
+
+    def __init__(self):
+        self.keys = set()
+        self.requests = []
+        self.refuses = False
+        routes = [Route("/v1/chat/completions", self.complete, methods=["POST"])]
+        self.server = uvicorn.Server(uvicorn.Config(Starlette(routes=routes), port=0, log_level="critical"))
+
+    async def complete(self, request):
+        key = request.headers["authorization"].removeprefix("Bearer ")
+        self.keys.add(key)
+        if self.refuses:
+            return JSONResponse({"error": {"message": f"Incorrect API key provided: {key}"}}, status_code=401)
+        asked = await request.json()
+        self.requests.append(asked)
+        text = asked["messages"][-1]["content"].replace("home", "your own house").replace("begin", "start")
+        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
+        return JSONResponse(
+            {"id": "1", "object": "chat.completion", "created": 0, "model": asked["model"], "choices": [choice]}
+        )
+
+
+@pytest.fixture
+def api():
+    api = API()
+    thread = threading.Thread(target=api.server.run)
+    thread.start()
+    while not api.server.started:
+        time.sleep(0.01)
+    yield api
+    api.server.should_exit = True
+    thread.join()
+
+
+@pytest.fixture
+def variables(api):
+    port = api.server.servers[0].sockets[0].getsockname()[1]
+    return {"OPENAI_BASE_URL": f"http://127.0.0.1:{port}/v1", "OPENAI_API_KEY": KEY}
+
+
+@pytest.fixture
+def place(workplace):
+    settings = {"paraphrased": {"method": "paraphrase", "model": "a-model", "temperature": 0.5, "concurrency": 2}}
+    workplace.write_rows("originals.jsonl", workplace.rows(6))
+    workplace.write_study(settings=settings, partition_size=3, samples=6)
+    return workplace
+
+
+def everything_stored(place):
+    """All bytes that a run left, what Dagster keeps compressed included."""
+    for path in place.folder.rglob("*"):
+        if path.is_file():
+            yield path, path.read_bytes()
+    with sqlite3.connect(place.home / "history" / "runs.db") as runs:
+        for (body,) in runs.execute("SELECT snapshot_body FROM snapshots"):
+            yield "snapshot", zlib.decompress(body)
+
+
+def test_a_whole_setting_is_paraphrased_and_computed_and_the_key_stays_secret(place, api, variables):
+    output = place.gradsim("run", "tiny", "--computation", "gradient-similarity", **variables)
+    assert api.keys == {KEY}
+    assert len(api.requests) == 12, "prompt and answer of six samples, each once"
+    assert {(each["model"], each["temperature"], each["seed"]) for each in api.requests} == {("a-model", 0.5, 42)}
+    store = place.store()
+    queries = store.read(store.lineage.key("queries", "paraphrased"))
+    assert queries["messages"][0][0]["content"] == "How should I clean a knife at your own house?"
+    assert queries["messages"][0][1]["content"].startswith("To clean the knife, start with warm water")
+    similarities = store.read(store.lineage.key("gradient_similarity", "paraphrased"))
+    assert similarities.filter(pl.col("query_id") == pl.col("original_id"))["similarity"].min() > 0.5
+    assert KEY not in output
+    stored = list(everything_stored(place))
+    assert any(name == "snapshot" for name, _ in stored)
+    assert [name for name, content in stored if KEY.encode() in content] == []
+
+
+def test_a_refused_key_is_one_line_that_does_not_repeat_it(place, api, variables):
+    api.refuses = True
+    output = place.gradsim("prepare", "tiny", "paraphrased", fails=True, **variables)
+    assert "was not paraphrased: 127.0.0.1 refused the key (401); check OPENAI_API_KEY" in output
+    assert "Traceback" not in output
+    assert KEY not in output
+    assert [name for name, content in everything_stored(place) if KEY.encode() in content] == []
+    assert not list(place.data.glob("tiny/paraphrased/queries/*"))

@@ -1,0 +1,177 @@
+"""Bringing back what a job did, or why it failed: with processes that behave in every way that a job may."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from gradsim.partition_job import JobResult, PartitionJob, result_path
+from gradsim.study import ModelConfiguration
+from resources.compute import ComputeResource
+
+READ_JOB = """
+import json, os, signal, sys
+from pathlib import Path
+path = Path(sys.argv[1])
+job = json.loads(path.read_text())
+result = {"partitions": job["partitions"], "fingerprints": job["fingerprints"]}
+def leave(**changes):
+    path.with_suffix(".result.json").write_text(json.dumps(result | changes))
+"""
+
+
+@pytest.fixture
+def job(study, tmp_path):
+    return PartitionJob(
+        study=study,
+        setting="word_dropout",
+        partitions=("0000-0001", "0002-0003"),
+        tables=("dot_products",),
+        fingerprints={"dot_products": "0123456789abcdef"},
+        root=tmp_path / "data root",
+        model=ModelConfiguration("a model", device="cpu"),
+    )
+
+
+@pytest.fixture
+def run(job, tmp_path, monkeypatch):
+    """Runs the job as a process that does what is given, in a step; its result, or the step's failure."""
+
+    def run(behaviour):
+        package = tmp_path / "gradsim" / "partition_job"
+        package.mkdir(parents=True)
+        (package.parent / "__init__.py").touch()
+        (package / "__init__.py").touch()
+        (package / "__main__.py").write_text(READ_JOB + behaviour, encoding="utf-8")
+        monkeypatch.chdir(tmp_path)  # where Python looks for modules first
+        results = []
+
+        @dg.asset
+        def table(context: dg.AssetExecutionContext, compute: ComputeResource) -> dg.MaterializeResult:
+            results.append(compute.run(context, job))
+            return dg.MaterializeResult()
+
+        with dg.DagsterInstance.ephemeral() as instance:
+            materialized = dg.materialize(
+                [table], resources={"compute": ComputeResource()}, instance=instance, raise_on_error=False
+            )
+        if materialized.success:
+            return results[0]
+        (failure,) = (event for event in materialized.all_events if event.is_step_failure)
+        assert not materialized.get_asset_materialization_events()
+        return failure.step_failure_data.user_failure_data
+
+    return run
+
+
+def test_what_a_job_did_comes_back(run, job):
+    result = run('leave(computed={"0000-0001": ["dot_products"]}, measured={"passes": 3})')
+    assert result == JobResult(
+        partitions=job.partitions,
+        fingerprints=job.fingerprints,
+        computed={"0000-0001": ["dot_products"]},
+        measured={"passes": 3},
+    )
+
+
+def test_a_job_is_told_everything_and_leaves_nothing_behind(run, job, tmp_path):
+    told = tmp_path / "told.json"
+    run(f"Path({str(told)!r}).write_text(json.dumps([str(path), job])); leave()")
+    path, content = json.loads(told.read_text(encoding="utf-8"))
+    assert PartitionJob.model_validate(content) == job
+    assert not Path(path).parent.exists()
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "explanation"),
+    [
+        ("sys.exit(7)", "it ended with exit status 7; its output is in the step's stderr"),
+        ("os.kill(os.getpid(), signal.SIGSEGV)", "it was killed by SIGSEGV"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "it was killed by SIGKILL, as the system does when memory runs out: "),
+        ("path.with_suffix('.result.json').write_text('{\"partiti')", "it ended with exit status 0"),
+    ],
+    ids=["exit status", "crash", "out of memory", "half a result"],
+)
+def test_a_job_without_a_result_is_explained(run, behaviour, explanation):
+    failure = run(behaviour)
+    assert failure.description.startswith(f"the partition job left no result: {explanation}")
+
+
+def test_an_out_of_memory_kill_says_how_to_mend_it(run):
+    failure = run("os.kill(os.getpid(), signal.SIGKILL)")
+    assert failure.description.endswith("give the GPU resource a memory_budget, or make the study's partitions smaller")
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    ['leave(partitions=["0000-0001"])', 'leave(fingerprints={"dot_products": "another"})', "leave(); sys.exit(1)"],
+    ids=["partitions", "fingerprints", "status"],
+)
+def test_a_result_that_is_not_what_was_asked_for_is_refused(run, behaviour):
+    assert run(behaviour).description.startswith("the partition job's result is not what was asked for: ")
+
+
+def test_what_the_user_can_mend_is_said_in_the_jobs_own_words(run):
+    assert run("leave(error='sample s01: mend it'); sys.exit(3)").description == "sample s01: mend it"
+
+
+def test_a_fault_of_ours_brings_its_traceback(run):
+    failure = run("leave(traceback='Traceback (most recent call last):\\n  File x\\nValueError: boom\\n'); sys.exit(1)")
+    assert failure.description == "the partition job broke: ValueError: boom"
+    assert "  File x\nValueError: boom" in failure.metadata["traceback"].value
+
+
+def start_real_job(path, *options):
+    return subprocess.run(
+        [sys.executable, "-m", "gradsim.partition_job", str(path), *options],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.mark.slow
+def test_the_real_job_says_which_table_is_missing(job, tmp_path, study):
+    (tmp_path / "originals.jsonl").write_text("", encoding="utf-8")
+    lineage = job.store().lineage
+    honest = job.model_copy(update={"fingerprints": {"dot_products": lineage.fingerprint(job.key("dot_products"))}})
+    path = tmp_path / "job.json"
+    path.write_text(honest.model_dump_json(), encoding="utf-8")
+    process = start_real_job(path)
+    result = JobResult.model_validate_json(result_path(path).read_text(encoding="utf-8"))
+    assert process.returncode == 3
+    assert "not there; run what makes it first (gradsim run)" in (result.error or "")
+    assert (result.partitions, result.fingerprints) == (honest.partitions, honest.fingerprints)
+    assert "Traceback" not in process.stderr
+
+
+@pytest.mark.slow
+def test_the_real_job_refuses_another_definition_than_the_senders(job, tmp_path):
+    (tmp_path / "originals.jsonl").write_text("", encoding="utf-8")
+    path = tmp_path / "job.json"
+    path.write_text(job.model_dump_json(), encoding="utf-8")
+    assert start_real_job(path).returncode == 3
+    result = JobResult.model_validate_json(result_path(path).read_text(encoding="utf-8"))
+    assert "the job was sent for fingerprint 0123456789abcdef, here it is " in (result.error or "")
+
+
+@pytest.mark.slow
+def test_a_corrupt_job_file_leaves_no_result(tmp_path):
+    path = tmp_path / "job.json"
+    path.write_text('{"study": ', encoding="utf-8")
+    process = start_real_job(path)
+    assert process.returncode == 1
+    assert "PartitionJob" in process.stderr
+    assert not result_path(path).exists()
+
+
+@pytest.mark.slow
+def test_the_real_job_ends_when_its_parent_is_not_there(job, tmp_path):
+    path = tmp_path / "job.json"
+    path.write_text(job.model_dump_json(), encoding="utf-8")
+    assert start_real_job(path, "--parent", "999999999").returncode == 1
+    assert not result_path(path).exists()
