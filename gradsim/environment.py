@@ -6,7 +6,7 @@ Values come from the process environment or, where that is silent, from the `.en
 from pathlib import Path
 
 from dotenv import load_dotenv
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import ByteSize, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from gradsim.errors import StudyError
@@ -28,6 +28,7 @@ class Environment(BaseSettings):
     device: str = Field("auto", alias="MT_DEVICE")
     model_name: str | None = Field(None, alias="MT_MODEL_NAME")
     sample_size: int | None = Field(None, alias="MT_SAMPLE_SIZE", ge=1)
+    memory_budget: ByteSize | None = Field(None, alias="GRADSIM_MEMORY_BUDGET", ge=1)
     openai_api_key: SecretStr | None = Field(None, alias="OPENAI_API_KEY")
     openai_base_url: str | None = Field(None, alias="OPENAI_BASE_URL")
 
@@ -64,7 +65,8 @@ def read_environment() -> Environment:
     except ValidationError as error:
         first = error.errors()[0]
         variable = first["loc"][0]
-        need = first["msg"].removeprefix("Input ").split(",")[0]
+        size = first["type"].startswith("byte_size")
+        need = "should be a size such as 4GiB" if size else first["msg"].removeprefix("Input ").split(",")[0]
         raise StudyError(
             f"{variable}={first['input']!r} in the environment or .env {need}; correct or unset it"
         ) from error

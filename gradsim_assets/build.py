@@ -70,7 +70,7 @@ def usual_resources(studies: Iterable[Study], environment: Environment) -> dict[
     return {
         "storage": storage,
         "io_manager": TableIOManager(storage, {study.name: study for study in studies}),
-        "gpu": GPUResource(device=environment.device),
+        "gpu": GPUResource(device=environment.device, memory_budget=environment.memory_budget),
         "compute": ComputeResource(),
         "paraphraser": ParaphraserResource(base_url=environment.openai_base_url),
     }

@@ -73,7 +73,7 @@ def _explained(status: int) -> str:
     if status == -signal.SIGKILL:
         return (
             "it was killed by SIGKILL, as the system does when memory runs out: "
-            "give the GPU resource a memory_budget, or make the study's partitions smaller"
+            "bound what gradients may take (GRADSIM_MEMORY_BUDGET=4GiB), or make the study's partitions smaller"
         )
     return f"it was killed by {signal.Signals(-status).name}"
 

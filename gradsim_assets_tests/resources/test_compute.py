@@ -102,7 +102,7 @@ def test_a_job_without_a_result_is_explained(run, behaviour, explanation):
 
 def test_an_out_of_memory_kill_says_how_to_mend_it(run):
     failure = run("os.kill(os.getpid(), signal.SIGKILL)")
-    assert failure.description.endswith("give the GPU resource a memory_budget, or make the study's partitions smaller")
+    assert failure.description.endswith("(GRADSIM_MEMORY_BUDGET=4GiB), or make the study's partitions smaller")
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,17 @@ def test_a_wrong_number_of_samples(root: Path, monkeypatch: pytest.MonkeyPatch, 
     assert str(caught.value) == f"MT_SAMPLE_SIZE='{value}' in the environment or .env {need}; correct or unset it"
 
 
+def test_a_memory_budget(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRADSIM_MEMORY_BUDGET", "4GiB")
+    assert read_environment().memory_budget == 4 * 2**30
+    monkeypatch.setenv("GRADSIM_MEMORY_BUDGET", "much")
+    with pytest.raises(StudyError) as caught:
+        read_environment()
+    assert str(caught.value) == (
+        "GRADSIM_MEMORY_BUDGET='much' in the environment or .env should be a size such as 4GiB; correct or unset it"
+    )
+
+
 def test_an_unset_or_empty_environment(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MT_SAMPLE_SIZE", "")
     monkeypatch.setenv("MT_DEVICE", "")
