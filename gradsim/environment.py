@@ -6,7 +6,7 @@ Values come from the process environment or, where that is silent, from the `.en
 from pathlib import Path
 
 from dotenv import load_dotenv
-from pydantic import ByteSize, Field, SecretStr, ValidationError
+from pydantic import ByteSize, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from gradsim.errors import StudyError
@@ -29,7 +29,6 @@ class Environment(BaseSettings):
     model_name: str | None = Field(None, alias="MT_MODEL_NAME")
     sample_size: int | None = Field(None, alias="MT_SAMPLE_SIZE", ge=1)
     memory_budget: ByteSize | None = Field(None, alias="GRADSIM_MEMORY_BUDGET", ge=1)
-    openai_api_key: SecretStr | None = Field(None, alias="OPENAI_API_KEY")
     openai_base_url: str | None = Field(None, alias="OPENAI_BASE_URL")
 
     @property

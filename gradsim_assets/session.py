@@ -10,6 +10,7 @@ from gradsim.study import Study, load_study
 from gradsim.study.partitions import Partition
 from gradsim.tables import Store, TableKey
 from gradsim_assets.console import console
+from gradsim_assets.launching import failed_partitions, run_launches
 from gradsim_assets.planning import Launch, plan_launches
 
 
@@ -70,8 +71,6 @@ class Session:
         if not launches:
             console.print("nothing to do: what is asked for is there and fresh")
             return
-        from gradsim_assets.launching import run_launches  # noqa: PLC0415 - Dagster takes seconds to load
-
         run_launches(self.study, launches, self.environment, force=force)
 
     def check_device(self, launches: Sequence[Launch]) -> None:
@@ -88,8 +87,6 @@ class Session:
 
     def failed_partitions(self) -> set[tuple[TableKey, str | None]]:
         """Partitions whose last materialization failed, as Dagster's instance remembers."""
-        from gradsim_assets.launching import failed_partitions  # noqa: PLC0415 - Dagster takes seconds to load
-
         return failed_partitions(self.store, self.environment)
 
     def refuse_partitions(self, launches: Sequence[Launch]) -> None:

@@ -25,7 +25,6 @@ def environment(project, tmp_path_factory):
         device="cpu",
         model_name=None,
         sample_size=None,
-        openai_api_key=None,
         openai_base_url=None,
     )
 
