@@ -34,12 +34,15 @@ class TableIOManager(dg.IOManager):
         store = self._store(key)
         said = {name: _plain(value) for name, value in context.output_metadata.items()}
         known = Provenance.model_validate({name: said[name] for name in (EXCLUDED, MODEL, REVISION) if name in said})
-        if context.has_asset_partitions:
-            for partition in context.asset_partition_keys:
-                _write_partition(store, key, obj, partition, known)
-        else:
+        if not context.has_asset_partitions:
             store.write(key, obj, provenance=known)
-        context.add_output_metadata(stored_metadata(store, key, len(obj)))
+            context.add_output_metadata(stored_metadata(store, key))
+            return
+        for partition in context.asset_partition_keys:
+            _write_partition(store, key, obj, partition, known)
+            context.step_context.add_asset_metadata(
+                stored_metadata(store, key, partition), context.asset_key, partition
+            )
 
     def _store(self, key: TableKey) -> Store:
         return self._storage.store(self._studies[key.study])
@@ -52,13 +55,15 @@ def _write_partition(store: Store, key: TableKey, rows: pl.DataFrame, partition:
     store.write(key, mine, partition, known.model_copy(update={EXCLUDED: excluded}))
 
 
-def stored_metadata(store: Store, key: TableKey, rows: int) -> dict[str, Any]:
-    """What the web UI shows of a stored table: rows, place, definition."""
-    return {
-        "dagster/row_count": rows,
-        "dagster/uri": str(store.root / key.file("*") if store.lineage[key].partitioned else store.path(key)),
-        "fingerprint": store.lineage.fingerprint(key),
+def stored_metadata(store: Store, key: TableKey, partition: str | None = None) -> dict[str, Any]:
+    """What the web UI shows of a stored table or partition: rows, place, definition, what was left out."""
+    path, provenance = store.path(key, partition), store.provenance(key, partition)
+    metadata: dict[str, Any] = {
+        "dagster/row_count": store.rows(key, partition),
+        "dagster/uri": str(path),
+        "fingerprint": provenance.fingerprint,
     }
+    return {**metadata, EXCLUDED: provenance.excluded} if provenance.excluded else metadata
 
 
 def _plain(value: Any) -> Any:

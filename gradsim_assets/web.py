@@ -36,12 +36,24 @@ def serve(port: int) -> int:
             time.sleep(0.5)
     except KeyboardInterrupt:
         console.print("ending")
+        return 0
     finally:
-        for process in processes:
-            process.terminate()
-        for process in processes:
+        ended = [process.poll() for process in processes]
+        _end(processes)
+    for command, status in zip(commands, ended, strict=True):
+        if status is not None:
+            console.print(f"[bold red]error:[/] {Path(command[0]).name} ended with status {status}; see its output")
+    return 1
+
+
+def _end(processes: list[subprocess.Popen[bytes]]) -> None:
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        try:
             process.wait(SECONDS_TO_END)
-    return max(0, *(process.returncode for process in processes))
+        except subprocess.TimeoutExpired:
+            process.kill()
 
 
 def _refuse_taken(port: int) -> None:

@@ -43,7 +43,9 @@ class ComputeResource(dg.ConfigurableResource[None]):
             last_line = result.traceback.strip().splitlines()[-1]
             trace = dg.MetadataValue.md(f"```\n{result.traceback}\n```")
             raise dg.Failure(f"the partition job broke: {last_line}", metadata={"traceback": trace})
-        if status or (result.partitions, result.fingerprints) != (job.partitions, job.fingerprints):
+        if status:
+            raise dg.Failure(f"the partition job broke after its work: {_explained(status)}")
+        if (result.partitions, result.fingerprints) != (job.partitions, job.fingerprints):
             raise dg.Failure(f"the partition job's result is not what was asked for: {result}")
         return result
 
@@ -63,8 +65,15 @@ class ComputeResource(dg.ConfigurableResource[None]):
             finally:
                 # Only an interrupted wait leaves it running.
                 if process.poll() is None:
-                    process.terminate()
-                    process.wait(SECONDS_TO_END)
+                    _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(SECONDS_TO_END)
+    except subprocess.TimeoutExpired:
+        process.kill()
 
 
 def _explained(status: int) -> str:

@@ -36,7 +36,10 @@ class GPUResource(dg.ConfigurableResource[None]):
 
 
 def model_source(study: Study, store: Store) -> tuple[str, str | None]:
-    """Folder or Hub name of a study's model, and the revision that its `model` table names."""
-    if isinstance(study.model, HubModel):
-        return study.model.name, store.provenance(store.lineage.key("model")).revision
-    return str(store.model_folder), None
+    """Folder or Hub name of a study's model, and the revision that its `model` table names.
+
+    Raises:
+        TableError: there is no such table yet.
+    """
+    name = study.model.name if isinstance(study.model, HubModel) else str(store.model_folder)
+    return name, store.provenance(store.lineage.key("model")).revision

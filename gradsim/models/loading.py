@@ -1,5 +1,6 @@
 """Loading a causal language model onto a device, and what is known of it before that."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -38,7 +39,12 @@ def load_model(configuration: ModelConfiguration) -> PreTrainedModel:
         ModelError: it cannot be had or loaded, or its weights are not all there.
     """
     device = resolve_device(configuration.device)
-    folder = fetch(configuration.name, configuration.revision).folder
+    folder, revision = fetch(configuration.name, configuration.revision)
+    if Path(configuration.name).is_dir() and configuration.revision not in {None, revision}:
+        raise ModelError(
+            f"model {configuration.name}: its files are of revision {revision[:12]}, not {configuration.revision[:12]} "
+            "as the study's `model` table says; restore them, or delete that table and run again"
+        )
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,

@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
-from gradsim.errors import ModelError
+from gradsim.errors import ModelError, StudyError
 from gradsim.gradients import ComparisonTiles, Projector, compare_tiles
 from gradsim.models import load_model, resolve_device
 from gradsim.partition_job.gathering import Gathered
@@ -32,8 +32,9 @@ def compute(
     provenance = model_provenance(job, store, device)
     inputs = read_inputs(job, store, list(work))
     wanted = {table for tables in work.values() for table in tables}
-    projectors = study_projectors(job.study) if "projected_similarity" in wanted else []
-    gathered = Gathered(inputs, store.layers.categories.to_list(), projectors, _elements(store))
+    elements = _elements(store)
+    projectors = study_projectors(job.study, elements) if "projected_similarity" in wanted else []
+    gathered = Gathered(inputs, store.layers.categories.to_list(), projectors, elements)
     waiting = deque(inputs.partitions)
     measured: dict[str, int] = {}
     if len(inputs.pairs):
@@ -76,11 +77,23 @@ def _tiles(
     return tiles
 
 
-def study_projectors(study: Study) -> list[Projector]:
-    """The study's projections as the engine wants them."""
-    return [
+def study_projectors(study: Study, elements: Mapping[str, int]) -> list[Projector]:
+    """The study's projections as the engine wants them.
+
+    Raises:
+        StudyError: two of them are the same for this model, whose layers are too small to tell them apart.
+    """
+    projectors = [
         Projector(projection.kind, projection.share, study.seed, projection.name) for projection in study.projections
     ]
+    names: dict[tuple[str, int], str] = {}
+    for projector in projectors:
+        total = sum(projector.layer_dimensions(elements).values())
+        if (first := names.setdefault((projector.kind, total), projector.name)) != projector.name:
+            raise StudyError(
+                f"projections: {first} and {projector.name} both have {total} dimensions for this model; remove one"
+            )
+    return projectors
 
 
 def _elements(store: Store) -> dict[str, int]:

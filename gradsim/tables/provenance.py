@@ -8,8 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from gradsim import __version__
 
 # Why a sample has no row in a gradient table, as `excluded` says it.
-QUERY_LOSS = "the query's loss is not finite"
-ORIGINAL_LOSS = "the original's loss is not finite"
+QUERY_LOSS = "the query's loss or gradient is not finite"
+ORIGINAL_LOSS = "the original's loss or gradient is not finite"
 
 
 def now() -> str:

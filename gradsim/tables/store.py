@@ -70,6 +70,10 @@ class Store:
         path = self.path(key, partition)
         return read_page_provenance(path) if path.suffix == ".html" else read_provenance(path)
 
+    def rows(self, key: TableKey, partition: str | None = None) -> int:
+        """How many rows a file has; they are not read."""
+        return int(pl.scan_parquet(self.path(key, partition)).select(pl.len()).collect().item())
+
     def _refuse_mixture(self, key: TableKey, files: Mapping[Path, Provenance]) -> None:
         (first_path, first), *others = files.items()
         for path, provenance in others:

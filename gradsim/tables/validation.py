@@ -11,6 +11,9 @@ from gradsim.tables.store import Store
 # Rounding may carry a cosine past one by so much.
 COSINE_SLACK = 1e-6
 
+# What tells the rows of a table apart.
+KEY_COLUMNS = frozenset({"id", "query_id", "original_id", "layer", "projection", "dimension"})
+
 Rows = pl.DataFrame
 Check = Callable[[Store, TableKey, str, Rows], str | None]
 
@@ -28,7 +31,11 @@ def validate(store: Store, key: TableKey, partition: str) -> dict[str, str | Non
 def _rows_complete(store: Store, key: TableKey, partition: str, rows: Rows) -> str | None:
     """Whether there is a row for all that was to be computed, and no other."""
     expected = _EXPECTED_ROWS[key.name](store, key, partition)
-    return None if rows.height == expected else f"{rows.height} rows, expected {expected}"
+    if rows.height != expected:
+        return f"{rows.height} rows, expected {expected}"
+    facts = [column for column in rows.columns if column in KEY_COLUMNS]
+    repeated = rows.height - rows.select(facts).n_unique() if rows.height else 0
+    return f"{repeated} rows stand twice" if repeated else None
 
 
 def _ids_known(store: Store, key: TableKey, partition: str, rows: Rows) -> str | None:

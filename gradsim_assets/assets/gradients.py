@@ -80,11 +80,9 @@ def compute_tables(
     )
     result = compute.run(context, job)
     for table, key in keys.items():
-        rows = sum(len(store.read(key, [partition])) for partition in job.partitions)
-        yield dg.MaterializeResult(
-            asset_key=asset_key(key),
-            metadata={**stored_metadata(store, key, rows), **_cost(result, table)},
-        )
+        for partition in job.partitions:
+            context.add_asset_metadata(stored_metadata(store, key, partition), asset_key(key), partition)
+        yield dg.MaterializeResult(asset_key=asset_key(key), metadata=_cost(result, table))
 
 
 def _cost(result: JobResult, table: str) -> dict[str, Any]:

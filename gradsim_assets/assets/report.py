@@ -77,7 +77,7 @@ def _exclusions(store: Store) -> pl.DataFrame:
     """Every sample that was left out anywhere, and why."""
     keys: list[TableKey] = [store.lineage.key("tokenized")]
     for setting in store.study.settings:
-        keys += [store.lineage.key("tokenized", setting), store.lineage.key("dot_products", setting)]
+        keys += [store.lineage.key(table, setting) for table in ("queries", "tokenized", "dot_products")]
     rows = [
         (sample if key.setting is None else f"{key.setting}: {sample}", reason)
         for key in keys

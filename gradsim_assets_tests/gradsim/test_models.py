@@ -163,6 +163,16 @@ class TestReferenceModel:
 
 
 class TestLoading:
+    def test_other_files_than_the_revision_asked_for(self, trained: models.TrainedModel) -> None:
+        name, found = str(trained.folder), models.fetch(str(trained.folder)).revision
+        assert models.load_model(ModelConfiguration(name, revision=found, device="cpu")) is not None
+        with pytest.raises(ModelError) as caught:
+            models.load_model(ModelConfiguration(name, revision="0" * 64, device="cpu"))
+        assert str(caught.value) == (
+            f"model {name}: its files are of revision {found[:12]}, not 000000000000 as the study's `model` table "
+            "says; restore them, or delete that table and run again"
+        )
+
     @pytest.mark.parametrize("precision", ["float32", "float64", "bfloat16"])
     def test_precision_attention_and_eval_mode(
         self, trained: models.TrainedModel, precision: Literal["float32", "float64", "bfloat16"]

@@ -191,5 +191,5 @@ def test_a_loss_that_is_no_number_is_excluded_and_counted_where_the_study_says_s
     assert similarities["similarity"].is_finite().all()
     assert store.provenance(key, "0000-0005").excluded.keys() == {BAD}
     report = (brittle.data / "exclude/report.html").read_text(encoding="utf-8")
-    assert "loss is not finite" in report
+    assert "loss or gradient is not finite" in report
     assert f"report: {brittle.data / 'exclude' / 'report.html'}" in output

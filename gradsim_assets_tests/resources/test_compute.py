@@ -107,11 +107,16 @@ def test_an_out_of_memory_kill_says_how_to_mend_it(run):
 
 @pytest.mark.parametrize(
     "behaviour",
-    ['leave(partitions=["0000-0001"])', 'leave(fingerprints={"dot_products": "another"})', "leave(); sys.exit(1)"],
-    ids=["partitions", "fingerprints", "status"],
+    ['leave(partitions=["0000-0001"])', 'leave(fingerprints={"dot_products": "another"})'],
+    ids=["partitions", "fingerprints"],
 )
 def test_a_result_that_is_not_what_was_asked_for_is_refused(run, behaviour):
     assert run(behaviour).description.startswith("the partition job's result is not what was asked for: ")
+
+
+def test_a_job_that_breaks_after_its_result_is_not_believed(run):
+    description = run("leave(); sys.exit(1)").description
+    assert description.startswith("the partition job broke after its work: it ended with exit status 1")
 
 
 def test_what_the_user_can_mend_is_said_in_the_jobs_own_words(run):

@@ -3,8 +3,10 @@ import pytest
 
 from gradsim.errors import TableError
 from gradsim.study import HubModel, ModelConfiguration
-from gradsim.tables import Provenance, Store
+from gradsim.tables import Provenance, Store, write_table
 from resources.gpu import GPUResource, model_source
+
+ONE_LAYER = pl.DataFrame({"layer": ["a"], "shape": [[2, 3]], "parameters": [6]})
 
 
 @pytest.fixture
@@ -16,9 +18,10 @@ def hub_store(study, tmp_path):
 
 def test_a_reference_model_is_loaded_from_the_studys_folder(study, tmp_path):
     store = Store(tmp_path / "data", study)
+    write_table(ONE_LAYER, store.path(store.lineage.key("model")), Provenance(revision="456def"))
     assert GPUResource(device="cuda:1").configuration(study, store) == ModelConfiguration(
         name=str(tmp_path / "data" / "tiny" / "model"),
-        revision=None,
+        revision="456def",
         device="cuda:1",
         precision="float64",
         attention="eager",
@@ -26,9 +29,8 @@ def test_a_reference_model_is_loaded_from_the_studys_folder(study, tmp_path):
 
 
 def test_a_hub_model_is_loaded_at_the_revision_that_the_tables_were_begun_with(hub_store):
-    table = pl.DataFrame({"layer": ["a"], "shape": [[2, 3]], "parameters": [6]})
     provenance = Provenance(model="someone/some-model", revision="0123abc")
-    hub_store.write(hub_store.lineage.key("model"), table, provenance=provenance)
+    hub_store.write(hub_store.lineage.key("model"), ONE_LAYER, provenance=provenance)
     configuration = GPUResource().configuration(hub_store.study, hub_store)
     assert (configuration.name, configuration.revision) == ("someone/some-model", "0123abc")
     assert (configuration.device, configuration.precision, configuration.attention) == ("auto", "float32", "sdpa")

@@ -167,3 +167,9 @@ def test_more_candidates_than_originals(filled: Store, make_study: Callable) -> 
         store = Store(filled.root, make_study(top_k=top_k))
         store.write(key, rows, LAST)
         assert validate(store, key, LAST)["rows_complete"] == "4 rows, expected 8"
+
+
+@pytest.mark.parametrize("table", ["dot_products", "projected_similarity", "queries"])
+def test_a_row_that_stands_twice_does_not_make_up_for_a_missing_one(filled: Store, table: str) -> None:
+    found = damage(filled, table, lambda rows: pl.concat([rows.head(1), rows.head(rows.height - 1)]))
+    assert found["rows_complete"] == "1 rows stand twice"
