@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
+from gradsim.errors import TableError
 from gradsim.study import Study
 from gradsim.tables import Provenance, Store, TableKey
 from gradsim_assets.keys import table_key
@@ -38,21 +39,26 @@ class TableIOManager(dg.IOManager):
             store.write(key, obj, provenance=known)
             context.add_output_metadata(stored_metadata(store, key))
             return
-        for partition in context.asset_partition_keys:
-            _write_partition(store, key, obj, partition, known)
-            context.step_context.add_asset_metadata(
-                stored_metadata(store, key, partition), context.asset_key, partition
-            )
+        ids = {partition: store.ids_of(partition) for partition in context.asset_partition_keys}
+        _refuse_strangers(key, obj, set().union(*ids.values()))
+        for partition, mine in ids.items():
+            excluded = {sample: known.excluded[sample] for sample in mine if sample in known.excluded}
+            rows = obj.filter(pl.first().cast(pl.String).is_in(mine))
+            store.write(key, rows, partition, known.model_copy(update={EXCLUDED: excluded}))
+            metadata = stored_metadata(store, key, partition)
+            # In the place of those of all partitions, which the step has said.
+            own = {EXCLUDED: excluded} if known.excluded else {}
+            context.step_context.add_asset_metadata(metadata | own, context.asset_key, partition)
 
     def _store(self, key: TableKey) -> Store:
         return self._storage.store(self._studies[key.study])
 
 
-def _write_partition(store: Store, key: TableKey, rows: pl.DataFrame, partition: str, known: Provenance) -> None:
-    ids = set(store.ids_of(partition))
-    mine = rows.filter(pl.first().cast(pl.String).is_in(sorted(ids)))
-    excluded = {sample: why for sample, why in known.excluded.items() if sample in ids}
-    store.write(key, mine, partition, known.model_copy(update={EXCLUDED: excluded}))
+def _refuse_strangers(key: TableKey, rows: pl.DataFrame, ids: set[str]) -> None:
+    """Rows are split by their first column; none may be lost on the way."""
+    strangers = set(rows.to_series(0).cast(pl.String)) - ids
+    if strangers:
+        raise TableError(f"table {key}: {min(strangers)!r} belongs to none of the partitions that were asked for")
 
 
 def stored_metadata(store: Store, key: TableKey, partition: str | None = None) -> dict[str, Any]:

@@ -1,9 +1,10 @@
 """The report asset: everything a study found, in one page."""
 
+from collections.abc import Iterable
+
 import dagster as dg
 import polars as pl
 
-from gradsim import __version__
 from gradsim.report import ReportData, SettingReport, render_report
 from gradsim.study import Study
 from gradsim.tables import Lineage, Store, TableKey
@@ -57,20 +58,25 @@ def _setting(store: Store, setting: str) -> SettingReport:
 
 
 def _provenance(store: Store) -> dict[str, str]:
+    """How the numbers came about; where partitions differ, all that is true of one."""
     lineage = store.lineage
-    setting = next(iter(store.study.settings))
-    first = store.study.partitions[0].key
-    dots = store.provenance(lineage.key("dot_products", setting), first)
+    dots = [lineage.key("dot_products", setting) for setting in store.study.settings]
+    files = [store.provenance(key, partition) for key in dots for partition in store.partitions(key)]
+    created = sorted(file.created for file in files)
     return {
         "Study": store.study.description or store.study.name,
         "Fingerprint": lineage.fingerprint(lineage.key("report")),
-        "Model": f"{dots.model}, revision {dots.revision}",
-        "Device": str(dots.device),
-        "Precision": str(dots.precision),
+        "Model": _listed(f"{file.model}, revision {file.revision}" for file in files),
+        "Device": _listed(str(file.device) for file in files),
+        "Precision": _listed(str(file.precision) for file in files),
         "Seed": str(store.study.seed),
-        "Gradients computed": dots.created,
-        "Code version": __version__,
+        "Gradients computed": created[0] if len(set(created)) == 1 else f"{created[0]} to {created[-1]}",
+        "Code version": _listed(file.code_version for file in files),
     }
+
+
+def _listed(values: Iterable[str]) -> str:
+    return "; ".join(dict.fromkeys(values))
 
 
 def _exclusions(store: Store) -> pl.DataFrame:
