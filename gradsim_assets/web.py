@@ -11,8 +11,7 @@ from gradsim.environment import project_root, read_environment
 from gradsim.errors import StudyError
 from gradsim_assets.console import console
 from gradsim_assets.instance import prepare_home
-
-SECONDS_TO_END = 20
+from resources.processes import end
 
 
 def serve(port: int) -> int:
@@ -39,21 +38,11 @@ def serve(port: int) -> int:
         return 0
     finally:
         ended = [process.poll() for process in processes]
-        _end(processes)
+        end(processes)
     for command, status in zip(commands, ended, strict=True):
         if status is not None:
             console.print(f"[bold red]error:[/] {Path(command[0]).name} ended with status {status}; see its output")
     return 1
-
-
-def _end(processes: list[subprocess.Popen[bytes]]) -> None:
-    for process in processes:
-        process.terminate()
-    for process in processes:
-        try:
-            process.wait(SECONDS_TO_END)
-        except subprocess.TimeoutExpired:
-            process.kill()
 
 
 def _refuse_taken(port: int) -> None:

@@ -16,9 +16,7 @@ from pydantic import ValidationError
 
 from gradsim.partition_job import JobResult, PartitionJob, result_path
 from resources.messages import WholeLineMessageReader
-
-# How long an interrupted job may take to end before the step stops waiting for it.
-SECONDS_TO_END = 20
+from resources.processes import end
 
 
 class ComputeResource(dg.ConfigurableResource[None]):
@@ -65,15 +63,7 @@ class ComputeResource(dg.ConfigurableResource[None]):
             finally:
                 # Only an interrupted wait leaves it running.
                 if process.poll() is None:
-                    _end(process)
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(SECONDS_TO_END)
-    except subprocess.TimeoutExpired:
-        process.kill()
+                    end([process])
 
 
 def _explained(status: int) -> str:
