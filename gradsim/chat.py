@@ -114,7 +114,7 @@ def tokenize_table(
     context: int | None,
     rotary_positions: bool = True,
     on_long_sample: Literal["error", "exclude", "keep"] = "error",
-    on_bad_loss: Literal["error", "exclude"] = "error",
+    on_bad_sample: Literal["error", "exclude"] = "error",
 ) -> TokenizedTable:
     """Tokenizes every sample; nothing is cut off.
 
@@ -124,7 +124,7 @@ def tokenize_table(
         context: the model's longest input in tokens; None: it has no limit.
         rotary_positions: whether the model can be run past its context at all.
         on_long_sample: what becomes of samples that are longer than the context.
-        on_bad_loss: what becomes of samples without an unmasked label, whose loss would be 0/0.
+        on_bad_sample: what becomes of samples without an unmasked label, whose loss would be 0/0.
 
     Raises:
         SampleError: a sample that `tokenize` or one of the two choices refuses.
@@ -150,10 +150,10 @@ def tokenize_table(
                     "set `on_long_sample` in the study file to exclude or error (now keep)"
                 )
         if len(sample.input_ids_prompt) == length:
-            if on_bad_loss == "error":
+            if on_bad_sample == "error":
                 raise SampleError(
                     f"sample {identifier!r} has no unmasked label, so it has no loss; "
-                    "set `on_bad_loss: exclude` in the study file or remove it"
+                    "set `on_bad_sample: exclude` in the study file or remove it"
                 )
             excluded[identifier] = "no unmasked label"
             continue

@@ -1,33 +1,29 @@
 """Inner products and sums that are accurate in float32 and the same in every run."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
-
 import torch
 from torch import Tensor
 
-# Elements that are widened to float64 at a time. On a processor they fit its cache, and torch handles them in one
-# thread: waking a second one costs more, by far more when another process has the core. A GPU gets large pieces,
-# because it should compute and not launch.
-_CHUNK = {"cpu": 1 << 15}
-_CHUNK_ON_ACCELERATOR = 1 << 24
-
-_cuda: Any = torch.backends.cuda
-_cudnn: Any = torch.backends.cudnn
-_mkldnn: Any = torch.backends.mkldnn
-_FLOAT32_BACKENDS = (_cuda.matmul, _cudnn.conv, _cudnn.rnn, _mkldnn.matmul, _mkldnn.conv, _mkldnn.rnn)
+CHUNK = 256
+"""Products that are added up in the factors' own format before float64 takes over."""
 
 
 def inner(a: Tensor, b: Tensor) -> Tensor:
-    """Inner product of two tensors of one shape, every product and sum in float64 (0-d)."""
-    a, b = a.reshape(-1), b.reshape(-1)
-    chunk = _CHUNK.get(a.device.type, _CHUNK_ON_ACCELERATOR)
-    total = a.new_zeros((), dtype=torch.float64)
-    for start in range(0, len(a), chunk):
-        part = slice(start, start + chunk)
-        total = total + (a[part].double() * b[part]).sum()
+    """Inner product of two tensors of one shape: float64 (0-d), summed in float32 for at most `CHUNK` elements."""
+    a, b = _wide(a).reshape(-1), _wide(b).reshape(-1)
+    whole = len(a) // CHUNK * CHUNK
+    total = (a[whole:] * b[whole:]).sum(dtype=torch.float64)
+    if whole:
+        chunks = torch.bmm(a[:whole].view(-1, 1, CHUNK), b[:whole].view(-1, CHUNK, 1))
+        total = total + chunks.sum(dtype=torch.float64)
     return total
+
+
+def many_inner(a: Tensor, b: Tensor) -> Tensor:
+    """Inner products of every row of a (m, n) with every row of b (k, n), n a multiple of `CHUNK`: float64 (m, k)."""
+    chunks = a.shape[1] // CHUNK
+    left = _wide(a).view(len(a), chunks, CHUNK).transpose(0, 1)
+    right = _wide(b).view(len(b), chunks, CHUNK).permute(1, 2, 0)
+    return torch.bmm(left, right).sum(dim=0, dtype=torch.float64)
 
 
 def segment_sums(values: Tensor, lengths: Tensor) -> Tensor:
@@ -41,22 +37,6 @@ def segment_sums(values: Tensor, lengths: Tensor) -> Tensor:
     return torch.segment_reduce(values, "sum", lengths=lengths, axis=0, unsafe=True)
 
 
-@contextmanager
-def plain_arithmetic(device: torch.device) -> Iterator[None]:
-    """Float32 is float32 and autograd records, whatever the caller has set; the caller's settings come back.
-
-    No TF32 or bfloat16 inside of matrix products, no autocast, neither `no_grad` nor `inference_mode`.
-    """
-    before = [backend.fp32_precision for backend in _FLOAT32_BACKENDS]
-    for backend in _FLOAT32_BACKENDS:
-        backend.fp32_precision = "ieee"
-    try:
-        with (
-            torch.inference_mode(False),
-            torch.enable_grad(),
-            torch.autocast(device.type, enabled=False),
-        ):
-            yield
-    finally:
-        for backend, precision in zip(_FLOAT32_BACKENDS, before, strict=True):
-            backend.fp32_precision = precision
+def _wide(values: Tensor) -> Tensor:
+    """At least float32: products of shorter formats are exact in it."""
+    return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values

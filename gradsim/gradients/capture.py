@@ -1,50 +1,38 @@
-"""One forward and one backward of one sample: the terms of every layer's gradient.
+"""One forward and one backward of a batch of samples: the terms of every layer's gradient, sample by sample.
 
-Hooks record what each module with a rule is called with; autograd gives the gradient of its output; the rule makes
-terms of the two. The weights themselves are frozen, so that the backward spends nothing on their gradients. Parameters
-without a rule keep requiring a gradient and get it from autograd.
+Hooks record what each module with a rule is called with, and hand its output's gradient to the rule as soon as
+autograd has it, so that both are gone before the next block is due. The weights themselves are frozen: the backward
+spends nothing on their gradients. Parameters without a rule keep requiring a gradient and get it from autograd, one
+sample at a time.
 """
 
+import inspect
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.autograd.graph import GradientEdge, get_gradient_edge
 from transformers import PreTrainedModel
 
 from gradsim.errors import GradientError
+from gradsim.gradients.batch import Batch
+from gradsim.gradients.checkpoint import checkpointed_blocks
 from gradsim.gradients.encoding import Encoded
 from gradsim.gradients.rules.call import Call
 from gradsim.gradients.rules.registry import Rule, rule_for
-from gradsim.gradients.rules.terms import Dense, LayerTerms, RowSum, Term
-
-RawTerms = list[list[Term | RowSum]]
-"""Terms of every layer, as the rules give them."""
+from gradsim.gradients.rules.terms import Dense, RowSum, Term
 
 
-class BadLossError(GradientError):
-    """A sample whose loss or gradient is not finite."""
+class TakeTerm(Protocol):
+    """What is done with a term as soon as it is there."""
 
-
-def bad_loss(sample: Encoded, loss: float) -> BadLossError:
-    """The loss is not finite."""
-    return BadLossError(f"sample {sample.id!r} has a loss of {loss}: {_MEND}")
-
-
-def bad_gradient(sample: Encoded, layer: str) -> BadLossError:
-    """The gradient is not finite."""
-    return BadLossError(f"sample {sample.id!r} has a gradient that is not finite in layer {layer}: {_MEND}")
-
-
-def no_label(sample: Encoded) -> BadLossError:
-    """There is nothing to take the mean over."""
-    return BadLossError(f"sample {sample.id!r} has no unmasked label after its first token: {_MEND}")
-
-
-_MEND = 'mend or exclude it (on_bad_loss="exclude")'
+    def __call__(self, layer: int, member: int, term: Term | RowSum) -> None:
+        """Take a term of a layer's gradient in the batch's sample of this number; it may be a view of large tensors."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,14 +44,8 @@ class RuledModule:
     layers: dict[str, int]
 
 
-@dataclass(frozen=True, eq=False)
-class RecordedCall:
-    """A call of a module with a rule, and the place of its output in the graph."""
-
-    ruled: RuledModule
-    call: Call
-    output: GradientEdge
-    rows: int
+class NotSeparableError(GradientError):
+    """A module's output does not say which of its rows are whose: the model runs one sample at a time."""
 
 
 class GradientCapture:
@@ -72,105 +54,149 @@ class GradientCapture:
     Args:
         model: a causal language model.
         by_autograd: layers that autograd computes although they have a rule.
-        freeze: whether parameters with a rule are frozen; plain autograd beside it needs them unfrozen.
 
     Raises:
         GradientError: a model without parameters, with quantized ones, or on several devices.
     """
 
-    def __init__(self, model: PreTrainedModel, by_autograd: Collection[str] = (), *, freeze: bool = True) -> None:
+    def __init__(self, model: PreTrainedModel, by_autograd: Collection[str] = ()) -> None:
         self._model = model
-        self._freeze = freeze
         self._restore = ExitStack()
         parameters = dict(model.named_parameters())
         check_parameters(parameters)
         self.layers = list(parameters)
         self.parameters = list(parameters.values())
+        self.device = self.parameters[0].device
         self.ruled = _ruled_modules(model, parameters, by_autograd)
         with_rule = {layer for ruled in self.ruled for layer in ruled.layers.values()}
         self.without_rule = [i for i in range(len(self.layers)) if i not in with_rule]
-        self.calls: list[RecordedCall] = []
-        """Calls of the last forward pass whose terms were not taken yet."""
+        self._head: nn.Module | None = model.get_output_embeddings()
+        self._accepted = inspect.signature(model.forward).parameters
+        self._batch: Batch | None = None
+        self._take: TakeTerm | None = None
+        self.watch: Callable[[nn.Module, Call, Tensor], None] | None = None
+        """Called with every recorded module, its call and its output."""
 
     def __enter__(self) -> "GradientCapture":
         with ExitStack() as stack:
-            stack.enter_context(_flags_kept(self._model))
+            stack.enter_context(flags_kept(self._model))
+            stack.enter_context(_own_gradients([self.parameters[layer] for layer in self.without_rule]))
             self._model.train(False)
             for layer, parameter in enumerate(self.parameters):
-                parameter.requires_grad_(not self._freeze or layer in self.without_rule)
+                parameter.requires_grad_(layer in self.without_rule)
             for ruled in self.ruled:
-                handle = ruled.module.register_forward_hook(self._recorder(ruled), prepend=True, with_kwargs=True)
+                handle = ruled.module.register_forward_hook(
+                    partial(self._record, ruled), prepend=True, with_kwargs=True
+                )
                 stack.callback(handle.remove)
             self._restore = stack.pop_all()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self.calls.clear()
+        self._batch = self._take = None
         self._restore.close()
 
-    def __call__(self, sample: Encoded) -> list[LayerTerms]:
-        """One forward and backward: the terms of every layer in model order.
+    def run(self, samples: Collection[Encoded], take: TakeTerm, *, checkpoint: bool = False) -> NDArray[np.float64]:
+        """Forward and backward of samples, each with at least one label; several only where no layer lacks a rule.
+
+        Args:
+            samples: B of them.
+            take: gets every term as soon as it is known; no term of a layer: its gradient is zero.
+            checkpoint: run every block again in the backward pass, which keeps less in memory.
+
+        Returns:
+            (B,) the losses. Terms of a sample whose loss is not finite mean nothing.
 
         Raises:
-            BadLossError: the loss is not finite.
-            GradientError: the model refuses the sample.
+            NotSeparableError: the model cannot run several samples at once.
+            GradientError: the model refuses a sample.
         """
-        return reduced(self.terms(self.loss(sample)))
+        self._batch, self._take = Batch.of(list(samples), self.device), take
+        with checkpointed_blocks(self._model, enabled=checkpoint):
+            losses = self._forward(self._batch)
+            losses.sum().backward()  # type: ignore[no-untyped-call]
+        for layer in self.without_rule:
+            parameter = self.parameters[layer]
+            if parameter.grad is not None:
+                take(layer, 0, Dense(parameter.grad.to_dense()))
+                parameter.grad = None
+        self._batch = self._take = None
+        return losses.detach().double().cpu().numpy()
 
-    def loss(self, sample: Encoded) -> Tensor:
-        """Forward: the mean cross-entropy over the unmasked labels, the same for every model family."""
-        self.calls.clear()
-        device = self.parameters[0].device
-        tokens = torch.from_numpy(sample.tokens).to(device)
-        positions = torch.from_numpy(sample.positions).to(device)
-        targets = torch.from_numpy(sample.targets).to(device)
-        try:
-            logits = self._model(input_ids=tokens[None], use_cache=False).logits[0, positions]
-            if logits.dtype != torch.float64:
-                logits = logits.float()
-            loss = nn.functional.cross_entropy(logits, targets)
-        except IndexError as error:
-            raise GradientError(
-                f"sample {sample.id!r} does not fit the model ({error}): shorten or exclude it"
-            ) from error
-        if not torch.isfinite(loss):
-            raise bad_loss(sample, loss.item())
-        return loss
-
-    def terms(self, loss: Tensor, *, retain_graph: bool = False) -> RawTerms:
-        """Backward: the terms of every layer; none where the loss does not depend on the layer."""
-        inputs: list[Any] = [recorded.output for recorded in self.calls]
-        inputs += [self.parameters[layer] for layer in self.without_rule]
-        gradients: list[Tensor | None] = list(
-            torch.autograd.grad(loss, inputs, allow_unused=True, retain_graph=retain_graph)
-        )
-        terms: RawTerms = [[] for _ in self.layers]
-        for layer in reversed(self.without_rule):
-            if (gradient := gradients.pop()) is not None:
-                terms[layer].append(Dense(gradient.to_dense()))
-        for place, recorded in enumerate(self.calls):
-            delta, gradients[place] = gradients[place], None
-            if delta is not None:
-                for layer, term in _apply_rule(recorded, delta):
-                    terms[layer].append(term)
-        self.calls.clear()
-        return terms
-
-    def _recorder(self, ruled: RuledModule) -> Callable[..., Any]:
-        def record(module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any], output: Any) -> Any:
-            if not isinstance(output, Tensor) or not output.is_floating_point():
-                return output
-            start = output if output.requires_grad else output.detach().requires_grad_()
-            call = Call(
-                tuple(map(_detached, arguments)),
-                {name: _detached(value) for name, value in keywords.items()},
+    def _forward(self, batch: Batch) -> Tensor:
+        if len(batch.samples) > 1 and self.without_rule:
+            raise NotSeparableError(
+                f"autograd adds up the gradients of {self.layers[self.without_rule[0]]} over samples"
             )
-            rows = output.numel() // max(1, output.shape[-1])
-            self.calls.append(RecordedCall(ruled, call, get_gradient_edge(start), rows))
-            # The graph begins here. A copy, because models may change an output in place, and a leaf forbids that.
-            return output if start is output else start.clone()
+        keywords: dict[str, Any] = {"input_ids": batch.tokens, "use_cache": False, "logits_to_keep": batch.kept}
+        if len(batch.samples) > 1:
+            # Each sample its own row, so that the gradients of learned positions are not added up.
+            positions = torch.arange(batch.tokens.shape[1], device=self.device)
+            keywords["position_ids"] = positions.expand_as(batch.tokens)
+        try:
+            output = self._model(**{name: value for name, value in keywords.items() if name in self._accepted})
+        except IndexError as error:
+            names = ", ".join(repr(sample.id) for sample in batch.samples)
+            raise GradientError(f"sample {names} does not fit the model ({error}): shorten or exclude it") from error
+        return batch.losses(output.logits)
 
-        return record
+    def _record(
+        self, ruled: RuledModule, module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any], output: Any
+    ) -> Any:
+        if not torch.is_grad_enabled() or not isinstance(output, Tensor) or not output.is_floating_point():
+            return output
+        start = output if output.requires_grad else output.detach().requires_grad_()
+        call = Call(
+            tuple(map(_detached, arguments)),
+            {name: _detached(value) for name, value in keywords.items()},
+        )
+        if self.watch:
+            self.watch(module, call, output)
+        start.register_hook(partial(self._arrived, ruled, [call]))  # type: ignore[no-untyped-call]
+        # The graph begins here. A copy, because models may change an output in place, and a leaf forbids that.
+        return output if start is output else start.clone()
+
+    def _arrived(self, ruled: RuledModule, calls: list[Call], delta: Tensor) -> None:
+        assert self._batch is not None
+        assert self._take is not None
+        call = calls.pop()  # its inputs go as soon as the rule has been followed
+        with torch.no_grad():
+            for member in range(len(self._batch.samples)):
+                own_call, rows = _of_member(self._batch, member, call, delta, is_head=ruled.module is self._head)
+                for name, term in ruled.rule(ruled.module, own_call, rows).items():
+                    if name in ruled.layers:
+                        self._take(ruled.layers[name], member, term)
+
+
+def _of_member(batch: Batch, member: int, call: Call, delta: Tensor, *, is_head: bool) -> tuple[Call, Tensor]:
+    """What of a module's call, and of its output's gradient as (rows, D), is one sample's.
+
+    Raises:
+        NotSeparableError: the rows of several samples cannot be told apart.
+    """
+    size, length = batch.shape
+    if delta.dim() > 2 and len(delta) == size:
+        places = batch.places(member, delta.shape[1], is_head=is_head)
+        alike = delta.shape[:2]
+
+        def own(value: Any) -> Any:
+            if not isinstance(value, Tensor) or value.dim() < 1 or len(value) != size:
+                return value
+            mine = value[member : member + 1]
+            return mine[:, places] if value.shape[:2] == alike else mine
+
+    elif delta.dim() == 2 and len(delta) == size * length:
+        rows = slice(member * length, member * length + len(batch.samples[member].tokens))
+
+        def own(value: Any) -> Any:
+            return value[rows] if isinstance(value, Tensor) and value.shape[:1] == delta.shape[:1] else value
+
+    elif size == 1:
+        return call, delta.reshape(-1, delta.shape[-1])
+    else:
+        raise NotSeparableError(f"an output of shape {tuple(delta.shape)} does not tell {size} samples apart")
+    keywords = {name: own(value) for name, value in call.keywords.items()}
+    return Call(tuple(map(own, call.arguments)), keywords), own(delta).reshape(-1, delta.shape[-1])
 
 
 def check_parameters(parameters: dict[str, nn.Parameter]) -> None:
@@ -187,13 +213,9 @@ def check_parameters(parameters: dict[str, nn.Parameter]) -> None:
         raise GradientError(f"the model lies on {', '.join(devices)}: load it on one device (no device_map)")
 
 
-def reduced(terms: RawTerms) -> list[LayerTerms]:
-    """Terms as they are kept: sums of rows summed."""
-    return [tuple(Dense(term.gradient()) if isinstance(term, RowSum) else term for term in layer) for layer in terms]
-
-
 @contextmanager
-def _flags_kept(model: nn.Module) -> Iterator[None]:
+def flags_kept(model: nn.Module) -> Iterator[None]:
+    """Training modes and `requires_grad` come back as they were."""
     modes = [(module, module.training) for module in model.modules()]
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     try:
@@ -203,6 +225,19 @@ def _flags_kept(model: nn.Module) -> Iterator[None]:
             module.training = mode
         for parameter, flag in flags:
             parameter.requires_grad_(flag)
+
+
+@contextmanager
+def _own_gradients(parameters: Collection[nn.Parameter]) -> Iterator[None]:
+    """The caller's gradients are put aside, and come back."""
+    before = [parameter.grad for parameter in parameters]
+    for parameter in parameters:
+        parameter.grad = None
+    try:
+        yield
+    finally:
+        for parameter, gradient in zip(parameters, before, strict=True):
+            parameter.grad = gradient
 
 
 def _ruled_modules(
@@ -226,14 +261,6 @@ def _ruled_modules(
         for module, rule, own in found
         if (layers := {name: layer for name, layer in own.items() if layer not in excluded})
     ]
-
-
-def _apply_rule(recorded: RecordedCall, delta: Tensor) -> Iterator[tuple[int, Term | RowSum]]:
-    ruled = recorded.ruled
-    rows = delta.reshape(-1, delta.shape[-1])
-    for name, term in ruled.rule(ruled.module, recorded.call, rows).items():
-        if name in ruled.layers:
-            yield ruled.layers[name], term
 
 
 def _detached(value: Any) -> Any:

@@ -1,25 +1,34 @@
-"""The safety net: the rules against plain autograd, on one sample, before anything depends on them."""
+"""The safety net: the rules against plain autograd, on short pieces of samples, before anything depends on them."""
 
 import logging
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from gradsim.gradients.capture import GradientCapture, bad_gradient, reduced
+from gradsim.gradients.batch import Batch
+from gradsim.gradients.capture import GradientCapture, NotSeparableError, flags_kept
 from gradsim.gradients.encoding import Encoded
-from gradsim.gradients.rules.terms import Dense, LayerTerms, RowSum, Term, gradient
+from gradsim.gradients.profile import PassProfile, PassWatch
+from gradsim.gradients.rules.terms import RowSum, Term, gradient
 
 logger = logging.getLogger(__name__)
 
 # Rounding errors are a few units in the last place of the sum of the terms' magnitudes, mistakes are of its own size.
 _ULPS = 64
 
-# Parameters whose plain gradients stand in memory at once; each group costs a backward of the (short) sample.
+# Tokens of the pieces that are checked: enough to tell, and of different lengths, so that one is padded.
+_PIECES = (37, 29)
+
+# Parameters whose plain gradients stand in memory at once; each group costs a backward of a piece.
 _GROUP_BYTES = 1 << 30
+
+_Terms = dict[int, list[Term | RowSum]]
+"""By layer."""
 
 
 class FallbackWarning(UserWarning):
@@ -28,71 +37,109 @@ class FallbackWarning(UserWarning):
 
 @dataclass(frozen=True)
 class Probe:
-    """What one checked sample tells about a model.
+    """What checked pieces of samples tell about a model.
 
     Attributes:
-        node: the sample's number.
-        terms: its terms, correct for every layer.
         by_autograd: layers whose rule does not hold.
+        separable: whether several samples can run at once.
         rows_per_token: output rows of every module that ran, in all its calls, for each token; rounded up.
+        profile: what a pass keeps in memory.
     """
 
-    node: int
-    terms: list[LayerTerms]
-    by_autograd: list[str]
-    rows_per_token: dict[nn.Module, int]
+    by_autograd: list[str] = field(default_factory=list)
+    separable: bool = False
+    rows_per_token: dict[nn.Module, int] = field(default_factory=dict)
+    profile: PassProfile = field(default_factory=PassProfile)
 
 
-def probe(model: PreTrainedModel, node: int, sample: Encoded) -> Probe:
-    """GradientCapture a sample and compare every layer with plain autograd of the same forward pass.
+def probe(model: PreTrainedModel, samples: Sequence[Encoded]) -> Probe:
+    """Check every layer's rule, for a piece alone and for two in a batch.
 
-    Raises:
-        BadLossError: the sample's loss or gradient is not finite.
+    Args:
+        model: a causal language model.
+        samples: in order of preference, each with a label; the first two that have finite gradients are checked. If
+            none has, nothing is known.
     """
-    with GradientCapture(model, freeze=False) as capture:
-        loss = capture.loss(sample)
-        rows: dict[nn.Module, int] = {}
-        for call in capture.calls:
-            rows[call.ruled.module] = rows.get(call.ruled.module, 0) + call.rows
-        terms = capture.terms(loss, retain_graph=True)
-        wrong = []
-        for layer, expected in _plain_gradients(loss, capture.parameters):
-            if not torch.isfinite(_norm(expected)):
-                raise bad_gradient(sample, capture.layers[layer])
-            if not _agrees(terms[layer], expected):
-                wrong.append(capture.layers[layer])
-                terms[layer] = [Dense(expected)]
-        without_rule = [capture.layers[layer] for layer in capture.without_rule]
-    _tell(wrong, without_rule)
-    rows_per_token = {module: -(-count // len(sample.tokens)) for module, count in rows.items()}
-    return Probe(node, reduced(terms), wrong, rows_per_token)
+    with GradientCapture(model) as capture:
+        found = _finite_pair(capture, samples)
+        if found is None:
+            return Probe()
+        pieces, together = found
+        with PassWatch(model, capture, pieces[0]) as watch:
+            alone = _captured(capture, pieces[:1])[0]
+        layers, without_rule = capture.layers, capture.without_rule
+    wrong, separable = [], bool(together)
+    for place, piece in enumerate(pieces if together else pieces[:1]):
+        for layer, expected in _plain_gradients(model, piece):
+            if place == 0 and not _agrees(alone[layer], expected):
+                wrong.append(layers[layer])
+            separable = separable and _agrees(together[place][layer], expected)
+    _tell(wrong, [layers[layer] for layer in without_rule])
+    return Probe(wrong, separable and not wrong, watch.rows_per_token, watch.profile)
 
 
-def _plain_gradients(loss: Tensor, parameters: list[nn.Parameter]) -> Iterator[tuple[int, Tensor]]:
-    start = 0
-    while start < len(parameters):
-        end, taken = start, 0
-        while end < len(parameters) and (end == start or taken < _GROUP_BYTES):
-            taken += parameters[end].nbytes
-            end += 1
-        group = parameters[start:end]
-        gradients = torch.autograd.grad(loss, group, retain_graph=end < len(parameters), allow_unused=True)
-        for number, (parameter, found) in enumerate(zip(group, gradients, strict=True), start):
-            yield number, torch.zeros_like(parameter) if found is None else found.to_dense()
-        start = end
+def _finite_pair(capture: GradientCapture, samples: Sequence[Encoded]) -> tuple[list[Encoded], list[_Terms]] | None:
+    """Pieces of the first two samples with finite gradients, and their terms in a batch if that is possible."""
+    found: list[Encoded] = []
+    for sample in samples:
+        candidates = [*found, sample]
+        pieces = [_piece(each, tokens) for each, tokens in zip(candidates, _PIECES, strict=False)]
+        try:
+            terms = _captured(capture, pieces)
+        except NotSeparableError:
+            return pieces, []
+        if all(_is_finite(each) for layers in terms for each in layers.values()):
+            found = candidates
+        if len(found) == len(_PIECES):
+            return pieces, terms
+    return ([_piece(found[0], _PIECES[0])], []) if found else None
+
+
+def _piece(sample: Encoded, tokens: int) -> Encoded:
+    """The end of a sample up to its last label, as a sample of its own."""
+    end = int(sample.positions[-1]) + 2
+    start = max(0, end - tokens)
+    kept = sample.positions >= start
+    return Encoded(sample.id, sample.tokens[start:end], sample.positions[kept] - start, sample.targets[kept])
+
+
+def _captured(capture: GradientCapture, pieces: Sequence[Encoded]) -> list[_Terms]:
+    terms: list[_Terms] = [defaultdict(list) for _ in pieces]
+    capture.run(pieces, lambda layer, member, term: terms[member][layer].append(term))
+    return terms
+
+
+def _is_finite(terms: list[Term | RowSum]) -> bool:
+    return all(bool(torch.isfinite(term.magnitude())) for term in terms)
+
+
+def _plain_gradients(model: PreTrainedModel, piece: Encoded) -> Iterator[tuple[int, Tensor]]:
+    with flags_kept(model):
+        parameters = list(model.parameters())
+        model.train(False)
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+        batch = Batch.of([piece], parameters[0].device)
+        loss = batch.losses(model(input_ids=batch.tokens, use_cache=False).logits).sum()
+        start = 0
+        while start < len(parameters):
+            end, taken = start, 0
+            while end < len(parameters) and (end == start or taken < _GROUP_BYTES):
+                taken += parameters[end].nbytes
+                end += 1
+            group = parameters[start:end]
+            gradients = torch.autograd.grad(loss, group, retain_graph=end < len(parameters), allow_unused=True)
+            for layer, (parameter, found) in enumerate(zip(group, gradients, strict=True), start):
+                yield layer, torch.zeros_like(parameter) if found is None else found.to_dense()
+            start = end
 
 
 def _agrees(terms: list[Term | RowSum], expected: Tensor) -> bool:
     if not terms:
         return not expected.any()
     magnitude = torch.stack([term.magnitude() for term in terms]).sum()
-    error = _norm(gradient(terms) - expected)
+    error = torch.linalg.vector_norm(gradient(terms) - expected)
     return bool(error <= _ULPS * torch.finfo(expected.dtype).eps * magnitude)
-
-
-def _norm(values: Tensor) -> Tensor:
-    norm: Tensor = torch.linalg.vector_norm(values, dtype=torch.float64)
-    return norm
 
 
 def _tell(wrong: list[str], without_rule: list[str]) -> None:

@@ -8,12 +8,12 @@ from transformers import PreTrainedModel
 from gradsim.errors import GradientError
 from gradsim.gradients.capture import check_parameters
 from gradsim.gradients.encoding import Nodes, Sample, encode, model_limits, pair_positions
-from gradsim.gradients.precision import dtype_of
+from gradsim.gradients.precision import precision_of
 from gradsim.gradients.projection import Projector, make_projections
 from gradsim.gradients.results import Comparison
 from gradsim.gradients.run import ComparisonTiles, Progress, Request
 
-OnBadLoss = Literal["error", "exclude"]
+OnBadSample = Literal["error", "exclude"]
 
 
 def compare(
@@ -26,7 +26,7 @@ def compare(
     memory_budget: int | None = None,
     projectors: Sequence[Projector] = (),
     progress: Progress | None = None,
-    on_bad_loss: OnBadLoss = "error",
+    on_bad_sample: OnBadSample = "error",
 ) -> Comparison:
     """Inner products of single-sample gradients, for every layer and every pair.
 
@@ -38,13 +38,13 @@ def compare(
         queries: objects with `id`, `input_ids` and `labels` (1-D, of one length; label -100 is masked).
         originals: the same. A sample that is given several times is run once.
         pairs: (n, 2) positions in queries and originals, or "all": every pair, query-major.
-        precision: "float32" or "float64", what the model runs in; a model in another format is cast for the run.
-        memory_budget: bytes of captured gradients that may be held at once on the model's device; the working
-            memory of one pass comes on top. None: what is free, less a margin. Where memory is too short to run each
-            sample once, another budget can mean another rounding of the dots.
+        precision: "float32", "tf32", "bfloat16" or "float64", what the model runs in; a model in another format is
+            cast for the run. Dots are added up in float64 in any case.
+        memory_budget: bytes that may be taken on the model's device beside the model: by captured gradients and by the
+            pass that captures more. None: what is free, less a margin. Another budget can mean another rounding.
         projectors: random projections whose dots are wanted beside the exact ones.
-        progress: called with (done, total) passes after each.
-        on_bad_loss: whether a sample without an unmasked label, or whose loss or gradient is not finite, is an
+        progress: called with (done, total) samples that were run, after each batch.
+        on_bad_sample: whether a sample without an unmasked label, or whose loss or gradient is not finite, is an
             error or is excluded: its numbers are NaN.
 
     Raises:
@@ -59,7 +59,7 @@ def compare(
         memory_budget=memory_budget,
         projectors=projectors,
         progress=progress,
-        on_bad_loss=on_bad_loss,
+        on_bad_sample=on_bad_sample,
     ).together()
 
 
@@ -73,15 +73,15 @@ def compare_tiles(
     memory_budget: int | None = None,
     projectors: Sequence[Projector] = (),
     progress: Progress | None = None,
-    on_bad_loss: OnBadLoss = "error",
+    on_bad_sample: OnBadSample = "error",
 ) -> "ComparisonTiles":
     """What `compare` computes, in tiles, for results that are too large to hold.
 
     What is given is checked at once; the work is done while the tiles are taken. Until the last one, or until `close`,
     the model is lent to the comparison: in eval mode, its parameters frozen, with hooks.
     """
-    if on_bad_loss not in ("error", "exclude"):
-        raise GradientError(f'on_bad_loss is {on_bad_loss!r}: choose "error" or "exclude"')
+    if on_bad_sample not in ("error", "exclude"):
+        raise GradientError(f'on_bad_sample is {on_bad_sample!r}: choose "error" or "exclude"')
     parameters = dict(model.named_parameters())
     check_parameters(parameters)
     limits = model_limits(model)
@@ -92,13 +92,12 @@ def compare_tiles(
     return ComparisonTiles(
         Request(
             model=model,
-            dtype=dtype_of(precision),
+            precision=precision_of(precision),
             nodes=nodes,
             pairs=pair_positions(pairs, len(queries), len(originals)),
             projections=make_projections(projectors, parameters),
-            vocabulary=limits.vocabulary,
             memory_budget=memory_budget,
             progress=progress,
-            exclude_bad=on_bad_loss == "exclude",
+            exclude_bad=on_bad_sample == "exclude",
         )
     )

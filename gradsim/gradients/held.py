@@ -1,78 +1,200 @@
-"""A captured sample as it is held for its comparisons."""
+"""The samples that are held for their comparisons: filled term by term, compared many at a time."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from gradsim.gradients.arithmetic import inner
+from gradsim.gradients.layout import Layout
 from gradsim.gradients.projection import Projection
-from gradsim.gradients.rules.dots import layer_dot
-from gradsim.gradients.rules.terms import Dense, LayerTerms, gradient, nbytes
+from gradsim.gradients.rows import Rows
+from gradsim.gradients.rules.dots import Products
+from gradsim.gradients.rules.terms import Dense, RowSum, Term, gradient, nbytes
+
+Integers = NDArray[np.int64]
+_Place = tuple[int, torch.Size, tuple[int, ...]]
+"""Where a tensor lies: address, shape, strides."""
 
 
 @dataclass(frozen=True, eq=False)
-class Held:
-    """The gradients of one sample.
+class _Sample:
+    """One sample: a row for what is built and projected, and the factors of the other layers.
 
-    Attributes:
-        layers: terms of every layer.
-        projected: for every projection a vector of every layer; None where the layer is kept whole or its gradient
-            is zero, so that the exact dot holds.
+    `written` names the built layers that have something in the row of this sample, not of an earlier one.
     """
 
-    layers: list[LayerTerms]
-    projected: list[list[Tensor | None]]
+    row: int
+    factors: dict[int, list[Term]] = field(default_factory=dict)
+    written: set[int] = field(default_factory=set)
 
     @property
-    def nbytes(self) -> int:
-        """Bytes that the sample takes."""
-        vectors = (vector for vectors in self.projected for vector in vectors)
-        return sum(map(nbytes, self.layers)) + sum(v.nbytes for v in vectors if v is not None)
+    def factor_bytes(self) -> int:
+        return sum(nbytes(terms) for terms in self.factors.values())
 
 
-def hold(
-    terms: list[LayerTerms],
-    built: Sequence[bool],
-    projections: Sequence[Projection],
-    names: Sequence[str],
-) -> Held:
-    """Keep a captured sample: each layer built or as factors, and its projected vectors.
+class Holder:
+    """Holds samples by number.
 
-    Empties the list of terms on the way, so that a layer's factors are gone when its gradient is there.
+    Args:
+        shapes: of the layers, by name.
+        built: which layers' gradients are built; of the others the factors are kept.
+        projections: whose vectors are kept beside.
+        capacity: most samples at once.
+        dtype: of everything that is kept.
+        device: where it lies.
     """
-    layers: list[LayerTerms] = []
-    projected: list[list[Tensor | None]] = [[] for _ in projections]
-    terms.reverse()
-    for name, build in zip(names, built, strict=True):
-        kept = terms.pop()
-        projecting = [not projection.keeps_whole(name) for projection in projections]
-        whole = gradient(kept) if kept and (build or any(projecting)) else None
-        for vectors, projection, wanted in zip(projected, projections, projecting, strict=True):
-            vectors.append(projection.project(name, whole) if whole is not None and wanted else None)
-        if build and whole is not None:
-            kept = (Dense(whole),)
-        layers.append(tuple(term.map(_with_own_storage) for term in kept))
-    return Held(layers, projected)
 
+    def __init__(
+        self,
+        shapes: Mapping[str, torch.Size],
+        built: Sequence[bool],
+        projections: Sequence[Projection],
+        capacity: int,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        self._names = list(shapes)
+        self._projections = projections
+        self._layout = Layout(shapes, built, projections)
+        self._rows = Rows(self._layout, capacity, dtype, device)
+        self._by_factors = [layer for layer, build in enumerate(built) if not build]
+        self._samples: dict[int, _Sample] = {}
+        self._copies: OrderedDict[_Place, tuple[Tensor, Tensor]] = OrderedDict()
+        self._copies_kept = 0
+        self._device = device
+        self.nbytes = 0
+        """Of everything that is held now."""
 
-def dots(a: Held, b: Held, device: torch.device) -> Tensor:
-    """Inner products of two samples in float64, (1 + projections, layers): the exact ones first."""
-    zero = torch.zeros((), dtype=torch.float64, device=device)
-    exact = [layer_dot(x, y, zero) for x, y in zip(a.layers, b.layers, strict=True)]
-    rows = [exact]
-    for vectors, others in zip(a.projected, b.projected, strict=True):
-        rows.append(
-            [
-                whole if v is None or w is None else inner(v, w)
-                for whole, v, w in zip(exact, vectors, others, strict=True)
-            ]
+    def __contains__(self, sample: int) -> bool:
+        return sample in self._samples
+
+    def open(self, samples: Sequence[int]) -> None:
+        """Begin to hold the samples of a batch; their terms follow."""
+        for sample in samples:
+            self._samples[sample] = _Sample(self._rows.take())
+        # Both factors of every sample, until the next module's come.
+        self._copies_kept = 2 * len(samples)
+
+    def take(self, sample: int, layer: int, term: Term | RowSum) -> None:
+        """Add a term to a layer's gradient."""
+        held = self._samples[sample]
+        segment = self._layout.built.get(layer)
+        if segment is None:
+            held.factors.setdefault(layer, []).append(self._kept(term))
+            return
+        place = segment.of(self._rows[held.row])
+        if layer in held.written:
+            term.add(place)
+        else:
+            term.write(place)
+            held.written.add(layer)
+
+    def close(self, samples: Sequence[int]) -> Tensor:
+        """End to hold samples whose terms are all there, and project them.
+
+        Returns:
+            (samples, 1 + projections, layers): self dots, the exact ones first.
+        """
+        self._copies.clear()
+        for sample in samples:
+            held = self._samples[sample]
+            row = self._rows[held.row]
+            for layer, segment in self._layout.built.items():
+                if layer not in held.written:
+                    segment.of(row).zero_()
+            self._project(held, row)
+            self.nbytes += self._layout.width * row.itemsize + held.factor_bytes
+        return torch.cat([self.dots([sample], [sample], np.array([[sample, sample]])) for sample in samples])
+
+    def drop(self, sample: int) -> None:
+        """Forget a sample."""
+        held = self._samples.pop(sample)
+        self.nbytes -= self._layout.width * self._rows[held.row].itemsize + held.factor_bytes
+        self._rows.give_back(held.row)
+
+    def abandon(self, samples: Sequence[int]) -> None:
+        """Forget samples that were opened and not closed."""
+        self._copies.clear()
+        for sample in samples:
+            self._rows.give_back(self._samples.pop(sample).row)
+
+    def dots(self, left: Sequence[int], right: Sequence[int], pairs: Integers) -> Tensor:
+        """Inner products in float64, (pairs, 1 + projections, layers): the exact ones first.
+
+        Args:
+            left: the samples that stand first in the pairs.
+            right: those that stand second.
+            pairs: (n, 2) samples.
+        """
+        shape = len(pairs), 1 + len(self._projections), len(self._names)
+        found = torch.zeros(shape, dtype=torch.float64, device=self._device)
+        self._fill_from_rows(found, left, right, pairs)
+        if self._by_factors:
+            for place, (a, b) in enumerate(pairs.tolist()):
+                products = Products()
+                for layer in self._by_factors:
+                    found[place, 0, layer] = products.layer_dot(self._factors(a, layer), self._factors(b, layer))
+        self._fill_kept_whole(found)
+        return found
+
+    def _fill_from_rows(self, found: Tensor, left: Sequence[int], right: Sequence[int], pairs: Integers) -> None:
+        segments = self._layout.segments
+        if not segments:
+            return
+        first = sorted(left, key=lambda sample: self._samples[sample].row)
+        second = sorted(right, key=lambda sample: self._samples[sample].row)
+        products = self._rows.inner_products(
+            [self._samples[sample].row for sample in first], [self._samples[sample].row for sample in second]
         )
-    return torch.stack([torch.stack(row) for row in rows])
+        places = [{sample: place for place, sample in enumerate(group)} for group in (first, second)]
+        a, b = (
+            torch.tensor([place[sample] for sample in column], device=self._device)
+            for place, column in zip(places, pairs.T.tolist(), strict=True)
+        )
+        kinds = torch.tensor([segment.kind for segment in segments], device=self._device)
+        layers = torch.tensor([segment.layer for segment in segments], device=self._device)
+        found[:, kinds, layers] = products[:, a, b].T
 
+    def _fill_kept_whole(self, found: Tensor) -> None:
+        """Where a projection keeps a layer whole, its dots are the exact ones."""
+        for kind, projection in enumerate(self._projections, start=1):
+            whole = [layer for layer, name in enumerate(self._names) if projection.keeps_whole(name)]
+            found[:, kind, whole] = found[:, 0, whole]
 
-def _with_own_storage(tensor: Tensor) -> Tensor:
-    """A tensor that is not a small view of a large one, which would stay in memory with it."""
-    is_view = 8 * tensor.untyped_storage().nbytes() > 9 * tensor.nbytes
-    return tensor.clone() if is_view else tensor
+    def _project(self, held: _Sample, row: Tensor) -> None:
+        for layer, name in enumerate(self._names):
+            wanted = [kind for kind in range(1, 1 + len(self._projections)) if (kind, layer) in self._layout.projected]
+            if not wanted:
+                continue
+            segment = self._layout.built.get(layer)
+            terms = held.factors.get(layer)
+            whole = segment.of(row) if segment else gradient(terms) if terms else None
+            for kind in wanted:
+                place = self._layout.projected[kind, layer].of(row)
+                if whole is None:
+                    place.zero_()
+                else:
+                    place.copy_(self._projections[kind - 1].project(name, whole))
+
+    def _factors(self, sample: int, layer: int) -> Sequence[Term]:
+        return self._samples[sample].factors.get(layer, ())
+
+    def _kept(self, term: Term | RowSum) -> Term:
+        """A term as it is kept: with storage of its own, so that the batch's can go."""
+        if isinstance(term, RowSum):
+            return Dense(term.gradient())
+        return term.map(self._copied)
+
+    def _copied(self, tensor: Tensor) -> Tensor:
+        """A copy, the same for layers that share a factor and come one after the other, as q, k and v do."""
+        place = (tensor.data_ptr(), tensor.shape, tensor.stride())
+        if place not in self._copies:
+            # With its source, so that no other tensor can come to lie in the same place.
+            self._copies[place] = (tensor, tensor.clone(memory_format=torch.contiguous_format))
+            if len(self._copies) > self._copies_kept:
+                self._copies.popitem(last=False)
+        return self._copies[place][1]

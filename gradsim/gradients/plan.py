@@ -1,17 +1,93 @@
-"""Choosing the schedule: the fewest passes that the memory budget allows, predicted exactly."""
+"""Choosing the schedule: what costs least within the memory budget, predicted before the run."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from math import isqrt
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gradsim.errors import GradientError
-from gradsim.gradients.schedule import Schedule, Step, Task
+from gradsim.gradients.schedule import Capture, Compare, Evict, Schedule, Step, Task
 
-Forms = NDArray[np.bool_]
-"""(nodes, layers): whether a sample's gradient of a layer is built, or kept as factors."""
+Floats = NDArray[np.float64]
+
+# Queries of a block, if memory allows: enough to fill batches of similar length, few enough that results come early.
+_BLOCK = 64
+
+# A schedule that may have more visits of originals is not tried if one with larger blocks fits.
+_MOST_VISITS = 100_000
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a comparison takes.
+
+    Attributes:
+        passes: samples that are run forward and backward, every repetition counted.
+        batches: in so many batches.
+        tokens: that are run, padding included.
+        operations: floating-point operations of passes, gradients and products.
+        moved_bytes: of gradients that are read to compare them.
+        peak_bytes: most bytes of captured gradients that are held at once.
+        most_held: most samples that are held at once.
+    """
+
+    passes: int
+    batches: int
+    tokens: int
+    operations: float
+    moved_bytes: float
+    peak_bytes: int
+    most_held: int
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to carry a comparison out: which gradients are built, and what that makes of sizes and costs.
+
+    Attributes:
+        task: what is compared, with the bytes of each node.
+        built: (layers,) whether a layer's gradient is built.
+        per_token: operations of a pass for each token.
+        per_pair: operations of a pass for every two tokens of a sample: attention.
+        per_sample: (nodes,) operations to build the gradients.
+        product_operations: of all pairs and self dots.
+        moved_per_pair: bytes that are read for one pair.
+        working_bytes: what the largest pass needs beside what is held.
+        checkpoint: whether passes that need more than `working_bytes` checkpoint their blocks.
+    """
+
+    task: Task
+    built: NDArray[np.bool_]
+    per_token: float
+    per_pair: float
+    per_sample: Floats
+    product_operations: float
+    moved_per_pair: float
+    working_bytes: int
+    checkpoint: bool = False
+
+    def cost(self, steps: Iterator[Step]) -> Cost:
+        """Of a schedule of the task."""
+        tokens, sizes = self.task.tokens, self.task.sizes
+        passes = batches = run = held = peak = count = most = 0
+        operations = self.product_operations
+        for step in steps:
+            match step:
+                case Capture(samples):
+                    nodes = list(samples)
+                    longest = int(tokens[nodes].max())
+                    passes, batches, run = passes + len(nodes), batches + 1, run + len(nodes) * longest
+                    operations += len(nodes) * longest * (self.per_token + self.per_pair * longest)
+                    operations += float(self.per_sample[nodes].sum())
+                    held, count = held + int(sizes[nodes].sum()), count + len(nodes)
+                    peak, most = max(peak, held), max(most, count)
+                case Evict(sample):
+                    held, count = held - int(sizes[sample]), count - 1
+                case Compare() | _:
+                    pass
+        moved = self.moved_per_pair * len(self.task.pairs)
+        return Cost(passes, batches, run, operations, moved, peak, most)
 
 
 @dataclass(frozen=True)
@@ -19,81 +95,109 @@ class Plan:
     """A schedule and its cost.
 
     Attributes:
-        passes: forward and backward passes, every repetition counted.
+        cost: what it takes.
         unique_samples: samples that are run at least once.
-        peak_bytes: most bytes of captured gradients that are held at once.
-        memory_budget: bytes that were allowed.
+        working_bytes: what the largest pass needs beside what is held.
+        memory_budget: bytes that were allowed for both.
         block_size: queries that are held at a time.
+        checkpoint: whether large passes checkpoint their blocks.
+        built: (layers,) whether a layer's gradient is built, or kept as factors.
     """
 
-    passes: int
+    cost: Cost
     unique_samples: int
-    peak_bytes: int
+    working_bytes: int
     memory_budget: int
     block_size: int
-    task: Task = field(repr=False, compare=False)
-    forms: Forms = field(repr=False, compare=False)
+    way: Way = field(repr=False, compare=False)
+
+    @property
+    def checkpoint(self) -> bool:
+        """Whether large passes checkpoint their blocks."""
+        return self.way.checkpoint
+
+    @property
+    def built(self) -> NDArray[np.bool_]:
+        """(layers,) whether a layer's gradient is built, or kept as factors."""
+        return self.way.built
+
+    @property
+    def passes(self) -> int:
+        """Samples that are run forward and backward, every repetition counted."""
+        return self.cost.passes
+
+    @property
+    def peak_bytes(self) -> int:
+        """Most bytes of captured gradients that are held at once."""
+        return self.cost.peak_bytes
 
     def steps(self) -> Iterator[Step]:
         """The schedule."""
-        return Schedule(self.task, self.block_size, self.memory_budget).steps()
+        return Schedule(self.way.task, self.block_size, self.memory_budget - self.working_bytes).steps()
 
 
-def make_plan(ways: Sequence[tuple[Task, Forms]], memory_budget: int) -> Plan:
-    """The plan with the fewest passes; among equals an earlier way, then the one that holds least.
+def make_plan(ways: Sequence[Way], memory_budget: int, operations_per_byte: float) -> Plan:
+    """The plan that costs least; among equals an earlier way.
 
     Args:
         ways: the same comparison with gradients kept in different forms, the preferred first.
-        memory_budget: bytes of captured gradients that may be held at once.
+        memory_budget: bytes for captured gradients and the working memory of a pass.
+        operations_per_byte: operations in the time that it takes to read a byte.
 
     Raises:
         GradientError: a query and an original that are compared do not fit together.
     """
-    plans: list[Plan] = []
-    for task, forms in ways:
-        plans += _plans(task, forms, memory_budget)
-        best = min(plans, key=lambda plan: plan.passes, default=None)
-        if best and best.passes == best.unique_samples:
-            return best
+    best: Plan | None = None
+    least = np.inf
+    for place, way in enumerate(ways):
+        for plan in _plans(way, memory_budget):
+            cost = plan.cost.operations + operations_per_byte * plan.cost.moved_bytes
+            # An earlier one is preferred unless another saves a hundredth.
+            if best is None or cost < 0.99 * least:
+                best, least = plan, cost
+            if plan.passes == plan.unique_samples:
+                if place == 0:
+                    return best
+                break
     if best is None:
-        least = min(least_budget(task) for task, _ in ways)
+        needed = min(least_budget(way) for way in ways)
         raise GradientError(
-            f"one query and one original need up to {least:,} bytes, but memory_budget is "
-            f"{memory_budget:,}: set memory_budget to at least {least}"
+            f"one query and one original need up to {needed:,} bytes, but memory_budget is "
+            f"{memory_budget:,}: set memory_budget to at least {needed}"
         )
     return best
 
 
-def least_budget(task: Task) -> int:
-    """Bytes below which some pair cannot be held."""
-    query, original = task.pairs.T
-    together = task.sizes[query] + np.where(query == original, 0, task.sizes[original])
-    return int(together.max(initial=0))
+def least_budget(way: Way) -> int:
+    """Bytes below which some pair cannot be held and a sample run beside it."""
+    query, original = way.task.pairs.T
+    sizes = way.task.sizes
+    together = sizes[query] + np.where(query == original, 0, sizes[original])
+    return int(together.max(initial=0)) + way.working_bytes
 
 
-def _plans(task: Task, forms: Forms, memory_budget: int) -> list[Plan]:
-    """A plan for each block size that fits, the ones that hold least first."""
-    plans = []
-    for block_size in _block_sizes(task.n_queries):
-        schedule = Schedule(task, block_size, memory_budget)
+def _plans(way: Way, memory_budget: int) -> Iterator[Plan]:
+    """A plan for each block size that fits, the preferred first."""
+    room = memory_budget - way.working_bytes
+    found = False
+    for block_size in _block_sizes(way.task.n_queries) if room >= 0 else ():
+        if found and len(way.task.pairs) > _MOST_VISITS * block_size:
+            return
+        schedule = Schedule(way.task, block_size, room)
         if schedule.fits():
-            passes, peak = schedule.cost()
-            plans.append(
-                Plan(
-                    passes=passes,
-                    unique_samples=schedule.unique_samples,
-                    peak_bytes=peak,
-                    memory_budget=memory_budget,
-                    block_size=block_size,
-                    task=task,
-                    forms=forms,
-                )
+            yield Plan(
+                cost=way.cost(schedule.steps()),
+                unique_samples=schedule.unique_samples,
+                working_bytes=way.working_bytes,
+                memory_budget=memory_budget,
+                block_size=block_size,
+                way=way,
             )
-    return sorted(plans, key=lambda plan: plan.peak_bytes)
+            found = True
 
 
 def _block_sizes(n_queries: int) -> list[int]:
-    """1, 2, 4, ..., and what divides the queries into few equal blocks."""
-    powers = {1 << power for power in range(n_queries.bit_length())}
-    few_blocks = {-(-n_queries // blocks) for blocks in range(1, isqrt(n_queries) + 1)}
-    return sorted(powers | few_blocks)
+    """The usual size, larger ones, then smaller ones, among them what divides the queries into few equal blocks."""
+    few_blocks = {-(-n_queries // blocks) for blocks in range(1, 9)}
+    sizes = {1 << power for power in range(max(n_queries, 1).bit_length())} | few_blocks | {min(_BLOCK, n_queries)}
+    return sorted(sizes - {0}, key=lambda size: (size < _BLOCK and size < n_queries, size if size >= _BLOCK else -size))

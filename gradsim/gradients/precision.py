@@ -1,25 +1,77 @@
-"""The number format that a model runs in."""
+"""The number format that a model runs in, and how its matrix products are rounded."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import nn
 
 from gradsim.errors import GradientError
 
-_DTYPES = {"float32": torch.float32, "float64": torch.float64}
+_cuda: Any = torch.backends.cuda
+_cudnn: Any = torch.backends.cudnn
+_mkldnn: Any = torch.backends.mkldnn
+_FLOAT32_BACKENDS = (_cuda.matmul, _cudnn.conv, _cudnn.rnn, _mkldnn.matmul, _mkldnn.conv, _mkldnn.rnn)
 
 
-def dtype_of(precision: str) -> torch.dtype:
-    """The format of a precision's name.
+@dataclass(frozen=True)
+class Precision:
+    """How a comparison computes. Dots are added up in float64, whatever the precision.
+
+    Attributes:
+        dtype: of weights, activations and gradients.
+        products: of float32 matrix products: "ieee", or "tf32", which keeps ten bits of each factor's fraction on
+            devices that have it and changes nothing on others.
+    """
+
+    dtype: torch.dtype
+    products: str = "ieee"
+
+
+PRECISIONS = MappingProxyType(
+    {
+        "float32": Precision(torch.float32),
+        "tf32": Precision(torch.float32, "tf32"),
+        "bfloat16": Precision(torch.bfloat16),
+        "float64": Precision(torch.float64),
+    }
+)
+
+
+def precision_of(name: str) -> Precision:
+    """The precision of a name.
 
     Raises:
         GradientError: no such precision.
     """
-    if precision not in _DTYPES:
-        raise GradientError(f"precision is {precision!r}: choose one of {', '.join(_DTYPES)}")
-    return _DTYPES[precision]
+    if name not in PRECISIONS:
+        raise GradientError(f"precision is {name!r}: choose one of {', '.join(PRECISIONS)}")
+    return PRECISIONS[name]
+
+
+@contextmanager
+def plain_arithmetic(device: torch.device, products: str = "ieee") -> Iterator[None]:
+    """Float32 is as precise as asked and autograd records, whatever the caller has set; that comes back.
+
+    Neither autocast, `no_grad` nor `inference_mode`.
+    """
+    before = [backend.fp32_precision for backend in _FLOAT32_BACKENDS]
+    for backend in _FLOAT32_BACKENDS:
+        # Only NVIDIA's backends are asked for TF32: a processor's might take bfloat16 for it.
+        backend.fp32_precision = products if backend in (_cuda.matmul, _cudnn.conv, _cudnn.rnn) else "ieee"
+    try:
+        with (
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            torch.autocast(device.type, enabled=False),
+        ):
+            yield
+    finally:
+        for backend, precision in zip(_FLOAT32_BACKENDS, before, strict=True):
+            backend.fp32_precision = precision
 
 
 @contextmanager

@@ -24,7 +24,7 @@ class ProjectedDots:
 class Comparison:
     """Every number of one `compare`.
 
-    A self dot is NaN where a sample is in no pair: such a sample is never run. With `on_bad_loss="exclude"`
+    A self dot is NaN where a sample is in no pair: such a sample is never run. With `on_bad_sample="exclude"`
     everything of a bad sample is NaN.
     """
 
@@ -45,9 +45,11 @@ class Comparison:
     plan: Plan
     """What was predicted: passes and peak bytes."""
     passes: int
-    """Forward and backward passes that were run."""
+    """Samples that were run forward and backward, every repetition counted."""
     peak_bytes: int
     """Most bytes that the captured samples took at once."""
+    memory_retries: int
+    """How often memory ran out in spite of the plan, and the rest was planned anew with half of it."""
 
 
 @dataclass(frozen=True)

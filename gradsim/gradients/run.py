@@ -9,32 +9,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from gradsim.gradients.arithmetic import plain_arithmetic
-from gradsim.gradients.capture import (
-    BadLossError,
-    GradientCapture,
-    bad_gradient,
-    no_label,
-)
+from gradsim.gradients.bad_samples import BadSampleError, bad_gradient, bad_loss, no_label
+from gradsim.gradients.capture import GradientCapture
 from gradsim.gradients.check import Probe, probe
-from gradsim.gradients.encoding import Nodes
-from gradsim.gradients.held import Held, dots, hold
-from gradsim.gradients.memory import default_budget
+from gradsim.gradients.encoding import Encoded, Nodes
+from gradsim.gradients.held import Holder
+from gradsim.gradients.memory import default_budget, says_out_of_memory
 from gradsim.gradients.plan import Plan, make_plan
-from gradsim.gradients.precision import running_in
+from gradsim.gradients.precision import Precision, plain_arithmetic, running_in
 from gradsim.gradients.projection import Projection
 from gradsim.gradients.results import Comparison, Tile
-from gradsim.gradients.rules.terms import LayerTerms
-from gradsim.gradients.schedule import Capture, Compare, EndBlock, Evict, Task
-from gradsim.gradients.sizes import (
-    Lengths,
-    fastest_forms,
-    layer_shapes,
-    pass_bytes,
-    sample_bytes,
-    smallest_forms,
-)
+from gradsim.gradients.schedule import Capture, Compare, EndBlock, Evict
 from gradsim.gradients.tiles import TileBuilder, put_together
+from gradsim.gradients.ways import PairsToRun, operations_per_byte, ways_of
 
 Integers = NDArray[np.int64]
 Progress = Callable[[int, int], None]
@@ -48,11 +35,10 @@ class Request:
     """What `compare` was asked, checked."""
 
     model: PreTrainedModel
-    dtype: torch.dtype
+    precision: Precision
     nodes: Nodes
     pairs: Integers
     projections: Sequence[Projection]
-    vocabulary: int
     memory_budget: int | None
     progress: Progress | None
     exclude_bad: bool
@@ -64,8 +50,9 @@ class ComparisonTiles(Iterator[Tile]):
     Attributes:
         layers: names of the layers, in model order.
         plan: the prediction; None until the first tile is taken.
-        passes: forward and backward passes so far.
+        passes: samples that were run forward and backward so far.
         peak_bytes: most bytes of captured gradients that were held at once so far.
+        memory_retries: how often memory ran out in spite of the plan, and the rest was planned anew with half of it.
     """
 
     def __init__(self, request: Request) -> None:
@@ -74,15 +61,16 @@ class ComparisonTiles(Iterator[Tile]):
         self.plan: Plan | None = None
         self.passes = 0
         self.peak_bytes = 0
+        self.memory_retries = 0
         self._request = request
         self._device = next(iter(parameters.values())).device
+        self._shapes = {name: parameter.shape for name, parameter in parameters.items()}
         self._samples = request.nodes.samples
         self._pairs = request.nodes.of_pairs(request.pairs)
         self._builder = TileBuilder(
             request.nodes, [projection.name for projection in request.projections], len(self.layers)
         )
-        self._held: dict[int, Held] = {}
-        self._held_bytes = 0
+        self._compared = np.zeros(len(self._pairs), dtype=bool)
         self._seen: set[int] = set()
         """Nodes whose self dots are known."""
         self._bad: set[int] = set()
@@ -131,148 +119,168 @@ class ComparisonTiles(Iterator[Tile]):
             plan=self.plan,
             passes=self.passes,
             peak_bytes=self.peak_bytes,
+            memory_retries=self.memory_retries,
         )
 
     def _run(self) -> Generator[Tile]:
         request = self._request
-        with running_in(request.model, request.dtype):
-            probed = self._probe()
-            by_autograd = probed.by_autograd if probed else ()
-            with GradientCapture(request.model, by_autograd) as capture:
-                self.plan = self._make_plan(capture, probed)
-                yield from self._execute(self.plan, capture, probed)
+        with running_in(request.model, request.precision.dtype):
+            with plain_arithmetic(self._device):
+                probed = probe(request.model, self._telling_samples())
+            with GradientCapture(request.model, probed.by_autograd) as capture:
+                yield from self._until_done(capture, probed)
         yield self._builder.build(len(request.nodes.queries))
 
-    def _probe(self) -> Probe | None:
-        """The check of the rules on the shortest sample that is telling and good; None if all are bad."""
+    def _telling_samples(self) -> list[Encoded]:
+        """The good samples, those first that say much about whether the rules hold."""
         nodes = [node for node in np.unique(self._pairs).tolist() if node not in self._bad]
-        for node in sorted(nodes, key=self._probe_order):
-            self.passes += 1
-            try:
-                with plain_arithmetic(self._device):
-                    return probe(self._request.model, node, self._samples[node])
-            except BadLossError as error:
-                self._exclude(node, error)
-        return None
+        samples = [self._samples[node] for node in nodes]
+        return sorted(samples, key=lambda sample: len(sample.positions) < _TELLING_LABELS)
 
-    def _probe_order(self, node: int) -> tuple[bool, int]:
-        sample = self._samples[node]
-        return len(sample.positions) < _TELLING_LABELS, len(sample.tokens)
-
-    def _make_plan(self, capture: GradientCapture, probed: Probe | None) -> Plan:
-        request = self._request
-        itemsize = request.dtype.itemsize
-        lengths = Lengths.of(self._samples)
-        shapes = layer_shapes(request.model, capture, probed.rows_per_token if probed else {})
-        positions, pairs = self._pairs_to_run()
-        forms = (
-            fastest_forms(shapes, lengths, pairs, projected=bool(request.projections)),
-            smallest_forms(shapes, lengths, itemsize),
-        )
-        vectors = sum(p.projected_elements for p in request.projections) * itemsize
-        ways = [
-            Task(
-                pairs=pairs,
-                positions=positions,
-                queries=request.pairs[positions, 0],
-                n_queries=len(request.nodes.queries),
-                sizes=sample_bytes(shapes, lengths, form, itemsize) + vectors,
-                first=probed.node if probed else None,
-            )
-            for form in forms
-        ]
-        budget = request.memory_budget
+    def _until_done(self, capture: GradientCapture, probed: Probe) -> Generator[Tile]:
+        """Carry out plans for what is left, each with half the memory that was not enough before."""
+        budget = self._request.memory_budget
         if budget is None:
-            longest = int(lengths.tokens.max(initial=0))
-            working = pass_bytes(shapes, longest, request.vocabulary, itemsize)
-            layouts = sum(projection.layout_bytes for projection in request.projections)
-            budget = default_budget(self._device, working + layouts)
-        return make_plan(list(zip(ways, forms, strict=True)), budget)
+            budget = default_budget(self._device)
+        while True:
+            plan = self._make_plan(capture, probed, budget)
+            self.plan = self.plan or plan
+            try:
+                yield from self._execute(plan, capture, probed)
+            except RuntimeError as error:
+                if not says_out_of_memory(error):
+                    raise
+                self.memory_retries += 1
+                budget = (plan.peak_bytes + plan.working_bytes) // 2
+            else:
+                return
+            if self._device.type == "cuda":
+                torch.cuda.empty_cache()
+
+    def _make_plan(self, capture: GradientCapture, probed: Probe, budget: int) -> Plan:
+        request = self._request
+        positions, pairs = self._pairs_to_run()
+        reduced = request.precision.products == "tf32" or request.precision.dtype == torch.bfloat16
+        ways = ways_of(
+            PairsToRun(self._samples, pairs, positions, request.pairs[positions, 0], len(request.nodes.queries)),
+            request.model,
+            capture,
+            probed,
+            request.projections,
+            memory_budget=budget,
+            batch_share=0.5**self.memory_retries,
+        )
+        return make_plan(list(ways), budget, operations_per_byte(self._device, reduced=reduced))
 
     def _pairs_to_run(self) -> tuple[Integers, Integers]:
         """Positions and nodes of the pairs to run: those with a good sample, which stands in for a bad partner."""
         bad = np.isin(self._pairs, sorted(self._bad))
-        positions = np.flatnonzero(~bad.all(axis=1))
+        positions = np.flatnonzero(~bad.all(axis=1) & ~self._compared)
         nodes = np.where(bad, self._pairs[:, ::-1], self._pairs)
         return positions, nodes[positions]
 
-    def _execute(self, plan: Plan, capture: GradientCapture, probed: Probe | None) -> Generator[Tile]:
-        self._add_not_run(plan)
-        captures = queries_done = 0
+    def _execute(self, plan: Plan, capture: GradientCapture, probed: Probe) -> Generator[Tile]:
+        self._add_not_run()
+        request = self._request
+        with plain_arithmetic(self._device):
+            holder = Holder(
+                self._shapes,
+                plan.built.tolist(),
+                request.projections,
+                plan.cost.most_held,
+                request.precision.dtype,
+                self._device,
+            )
+        queries_done = done = 0
         for step in plan.steps():
             match step:
-                case Capture(node):
-                    # The plan begins with the probed sample, whose terms are there already.
-                    terms = probed.terms if probed else self._captured(node, capture)
-                    probed = None
-                    if terms is not None:
-                        self._hold(node, terms, plan)
-                    captures += 1
-                    if self._request.progress:
-                        self._request.progress(captures, plan.passes)
-                case Compare(_, pairs):
-                    self._compare(pairs)
+                case Capture(nodes):
+                    self._capture(nodes, holder, capture, self._needs_checkpoint(nodes, plan, probed))
+                    done += len(nodes)
+                    if request.progress:
+                        request.progress(done, plan.passes)
+                case Compare(pairs):
+                    self._compare(pairs, holder)
                 case Evict(node):
-                    self._evict(node)
-                case EndBlock(done):
-                    queries_done = done
+                    if node in holder:
+                        holder.drop(node)
+                case EndBlock(position):
+                    queries_done = position
             if self._builder.is_full:
                 yield self._builder.build(queries_done)
 
-    def _captured(self, node: int, capture: GradientCapture) -> list[LayerTerms] | None:
-        """The terms of a sample; None if it is bad."""
-        if node in self._bad:
-            return None
-        self.passes += 1
-        try:
-            with plain_arithmetic(self._device):
-                return capture(self._samples[node])
-        except BadLossError as error:
-            self._exclude(node, error)
-            return None
+    def _needs_checkpoint(self, nodes: Sequence[int], plan: Plan, probed: Probe) -> bool:
+        longest = max(len(self._samples[node].tokens) for node in nodes)
+        return plan.checkpoint and probed.profile.nbytes(len(nodes), longest) > plan.working_bytes
 
-    def _hold(self, node: int, terms: list[LayerTerms], plan: Plan) -> None:
-        with plain_arithmetic(self._device), torch.no_grad():
-            held = hold(terms, plan.forms[node].tolist(), self._request.projections, self.layers)
-            if node not in self._seen:
-                self_dots = dots(held, held, self._device)
-                finite = torch.isfinite(self_dots[0])
-                if not finite.all():
-                    layer = self.layers[int(torch.nonzero(~finite)[0])]
-                    self._exclude(node, bad_gradient(self._samples[node], layer))
-                    return
+    def _capture(self, nodes: Sequence[int], holder: Holder, capture: GradientCapture, checkpoint: bool) -> None:
+        """Run samples and hold those that are good; those of a batch with a bad one alone, to be sure which it is."""
+        nodes = [node for node in nodes if node not in self._bad]
+        if not nodes:
+            return
+        losses, self_dots = self._run_batch(nodes, holder, capture, checkpoint)
+        layer_is_finite = np.isfinite(self_dots[:, 0].cpu().numpy())
+        if len(nodes) > 1 and not (np.isfinite(losses).all() and layer_is_finite.all()):
+            for node in nodes:
+                holder.drop(node)
+            for node in nodes:
+                self._capture([node], holder, capture, checkpoint)
+            return
+        for node, loss, finite, dots in zip(nodes, losses, layer_is_finite, self_dots, strict=True):
+            error = None
+            if not np.isfinite(loss):
+                error = bad_loss(self._samples[node], loss)
+            elif not finite.all():
+                error = bad_gradient(self._samples[node], self.layers[int(np.argmin(finite))])
+            if error:
+                holder.drop(node)
+                self._exclude(node, error)
+            elif node not in self._seen:
                 self._seen.add(node)
-                self._builder.add_self(node, self_dots)
-        self._held[node] = held
-        self._held_bytes += held.nbytes
-        self.peak_bytes = max(self.peak_bytes, self._held_bytes)
+                self._builder.add_self(node, dots)
 
-    def _evict(self, node: int) -> None:
-        if node not in self._bad:
-            self._held_bytes -= self._held.pop(node).nbytes
-
-    def _compare(self, pairs: Integers) -> None:
-        values = []
+    def _run_batch(
+        self, nodes: Sequence[int], holder: Holder, capture: GradientCapture, checkpoint: bool
+    ) -> tuple[NDArray[np.float64], Tensor]:
+        """Losses and self dots of samples, which are held from now on."""
+        holder.open(nodes)
+        with plain_arithmetic(self._device, self._request.precision.products):
+            losses = capture.run(
+                [self._samples[node] for node in nodes],
+                lambda layer, member, term: holder.take(nodes[member], layer, term),
+                checkpoint=checkpoint,
+            )
+        self.passes += len(nodes)
         with plain_arithmetic(self._device), torch.no_grad():
-            for query, original in self._pairs[pairs].tolist():
-                if query in self._bad or original in self._bad:
-                    values.append(self._not_a_number())
-                else:
-                    values.append(dots(self._held[query], self._held[original], self._device))
-        self._builder.add_pairs(pairs, values)
+            self_dots = holder.close(nodes)
+        self.peak_bytes = max(self.peak_bytes, holder.nbytes)
+        return losses, self_dots
 
-    def _exclude(self, node: int, error: BadLossError) -> None:
+    def _compare(self, positions: Integers, holder: Holder) -> None:
+        pairs = self._pairs[positions]
+        good = ~np.isin(pairs, sorted(self._bad)).any(axis=1)
+        self._builder.add_pairs(positions[~good], self._not_a_number(int((~good).sum())))
+        if good.any():
+            wanted = pairs[good]
+            with plain_arithmetic(self._device), torch.no_grad():
+                values = holder.dots(np.unique(wanted[:, 0]).tolist(), np.unique(wanted[:, 1]).tolist(), wanted)
+            self._builder.add_pairs(positions[good], values)
+        self._compared[positions] = True
+
+    def _exclude(self, node: int, error: BadSampleError) -> None:
         """Count a sample as bad, or raise its error."""
         if not self._request.exclude_bad:
             raise error
         self._bad.add(node)
         if np.any(self._pairs == node):
-            self._builder.add_self(node, self._not_a_number())
+            self._builder.add_self(node, self._not_a_number(1)[0])
 
-    def _add_not_run(self, plan: Plan) -> None:
-        positions = np.setdiff1d(np.arange(len(self._pairs)), plan.task.positions)
-        self._builder.add_pairs(positions, [self._not_a_number()] * len(positions))
+    def _add_not_run(self) -> None:
+        """Pairs of two bad samples."""
+        positions = np.flatnonzero(np.isin(self._pairs, sorted(self._bad)).all(axis=1) & ~self._compared)
+        self._builder.add_pairs(positions, self._not_a_number(len(positions)))
+        self._compared[positions] = True
 
-    def _not_a_number(self) -> Tensor:
-        shape = (1 + len(self._request.projections), len(self.layers))
+    def _not_a_number(self, count: int) -> Tensor:
+        shape = (count, 1 + len(self._request.projections), len(self.layers))
         return torch.full(shape, torch.nan, dtype=torch.float64, device=self._device)

@@ -2,13 +2,13 @@
 
 Pure bookkeeping, no tensors. Samples are nodes 0, 1, ...; one that is both a query and an original is one node.
 Queries are taken in consecutive blocks. Within a block all its queries are held while the originals that they need pass
-by, each of which is captured or still there from an earlier block. When room is needed, what is needed again last
-leaves first (Belady's rule: the best there is when the future is known, as it is here); what is never needed again
-leaves at once.
+by in groups of similar length; what of a group is not held yet is captured as one batch. When room is needed, what is
+needed again last leaves first (Belady's rule: the best there is when the future is known, as it is here); what is never
+needed again leaves at once. A block begins with the originals that are still there.
 """
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,19 +16,24 @@ from numpy.typing import NDArray
 
 Integers = NDArray[np.int64]
 
+# Originals that are compared together at most. Few pairs of a large group would be wanted.
+_GROUP = 32
+
+# A batch's longest sample is at most so many times as long as its shortest.
+_STRETCH = 1.25
+
 
 @dataclass(frozen=True)
 class Capture:
-    """Run a sample forward and backward, and keep its gradients."""
+    """Run samples forward and backward in one batch, and keep their gradients."""
 
-    sample: int
+    samples: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Compare:
-    """Compare a held original with the held queries of these pairs (positions, ascending)."""
+    """Compare held samples: these pairs (positions)."""
 
-    original: int
     pairs: Integers
 
 
@@ -59,7 +64,8 @@ class Task:
         queries: (n,) position of each pair's query among the queries; blocks are ranges of these.
         n_queries: number of queries.
         sizes: bytes of each node's captured gradients.
-        first: the node that is captured before anything else.
+        tokens: of each node.
+        batch_tokens: tokens of a batch, padding included; a longer sample runs alone.
     """
 
     pairs: Integers
@@ -67,7 +73,8 @@ class Task:
     queries: Integers
     n_queries: int
     sizes: Integers
-    first: int | None = None
+    tokens: Integers
+    batch_tokens: int
 
 
 @dataclass(frozen=True)
@@ -84,7 +91,7 @@ class Schedule:
         self._task = task
         self._budget = budget
         self._blocks = list(_blocks(task, block_size))
-        self._uses = _use_times(self._blocks, task.first)
+        self._uses = _uses(self._blocks)
 
     @property
     def unique_samples(self) -> int:
@@ -101,37 +108,60 @@ class Schedule:
                 return False
         return True
 
-    def cost(self) -> tuple[int, int]:
-        """Captures and peak bytes."""
-        captures = held = peak = 0
-        for step in self.steps():
-            match step:
-                case Capture(sample):
-                    captures += 1
-                    held += int(self._task.sizes[sample])
-                    peak = max(peak, held)
-                case Evict(sample):
-                    held -= int(self._task.sizes[sample])
-        return captures, peak
-
     def steps(self) -> Iterator[Step]:
         """The steps in order; needs `fits`."""
         memory = _Memory(self._task.sizes, self._budget, self._uses)
-        time = 0
-        if self._task.first is not None:
-            yield from memory.hold(self._task.first, time)
-        for block in self._blocks:
-            for query in block.queries:
-                time += 1
-                yield from memory.hold(query, time, pin=True)
-            for original, pairs in block.visits:
-                time += 1
-                yield from memory.hold(original, time)
-                yield Compare(original, pairs)
-                yield from memory.release(original)
-            for query in block.queries:
-                yield from memory.release(query, unpin=True)
+        for number, block in enumerate(self._blocks):
+            for batch in self._batches(block.queries):
+                yield from memory.hold(batch, number)
+            for group in self._groups(block, memory):
+                originals = [original for original, _ in group]
+                yield from memory.hold(originals, number)
+                yield Compare(np.sort(np.concatenate([pairs for _, pairs in group])))
+                yield from memory.release(originals)
+            yield from memory.release(block.queries)
             yield EndBlock(block.queries_done)
+
+    def _batches(self, nodes: Sequence[int]) -> Iterator[list[int]]:
+        """Consecutive nodes that are short and similar enough to run together."""
+        batch: list[int] = []
+        for node in nodes:
+            if batch and not self._may_run_together([*batch, node]):
+                yield batch
+                batch = []
+            batch.append(node)
+        if batch:
+            yield batch
+
+    def _groups(self, block: _Block, memory: "_Memory") -> Iterator[list[tuple[int, Integers]]]:
+        """Consecutive visits whose originals have room beside the block's queries, and can be captured together."""
+        room = self._budget - int(self._task.sizes[block.queries].sum())
+        queries = set(block.queries)
+        group: list[tuple[int, Integers]] = []
+        missing: list[int] = []
+        taken = 0
+        for visit in sorted(block.visits, key=lambda visit: visit[0] not in memory):
+            original = visit[0]
+            size = 0 if original in queries else int(self._task.sizes[original])
+            captured = [] if original in memory else [original]
+            together = self._may_run_together([*missing, *captured])
+            if group and (len(group) == _GROUP or taken + size > room or not together):
+                yield group
+                # What was held may have had to leave.
+                captured = [] if original in memory else [original]
+                group, missing, taken = [], [], 0
+            group.append(visit)
+            missing += captured
+            taken += size
+        if group:
+            yield group
+
+    def _may_run_together(self, nodes: Sequence[int]) -> bool:
+        if len(nodes) < 2:
+            return True
+        tokens = self._task.tokens[list(nodes)]
+        longest = int(tokens.max())
+        return len(nodes) * longest <= self._task.batch_tokens and longest <= _STRETCH * int(tokens.min())
 
 
 class _Memory:
@@ -144,43 +174,47 @@ class _Memory:
         self._free = budget
         self._later_uses = {node: times[::-1] for node, times in uses.items()}
         self._due: dict[int, int] = {}
-        """Next use of every node that is held."""
-        self._pinned: set[int] = set()
+        """The next block that needs a node that is held."""
+        self._pins: dict[int, int] = {}
+        """How often a node that is held is in use now."""
         self._latest_due: list[tuple[int, int]] = []
         """Heap of (-due, node) of held nodes; entries whose due has passed or changed are void."""
 
-    def hold(self, node: int, time: int, *, pin: bool = False) -> Iterator[Step]:
-        """Have a node present at a time; a pinned one stays until it is released."""
-        if node not in self._due:
-            size = int(self._sizes[node])
-            yield from self._make_room(size)
-            self._free -= size
-            yield Capture(node)
-        if pin:
-            self._pinned.add(node)
-        later = self._later_uses[node]
-        while later and later[-1] <= time:
-            later.pop()
-        self._due[node] = later[-1] if later else self._NEVER
-        if node not in self._pinned:
-            heapq.heappush(self._latest_due, (-self._due[node], node))
+    def __contains__(self, node: int) -> bool:
+        return node in self._due
 
-    def release(self, node: int, *, unpin: bool = False) -> Iterator[Step]:
-        """Drop a node that is never needed again, or leave it to be evicted."""
-        if unpin:
-            self._pinned.remove(node)
-        if node in self._pinned:
-            return
-        if self._due[node] == self._NEVER:
-            yield self._evict(node)
-        elif unpin:
-            heapq.heappush(self._latest_due, (-self._due[node], node))
+    def hold(self, nodes: Sequence[int], block: int) -> Iterator[Step]:
+        """Have nodes present in a block, until they are released."""
+        missing = [node for node in nodes if node not in self._due]
+        for node in nodes:
+            self._pins[node] = self._pins.get(node, 0) + 1
+        if missing:
+            yield from self._make_room(int(self._sizes[missing].sum()))
+            yield Capture(tuple(missing))
+        for node in nodes:
+            later = self._later_uses[node]
+            while later and later[-1] <= block:
+                later.pop()
+            self._due[node] = later[-1] if later else self._NEVER
+
+    def release(self, nodes: Sequence[int]) -> Iterator[Step]:
+        """Drop nodes that are never needed again, leave others to be evicted."""
+        for node in nodes:
+            self._pins[node] -= 1
+            if self._pins[node]:
+                continue
+            del self._pins[node]
+            if self._due[node] == self._NEVER:
+                yield self._evict(node)
+            else:
+                heapq.heappush(self._latest_due, (-self._due[node], node))
 
     def _make_room(self, size: int) -> Iterator[Step]:
         while self._free < size:
             minus_due, node = heapq.heappop(self._latest_due)
-            if self._due.get(node) == -minus_due and node not in self._pinned:
+            if self._due.get(node) == -minus_due and node not in self._pins:
                 yield self._evict(node)
+        self._free -= size
 
     def _evict(self, node: int) -> Evict:
         del self._due[node]
@@ -193,24 +227,23 @@ def _blocks(task: Task, block_size: int) -> Iterator[_Block]:
         return
     block_of_pair = task.queries // block_size
     queries, originals = task.pairs[:, 0], task.pairs[:, 1]
-    order = np.lexsort((task.positions, originals, block_of_pair))
+    order = np.lexsort((task.positions, originals, task.tokens[originals], block_of_pair))
     ends = np.flatnonzero(np.diff(block_of_pair[order])) + 1
     for pairs in np.split(order, ends):
         visits = np.split(pairs, np.flatnonzero(np.diff(originals[pairs])) + 1)
         block = int(block_of_pair[pairs[0]])
+        needed = np.unique(queries[pairs])
         yield _Block(
             queries_done=min((block + 1) * block_size, task.n_queries),
-            queries=[int(query) for query in np.unique(queries[pairs])],
+            queries=needed[np.argsort(task.tokens[needed], kind="stable")].tolist(),
             visits=[(int(originals[visit[0]]), task.positions[visit]) for visit in visits],
         )
 
 
-def _use_times(blocks: list[_Block], first: int | None) -> dict[int, list[int]]:
-    """When each node is needed, ascending; a time is a place in the order of `Schedule.steps`."""
-    uses: dict[int, list[int]] = {} if first is None else {first: [0]}
-    time = 0
-    for block in blocks:
-        for node in (*block.queries, *(original for original, _ in block.visits)):
-            time += 1
-            uses.setdefault(node, []).append(time)
+def _uses(blocks: list[_Block]) -> dict[int, list[int]]:
+    """Which blocks need each node, ascending."""
+    uses: dict[int, list[int]] = {}
+    for number, block in enumerate(blocks):
+        for node in dict.fromkeys((*block.queries, *(original for original, _ in block.visits))):
+            uses.setdefault(node, []).append(number)
     return uses

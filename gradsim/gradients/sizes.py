@@ -1,6 +1,6 @@
-"""What a captured sample takes, and which form of a layer's gradient is cheaper, counted before the run."""
+"""What a captured sample takes, and what its capture and its comparisons cost, counted before the run."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ from gradsim.gradients.capture import GradientCapture
 from gradsim.gradients.encoding import Encoded
 
 Integers = NDArray[np.int64]
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class LayerShape:
     Attributes:
         elements: elements of the built gradient.
         per_token: rows of outer products for each token.
-        per_label: rows of outer products for each unmasked label: the output head's other rows are zero.
+        per_label: rows of outer products for each unmasked label: the output head's other rows are left out.
         width: elements of both factors of one row.
         lookups: embedding rows for each token; never more different ones than `vocabulary`.
         lookup_width: elements of one embedding row.
@@ -57,17 +58,22 @@ class LayerShape:
 
 @dataclass(frozen=True)
 class Lengths:
-    """Tokens and unmasked labels of each sample, (samples,) both."""
+    """Tokens and scored positions of each sample, (samples,) both.
+
+    Scored positions run from the first unmasked label to the last: masked ones between count too.
+    """
 
     tokens: Integers
     labels: Integers
 
     @classmethod
-    def of(cls, samples: list[Encoded]) -> "Lengths":
+    def of(cls, samples: Sequence[Encoded]) -> "Lengths":
         """The lengths of samples."""
+        spans = [
+            int(sample.positions[-1] - sample.positions[0]) + 1 if len(sample.positions) else 0 for sample in samples
+        ]
         return cls(
-            np.array([len(sample.tokens) for sample in samples], dtype=np.int64),
-            np.array([len(sample.positions) for sample in samples], dtype=np.int64),
+            np.array([len(sample.tokens) for sample in samples], dtype=np.int64), np.array(spans, dtype=np.int64)
         )
 
 
@@ -83,69 +89,101 @@ def layer_shapes(
         layer = ruled.layers["weight"]
         weight, shape = capture.parameters[layer], shapes[layer]
         # An expert that has not run yet may run for another sample.
-        times = rows_per_token.get(ruled.module, 1)
-        if isinstance(ruled.module, nn.Linear | Conv1D):
-            kind = "per_label" if ruled.module is head else "per_token"
-            shape["width"] = sum(weight.shape)
+        times = max(1, rows_per_token.get(ruled.module, 1))
+        if ruled.module is head:
+            shape["width"], times, kind = sum(weight.shape), 1, "per_label"
+        elif isinstance(ruled.module, nn.Linear | Conv1D):
+            shape["width"], kind = sum(weight.shape), "per_token"
         elif isinstance(ruled.module, nn.Embedding):
-            kind = "lookups"
             shape["vocabulary"], shape["lookup_width"] = weight.shape
+            kind = "lookups"
         else:
             continue
         shape[kind] = shape.get(kind, 0) + times
     return [LayerShape(**shape) for shape in shapes]
 
 
-def fastest_forms(shapes: list[LayerShape], lengths: Lengths, pairs: Integers, *, projected: bool) -> NDArray[np.bool_]:
-    """(samples, layers) whether to build: what needs the fewest multiplications over all pairs.
+@dataclass(frozen=True, eq=False)
+class Costs:
+    """What every layer costs in either form.
+
+    Attributes:
+        elements: (layers,) of the built gradient.
+        building: (samples, layers) multiplications and additions to build a gradient; zero where there are no factors.
+        factor_bytes: (samples, layers); as many as the built gradient where there are no factors.
+        has_factors: (layers,) whether a gradient can be kept as factors.
+        rows: (samples, layers) of outer products.
+        width: (layers,) elements of both factors of one row.
+        itemsize: bytes of an element.
+    """
+
+    elements: Integers
+    building: Floats
+    factor_bytes: Integers
+    has_factors: NDArray[np.bool_]
+    rows: Integers
+    width: Integers
+    itemsize: int
+
+    @classmethod
+    def of(cls, shapes: Sequence[LayerShape], lengths: Lengths, itemsize: int) -> "Costs":
+        """Count them."""
+        elements = np.array([shape.elements for shape in shapes], dtype=np.int64)
+        has_factors = np.array([shape.has_factors for shape in shapes])
+        rows = np.stack([shape.rows(lengths) for shape in shapes], axis=1)
+        factors = np.stack([shape.factor_bytes(lengths, itemsize) for shape in shapes], axis=1)
+        return cls(
+            elements=elements,
+            building=2.0 * rows.astype(np.float64) * elements,
+            factor_bytes=np.where(has_factors, factors, elements * itemsize),
+            has_factors=has_factors,
+            rows=rows,
+            width=np.array([shape.width for shape in shapes], dtype=np.int64),
+            itemsize=itemsize,
+        )
+
+    def ghost(self, pairs: Integers) -> Floats:
+        """(layers,) operations of all pairs' ghost products: 2 · T · T' · (R + C) each."""
+        rows = self.rows.astype(np.float64)
+        products = np.einsum("pl,pl->l", rows[pairs[:, 0]], rows[pairs[:, 1]], optimize=True)
+        operations: Floats = 2.0 * products * self.width
+        return operations
+
+
+def forms(costs: Costs, pairs: Integers, *, projected: bool, per_byte: float) -> NDArray[np.bool_]:
+    """(layers,) whether to build: what costs least over all pairs, bytes that are held included.
 
     For a layer of R x C, samples i of T_i rows and P pairs, each sample compared with itself as well:
 
-        ghost  Σ_pairs T_i T_j (R + C) + Σ_i T_i² (R + C)
-        built  Σ_i T_i R C  [nothing where a projection builds it anyway]  +  (P + number of samples) R C
+        ghost  Σ_pairs 2 T_i T_j (R + C) + Σ_i 2 T_i² (R + C)
+        built  Σ_i 2 T_i R C  [nothing where a projection builds it anyway]  +  2 (P + number of samples) R C
 
     which for equal lengths is DESIGN.md's rule: ghost while a gradient is in fewer than about 2·H/T pairs,
-    H = R·C/(R + C). One form for all samples of a layer: a product of mixed forms costs as much as building. A layer
-    that is only an embedding keeps its rows.
+    H = R·C/(R + C). One form for all samples of a layer, so that many can be compared in one product.
+
+    Args:
+        costs: of the layers.
+        pairs: (n, 2) samples.
+        projected: whether projections need the built gradients in any case.
+        per_byte: operations that are worth saving one held byte of every sample; infinite: the smallest form.
     """
     used = np.unique(pairs)
-    forms = np.zeros((len(lengths.tokens), len(shapes)), dtype=bool)
-    for layer, shape in enumerate(shapes):
-        rows = shape.rows(lengths).astype(np.float64)
-        products = (rows[pairs[:, 0]] * rows[pairs[:, 1]]).sum() + (rows[used] ** 2).sum()
-        ghost = products * shape.width
-        building = 0.0 if projected else rows[used].sum() * shape.elements
-        built = building + (len(pairs) + len(used)) * shape.elements
-        forms[:, layer] = not shape.has_factors or (shape.width > 0 and built <= ghost)
-    return forms
+    with_self = np.concatenate([pairs, np.column_stack([used, used])])
+    building = 0.0 if projected else costs.building[used].sum(axis=0)
+    built = building + 2.0 * len(with_self) * costs.elements
+    ghost = costs.ghost(with_self)
+    built_bytes = float(len(used) * costs.itemsize) * costs.elements
+    factor_bytes = costs.factor_bytes[used].sum(axis=0).astype(np.float64)
+    if np.isinf(per_byte):
+        choice = built_bytes <= factor_bytes
+    else:
+        choice = built + per_byte * built_bytes <= ghost + per_byte * factor_bytes
+    # What is only looked up has no products to speak of, and few bytes.
+    only_rows = costs.has_factors & (costs.width == 0) & (built_bytes > factor_bytes)
+    return np.where(costs.has_factors, choice & ~only_rows, True)
 
 
-def smallest_forms(shapes: list[LayerShape], lengths: Lengths, itemsize: int) -> NDArray[np.bool_]:
-    """(samples, layers) whether to build: what takes the fewest bytes."""
-    forms = np.zeros((len(lengths.tokens), len(shapes)), dtype=bool)
-    for layer, shape in enumerate(shapes):
-        built = shape.elements * itemsize
-        forms[:, layer] = not shape.has_factors or built <= shape.factor_bytes(lengths, itemsize)
-    return forms
-
-
-def sample_bytes(shapes: list[LayerShape], lengths: Lengths, forms: NDArray[np.bool_], itemsize: int) -> Integers:
-    """(samples,) most bytes that each captured sample takes in given forms."""
-    total = np.zeros(len(lengths.tokens), dtype=np.int64)
-    for layer, shape in enumerate(shapes):
-        built = shape.elements * itemsize
-        total += np.where(forms[:, layer], built, shape.factor_bytes(lengths, itemsize))
+def sample_bytes(costs: Costs, built: NDArray[np.bool_], row_bytes: int) -> Integers:
+    """(samples,) most bytes that each sample takes when held: a row for all that is built, and factors."""
+    total: Integers = row_bytes + costs.factor_bytes[:, ~built].sum(axis=1)
     return total
-
-
-def pass_bytes(shapes: list[LayerShape], tokens: int, vocabulary: int, itemsize: int) -> int:
-    """Roughly what one forward and backward of a sample needs on top of what is kept.
-
-    Inputs and output gradients of every module, as much again for what autograd saves between them, four copies of the
-    logits, and the largest gradient, built and summed.
-    """
-    factors = sum(
-        (shape.per_token + shape.per_label) * shape.width + shape.lookups * shape.lookup_width for shape in shapes
-    )
-    largest = max(shape.elements for shape in shapes)
-    return (tokens * (2 * factors + 4 * vocabulary) + 2 * largest) * itemsize

@@ -26,18 +26,20 @@ class TileBuilder:
     def _clear(self) -> None:
         self._pairs: list[Positions] = []
         self._dots: list[Tensor] = []
+        self._count = 0
         self._selves: list[int] = []
         self._self_dots: list[Tensor] = []
 
     @property
     def is_full(self) -> bool:
         """Whether it is time to hand a tile out."""
-        return len(self._dots) >= _PAIRS
+        return self._count >= _PAIRS
 
-    def add_pairs(self, pairs: Positions, values: list[Tensor]) -> None:
-        """Dots of pairs, one tensor each."""
+    def add_pairs(self, pairs: Positions, values: Tensor) -> None:
+        """Dots of pairs, (pairs, 1 + projections, layers)."""
         self._pairs.append(pairs)
-        self._dots.extend(values)
+        self._dots.append(values)
+        self._count += len(pairs)
 
     def add_self(self, node: int, values: Tensor) -> None:
         """Self dots of a node."""
@@ -47,7 +49,7 @@ class TileBuilder:
     def build(self, queries_done: int) -> Tile:
         """A tile of all that was added since the last one."""
         pairs, dots = _sorted(np.concatenate([_NONE, *self._pairs]), self._host(self._dots))
-        self_dots = self._host(self._self_dots)
+        self_dots = self._host([values[None] for values in self._self_dots])
         queries, query_dots = self._of(self._nodes.queries, self_dots)
         originals, original_dots = self._of(self._nodes.originals, self_dots)
         self._clear()
@@ -70,7 +72,7 @@ class TileBuilder:
         )
 
     def _host(self, values: list[Tensor]) -> Floats:
-        return torch.stack(values).cpu().numpy() if values else self._empty
+        return torch.cat(values).cpu().numpy() if values else self._empty
 
     def _of(self, group: NDArray[np.int64], self_dots: Floats) -> tuple[Positions, Floats]:
         """Positions in queries or originals of the nodes that were added, with their self dots."""

@@ -71,7 +71,7 @@ def _tiles(
         memory_budget=job.memory_budget,
         projectors=projectors,
         progress=progress,
-        on_bad_loss=job.study.on_bad_loss,
+        on_bad_sample=job.study.on_bad_sample,
     )
     _check_layers(tiles.layers, store)
     return tiles

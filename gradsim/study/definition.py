@@ -179,7 +179,7 @@ class Study(Section):
     partition_size: int = Field(100, ge=1)
     seed: int = 42
     on_long_sample: Literal["error", "exclude", "keep"] = "error"
-    on_bad_loss: Literal["error", "exclude"] = "error"
+    on_bad_sample: Literal["error", "exclude"] = "error"
 
     @model_validator(mode="after")
     def _setting_names_are_usable(self) -> Self:

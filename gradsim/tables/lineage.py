@@ -126,7 +126,7 @@ class Lineage:
         yield Node(
             self.key("tokenized"),
             inputs=(samples, model),
-            parameters={"on_long_sample": study.on_long_sample, "on_bad_loss": study.on_bad_loss},
+            parameters={"on_long_sample": study.on_long_sample, "on_bad_sample": study.on_bad_sample},
         )
         yield Node(self.key("parameters_per_layer", room="analysis"), inputs=(model,))
 
@@ -151,7 +151,7 @@ class Lineage:
             query_tokens,
             inputs=(queries, tokenized, model),
             partitioned=True,
-            parameters={"on_long_sample": study.on_long_sample, "on_bad_loss": study.on_bad_loss},
+            parameters={"on_long_sample": study.on_long_sample, "on_bad_sample": study.on_bad_sample},
         )
         yield Node(
             candidates,

@@ -154,6 +154,6 @@ def tokenize_samples(
         context=models.context_length(configuration),
         rotary_positions=models.has_rotary_positions(configuration),
         on_long_sample=study.on_long_sample,
-        on_bad_loss=study.on_bad_loss,
+        on_bad_sample=study.on_bad_sample,
     )
     return dg.Output(table.frame, metadata={EXCLUDED: (excluded or {}) | table.excluded})

@@ -147,8 +147,8 @@ class TestTokenizeTable:
             tokenize_table(rows, words, context=None)
         assert str(caught.value) == (
             "sample 'a' has no unmasked label, so it has no loss; "
-            "set `on_bad_loss: exclude` in the study file or remove it"
+            "set `on_bad_sample: exclude` in the study file or remove it"
         )
-        table = tokenize_table(rows, words, context=None, on_bad_loss="exclude")
+        table = tokenize_table(rows, words, context=None, on_bad_sample="exclude")
         assert table.frame["id"].to_list() == ["b"]
         assert table.excluded == {"a": "no unmasked label"}

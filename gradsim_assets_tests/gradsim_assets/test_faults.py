@@ -167,7 +167,7 @@ def brittle(tmp_path_factory, finished):
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     for name in ("error", "exclude"):
-        place.write_study(name, model={"name": str(folder)}, on_bad_loss=name, partition_size=6)
+        place.write_study(name, model={"name": str(folder)}, on_bad_sample=name, partition_size=6)
     return place
 
 

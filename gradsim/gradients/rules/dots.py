@@ -13,47 +13,64 @@ from gradsim.gradients.rules.terms import Dense, LayerTerms, Outer, Term, TokenR
 _GHOST_ELEMENTS = 1 << 24
 
 
-def layer_dot(a: LayerTerms, b: LayerTerms, zero: Tensor) -> Tensor:
-    """Inner product of one layer's gradients in two samples: the sum over all pairs of terms, from zero (0-d).
+class Products:
+    """Inner products of the layers of two samples.
 
-    The sum over pairs is what makes tied embeddings (both terms and both cross terms) and modules that are used
-    several times come out right.
+    Layers that share a factor, as q, k and v share their input, share its products with the other sample's.
     """
-    total = zero
-    for term in a:
-        for other in b:
-            total = total + dot(term, other)
-    return total
 
+    def __init__(self) -> None:
+        self._shared: dict[tuple[int, int], tuple[Tensor, Tensor, Tensor]] = {}
 
-def dot(a: Term, b: Term) -> Tensor:
-    """Inner product of the gradients of two terms."""
-    match a, b:
-        case Dense(), Dense():
-            product = inner(a.values, b.values)
-        case Outer(), Outer():
-            product = outer_outer(a, b)
-        case TokenRows(), TokenRows():
-            product = tokens_tokens(a, b)
-        case Outer(), Dense():
-            product = outer_dense(a, b)
-        case TokenRows(), Dense():
-            product = tokens_dense(a, b)
-        case TokenRows(), Outer():
-            product = tokens_outer(a, b)
-        case _:
-            product = dot(b, a)
-    return product
+    def layer_dot(self, a: LayerTerms, b: LayerTerms) -> Tensor | float:
+        """Inner product of one layer's gradients: the sum over all pairs of terms; zero where one has none.
 
+        The sum over pairs is what makes tied embeddings (both terms and both cross terms) and modules that are used
+        several times come out right.
+        """
+        total: Tensor | float = 0.0
+        for term in a:
+            for other in b:
+                total = total + self.dot(term, other)
+        return total
 
-def outer_outer(a: Outer, b: Outer) -> Tensor:
-    """The ghost product: <Σ_t r_t c_tᵀ, Σ_s r'_s c'_sᵀ> = Σ_{t,s} (r_t·r'_s)(c_t·c'_s); T·T'·(R + C) products."""
-    step = max(1, _GHOST_ELEMENTS // max(1, len(b.rows)))
-    total = a.rows.new_zeros((), dtype=torch.float64)
-    for start in range(0, len(a.rows), step):
-        part = slice(start, start + step)
-        total = total + inner(a.rows[part] @ b.rows.T, a.columns[part] @ b.columns.T)
-    return total
+    def dot(self, a: Term, b: Term) -> Tensor:
+        """Inner product of the gradients of two terms."""
+        match a, b:
+            case Dense(), Dense():
+                product = inner(a.values, b.values)
+            case Outer(), Outer():
+                product = self.outer_outer(a, b)
+            case TokenRows(), TokenRows():
+                product = tokens_tokens(a, b)
+            case Outer(), Dense():
+                product = outer_dense(a, b)
+            case TokenRows(), Dense():
+                product = tokens_dense(a, b)
+            case TokenRows(), Outer():
+                product = tokens_outer(a, b)
+            case _:
+                product = self.dot(b, a)
+        return product
+
+    def outer_outer(self, a: Outer, b: Outer) -> Tensor:
+        """The ghost product: <Σ_t r_t c_tᵀ, Σ_s r'_s c'_sᵀ> = Σ_{t,s} (r_t·r'_s)(c_t·c'_s); T·T'·(R + C) products."""
+        if len(a.rows) * len(b.rows) <= _GHOST_ELEMENTS:
+            return inner(self._gram(a.rows, b.rows), self._gram(a.columns, b.columns))
+        step = max(1, _GHOST_ELEMENTS // len(b.rows))
+        total = a.rows.new_zeros((), dtype=torch.float64)
+        for start in range(0, len(a.rows), step):
+            part = slice(start, start + step)
+            total = total + inner(a.rows[part] @ b.rows.T, a.columns[part] @ b.columns.T)
+        return total
+
+    def _gram(self, a: Tensor, b: Tensor) -> Tensor:
+        """(T, D) and (T', D) -> all inner products of their rows, (T, T')."""
+        key = (id(a), id(b))
+        if key not in self._shared:
+            # With the factors, so that these numbers stay theirs.
+            self._shared[key] = (a, b, a @ b.T)
+        return self._shared[key][2]
 
 
 def outer_dense(a: Outer, b: Dense) -> Tensor:

@@ -31,6 +31,14 @@ class Dense:
         """The gradient, not a copy."""
         return self.values
 
+    def write(self, to: Tensor) -> None:
+        """Put the gradient in the place of what is there."""
+        to.copy_(self.values)
+
+    def add(self, to: Tensor) -> None:
+        """Add the gradient to what is there."""
+        to.add_(self.values)
+
     def magnitude(self) -> Tensor:
         """Sum of the norms of what is summed; rounding errors are in proportion to it."""
         return _norm(self.values)
@@ -56,6 +64,14 @@ class Outer:
         """Σ_t rows_t columns_tᵀ, (R, C)."""
         return torch.mm(self.rows.T, self.columns)
 
+    def write(self, to: Tensor) -> None:
+        """Put the gradient in the place of what is there."""
+        torch.mm(self.rows.T, self.columns, out=to)
+
+    def add(self, to: Tensor) -> None:
+        """Add the gradient to what is there."""
+        to.addmm_(self.rows.T, self.columns)
+
     def magnitude(self) -> Tensor:
         """Σ_t ‖rows_t‖‖columns_t‖."""
         return torch.dot(_norm(self.rows, dim=1), _norm(self.columns, dim=1))
@@ -80,8 +96,17 @@ class TokenRows:
 
     def gradient(self) -> Tensor:
         """The rows where their tokens say, zero elsewhere, (V, C)."""
-        whole = self.rows.new_zeros(self.vocabulary, self.rows.shape[1])
-        return whole.index_copy_(0, self.tokens, self.rows)
+        whole = self.rows.new_empty(self.vocabulary, self.rows.shape[1])
+        self.write(whole)
+        return whole
+
+    def write(self, to: Tensor) -> None:
+        """Put the gradient in the place of what is there."""
+        to.zero_().index_copy_(0, self.tokens, self.rows)
+
+    def add(self, to: Tensor) -> None:
+        """Add the gradient to what is there: tokens are different, so that no two additions meet."""
+        to.index_copy_(0, self.tokens, to.index_select(0, self.tokens) + self.rows)
 
     def magnitude(self) -> Tensor:
         """Σ_u ‖rows_u‖."""
@@ -98,13 +123,21 @@ class RowSum:
         """Σ_t rows_t, (D,)."""
         return self.rows.sum(dim=0)
 
+    def write(self, to: Tensor) -> None:
+        """Put the gradient in the place of what is there."""
+        torch.sum(self.rows, dim=0, out=to)
+
+    def add(self, to: Tensor) -> None:
+        """Add the gradient to what is there."""
+        to.add_(self.gradient())
+
     def magnitude(self) -> Tensor:
         """Σ_t ‖rows_t‖."""
         return _norm(self.rows, dim=1).sum()
 
 
 Term = Dense | Outer | TokenRows
-LayerTerms = tuple[Term, ...]
+LayerTerms = Sequence[Term]
 """One layer's gradient in one sample; no term: exactly zero."""
 
 
@@ -122,5 +155,5 @@ def nbytes(terms: LayerTerms) -> int:
 
 
 def _norm(values: Tensor, dim: int | None = None) -> Tensor:
-    norm: Tensor = torch.linalg.vector_norm(values, dim=dim, dtype=torch.float64)
+    norm: Tensor = torch.linalg.vector_norm(values, dim=dim)
     return norm

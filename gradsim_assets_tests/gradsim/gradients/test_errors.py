@@ -55,7 +55,7 @@ def message(call, *arguments, **keywords):
         (
             [1, 2, 3],
             [1, -100, -100],
-            "sample 'bad' has no unmasked label after its first token: mend or exclude it (on_bad_loss=\"exclude\")",
+            "sample 'bad' has no unmasked label after its first token: mend or exclude it (on_bad_sample=\"exclude\")",
         ),
     ],
 )
@@ -104,10 +104,10 @@ def test_nothing_to_compare(model, good):
 
 def test_bad_settings(model, good):
     assert message(compare, model, good, good, "all", precision="int4") == (
-        "precision is 'int4': choose one of float32, float64"
+        "precision is 'int4': choose one of float32, tf32, bfloat16, float64"
     )
-    assert message(compare, model, good, good, "all", on_bad_loss="ignore") == (
-        'on_bad_loss is \'ignore\': choose "error" or "exclude"'
+    assert message(compare, model, good, good, "all", on_bad_sample="ignore") == (
+        'on_bad_sample is \'ignore\': choose "error" or "exclude"'
     )
 
 
@@ -137,7 +137,7 @@ def test_loss_that_is_not_finite(model, good, make_sample, value):
     spoil(model, 60, value)
     bad = make_sample("bad", [3, 60, 5], [3, 60, 5])
     assert message(compare, model, good, [good[0], bad], "all") == (
-        "sample 'bad' has a loss of nan: mend or exclude it (on_bad_loss=\"exclude\")"
+        "sample 'bad' has a loss of nan: mend or exclude it (on_bad_sample=\"exclude\")"
     )
 
 
@@ -162,7 +162,7 @@ def test_gradient_that_is_not_finite(model, good, make_sample, length):
     bad = make_sample("bad", [60] * length, [60] * length)
     assert message(compare, model, good, [bad], "all") == (
         "sample 'bad' has a gradient that is not finite in layer model.embed_tokens.weight: "
-        'mend or exclude it (on_bad_loss="exclude")'
+        'mend or exclude it (on_bad_sample="exclude")'
     )
 
 
@@ -179,7 +179,7 @@ def test_bad_samples_can_be_excluded(model, good, make_sample, make_samples, bad
         [queries[0], nan, *queries[1:], unlabelled],
         [unlabelled, *originals, nan],
         "all",
-        on_bad_loss="exclude",
+        on_bad_sample="exclude",
     )
 
     assert result.bad_queries == [1, 4]
@@ -195,13 +195,13 @@ def test_bad_samples_can_be_excluded(model, good, make_sample, make_samples, bad
 
 def test_partners_of_bad_samples_keep_their_self_dots(model, good, make_sample):
     unlabelled = make_sample("unlabelled", [1, 2, 3], [-100] * 3)
-    result = compare(model, good[:1], [unlabelled], "all", on_bad_loss="exclude")
+    result = compare(model, good[:1], [unlabelled], "all", on_bad_sample="exclude")
     assert np.isfinite(result.query_self_dots).all()
     assert np.isnan(result.dots).all()
 
 
 def test_everything_bad(model, make_sample):
     unlabelled = make_sample("unlabelled", [1, 2, 3], [-100] * 3)
-    result = compare(model, [unlabelled], [unlabelled], "all", on_bad_loss="exclude")
+    result = compare(model, [unlabelled], [unlabelled], "all", on_bad_sample="exclude")
     assert np.isnan(result.dots).all()
     assert (result.bad_queries, result.bad_originals, result.passes) == ([0], [0], 0)

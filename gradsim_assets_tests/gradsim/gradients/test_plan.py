@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gradsim.errors import GradientError
-from gradsim.gradients.plan import least_budget, make_plan
+from gradsim.gradients.plan import Way, least_budget, make_plan
 from gradsim.gradients.schedule import Capture, Compare, EndBlock, Evict, Schedule, Task
 
 
-def task_of(pairs, sizes, first=None):
+def task_of(pairs, sizes, tokens=None, batch_tokens=1):
     """Queries are the nodes 0, 1, ... of the pairs' first column, at the positions of the same number."""
     nodes = np.array(pairs, dtype=np.int64).reshape(-1, 2)
     return Task(
@@ -22,23 +22,37 @@ def task_of(pairs, sizes, first=None):
         queries=nodes[:, 0],
         n_queries=int(nodes[:, 0].max(initial=-1)) + 1,
         sizes=np.array(sizes, dtype=np.int64),
-        first=first,
+        tokens=np.array([1] * len(sizes) if tokens is None else tokens, dtype=np.int64),
+        batch_tokens=batch_tokens,
     )
 
 
 @st.composite
 def tasks(draw):
-    """Up to eight nodes, each of which may be query, original or both; any pairs, also repeated."""
+    """Up to eight nodes, each of which may be query, original or both; any pairs, also repeated; any lengths."""
     n_nodes = draw(st.integers(1, 8))
     node = st.integers(0, n_nodes - 1)
     pairs = draw(st.lists(st.tuples(node, node), min_size=1, max_size=20))
     sizes = draw(st.lists(st.integers(0, 9), min_size=n_nodes, max_size=n_nodes))
-    first = draw(st.sampled_from([None, pairs[0][0], pairs[-1][1]]))
-    return task_of(pairs, sizes, first)
+    tokens = draw(st.lists(st.integers(1, 9), min_size=n_nodes, max_size=n_nodes))
+    return task_of(pairs, sizes, tokens, draw(st.integers(1, 20)))
 
 
-def no_forms(task):
-    return np.zeros((len(task.sizes), 0), dtype=bool)
+def way_of(task, working_bytes=0, product_operations=0.0):
+    return Way(
+        task=task,
+        built=np.zeros(0, dtype=bool),
+        per_token=1.0,
+        per_pair=0.0,
+        per_sample=np.zeros(len(task.sizes)),
+        product_operations=product_operations,
+        moved_per_pair=0.0,
+        working_bytes=working_bytes,
+    )
+
+
+def plan_of(task, budget, working_bytes=0):
+    return make_plan([way_of(task, working_bytes)], budget, 1.0)
 
 
 def run(task, steps, budget):
@@ -46,15 +60,18 @@ def run(task, steps, budget):
     held, seen, passes, peak, done = set(), [], 0, 0, 0
     for step in steps:
         match step:
-            case Capture(node):
-                assert node not in held
-                held.add(node)
-                passes += 1
+            case Capture(nodes):
+                assert held.isdisjoint(nodes)
+                assert len(set(nodes)) == len(nodes)
+                longest = int(task.tokens[list(nodes)].max())
+                assert len(nodes) == 1 or len(nodes) * longest <= task.batch_tokens
+                held.update(nodes)
+                passes += len(nodes)
                 peak = max(peak, int(task.sizes[sorted(held)].sum()))
                 assert peak <= budget
-            case Compare(original, positions):
-                assert (task.pairs[positions, 1] == original).all()
+            case Compare(positions):
                 assert held.issuperset(task.pairs[positions].ravel().tolist())
+                assert (np.diff(positions) > 0).all()
                 seen.extend(positions.tolist())
             case Evict(node):
                 held.remove(node)
@@ -68,37 +85,43 @@ def run(task, steps, budget):
     return passes, peak
 
 
-@given(tasks(), st.integers(0, 30))
-def test_a_plan_keeps_its_promises(task, spare):
-    budget = least_budget(task) + spare
-    plan = make_plan([(task, no_forms(task))], budget)
-    assert run(task, plan.steps(), budget) == (plan.passes, plan.peak_bytes)
+@given(tasks(), st.integers(0, 30), st.integers(0, 5))
+def test_a_plan_keeps_its_promises(task, spare, working_bytes):
+    budget = least_budget(way_of(task, working_bytes)) + spare
+    plan = plan_of(task, budget, working_bytes)
+    assert run(task, plan.steps(), budget - working_bytes) == (plan.passes, plan.peak_bytes)
     assert plan.unique_samples == len(np.unique(task.pairs)) <= plan.passes
 
 
 @given(tasks())
 def test_ample_budget_runs_each_sample_once(task):
-    plan = make_plan([(task, no_forms(task))], int(task.sizes.sum()))
+    plan = plan_of(task, int(task.sizes.sum()))
     assert plan.passes == plan.unique_samples
 
 
 @given(tasks())
 def test_too_small_a_budget_names_the_least_that_does(task):
-    least = least_budget(task)
-    assert make_plan([(task, no_forms(task))], least).passes
+    least = least_budget(way_of(task))
+    assert plan_of(task, least).passes
     if least:
         with pytest.raises(GradientError, match=f"set memory_budget to at least {least}$"):
-            make_plan([(task, no_forms(task))], least - 1)
+            plan_of(task, least - 1)
 
 
 def test_message_of_too_small_a_budget():
     task = task_of([(0, 1)], [1000, 2000])
     with pytest.raises(GradientError) as error:
-        make_plan([(task, no_forms(task))], 2999)
+        plan_of(task, 3499, working_bytes=500)
     assert str(error.value) == (
-        "one query and one original need up to 3,000 bytes, but memory_budget is 2,999: "
-        "set memory_budget to at least 3000"
+        "one query and one original need up to 3,500 bytes, but memory_budget is 3,499: "
+        "set memory_budget to at least 3500"
     )
+
+
+def test_short_samples_of_similar_length_run_together():
+    task = task_of([(0, 1), (0, 2), (0, 3), (0, 4)], [1] * 5, tokens=[9, 10, 12, 4, 5], batch_tokens=30)
+    captured = [step.samples for step in Schedule(task, 1, 5).steps() if isinstance(step, Capture)]
+    assert captured == [(0,), (3, 4), (1, 2)]
 
 
 def passes_of_query_major_lru(task, budget):
@@ -131,16 +154,16 @@ def test_no_worse_than_least_recently_used(n_queries, n_originals, data):
     )
     task = task_of(pairs, [1] * (n_queries + n_originals))
     budget = data.draw(st.integers(2, n_queries + n_originals))
-    plan = make_plan([(task, no_forms(task))], budget)
+    plan = plan_of(task, budget)
     assert plan.passes <= passes_of_query_major_lru(task, budget)
 
 
 def test_blocks_of_queries_save_passes_when_memory_is_short():
     """4 x 6 pairs, room for 5: blocks of four hold the queries while each original passes by once."""
     task = task_of([(q, 4 + o) for q in range(4) for o in range(6)], [1] * 10)
-    plan = make_plan([(task, no_forms(task))], 5)
+    plan = plan_of(task, 5)
     assert (plan.passes, plan.block_size) == (10, 4)
-    assert Schedule(task, 1, 5).cost()[0] > 10
+    assert way_of(task).cost(Schedule(task, 1, 5).steps()).passes > 10
 
 
 def test_what_is_needed_last_leaves_first():
@@ -150,16 +173,24 @@ def test_what_is_needed_last_leaves_first():
     assert evicted[0] == 4
 
 
-def test_the_preferred_form_wins_unless_another_saves_passes():
+def test_a_block_begins_with_what_is_still_there():
+    """3 x 6 pairs, room for one query and three originals: the second query and the third find three, not none."""
+    task = task_of([(q, 3 + o) for q in range(3) for o in range(6)], [1] * 9)
+    assert way_of(task).cost(Schedule(task, 1, 4).steps()).passes == 3 + 6 + 2 * 3
+
+
+def test_the_preferred_way_wins_unless_another_costs_less():
     pairs = [(q, 3 + o) for q in range(3) for o in range(3)]
     large, small = task_of(pairs, [2] * 6), task_of(pairs, [1] * 6)
-    ways = [(large, no_forms(large)), (small, no_forms(small))]
-    assert make_plan(ways, 100).task is large
-    assert make_plan(ways, 4).task is small
+    ways = [way_of(large), way_of(small, product_operations=1.0)]
+    assert make_plan(ways, 100, 1.0).way is ways[0]
+    assert make_plan(ways, 4, 1.0).way is ways[1]
+    dear = [way_of(large), way_of(small, product_operations=100.0)]
+    assert make_plan(dear, 4, 1.0).way is dear[0]
 
 
 def test_no_pairs_is_an_empty_plan():
     """As when every sample is bad."""
     task = replace(task_of([(0, 1)], [1, 1]), pairs=np.empty((0, 2), dtype=np.int64))
-    plan = make_plan([(task, no_forms(task))], 0)
+    plan = plan_of(task, 0)
     assert (plan.passes, list(plan.steps())) == (0, [])

@@ -12,7 +12,7 @@ from gradsim.study.definition import Projection, RunsModel, Section
 
 DROPOUT = {"method": "word_dropout"}
 ALL_KEYS = (
-    "dataset, description, model, on_bad_loss, on_long_sample, partition_size, "
+    "dataset, description, model, on_bad_sample, on_long_sample, partition_size, "
     "projections, samples, seed, settings, top_k"
 )
 METHODS = "'file', 'word_dropout', 'paraphrase' or 'generate'"

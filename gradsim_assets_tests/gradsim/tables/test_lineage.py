@@ -97,7 +97,7 @@ CHANGES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         (*GRADIENTS, "model_generated/queries"),
     ),
     "on_long_sample": ({"on_long_sample": "exclude"}, ("model", *TOKENIZED)),
-    "on_bad_loss": ({"on_bad_loss": "exclude"}, TOKENIZED),
+    "on_bad_sample": ({"on_bad_sample": "exclude"}, TOKENIZED),
     "top_k": ({"top_k": 3}, ("paraphrased/candidates", "model_generated/candidates")),
     "top_k all": ({"top_k": "all"}, ("paraphrased/candidates", "model_generated/candidates")),
     "projections": ({"projections": [{"share": 0.05}]}, PROJECTED),

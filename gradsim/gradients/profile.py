@@ -1,0 +1,122 @@
+"""What one forward and backward pass keeps in memory, as measured on a short piece of a sample."""
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from gradsim.gradients.capture import GradientCapture
+from gradsim.gradients.encoding import Encoded
+from gradsim.gradients.rules.call import Call
+
+# Tensors of a layer's width that stand at once while autograd is between two blocks: gradients come and go.
+_TRANSIENT = 4
+
+
+@dataclass(frozen=True)
+class PassProfile:
+    """Bytes that a pass needs beyond the weights and what is held.
+
+    Attributes:
+        per_token: kept for the backward by all blocks, for every token.
+        per_pair: the same, for every two tokens of a sample: attention weights where they are kept.
+        per_logit_token: logits, their logarithms and their gradients, for every token.
+        block_input: what a checkpointed block keeps, for every token.
+        blocks: how many blocks can be checkpointed.
+        widest: the widest output of a module, for every token.
+    """
+
+    per_token: float = 0.0
+    per_pair: float = 0.0
+    per_logit_token: int = 0
+    block_input: int = 0
+    blocks: int = 0
+    widest: int = 0
+
+    def nbytes(self, members: int, length: int, *, checkpoint: bool = False) -> int:
+        """Of a batch of `members` samples padded to `length` tokens."""
+        tokens = members * length
+        kept = self.per_token * tokens + self.per_pair * tokens * length
+        if checkpoint and self.blocks:
+            kept = kept / self.blocks + self.block_input * self.blocks * tokens
+        return int(kept + tokens * (self.per_logit_token + _TRANSIENT * self.widest))
+
+
+class PassWatch:
+    """Within, the pass of one piece is measured.
+
+    Attributes:
+        rows_per_token: output rows of every module that ran, in all its calls, for each token; rounded up.
+    """
+
+    def __init__(self, model: PreTrainedModel, capture: GradientCapture, piece: Encoded) -> None:
+        self._model, self._capture, self._tokens = model, capture, len(piece.tokens)
+        self._weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+        self._kept: dict[int, Tensor] = {}
+        self._rows: dict[nn.Module, int] = {}
+        self._widest = 0
+        self._hooks = ExitStack()
+
+    def __enter__(self) -> Self:
+        self._hooks.enter_context(torch.autograd.graph.saved_tensors_hooks(self._saved, lambda tensor: tensor))
+        self._capture.watch = self._called
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._capture.watch = None
+        self._hooks.close()
+
+    @property
+    def rows_per_token(self) -> dict[nn.Module, int]:
+        """Output rows of every module that ran, in all its calls, for each token; rounded up."""
+        return {module: -(-count // self._tokens) for module, count in self._rows.items()}
+
+    @property
+    def profile(self) -> PassProfile:
+        """What the pass needs for longer samples, too."""
+        embeddings: Any = self._model.get_input_embeddings()
+        tokens, vocabulary = self._tokens, int(embeddings.num_embeddings)
+        itemsize = self._capture.parameters[0].itemsize
+        linear = quadratic = 0
+        for tensor in self._kept.values():
+            if tensor.dim() and tensor.shape[-1] == vocabulary:
+                continue
+            if sum(size == tokens for size in tensor.shape) > 1:
+                quadratic += tensor.untyped_storage().nbytes()
+            else:
+                linear += tensor.untyped_storage().nbytes()
+        blocks = [module for module in self._model.modules() if isinstance(module, GradientCheckpointingLayer)]
+        return PassProfile(
+            per_token=linear / tokens,
+            per_pair=quadratic / tokens**2,
+            # In the model's format once, then in float32: logits, their logarithms, and the gradients of both.
+            per_logit_token=vocabulary * (itemsize + 4 * 4),
+            block_input=self._model.config.get_text_config().hidden_size * itemsize,
+            blocks=len(blocks),
+            widest=self._widest * itemsize,
+        )
+
+    def _saved(self, tensor: Tensor) -> Tensor:
+        self._keep(tensor)
+        return tensor
+
+    def _called(self, module: nn.Module, call: Call, output: Tensor) -> None:
+        self._rows[module] = self._rows.get(module, 0) + output.numel() // max(1, output.shape[-1])
+        if module is not self._model.get_output_embeddings():
+            self._widest = max(self._widest, output.numel() // self._tokens)
+        for value in (*call.arguments, *call.keywords.values()):
+            if isinstance(value, Tensor):
+                self._keep(value)
+
+    def _keep(self, tensor: Tensor) -> None:
+        """Count a storage once; holding the tensor keeps its address from being given to another."""
+        address = tensor.untyped_storage().data_ptr()
+        if address not in self._weights:
+            self._kept.setdefault(address, tensor.detach())

@@ -1,0 +1,162 @@
+"""The ways in which a comparison can be carried out: what is built, what is kept as factors, how passes run."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import PreTrainedModel
+
+from gradsim.gradients.capture import GradientCapture
+from gradsim.gradients.check import Probe
+from gradsim.gradients.encoding import Encoded
+from gradsim.gradients.layout import Layout
+from gradsim.gradients.plan import Way
+from gradsim.gradients.profile import PassProfile
+from gradsim.gradients.projection import Projection
+from gradsim.gradients.schedule import Task
+from gradsim.gradients.sizes import Costs, LayerShape, Lengths, forms, layer_shapes, sample_bytes
+
+Integers = NDArray[np.int64]
+
+# Tokens of a batch. A processor gains nothing from larger matrices; a GPU should compute and not launch.
+_BATCH_TOKENS = {"cpu": 2048}
+_BATCH_TOKENS_ON_ACCELERATOR = 16384
+
+# A batch of several samples takes at most this share of the memory budget.
+_BATCH_SHARE = 8
+
+# Operations that saving a held byte may cost, from none to whatever it takes; building costs a few hundred.
+_PER_BYTE = (0.0, 30.0, 100.0, 300.0, np.inf)
+
+
+@dataclass(frozen=True)
+class PairsToRun:
+    """What is compared: the task of a schedule before anything is known of sizes.
+
+    Attributes:
+        samples: all of them.
+        pairs: (n, 2) numbers of samples.
+        positions: (n,) by which pairs are named.
+        queries: (n,) position of each pair's query.
+        n_queries: number of queries.
+    """
+
+    samples: Sequence[Encoded]
+    pairs: Integers
+    positions: Integers
+    queries: Integers
+    n_queries: int
+
+
+def operations_per_byte(device: torch.device, *, reduced: bool) -> float:
+    """Roughly the operations that a device does while it reads a byte; `reduced`: with TF32 or bfloat16 products."""
+    if device.type == "cuda":
+        return 120.0 if reduced else 16.0
+    return 8.0
+
+
+def ways_of(
+    comparison: PairsToRun,
+    model: PreTrainedModel,
+    capture: GradientCapture,
+    probed: Probe,
+    projections: Sequence[Projection],
+    *,
+    memory_budget: int,
+    batch_share: float = 1.0,
+) -> Iterator[Way]:
+    """The ways, the preferred first: the fewest operations, then fewer and fewer bytes.
+
+    Args:
+        comparison: what is compared.
+        model: whose gradients are.
+        capture: of the model.
+        probed: what is known of it.
+        projections: whose vectors are kept beside.
+        memory_budget: bytes for captured gradients and the working memory of a pass.
+        batch_share: share of the usual size that batches may have.
+    """
+    itemsize = capture.parameters[0].itemsize
+    lengths = Lengths.of(comparison.samples)
+    shapes = layer_shapes(model, capture, probed.rows_per_token)
+    costs = Costs.of(shapes, lengths, itemsize)
+    longest = int(lengths.tokens[np.unique(comparison.pairs)].max(initial=1))
+    batch_tokens = _batch_tokens(probed, longest, memory_budget, capture.device, batch_share)
+    fixed = _fixed_bytes(shapes, capture, projections, itemsize)
+    per_token, per_pair = pass_operations(model, shapes)
+    parameter_shapes = {name: p.shape for name, p in zip(capture.layers, capture.parameters, strict=True)}
+    for checkpoint in (False, True) if probed.profile.blocks else (False,):
+        working = _working_bytes(probed.profile, longest, batch_tokens, checkpoint=checkpoint)
+        seen: set[bytes] = set()
+        for per_byte in _PER_BYTE:
+            built = forms(costs, comparison.pairs, projected=bool(projections), per_byte=per_byte)
+            if built.tobytes() in seen:
+                continue
+            seen.add(built.tobytes())
+            row_bytes = Layout(parameter_shapes, built.tolist(), projections).width * itemsize
+            yield Way(
+                task=Task(
+                    pairs=comparison.pairs,
+                    positions=comparison.positions,
+                    queries=comparison.queries,
+                    n_queries=comparison.n_queries,
+                    sizes=sample_bytes(costs, built, row_bytes),
+                    tokens=lengths.tokens,
+                    batch_tokens=batch_tokens,
+                ),
+                built=built,
+                per_token=per_token,
+                per_pair=per_pair,
+                per_sample=costs.building[:, built | bool(projections)].sum(axis=1),
+                product_operations=_product_operations(costs, comparison.pairs, built),
+                moved_per_pair=float(row_bytes),
+                working_bytes=working + fixed,
+                checkpoint=checkpoint,
+            )
+
+
+def pass_operations(model: PreTrainedModel, shapes: Sequence[LayerShape]) -> tuple[float, float]:
+    """Operations of a forward and backward without gradients of weights: for each token, and for every two tokens.
+
+    Every weight costs two operations forward and two backward. Attention: T² (d_k + d_v) forward, under a causal mask,
+    and two and a half times that backward, since attention weights are computed again.
+    """
+    weights = sum((shape.per_token + shape.per_label) * shape.elements for shape in shapes if shape.width)
+    configuration = model.config.get_text_config()
+    attention = 2.0 * configuration.hidden_size * getattr(configuration, "num_hidden_layers", 0)
+    return 4.0 * weights, 3.5 * attention
+
+
+def _product_operations(costs: Costs, pairs: Integers, built: NDArray[np.bool_]) -> float:
+    used = np.unique(pairs)
+    with_self = np.concatenate([pairs, np.column_stack([used, used])])
+    return float(costs.ghost(with_self)[~built].sum() + 2.0 * len(with_self) * costs.elements[built].sum())
+
+
+def _batch_tokens(probed: Probe, longest: int, memory_budget: int, device: torch.device, share: float) -> int:
+    """Tokens of a batch, padding included; 1, which no two samples fit, where the model runs one at a time."""
+    if not probed.separable:
+        return 1
+    usual = int(share * _BATCH_TOKENS.get(device.type, _BATCH_TOKENS_ON_ACCELERATOR))
+    per_token = probed.profile.nbytes(1, longest) / longest
+    return max(1, min(usual, int(memory_budget / _BATCH_SHARE / max(per_token, 1.0))))
+
+
+def _working_bytes(profile: PassProfile, longest: int, batch_tokens: int, *, checkpoint: bool) -> int:
+    """What the longest sample alone needs, or a full batch of samples as long as may be."""
+    alone = profile.nbytes(1, longest, checkpoint=checkpoint)
+    if checkpoint:
+        return alone
+    length = min(longest, batch_tokens)
+    return max(alone, profile.nbytes(1, length) * batch_tokens // length)
+
+
+def _fixed_bytes(
+    shapes: Sequence[LayerShape], capture: GradientCapture, projections: Sequence[Projection], itemsize: int
+) -> int:
+    """Gradients by autograd; layouts of projections, and a gradient that is built for them."""
+    by_autograd = sum(shapes[layer].elements for layer in capture.without_rule)
+    largest = max(shape.elements for shape in shapes) if projections else 0
+    return sum(projection.layout_bytes for projection in projections) + (by_autograd + largest) * itemsize
