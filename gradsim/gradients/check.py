@@ -42,7 +42,7 @@ class Probe:
     Attributes:
         by_autograd: layers whose rule does not hold.
         separable: whether several samples can run at once.
-        rows_per_token: output rows of every module that ran, in all its calls, for each token; rounded up.
+        rows_per_token: rows of outer products of every module that ran, in all its calls, for each token; rounded up.
         profile: what a pass keeps in memory.
     """
 

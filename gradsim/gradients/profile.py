@@ -13,6 +13,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from gradsim.gradients.capture import GradientCapture
 from gradsim.gradients.encoding import Encoded
 from gradsim.gradients.rules.call import Call
+from gradsim.gradients.rules.experts import experts_per_token, stack_layout
 
 # Tensors of a layer's width that stand at once while autograd is between two blocks: gradients come and go.
 _TRANSIENT = 4
@@ -51,7 +52,7 @@ class PassWatch:
     """Within, the pass of one piece is measured.
 
     Attributes:
-        rows_per_token: output rows of every module that ran, in all its calls, for each token; rounded up.
+        rows_per_token: rows of outer products of every module that ran, in all its calls, for each token; rounded up.
     """
 
     def __init__(self, model: PreTrainedModel, capture: GradientCapture, piece: Encoded) -> None:
@@ -75,7 +76,7 @@ class PassWatch:
 
     @property
     def rows_per_token(self) -> dict[nn.Module, int]:
-        """Output rows of every module that ran, in all its calls, for each token; rounded up."""
+        """Rows of outer products of every module that ran, in all its calls, for each token; rounded up."""
         return {module: -(-count // self._tokens) for module, count in self._rows.items()}
 
     @property
@@ -108,7 +109,10 @@ class PassWatch:
         return tensor
 
     def _called(self, module: nn.Module, call: Call, output: Tensor) -> None:
-        self._rows[module] = self._rows.get(module, 0) + output.numel() // max(1, output.shape[-1])
+        rows = output.numel() // max(1, output.shape[-1])
+        if stack_layout(module):
+            rows *= experts_per_token(call)
+        self._rows[module] = self._rows.get(module, 0) + rows
         if module is not self._model.get_output_embeddings():
             self._widest = max(self._widest, output.numel() // self._tokens)
         for value in (*call.arguments, *call.keywords.values()):

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import nn
 from transformers import PreTrainedModel
@@ -11,6 +12,7 @@ from transformers.pytorch_utils import Conv1D
 
 from gradsim.gradients.capture import GradientCapture
 from gradsim.gradients.encoding import Encoded
+from gradsim.gradients.rules.experts import stack_layout
 
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -25,6 +27,7 @@ class LayerShape:
         per_token: rows of outer products for each token.
         per_label: rows of outer products for each unmasked label: the output head's other rows are left out.
         width: elements of both factors of one row.
+        stack: layers that lie in one parameter, as a mixture's experts do; each row belongs to one of them.
         lookups: embedding rows for each token; never more different ones than `vocabulary`.
         lookup_width: elements of one embedding row.
         vocabulary: rows of the embedding.
@@ -34,6 +37,7 @@ class LayerShape:
     per_token: int = 0
     per_label: int = 0
     width: int = 0
+    stack: int = 1
     lookups: int = 0
     lookup_width: int = 0
     vocabulary: int = 0
@@ -84,23 +88,27 @@ def layer_shapes(
     head: nn.Module | None = model.get_output_embeddings()
     shapes = [{"elements": parameter.numel()} for parameter in capture.parameters]
     for ruled in capture.ruled:
-        if "weight" not in ruled.layers:
-            continue
-        layer = ruled.layers["weight"]
-        weight, shape = capture.parameters[layer], shapes[layer]
         # An expert that has not run yet may run for another sample.
         times = max(1, rows_per_token.get(ruled.module, 1))
-        if ruled.module is head:
-            shape["width"], times, kind = sum(weight.shape), 1, "per_label"
-        elif isinstance(ruled.module, nn.Linear | Conv1D):
-            shape["width"], kind = sum(weight.shape), "per_token"
-        elif isinstance(ruled.module, nn.Embedding):
-            shape["vocabulary"], shape["lookup_width"] = weight.shape
-            kind = "lookups"
-        else:
-            continue
-        shape[kind] = shape.get(kind, 0) + times
+        for name, layer in ruled.layers.items():
+            growth = _growth(ruled.module, name, capture.parameters[layer].shape, times, is_head=ruled.module is head)
+            for key, value in growth.items():
+                counted = key in ("per_token", "per_label", "lookups")
+                shapes[layer][key] = shapes[layer].get(key, 0) + value if counted else value
     return [LayerShape(**shape) for shape in shapes]
+
+
+def _growth(module: nn.Module, name: str, shape: torch.Size, times: int, *, is_head: bool) -> dict[str, int]:
+    """What one module adds to the `LayerShape` of one of its parameters; nothing where its rule builds."""
+    stacked = stack_layout(module) is not None
+    # The biases of a stack are looked up by expert.
+    if (stacked and len(shape) == 2) or (isinstance(module, nn.Embedding) and name == "weight"):
+        return {"lookups": times, "lookup_width": shape[1], "vocabulary": shape[0]}
+    if stacked:
+        return {"per_token": times, "width": shape[1] + shape[2], "stack": shape[0]}
+    if isinstance(module, nn.Linear | Conv1D) and name == "weight":
+        return {"per_label": 1, "width": sum(shape)} if is_head else {"per_token": times, "width": sum(shape)}
+    return {}
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,6 +122,7 @@ class Costs:
         has_factors: (layers,) whether a gradient can be kept as factors.
         rows: (samples, layers) of outer products.
         width: (layers,) elements of both factors of one row.
+        stack: (layers,) layers that lie in one parameter.
         itemsize: bytes of an element.
     """
 
@@ -123,6 +132,7 @@ class Costs:
     has_factors: NDArray[np.bool_]
     rows: Integers
     width: Integers
+    stack: Integers
     itemsize: int
 
     @classmethod
@@ -130,23 +140,28 @@ class Costs:
         """Count them."""
         elements = np.array([shape.elements for shape in shapes], dtype=np.int64)
         has_factors = np.array([shape.has_factors for shape in shapes])
+        stack = np.array([shape.stack for shape in shapes], dtype=np.int64)
         rows = np.stack([shape.rows(lengths) for shape in shapes], axis=1)
         factors = np.stack([shape.factor_bytes(lengths, itemsize) for shape in shapes], axis=1)
         return cls(
             elements=elements,
-            building=2.0 * rows.astype(np.float64) * elements,
+            building=2.0 * rows.astype(np.float64) * elements / stack,
             factor_bytes=np.where(has_factors, factors, elements * itemsize),
             has_factors=has_factors,
             rows=rows,
             width=np.array([shape.width for shape in shapes], dtype=np.int64),
+            stack=stack,
             itemsize=itemsize,
         )
 
     def ghost(self, pairs: Integers) -> Floats:
-        """(layers,) operations of all pairs' ghost products: 2 · T · T' · (R + C) each."""
+        """(layers,) operations of all pairs' ghost products: 2 · T · T' · (R + C) each.
+
+        Rows of a stack meet only those of the same expert; routing is taken to be even.
+        """
         rows = self.rows.astype(np.float64)
         products = np.einsum("pl,pl->l", rows[pairs[:, 0]], rows[pairs[:, 1]], optimize=True)
-        operations: Floats = 2.0 * products * self.width
+        operations: Floats = 2.0 * products * self.width / self.stack
         return operations
 
 

@@ -123,7 +123,7 @@ def pass_operations(model: PreTrainedModel, shapes: Sequence[LayerShape]) -> tup
     Every weight costs two operations forward and two backward. Attention: T² (d_k + d_v) forward, under a causal mask,
     and two and a half times that backward, since attention weights are computed again.
     """
-    weights = sum((shape.per_token + shape.per_label) * shape.elements for shape in shapes if shape.width)
+    weights = sum((shape.per_token + shape.per_label) * shape.elements / shape.stack for shape in shapes if shape.width)
     configuration = model.config.get_text_config()
     attention = 2.0 * configuration.hidden_size * getattr(configuration, "num_hidden_layers", 0)
     return 4.0 * weights, 3.5 * attention

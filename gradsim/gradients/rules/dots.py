@@ -3,11 +3,13 @@
 Results are float64 scalars on the terms' device. Shapes as in `terms`; a dash marks the second sample.
 """
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
 from gradsim.gradients.arithmetic import inner
-from gradsim.gradients.rules.terms import Dense, LayerTerms, Outer, Term, TokenRows
+from gradsim.gradients.rules.terms import Dense, ExpertOuter, LayerTerms, Outer, Term, TokenRows
 
 # Elements of the (T, T') matrices that stand in memory at once.
 _GHOST_ELEMENTS = 1 << 24
@@ -43,12 +45,16 @@ class Products:
                 product = self.outer_outer(a, b)
             case TokenRows(), TokenRows():
                 product = tokens_tokens(a, b)
+            case ExpertOuter(), ExpertOuter():
+                product = experts_experts(a, b)
             case Outer(), Dense():
                 product = outer_dense(a, b)
             case TokenRows(), Dense():
                 product = tokens_dense(a, b)
             case TokenRows(), Outer():
                 product = tokens_outer(a, b)
+            case ExpertOuter(), Dense():
+                product = experts_dense(a, b)
             case _:
                 product = self.dot(b, a)
         return product
@@ -99,3 +105,47 @@ def tokens_dense(a: TokenRows, b: Dense) -> Tensor:
 def tokens_outer(a: TokenRows, b: Outer) -> Tensor:
     """The cross term of a tied embedding a and head b: Σ_u Σ_s r'_s[token_u] (g_u·c'_s); U·T'·C products."""
     return inner(b.rows[:, a.tokens], b.columns @ a.rows.T)
+
+
+def experts_experts(a: ExpertOuter, b: ExpertOuter) -> Tensor:
+    """The ghost product, among entries of one expert only: Σ_e Σ_{n,m of e} (own_n·own'_m)(shared_n·shared'_m).
+
+    N_e·N'_e·(A + B) products for each expert. Both factors are written for many experts, then multiplied at once.
+    """
+    blocks = list(_common_blocks(a, b))
+    areas = [(rows.stop - rows.start) * (others.stop - others.start) for rows, others in blocks]
+    room = min(sum(areas), max(_GHOST_ELEMENTS, *areas, 0))
+    own, shared = a.own.new_empty(room), a.own.new_empty(room)
+    a_shared, b_shared = a.shared[a.tokens], b.shared[b.tokens]
+    total = a.own.new_zeros((), dtype=torch.float64)
+    end = 0
+    for (rows, others), area in zip(blocks, areas, strict=True):
+        if end + area > room:
+            total = total + inner(own[:end], shared[:end])
+            end = 0
+        start, end = end, end + area
+        shape = (rows.stop - rows.start, others.stop - others.start)
+        torch.mm(a.own[rows], b.own[others].T, out=own[start:end].view(shape))
+        torch.mm(a_shared[rows], b_shared[others].T, out=shared[start:end].view(shape))
+    return total + inner(own[:end], shared[:end])
+
+
+def _common_blocks(a: ExpertOuter, b: ExpertOuter) -> Iterator[tuple[slice, slice]]:
+    """Entries of a and of b that have an expert in common, in parts that fit a ghost product's memory."""
+    for rows, others in zip(a.blocks(), b.blocks(), strict=True):
+        count = others.stop - others.start
+        step = max(1, _GHOST_ELEMENTS // max(1, count))
+        if count:
+            for start in range(rows.start, rows.stop, step):
+                yield slice(start, min(start + step, rows.stop)), others
+
+
+def experts_dense(a: ExpertOuter, b: Dense) -> Tensor:
+    """Σ_e Σ_{n of e} own_nᵀ G_e shared_n, G_e transposed where a's gradient is; N·A·B products."""
+    values = b.values if a.own_first else b.values.mT
+    products = torch.empty_like(a.own)
+    shared = a.shared[a.tokens]
+    for expert, block in zip(values, a.blocks(), strict=True):
+        if block.start < block.stop:
+            torch.mm(shared[block], expert.T, out=products[block])
+    return inner(products, a.own)

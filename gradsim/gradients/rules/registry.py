@@ -7,6 +7,7 @@ from transformers.pytorch_utils import Conv1D
 
 from gradsim.gradients.rules.call import Call
 from gradsim.gradients.rules.embedding import embedding_terms
+from gradsim.gradients.rules.experts import expert_terms, stack_layout
 from gradsim.gradients.rules.linear import conv1d_terms, linear_terms
 from gradsim.gradients.rules.norm import looks_like_norm, norm_terms
 from gradsim.gradients.rules.terms import RowSum, Term
@@ -32,4 +33,6 @@ def rule_for(module: nn.Module) -> Rule | None:
         return None
     if rule := _RULES.get(type(module)):
         return rule
+    if stack_layout(module):
+        return expert_terms
     return norm_terms if looks_like_norm(module) else None

@@ -2,11 +2,12 @@
 
 The gradient of one layer (a parameter tensor) is a sum of terms, one for every use of the layer in the forward pass.
 A term holds factors, which for short samples are far smaller than the gradient, or the gradient itself. Shapes:
-T rows (tokens, or fewer), R x C the layer, V x C an embedding, U different tokens.
+T rows (tokens, or fewer), R x C the layer, V x C an embedding, U different tokens, E experts of A x B.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -114,6 +115,77 @@ class TokenRows:
 
 
 @dataclass(frozen=True, eq=False)
+class ExpertOuter:
+    """A stack of E layers, each a sum of outer products over those tokens that go to its expert.
+
+    An entry n is one token at one of its experts; entries are in the order of the experts. What is different in each
+    entry is in `own`; what a token takes to all of its experts stands once, in `shared`.
+
+        gradient[e] = Σ_{n of e} own_n shared_{tokens_n}ᵀ, or its transpose
+
+    Attributes:
+        counts: (E,) entries of each expert, on the host; they add up to N.
+        tokens: (N,) row of `shared` of each entry: the row of the call's flattened input.
+        own: (N, A).
+        shared: (T, B).
+        own_first: whether the gradient is (E, A, B); else it is (E, B, A).
+    """
+
+    counts: tuple[int, ...]
+    tokens: Tensor
+    own: Tensor
+    shared: Tensor
+    own_first: bool
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """What the term keeps in memory."""
+        return (self.tokens, self.own, self.shared)
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "ExpertOuter":
+        """The term with every tensor changed."""
+        tokens, own, shared = map(change, self.tensors)
+        return ExpertOuter(self.counts, tokens, own, shared, self.own_first)
+
+    def blocks(self) -> list[slice]:
+        """(E,) the entries of each expert."""
+        ends = list(accumulate(self.counts))
+        return [slice(end - count, end) for end, count in zip(ends, self.counts, strict=True)]
+
+    def gradient(self) -> Tensor:
+        """The sum of each expert, zero where it has no entry."""
+        widths = (self.own.shape[1], self.shared.shape[1])
+        whole = self.own.new_empty(len(self.counts), *(widths if self.own_first else widths[::-1]))
+        self.write(whole)
+        return whole
+
+    def write(self, to: Tensor) -> None:
+        """Put the gradient in the place of what is there."""
+        left, right = self._factors()
+        for expert, block in zip(to, self.blocks(), strict=True):
+            if block.start < block.stop:
+                torch.mm(left[block].T, right[block], out=expert)
+            else:
+                expert.zero_()
+
+    def add(self, to: Tensor) -> None:
+        """Add the gradient to what is there."""
+        left, right = self._factors()
+        for expert, block in zip(to, self.blocks(), strict=True):
+            if block.start < block.stop:
+                expert.addmm_(left[block].T, right[block])
+
+    def _factors(self) -> tuple[Tensor, Tensor]:
+        """Rows and columns of every entry's outer product."""
+        shared = self.shared[self.tokens]
+        return (self.own, shared) if self.own_first else (shared, self.own)
+
+    def magnitude(self) -> Tensor:
+        """Σ_n ‖own_n‖‖shared_{tokens_n}‖."""
+        return torch.dot(_norm(self.own, dim=1), _norm(self.shared, dim=1)[self.tokens])
+
+
+@dataclass(frozen=True, eq=False)
 class RowSum:
     """A sum of rows, Σ_t rows_t: rows (T, D), gradient (D,). It is kept as `Dense`, which is T times smaller."""
 
@@ -136,7 +208,7 @@ class RowSum:
         return _norm(self.rows, dim=1).sum()
 
 
-Term = Dense | Outer | TokenRows
+Term = Dense | Outer | TokenRows | ExpertOuter
 LayerTerms = Sequence[Term]
 """One layer's gradient in one sample; no term: exactly zero."""
 
