@@ -21,8 +21,10 @@ UNUSED = ("torchvision", "torchaudio")
 def main() -> int:
     """Install, and say where."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", choices=[peer.name for peer in PEERS], metavar="NAME")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(peer.name for peer in PEERS))
     names = parser.parse_args().names
+    if unknown := set(names) - {peer.name for peer in PEERS}:
+        parser.error(f"no peer is called {sorted(unknown)[0]}")
     for peer in PEERS:
         if names and peer.name not in names:
             continue
