@@ -1,0 +1,167 @@
+"""The peers: public packages that compute what gradsim computes, each in an environment of its own.
+
+Used from gradsim's environment: it imports no peer, it starts the adapters beside this file (see `exchange.py`).
+"""
+
+import json
+import os
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import PreTrainedModel
+
+HERE = Path(__file__).resolve().parent
+TIMEOUT = 3600.0  # seconds; a peer that hangs must not hold up the benchmark for ever
+_SHOWN_LINES = 15
+
+
+class PeerError(RuntimeError):
+    """A peer that is not installed, or that did not answer."""
+
+
+class Sample(Protocol):
+    """Id, token ids and labels, as `gradsim.gradients.compare` takes them, in lists."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def input_ids(self) -> list[int]: ...
+
+    @property
+    def labels(self) -> list[int]: ...
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One package.
+
+    Attributes:
+        name: as on PyPI.
+        version: as pinned in its requirements file.
+        covers: which layers of a tied-embedding model without biases it gives, in one line.
+    """
+
+    name: str
+    version: str
+    covers: str
+
+    @property
+    def requirements(self) -> Path:
+        return HERE / f"requirements-{self.name}.txt"
+
+    @property
+    def script(self) -> Path:
+        return HERE / f"run_{self.name.replace('-', '_')}.py"
+
+    @property
+    def environment(self) -> Path:
+        """Folder of its virtual environment, under GRADSIM_PEERS where that is set."""
+        root = os.environ.get("GRADSIM_PEERS")
+        return (Path(root) if root else Path.home() / ".cache/gradsim-peers") / self.name
+
+    def environment_python(self) -> Path | None:
+        """The environment's interpreter, if `install.py` has finished with it and the requirements are still these."""
+        mark = self.environment / INSTALLED
+        if mark.is_file() and mark.read_bytes() == self.requirements.read_bytes():
+            return self.environment / "bin/python"
+        return None
+
+
+INSTALLED = "gradsim-peer.txt"
+"""Written into an environment as the last step of its installation: a copy of the requirements."""
+
+PEERS: tuple[Peer, ...] = (
+    Peer("dattri-llm", "0.1.0", "linear layers exactly; a tied embedding without the terms between its two sides"),
+    Peer("kronfluence", "1.0.1", "linear layers exactly; of a tied embedding the output side alone"),
+    Peer("bergson", "2.5.1", "linear layers of the base model exactly; neither embedding nor output head"),
+)
+
+
+@dataclass(frozen=True)
+class PeerResult:
+    """What a peer answered.
+
+    Attributes:
+        layers: parameter names as in `model.named_parameters()`; those that the peer covers.
+        dots: (queries, originals, layers)
+        seconds: of each repetition: the whole pairwise computation, without start, model loading and warm-up.
+        threads: torch's.
+        note: the settings, and what is left out.
+    """
+
+    layers: list[str]
+    dots: NDArray[np.float64]
+    seconds: list[float]
+    threads: int
+    note: str
+
+
+def write_input(folder: Path, model: PreTrainedModel, queries: Sequence[Sample], originals: Sequence[Sample]) -> None:
+    """Write what the adapters read: `model/` and `samples.json`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(folder / "model")
+    content = {
+        name: [{"id": sample.id, "input_ids": sample.input_ids, "labels": sample.labels} for sample in samples]
+        for name, samples in (("queries", queries), ("originals", originals))
+    }
+    (folder / "samples.json").write_text(json.dumps(content), encoding="utf-8")
+
+
+def run(peer: Peer, folder: Path, repeat: int, threads: int, *, batch: int | None = None) -> PeerResult:
+    """Let a peer compute all pairs of the input in `folder`, on the processor.
+
+    Args:
+        peer: one of `PEERS`.
+        folder: as `write_input` leaves it.
+        repeat: how often the computation is done and timed.
+        threads: of torch and of the mathematics libraries.
+        batch: samples in a batch; None: the adapter's choice.
+
+    Raises:
+        PeerError: it is not installed, or it failed.
+    """
+    python = peer.environment_python()
+    if python is None:
+        raise PeerError(f"{peer.name} is not installed: python benchmarks/peers/install.py {peer.name}")
+    with tempfile.TemporaryDirectory() as workplace:
+        output = Path(workplace) / "answer.npz"
+        command = [str(python), str(peer.script), str(folder.resolve()), str(output), "--repeat", str(repeat)]
+        if batch is not None:
+            command += ["--batch", str(batch)]
+        try:
+            done = subprocess.run(
+                command,
+                cwd=workplace,
+                env=_environment(threads),
+                capture_output=True,
+                text=True,
+                timeout=TIMEOUT,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise PeerError(f"{peer.name} {peer.version} did not end in {TIMEOUT:.0f} s") from error
+        if done.returncode != 0:
+            last_lines = "\n".join(done.stderr.strip().splitlines()[-_SHOWN_LINES:])
+            raise PeerError(f"{peer.name} {peer.version} failed with exit code {done.returncode}:\n{last_lines}")
+        with np.load(output) as answer:
+            return PeerResult(
+                layers=answer["layers"].tolist(),
+                dots=answer["dots"],
+                seconds=answer["seconds"].tolist(),
+                threads=int(answer["threads"]),
+                note=str(answer["note"]),
+            )
+
+
+def _environment(threads: int) -> dict[str, str]:
+    """This process's variables, but for Python's paths, on the processor, without the network and progress bars."""
+    inherited = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
+    count = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
+    return inherited | count | {"CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}

@@ -1,0 +1,74 @@
+"""Kronfluence: pairwise scores with the identity for its curvature, one matrix for each linear module."""
+
+import atexit
+import logging
+import shutil
+import tempfile
+from typing import Any
+
+import numpy as np
+from exchange import Answer, Pairwise, Sample, Setting, padded, serve, sum_of_mean_losses, weight_names
+from kronfluence.analyzer import Analyzer, prepare_model
+from kronfluence.arguments import FactorArguments, ScoreArguments
+from kronfluence.task import Task
+from kronfluence.utils.dataset import DataLoaderKwargs
+from torch import Tensor, nn
+
+NOTE = (
+    'compute_pairwise_scores, strategy "identity", compute_per_module_scores, query gradients of batches of {batch} '
+    "accumulated to {groups} pass(es) over the originals, batches of {batch}; linear modules only: of a tied embedding "
+    "the output side alone"
+)
+
+
+class SumOfMeans(Task):  # type: ignore[misc]
+    """The same loss on both sides."""
+
+    def compute_train_loss(self, batch: Any, model: nn.Module, sample: bool = False) -> Tensor:
+        assert not sample
+        loss: Tensor = sum_of_mean_losses(model, batch)
+        return loss
+
+    def compute_measurement(self, batch: Any, model: nn.Module) -> Tensor:
+        return self.compute_train_loss(batch, model)
+
+
+def prepare(setting: Setting) -> Pairwise:
+    weights = weight_names(setting.model, nn.Linear)
+    layers = [name for name, _ in setting.model.named_parameters() if name in weights.values()]
+    task = SumOfMeans()
+    model = prepare_model(setting.model, task)
+    folder = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, folder)
+    analyzer = Analyzer(
+        "pairwise", model, task, cpu=True, log_level=logging.ERROR, disable_tqdm=True, output_dir=folder
+    )
+    # Fits nothing: the scores want the settings on disk. Identity takes no samples, so any list will do.
+    analyzer.fit_all_factors("identity", [Sample([0], [0])], 1, factor_args=FactorArguments(strategy="identity"))
+    batch = min(setting.batch, setting.queries_at_once)
+    scoring = ScoreArguments(
+        compute_per_module_scores=True, query_gradient_accumulation_steps=-(-setting.queries_at_once // batch)
+    )
+
+    def pairwise(queries: list[Sample], originals: list[Sample]) -> Answer:
+        analyzer.compute_pairwise_scores(
+            "dots",
+            "identity",
+            queries,
+            originals,
+            per_device_query_batch_size=batch,
+            per_device_train_batch_size=setting.batch,
+            dataloader_kwargs=DataLoaderKwargs(collate_fn=padded),
+            score_args=scoring,
+            overwrite_output_dir=True,
+        )
+        dots = np.zeros((len(queries), len(originals), len(layers)))
+        for module, found in analyzer.load_pairwise_scores("dots").items():
+            dots[:, :, layers.index(weights[module])] += found.double().numpy()
+        return Answer(layers, dots)
+
+    return pairwise
+
+
+if __name__ == "__main__":
+    serve(prepare, batch=8, note=NOTE)
