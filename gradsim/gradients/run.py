@@ -20,6 +20,7 @@ from gradsim.gradients.precision import Precision, plain_arithmetic, running_in
 from gradsim.gradients.projection import Projection
 from gradsim.gradients.results import Comparison, Tile
 from gradsim.gradients.schedule import Capture, Compare, EndBlock, Evict
+from gradsim.gradients.sizes import Lengths
 from gradsim.gradients.tiles import TileBuilder, put_together
 from gradsim.gradients.ways import PairsToRun, operations_per_byte, ways_of
 
@@ -162,7 +163,9 @@ class ComparisonTiles(Iterator[Tile]):
         positions, pairs = self._pairs_to_run()
         reduced = request.precision.products == "tf32" or request.precision.dtype == torch.bfloat16
         ways = ways_of(
-            PairsToRun(self._samples, pairs, positions, request.pairs[positions, 0], len(request.nodes.queries)),
+            PairsToRun(
+                Lengths.of(self._samples), pairs, positions, request.pairs[positions, 0], len(request.nodes.queries)
+            ),
             request.model,
             capture,
             probed,

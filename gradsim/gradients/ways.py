@@ -10,7 +10,6 @@ from transformers import PreTrainedModel
 
 from gradsim.gradients.capture import GradientCapture
 from gradsim.gradients.check import Probe
-from gradsim.gradients.encoding import Encoded
 from gradsim.gradients.layout import Layout
 from gradsim.gradients.plan import Way
 from gradsim.gradients.profile import PassProfile
@@ -36,14 +35,14 @@ class PairsToRun:
     """What is compared: the task of a schedule before anything is known of sizes.
 
     Attributes:
-        samples: all of them.
+        lengths: of all samples.
         pairs: (n, 2) numbers of samples.
         positions: (n,) by which pairs are named.
         queries: (n,) position of each pair's query.
         n_queries: number of queries.
     """
 
-    samples: Sequence[Encoded]
+    lengths: Lengths
     pairs: Integers
     positions: Integers
     queries: Integers
@@ -79,7 +78,7 @@ def ways_of(
         batch_share: share of the usual size that batches may have.
     """
     itemsize = capture.parameters[0].itemsize
-    lengths = Lengths.of(comparison.samples)
+    lengths = comparison.lengths
     shapes = layer_shapes(model, capture, probed.rows_per_token)
     costs = Costs.of(shapes, lengths, itemsize)
     longest = int(lengths.tokens[np.unique(comparison.pairs)].max(initial=1))
