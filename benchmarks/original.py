@@ -1,8 +1,8 @@
 """The original study's algorithm, written afresh from its description: a gradient at a time, again for each pair.
 
 For every query one backward pass for itself and one for each of its candidates, on weights whose gradients are copied
-to the host; a sweep over all queries for the dots of every layer, one for the cosine of the whole gradients, and one for
-each random projection (whose arithmetic is left out here, so that a sweep for it costs what flattening costs).
+to the host; a sweep over all queries for the dots of every layer, one for the cosine of the whole gradients, and one
+for each random projection (whose arithmetic is left out here, so that a sweep for it costs what flattening costs).
 """
 
 from collections.abc import Sequence

@@ -63,6 +63,8 @@ class Holder:
         self._rows = Rows(self._layout, capacity, dtype, device)
         self._by_factors = [layer for layer, build in enumerate(built) if not build]
         self._samples: dict[int, _Sample] = {}
+        self._spilled: dict[int, tuple[Tensor, dict[int, list[Term]]]] = {}
+        """Copies in the host's memory: row and factors."""
         self._copies: OrderedDict[_Place, tuple[Tensor, Tensor]] = OrderedDict()
         self._copies_kept = 0
         self._device = device
@@ -111,16 +113,32 @@ class Holder:
         return torch.cat([self.dots([sample], [sample], np.array([[sample, sample]])) for sample in samples])
 
     def drop(self, sample: int) -> None:
-        """Forget a sample."""
+        """Hold a sample no more; a copy in the host's memory stays."""
         held = self._samples.pop(sample)
         self.nbytes -= self._layout.width * self._rows[held.row].itemsize + held.factor_bytes
         self._rows.give_back(held.row)
 
-    def abandon(self, samples: Sequence[int]) -> None:
-        """Forget samples that were opened and not closed."""
-        self._copies.clear()
-        for sample in samples:
-            self._rows.give_back(self._samples.pop(sample).row)
+    def forget(self, sample: int) -> None:
+        """Hold a sample no more, nor its copy."""
+        self.drop(sample)
+        self._spilled.pop(sample, None)
+
+    def spill(self, sample: int) -> None:
+        """Copy a sample to the host's memory, and hold it no more."""
+        held = self._samples[sample]
+        factors = {layer: [term.map(_on_host) for term in terms] for layer, terms in held.factors.items()}
+        self._spilled[sample] = (_on_host(self._rows[held.row]), factors)
+        self.drop(sample)
+
+    def restore(self, sample: int) -> None:
+        """Hold a sample again that was spilled; its copy stays."""
+        row, factors = self._spilled[sample]
+        held = _Sample(self._rows.take())
+        self._rows[held.row].copy_(row)
+        for layer, terms in factors.items():
+            held.factors[layer] = [term.map(self._on_device) for term in terms]
+        self._samples[sample] = held
+        self.nbytes += self._layout.width * row.itemsize + held.factor_bytes
 
     def dots(self, left: Sequence[int], right: Sequence[int], pairs: Integers) -> Tensor:
         """Inner products in float64, (pairs, 1 + projections, layers): the exact ones first.
@@ -180,6 +198,9 @@ class Holder:
                 else:
                     place.copy_(self._projections[kind - 1].project(name, whole))
 
+    def _on_device(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self._device)
+
     def _factors(self, sample: int, layer: int) -> Sequence[Term]:
         return self._samples[sample].factors.get(layer, ())
 
@@ -198,3 +219,9 @@ class Holder:
             if len(self._copies) > self._copies_kept:
                 self._copies.popitem(last=False)
         return self._copies[place][1]
+
+
+def _on_host(tensor: Tensor) -> Tensor:
+    """A copy in memory that a GPU reads and writes directly."""
+    copy = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
+    return copy.copy_(tensor)
