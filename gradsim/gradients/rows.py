@@ -27,8 +27,9 @@ class Rows:
 
     def __init__(self, layout: Layout, capacity: int, dtype: torch.dtype, device: torch.device) -> None:
         self.layout = layout
-        # Zeros, so that what lies between segments adds nothing. A processor's pages are taken when first written.
-        self._values = torch.zeros(capacity, layout.width, dtype=dtype, device=device)
+        self._values = torch.empty(capacity, layout.width, dtype=dtype, device=device)
+        for segment in layout.segments:  # what lies between segments adds nothing
+            self._values[:, segment.start + segment.elements : segment.end] = 0
         self._free = list(range(capacity))[::-1]
         piece = _PIECE.get(device.type, _PIECE_ON_ACCELERATOR)
         self._pieces = [
