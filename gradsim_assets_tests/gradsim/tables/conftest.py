@@ -89,7 +89,7 @@ def filled(written: Path, store: Store) -> Store:
 def rows_of(store: Store, key: TableKey, partition: str | None) -> pl.DataFrame:
     """Rows as a run would have made them; none for analyses."""
     if key.room == "results":
-        return combine(key.name, store.read(store.lineage.key(key.name, key.setting)))
+        return pl.concat(combine(key.name, store.blocks(store.lineage.key(key.name, key.setting))))
     if key.room == "analysis":
         return SCHEMAS[key.name].empty()
     ids = store.ids_of(partition) if partition else IDS
