@@ -11,7 +11,7 @@ from gradsim.tables.digest import BLOCK_ROWS, TableDigest
 from gradsim.tables.files import METADATA_KEY, digest_salt, partial_file, shortened, writing_to
 from gradsim.tables.provenance import Provenance
 
-# Few enough that a reader who filters by query can skip most of a large table.
+# Few enough that readers who look at statistics can skip most of a large table when they look for a query.
 ROW_GROUP_ROWS = 1 << 18
 
 Conform = Callable[[pl.DataFrame], pl.DataFrame]

@@ -146,8 +146,8 @@ class TestWholeOrNotAtAll:
         assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_reader_who_filters_by_query_skips_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A row group's statistics name only what stands in it, though its dictionary knows all ids."""
+def test_a_row_group_s_statistics_name_what_stands_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not all ids, though its dictionary knows them: readers can skip."""
     monkeypatch.setattr("gradsim.tables.writing.ROW_GROUP_ROWS", 100)
     ids = [f"s{position:02d}" for position in range(20)]
     frame = pl.DataFrame({"query_id": [each for each in ids for _ in range(50)]}, {"query_id": pl.Enum(ids)})
