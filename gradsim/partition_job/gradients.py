@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from gradsim.errors import ModelError, StudyError
 from gradsim.gradients import ComparisonTiles, Projector, compare_tiles
 from gradsim.models import load_model, resolve_device
+from gradsim.partition_job.cost import measured_cost
 from gradsim.partition_job.gathering import Gathered
 from gradsim.partition_job.inputs import JobInputs, PartitionSlice, read_inputs
 from gradsim.partition_job.job import PartitionJob
@@ -19,11 +20,11 @@ def compute(
     store: Store,
     work: Mapping[str, Sequence[str]],
     progress: Callable[[int, int], None],
-) -> dict[str, int]:
+) -> dict[str, float]:
     """Compute and write `work`: partition -> tables.
 
     Returns:
-        What the pass cost.
+        What the pass cost, and what had been predicted.
 
     Raises:
         GradsimError: whatever a user can mend.
@@ -36,20 +37,14 @@ def compute(
     projectors = study_projectors(job.study, elements) if "projected_similarity" in wanted else []
     gathered = Gathered(inputs, store.layers.categories.to_list(), projectors, elements)
     waiting = deque(inputs.partitions)
-    measured: dict[str, int] = {}
+    measured: dict[str, float] = {}
     if len(inputs.pairs):
         tiles = _tiles(job, store, inputs, projectors, progress)
         for tile in tiles:
             gathered.add(tile)
             while waiting and waiting[0].queries.stop <= tile.queries_done:
                 _write(job, store, waiting.popleft(), work, gathered, provenance)
-        assert tiles.plan is not None
-        measured = {
-            "passes": tiles.passes,
-            "passes_planned": tiles.plan.passes,
-            "gradient_bytes": tiles.peak_bytes,
-            "gradient_bytes_planned": tiles.plan.peak_bytes,
-        }
+        measured = measured_cost(tiles, job, store, device, elements)
     for partition in waiting:  # those without a query: every one of them was excluded
         _write(job, store, partition, work, gathered, provenance)
     return measured
