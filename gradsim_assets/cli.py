@@ -115,6 +115,23 @@ def prepare(study: StudyName, variants: Annotated[Variants, typer.Argument(help=
 
 
 @app.command()
+def plan(
+    study: StudyName,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Time a few samples on this device first, and keep its rates.")
+    ] = False,
+) -> None:
+    """Before anything runs: samples, operations, memory, files, and time where this device was measured.
+
+    Partitions that are missing are counted, or all where none is. Nothing is computed or stored but, with --measure,
+    the device's rates.
+    """
+    from gradsim_assets.forecast import print_plan  # noqa: PLC0415 - torch takes seconds to load
+
+    print_plan(Session.open(study), measure=measure)
+
+
+@app.command()
 def report(study: StudyName) -> None:
     """Write the HTML report from the computed partitions."""
     session = Session.open(study)

@@ -139,6 +139,11 @@ class Plan:
         """Most bytes of captured gradients that are held at once."""
         return self.cost.peak_bytes
 
+    @property
+    def operations_with_copies(self) -> float:
+        """All operations, and those in the time that copies to the host and back take."""
+        return self.cost.operations + self.way.per_spilled_byte * self.cost.spilled_bytes
+
     def steps(self) -> Iterator[Step]:
         """The schedule."""
         return Schedule(self.way.task, self.block_size, self.memory_budget - self.working_bytes).steps()
@@ -159,8 +164,7 @@ def make_plan(ways: Sequence[Way], memory_budget: int, operations_per_byte: floa
     least = np.inf
     for place, way in enumerate(ways):
         for plan in _plans(way, memory_budget):
-            cost = plan.cost.operations + operations_per_byte * plan.cost.moved_bytes
-            cost += way.per_spilled_byte * plan.cost.spilled_bytes
+            cost = plan.operations_with_copies + operations_per_byte * plan.cost.moved_bytes
             # An earlier one is preferred unless another saves a hundredth.
             if best is None or cost < 0.99 * least:
                 best, least = plan, cost

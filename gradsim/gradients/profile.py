@@ -1,5 +1,6 @@
-"""What one forward and backward pass keeps in memory, as measured on a short piece of a sample."""
+"""What one forward and backward pass keeps in memory: measured on a piece of a sample, or estimated from shapes."""
 
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.pytorch_utils import Conv1D
 
 from gradsim.gradients.capture import GradientCapture
 from gradsim.gradients.encoding import Encoded
@@ -82,9 +84,7 @@ class PassWatch:
     @property
     def profile(self) -> PassProfile:
         """What the pass needs for longer samples, too."""
-        embeddings: Any = self._model.get_input_embeddings()
-        tokens, vocabulary = self._tokens, int(embeddings.num_embeddings)
-        itemsize = self._capture.parameters[0].itemsize
+        tokens, vocabulary = self._tokens, _vocabulary(self._model)
         linear = quadratic = 0
         for tensor in self._kept.values():
             if tensor.dim() and tensor.shape[-1] == vocabulary:
@@ -93,16 +93,8 @@ class PassWatch:
                 quadratic += tensor.untyped_storage().nbytes()
             else:
                 linear += tensor.untyped_storage().nbytes()
-        blocks = [module for module in self._model.modules() if isinstance(module, GradientCheckpointingLayer)]
-        return PassProfile(
-            per_token=linear / tokens,
-            per_pair=quadratic / tokens**2,
-            # In the model's format once, then in float32: logits, their logarithms, and the gradients of both.
-            per_logit_token=vocabulary * (itemsize + 4 * 4),
-            block_input=self._model.config.get_text_config().hidden_size * itemsize,
-            blocks=len(blocks),
-            widest=self._widest * itemsize,
-        )
+        itemsize = self._capture.parameters[0].itemsize
+        return _profile(self._model, itemsize, linear / tokens, quadratic / tokens**2, self._widest)
 
     def _saved(self, tensor: Tensor) -> Tensor:
         self._keep(tensor)
@@ -124,3 +116,65 @@ class PassWatch:
         address = tensor.untyped_storage().data_ptr()
         if address not in self._weights:
             self._kept.setdefault(address, tensor.detach())
+
+
+def estimated_profile(
+    model: PreTrainedModel, capture: GradientCapture, rows_per_token: Mapping[nn.Module, int]
+) -> PassProfile:
+    """What a pass keeps, from the model's shapes alone: its weights may be on the `meta` device.
+
+    Counted are the inputs and the outputs of every module with a rule but the output head. Inputs that several modules
+    share, as queries, keys and values do, count several times; that stands for what autograd keeps besides: the
+    arguments of activations and products. Attention weights count where attention is computed by plain products.
+
+    Args:
+        model: a causal language model.
+        capture: of it.
+        rows_per_token: how often modules run for each token, where that is not once.
+    """
+    itemsize = capture.parameters[0].itemsize
+    head: nn.Module | None = model.get_output_embeddings()
+    elements = widest = 0
+    for ruled in capture.ruled:
+        if ruled.module is not head:
+            shapes = [capture.parameters[layer].shape for layer in ruled.layers.values()]
+            width, output = _widths(ruled.module, shapes)
+            elements += rows_per_token.get(ruled.module, 1) * width
+            widest = max(widest, output)
+    configuration = model.config.get_text_config()
+    weights = 0
+    if getattr(configuration, "_attn_implementation", "eager") == "eager":
+        # Scores, and their softmax.
+        weights = 2 * getattr(configuration, "num_attention_heads", 0) * getattr(configuration, "num_hidden_layers", 0)
+    return _profile(model, itemsize, float(elements * itemsize), float(weights * itemsize), widest)
+
+
+def _widths(module: nn.Module, shapes: Sequence[torch.Size]) -> tuple[int, int]:
+    """Elements of a module's inputs and outputs for one row, and of its widest output; biases add nothing."""
+    dimensions = max(map(len, shapes))
+    weights = [shape for shape in shapes if len(shape) == dimensions]
+    if isinstance(module, nn.Embedding):
+        return weights[0][1], weights[0][1]
+    if dimensions == 1:
+        return 2 * weights[0][0], weights[0][0]
+    output = weights[0][-1] if isinstance(module, Conv1D) else weights[0][-2]
+    return sum(shape[-2] + shape[-1] for shape in weights), output
+
+
+def _profile(model: PreTrainedModel, itemsize: int, per_token: float, per_pair: float, widest: int) -> PassProfile:
+    """A profile, given what the blocks keep in bytes and the widest output in elements."""
+    blocks = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    return PassProfile(
+        per_token=per_token,
+        per_pair=per_pair,
+        # In the model's format once, then in float32: logits, their logarithms, and the gradients of both.
+        per_logit_token=_vocabulary(model) * (itemsize + 4 * 4),
+        block_input=model.config.get_text_config().hidden_size * itemsize,
+        blocks=len(blocks),
+        widest=widest * itemsize,
+    )
+
+
+def _vocabulary(model: PreTrainedModel) -> int:
+    embeddings: Any = model.get_input_embeddings()
+    return int(embeddings.num_embeddings)

@@ -1,5 +1,6 @@
 """Executing a plan: captures samples, compares pairs, hands tiles out."""
 
+import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -15,14 +16,15 @@ from gradsim.gradients.check import Probe, probe
 from gradsim.gradients.encoding import Encoded, Nodes
 from gradsim.gradients.held import Holder
 from gradsim.gradients.memory import default_budget, says_out_of_memory
-from gradsim.gradients.plan import Plan, make_plan
+from gradsim.gradients.plan import Plan
 from gradsim.gradients.precision import Precision, plain_arithmetic, running_in
+from gradsim.gradients.prediction import plan_comparison
 from gradsim.gradients.projection import Projection
 from gradsim.gradients.results import Comparison, Tile
 from gradsim.gradients.schedule import Capture, Compare, Drop, EndBlock, Evict, Restore, Spill, Step
 from gradsim.gradients.sizes import Lengths
 from gradsim.gradients.tiles import TileBuilder, put_together
-from gradsim.gradients.ways import PairsToRun, operations_per_byte, ways_of
+from gradsim.gradients.ways import PairsToRun
 
 Integers = NDArray[np.int64]
 Progress = Callable[[int, int], None]
@@ -54,6 +56,8 @@ class ComparisonTiles(Iterator[Tile]):
         passes: samples that were run forward and backward so far.
         peak_bytes: most bytes of captured gradients that were held at once so far.
         memory_retries: how often memory ran out in spite of the plan, and the rest was planned anew with half of it.
+        seconds: that were spent so far on captures and comparisons.
+        check_seconds: that were spent on the check of the rules.
     """
 
     def __init__(self, request: Request) -> None:
@@ -63,6 +67,8 @@ class ComparisonTiles(Iterator[Tile]):
         self.passes = 0
         self.peak_bytes = 0
         self.memory_retries = 0
+        self.seconds = 0.0
+        self.check_seconds = 0.0
         self._request = request
         self._device = next(iter(parameters.values())).device
         self._shapes = {name: parameter.shape for name, parameter in parameters.items()}
@@ -81,7 +87,11 @@ class ComparisonTiles(Iterator[Tile]):
         self._tiles = self._run()
 
     def __next__(self) -> Tile:
-        return next(self._tiles)
+        started, checked = time.perf_counter(), self.check_seconds
+        try:
+            return next(self._tiles)
+        finally:
+            self.seconds += time.perf_counter() - started - (self.check_seconds - checked)
 
     def close(self) -> None:
         """End before the last tile; the model comes back as it was."""
@@ -126,8 +136,10 @@ class ComparisonTiles(Iterator[Tile]):
     def _run(self) -> Generator[Tile]:
         request = self._request
         with running_in(request.model, request.precision.dtype):
+            started = time.perf_counter()
             with plain_arithmetic(self._device):
                 probed = probe(request.model, self._telling_samples())
+            self.check_seconds = time.perf_counter() - started
             with GradientCapture(request.model, probed.by_autograd) as capture:
                 yield from self._until_done(capture, probed)
         yield self._builder.build(len(request.nodes.queries))
@@ -161,8 +173,7 @@ class ComparisonTiles(Iterator[Tile]):
     def _make_plan(self, capture: GradientCapture, probed: Probe, budget: int) -> Plan:
         request = self._request
         positions, pairs = self._pairs_to_run()
-        reduced = request.precision.products == "tf32" or request.precision.dtype == torch.bfloat16
-        ways = ways_of(
+        return plan_comparison(
             PairsToRun(
                 Lengths.of(self._samples), pairs, positions, request.pairs[positions, 0], len(request.nodes.queries)
             ),
@@ -170,11 +181,10 @@ class ComparisonTiles(Iterator[Tile]):
             capture,
             probed,
             request.projections,
+            request.precision,
             memory_budget=budget,
             batch_share=0.5**self.memory_retries,
-            reduced=reduced,
         )
-        return make_plan(list(ways), budget, operations_per_byte(self._device, reduced=reduced))
 
     def _pairs_to_run(self) -> tuple[Integers, Integers]:
         """Positions and nodes of the pairs to run: those with a good sample, which stands in for a bad partner."""

@@ -2,17 +2,19 @@
 
 from gradsim.models.fetching import Fetched, fetch, load_tokenizer, read_configuration
 from gradsim.models.loading import (
+    build_without_weights,
     context_length,
     has_rotary_positions,
     load_model,
     parameter_shapes,
     resolve_device,
 )
-from gradsim.models.reference import TrainedModel, train_reference_model
+from gradsim.models.reference import TrainedModel, reference_configuration, train_reference_model
 
 __all__ = [
     "Fetched",
     "TrainedModel",
+    "build_without_weights",
     "context_length",
     "fetch",
     "has_rotary_positions",
@@ -20,6 +22,7 @@ __all__ = [
     "load_tokenizer",
     "parameter_shapes",
     "read_configuration",
+    "reference_configuration",
     "resolve_device",
     "train_reference_model",
 ]

@@ -76,15 +76,35 @@ def parameter_shapes(name: str, revision: str | None = None) -> list[tuple[str, 
     Raises:
         ModelError: a model that cannot be had, or is no causal language model.
     """
-    configuration = read_configuration(name, revision)
+    model = build_without_weights(read_configuration(name, revision), name)
+    return [(layer, tuple(parameter.shape)) for layer, parameter in model.named_parameters()]
+
+
+def build_without_weights(
+    configuration: PreTrainedConfig, name: str, *, precision: str = "float32", attention: str = "sdpa"
+) -> PreTrainedModel:
+    """The model of a configuration on the `meta` device: modules and shapes, no weights.
+
+    Args:
+        configuration: of the model.
+        name: what errors call it.
+        precision: of its parameters.
+        attention: the attention implementation.
+
+    Raises:
+        ModelError: it is no causal language model, or knows no such attention.
+    """
     try:
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(configuration)
-    except ValueError as error:
+            model = AutoModelForCausalLM.from_config(
+                configuration, dtype=_PRECISIONS[precision], attn_implementation=attention
+            )
+    except (ValueError, ImportError) as error:
         raise ModelError(
             f"model {name}: cannot be built as a causal language model ({first_line(error)}); choose another"
         ) from error
-    return [(layer, tuple(parameter.shape)) for layer, parameter in model.named_parameters()]
+    ready: PreTrainedModel = model.eval()
+    return ready
 
 
 def context_length(configuration: PreTrainedConfig) -> int | None:

@@ -153,11 +153,20 @@ def _seeded(seed: int) -> Iterator[None]:
             torch.set_num_threads(threads)
 
 
-def _build(
-    tokenizer: PreTrainedTokenizerBase, layers: int, hidden_size: int, heads: int, positions: int
-) -> OlmoForCausalLM:
-    configuration = OlmoConfig(
-        vocab_size=len(tokenizer),
+def reference_configuration(
+    vocabulary: int,
+    *,
+    layers: int,
+    hidden_size: int,
+    heads: int,
+    positions: int,
+    bos_token_id: int | None = None,
+    eos_token_id: int | None = None,
+    pad_token_id: int | None = None,
+) -> OlmoConfig:
+    """The architecture: arguments as of `train_reference_model`, and the tokenizer's special tokens."""
+    return OlmoConfig(
+        vocab_size=vocabulary,
         hidden_size=hidden_size,
         intermediate_size=4 * hidden_size,
         num_hidden_layers=layers,
@@ -165,6 +174,21 @@ def _build(
         max_position_embeddings=positions,
         tie_word_embeddings=True,
         initializer_range=hidden_size**-0.5,  # the usual 0.02 is made for wide models: narrow ones learn slowly from it
+        bos_token_id=bos_token_id,
+        eos_token_id=eos_token_id,
+        pad_token_id=pad_token_id,
+    )
+
+
+def _build(
+    tokenizer: PreTrainedTokenizerBase, layers: int, hidden_size: int, heads: int, positions: int
+) -> OlmoForCausalLM:
+    configuration = reference_configuration(
+        len(tokenizer),
+        layers=layers,
+        hidden_size=hidden_size,
+        heads=heads,
+        positions=positions,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,

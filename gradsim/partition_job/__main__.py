@@ -27,7 +27,7 @@ USER_ERROR = 3
 Progress = Callable[[int, int], None]
 
 # Job, store, partition -> tables to compute, progress -> what it cost.
-Compute = Callable[[PartitionJob, Store, Mapping[Any, Sequence[str]], Progress], Mapping[str, int]]
+Compute = Callable[[PartitionJob, Store, Mapping[Any, Sequence[str]], Progress], Mapping[str, float]]
 
 
 def main() -> int:

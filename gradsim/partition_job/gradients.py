@@ -6,6 +6,7 @@ from contextlib import ExitStack, closing
 from gradsim.errors import ModelError, StudyError
 from gradsim.gradients import ComparisonTiles, Projector, compare_tiles
 from gradsim.models import load_model, resolve_device
+from gradsim.partition_job.cost import measured_cost
 from gradsim.partition_job.gathering import Gathered
 from gradsim.partition_job.inputs import JobInputs, read_inputs
 from gradsim.partition_job.job import PartitionJob
@@ -20,11 +21,11 @@ def compute(
     store: Store,
     work: Mapping[str, Sequence[str]],
     progress: Callable[[int, int], None],
-) -> dict[str, int]:
+) -> dict[str, float]:
     """Compute and write `work`: partition -> tables.
 
     Returns:
-        What the pass cost.
+        What the pass cost, and what had been predicted.
 
     Raises:
         GradsimError: whatever a user can mend.
@@ -51,7 +52,7 @@ def compute(
         for partition in inputs.partitions:
             rows = PartitionTables(inputs, gathered, partition, layers, projections)
             _write(job, store, partition.key, work[partition.key], rows, provenance)
-    return _cost(tiles) if tiles else {}
+    return measured_cost(tiles, job, store, device, elements) if tiles else {}
 
 
 def _write(
@@ -73,16 +74,6 @@ def _write(
     for table in tables:
         if table != "dot_products":
             store.write(job.key(table), others.get(table, SCHEMAS[table].empty()), partition, known)
-
-
-def _cost(tiles: ComparisonTiles) -> dict[str, int]:
-    assert tiles.plan is not None
-    return {
-        "passes": tiles.passes,
-        "passes_planned": tiles.plan.passes,
-        "gradient_bytes": tiles.peak_bytes,
-        "gradient_bytes_planned": tiles.plan.peak_bytes,
-    }
 
 
 def _tiles(

@@ -1,0 +1,6 @@
+"""What a study will take before anything of it runs: samples, operations, memory, files, and time where it is known.
+
+sources.py   the model's shapes and the samples' lengths, from stored tables where they are fresh, else estimated
+inputs.py    what the partitions of a setting compare
+costs.py     what comparing takes: all that is missing in one job, and split into a job a partition
+"""

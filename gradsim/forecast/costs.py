@@ -1,0 +1,200 @@
+"""What comparing takes: all that is missing of a setting in one job, and split into one job a partition."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from gradsim.errors import DeviceError
+from gradsim.forecast.inputs import JobInputs, PartitionInputs, partition_inputs
+from gradsim.forecast.sources import Sources
+from gradsim.gradients.memory import free_bytes
+from gradsim.gradients.precision import precision_of
+from gradsim.gradients.prediction import Prediction, Rates, predict, weight_bytes
+from gradsim.gradients.projection import Projector
+from gradsim.partition_job.gradients import study_projectors
+from gradsim.study.partitions import Partition
+from gradsim.tables.lineage import GRADIENT_TABLES
+
+# Of a stored row, whose number hardly compresses and whose names take next to nothing; and of a file.
+_ROW_BYTES = 8
+_FILE_BYTES = 4_000
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where a study would run.
+
+    Attributes:
+        device: cpu or cuda:N.
+        memory_budget: bytes for gradients and passes; None: what is free beside the model, less a margin.
+        rates: of the device, if measured.
+    """
+
+    device: str
+    memory_budget: int | None = None
+    rates: Rates | None = None
+
+    def budget(self, weights: int) -> int:
+        """Bytes for gradients and passes, beside weights that are not loaded yet.
+
+        Raises:
+            DeviceError: the weights alone do not fit.
+        """
+        if self.memory_budget is not None:
+            return self.memory_budget
+        free = free_bytes(torch.device(self.device))
+        if weights >= free:
+            raise DeviceError(
+                f"the model takes {weights:,} bytes, {self.device} has {free:,} free; choose another device "
+                "(MT_DEVICE), another model, or plan for another machine (GRADSIM_MEMORY_BUDGET=60GiB)"
+            )
+        return (free - weights) * 9 // 10
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of the partitions' tables, and about how many bytes they take on disk, combined tables included."""
+
+    count: int
+    nbytes: int
+
+
+@dataclass(frozen=True)
+class SettingForecast:
+    """What the gradients of a setting take.
+
+    Attributes:
+        setting: its name.
+        partitions: how many it has.
+        missing: keys of those that are not computed.
+        counted: keys of those that are predicted: the missing ones, or all where none is missing.
+        inputs: what they compare, together.
+        estimated: what of that is not known yet.
+        together: all in one job.
+        split: one job a partition.
+        rows: of the result.
+    """
+
+    setting: str
+    partitions: int
+    missing: tuple[str, ...]
+    counted: tuple[str, ...]
+    inputs: JobInputs
+    estimated: frozenset[str]
+    together: Prediction
+    split: tuple[Prediction, ...]
+    rows: Rows
+
+    @property
+    def split_passes(self) -> int:
+        """Samples that are run if each partition is a job of its own."""
+        return sum(prediction.plan.passes for prediction in self.split)
+
+    @property
+    def split_operations(self) -> float:
+        """Operations of the same."""
+        return sum(prediction.plan.cost.operations for prediction in self.split)
+
+    @property
+    def split_seconds(self) -> float | None:
+        """Seconds of the same, one after the other; None where no rates are known."""
+        seconds = [prediction.seconds for prediction in self.split if prediction.seconds is not None]
+        return sum(seconds) if seconds else None
+
+
+@dataclass(frozen=True)
+class Forecaster:
+    """Predicts the settings of a study on a machine."""
+
+    sources: Sources
+    machine: Machine
+
+    def setting(self, setting: str) -> SettingForecast:
+        """All partitions of a setting that are missing; all of them where none is.
+
+        Raises:
+            GradsimError: model, samples or tables cannot be had or used, or the device cannot hold them.
+        """
+        study = self.sources.store.study
+        missing = {
+            partition.key: tables for partition in study.partitions if (tables := self._missing(setting, partition))
+        }
+        counted = [partition for partition in study.partitions if partition.key in missing or not missing]
+        inputs = [partition_inputs(self.sources, setting, partition) for partition in counted]
+        projected = not missing or any("projected_similarity" in tables for tables in missing.values())
+        projectors = self.projectors if projected else []
+        together = JobInputs.of(inputs, self.sources.originals)
+        return SettingForecast(
+            setting=setting,
+            partitions=len(study.partitions),
+            missing=tuple(missing),
+            counted=tuple(partition.key for partition in counted),
+            inputs=together,
+            estimated=frozenset().union(*(each.estimated for each in inputs)),
+            together=self.predict(together, projectors),
+            split=tuple(self.predict(JobInputs.of([each], self.sources.originals), projectors) for each in inputs),
+            rows=result_rows(inputs, len(self._elements), len(study.projections)),
+        )
+
+    def predict(self, inputs: JobInputs, projectors: Sequence[Projector]) -> Prediction:
+        """What one job takes.
+
+        Raises:
+            GradientError: a query and an original do not fit into the memory together.
+        """
+        model = self.sources.model
+        return predict(
+            model,
+            inputs.comparison(),
+            device=torch.device(self.machine.device),
+            precision=precision_of(self.sources.store.study.model.precision),
+            memory_budget=self._budget,
+            projectors=projectors,
+            rates=self.machine.rates,
+        )
+
+    @cached_property
+    def projectors(self) -> list[Projector]:
+        """The study's projections.
+
+        Raises:
+            StudyError: two of them are the same for this model.
+        """
+        return study_projectors(self.sources.store.study, self._elements)
+
+    @cached_property
+    def _elements(self) -> Mapping[str, int]:
+        return {layer: parameter.numel() for layer, parameter in self.sources.model.named_parameters()}
+
+    @cached_property
+    def _budget(self) -> int:
+        return self.machine.budget(weight_bytes(self.sources.model))
+
+    def _missing(self, setting: str, partition: Partition) -> list[str]:
+        return [table for table in GRADIENT_TABLES if not self.sources.fresh(table, setting, partition.key)]
+
+
+def shared_originals(forecasts: Sequence[SettingForecast]) -> int:
+    """Passes of originals that jobs of several settings repeat: one job of all settings would run them once."""
+    originals = [sample.id for forecast in forecasts for sample in forecast.inputs.originals]
+    return len(originals) - len(set(originals))
+
+
+def result_rows(partitions: Sequence[PartitionInputs], layers: int, projections: int) -> Rows:
+    """Rows that partitions of one setting will have.
+
+    Each partition holds dots, self dots of its queries and of the originals it meets, and similarities. The combined
+    tables repeat them all, each original once.
+    """
+    pairs = sum(len(partition.pairs) for partition in partitions)
+    queries = sum(len(partition.queries) for partition in partitions)
+    met = [np.unique(partition.pairs[:, 1]) for partition in partitions]
+    unique = len(np.unique(np.concatenate(met)))
+    of_pairs_and_queries = pairs * (layers + 1 + projections) + queries * layers
+    count = of_pairs_and_queries + sum(map(len, met)) * layers
+    combined = of_pairs_and_queries + unique * layers
+    files = len(GRADIENT_TABLES) * (len(partitions) + 1)
+    return Rows(count, (count + combined) * _ROW_BYTES + files * _FILE_BYTES)

@@ -1,0 +1,121 @@
+"""What the partitions of a setting compare: read where it is stored, else estimated."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from gradsim.forecast.sources import Originals, Sources, blank, encoded
+from gradsim.gradients.encoding import Encoded, Nodes
+from gradsim.gradients.prediction import pairs_to_run
+from gradsim.gradients.ways import PairsToRun
+from gradsim.study.partitions import Partition
+
+Integers = NDArray[np.int64]
+
+# A token of queries that are estimated; originals have another, so that none is taken for its own original.
+_QUERY_TOKEN = 1
+
+LENGTHS, CANDIDATES = "lengths", "candidates"
+
+
+@dataclass(frozen=True, eq=False)
+class PartitionInputs:
+    """What one partition compares.
+
+    Attributes:
+        queries: of the partition.
+        pairs: (n, 2) positions in `queries` and in all originals.
+        estimated: what of it is not known yet: `LENGTHS`, `CANDIDATES`.
+    """
+
+    queries: list[Encoded]
+    pairs: Integers
+    estimated: frozenset[str]
+
+
+@dataclass(frozen=True, eq=False)
+class JobInputs:
+    """What the partitions of one job compare.
+
+    Attributes:
+        queries: of all partitions, in order.
+        originals: those that a query is compared with, in dataset order.
+        pairs: (n, 2) positions in both.
+    """
+
+    queries: list[Encoded]
+    originals: list[Encoded]
+    pairs: Integers
+
+    @classmethod
+    def of(cls, partitions: Sequence[PartitionInputs], originals: Originals) -> "JobInputs":
+        """Put partitions together."""
+        before = np.cumsum([0, *(len(partition.queries) for partition in partitions)])
+        pairs = np.concatenate(
+            [part.pairs + np.array([start, 0]) for part, start in zip(partitions, before[:-1], strict=True)]
+        )
+        used, places = np.unique(pairs[:, 1], return_inverse=True)
+        return cls(
+            queries=[query for partition in partitions for query in partition.queries],
+            originals=[originals.samples[place] for place in used.tolist()],
+            pairs=np.column_stack([pairs[:, 0], places]).astype(np.int64),
+        )
+
+    def comparison(self) -> PairsToRun:
+        """As the planner wants it; equal samples are one."""
+        return pairs_to_run(Nodes.of(self.queries, self.originals), self.pairs)
+
+
+def partition_inputs(sources: Sources, setting: str, partition: Partition) -> PartitionInputs:
+    """What a partition compares.
+
+    Raises:
+        GradsimError: what is stored or loaded cannot be used.
+    """
+    originals, key = sources.originals, sources.store.lineage.key
+    estimated = {LENGTHS} if originals.estimated else set()
+    if sources.fresh("tokenized", setting, partition.key):
+        tokenized = sources.store.read(key("tokenized", setting), [partition.key])
+        queries = encoded(tokenized, sources.limits)
+    else:
+        queries = _as_long_as_their_originals(sources, partition)
+        estimated.add(LENGTHS)
+    if sources.fresh("candidates", setting, partition.key):
+        candidates = sources.store.read(key("candidates", setting), [partition.key])
+        pairs = _pairs(candidates, queries, originals)
+    else:
+        pairs = _drawn(queries, originals, sources.store.study.top_k, (sources.store.study.seed, partition.start))
+        estimated.add(CANDIDATES)
+    return PartitionInputs(queries, pairs, frozenset(estimated))
+
+
+def _as_long_as_their_originals(sources: Sources, partition: Partition) -> list[Encoded]:
+    """Stand-ins for a partition's queries; an excluded original has none."""
+    originals = sources.originals
+    ids = sources.samples["id"][partition.start : partition.end]
+    own = [originals.samples[originals.position[each]] for each in ids if each in originals.position]
+    return [blank(sample.id, len(sample.tokens), len(sample.positions), _QUERY_TOKEN) for sample in own]
+
+
+def _pairs(candidates: pl.DataFrame, queries: Sequence[Encoded], originals: Originals) -> Integers:
+    place = {query.id: position for position, query in enumerate(queries)}
+    rows = candidates.select("query_id", "original_id").iter_rows()
+    found = [(place[query], originals.position[original]) for query, original in rows]
+    return np.array(found, dtype=np.int64).reshape(-1, 2)
+
+
+def _drawn(queries: Sequence[Encoded], originals: Originals, top_k: int | str, seed: tuple[int, ...]) -> Integers:
+    """Each query with its own original, and others by lot."""
+    random = np.random.default_rng(seed)
+    total = len(originals.samples)
+    count = total if isinstance(top_k, str) else min(top_k, total)
+    pairs = np.empty((len(queries), count, 2), dtype=np.int64)
+    for place, query in enumerate(queries):
+        own = originals.position[query.id]
+        others = random.choice(total - 1, count - 1, replace=False)
+        pairs[place, :, 0] = place
+        pairs[place, :, 1] = [own, *(others + (others >= own))]
+    return pairs.reshape(-1, 2)

@@ -1,0 +1,165 @@
+"""What a comparison will take before it runs: the plan that it would make, and its time at measured rates."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import PreTrainedModel
+
+from gradsim.gradients.capture import GradientCapture
+from gradsim.gradients.check import Probe
+from gradsim.gradients.encoding import Nodes
+from gradsim.gradients.plan import Plan, make_plan
+from gradsim.gradients.precision import Precision
+from gradsim.gradients.profile import estimated_profile
+from gradsim.gradients.projection import Projection, Projector, make_projections
+from gradsim.gradients.rules.experts import stack_layout
+from gradsim.gradients.sizes import Lengths
+from gradsim.gradients.ways import PairsToRun, operations_per_byte, ways_of
+
+Integers = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Rates:
+    """How fast a device is at this work.
+
+    Attributes:
+        operations_per_second: floating-point operations of passes, gradients and products, as a plan counts them.
+        bytes_per_second: of gradients that are read to compare them.
+    """
+
+    operations_per_second: float
+    bytes_per_second: float
+
+    def seconds(self, plan: Plan) -> float:
+        """How long a comparison takes; its check of the rules, which costs the same whatever is compared, left out."""
+        reading = plan.cost.moved_bytes / self.bytes_per_second
+        return plan.operations_with_copies / self.operations_per_second + reading
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a comparison will take.
+
+    Attributes:
+        plan: how it would be carried out, and what that costs.
+        weight_bytes: of the model on the device.
+        seconds: how long it takes; None where no rates are known.
+    """
+
+    plan: Plan
+    weight_bytes: int
+    seconds: float | None = None
+
+    @property
+    def memory_bytes(self) -> int:
+        """Most bytes on the device: the model, captured gradients, and the pass that captures more."""
+        return self.weight_bytes + self.plan.peak_bytes + self.plan.working_bytes
+
+
+def predict(
+    model: PreTrainedModel,
+    comparison: PairsToRun,
+    *,
+    device: torch.device,
+    precision: Precision,
+    memory_budget: int,
+    projectors: Sequence[Projector] = (),
+    probed: Probe | None = None,
+    rates: Rates | None = None,
+) -> Prediction:
+    """The plan that `compare` would make, without running anything.
+
+    Args:
+        model: whose gradients are compared; its weights are not looked at and may be on the `meta` device, in the
+            format of `precision`.
+        comparison: lengths of the samples, and the pairs.
+        device: where it would run.
+        precision: in which it would run.
+        memory_budget: bytes for captured gradients and the working memory of a pass.
+        projectors: random projections beside the exact dots.
+        probed: what is known of the model; None: estimated from its shapes.
+        rates: of the device, if known.
+
+    Raises:
+        GradientError: the model's gradients cannot be computed, or a query and an original do not fit together.
+    """
+    capture = GradientCapture(model, probed.by_autograd if probed else ())
+    capture.device = device  # not the model's own: `meta` has no batch size
+    plan = plan_comparison(
+        comparison,
+        model,
+        capture,
+        probed or estimated_probe(model, capture),
+        make_projections(projectors, dict(model.named_parameters())),
+        precision,
+        memory_budget=memory_budget,
+    )
+    return Prediction(plan, weight_bytes(model), rates.seconds(plan) if rates else None)
+
+
+def plan_comparison(
+    comparison: PairsToRun,
+    model: PreTrainedModel,
+    capture: GradientCapture,
+    probed: Probe,
+    projections: Sequence[Projection],
+    precision: Precision,
+    *,
+    memory_budget: int,
+    batch_share: float = 1.0,
+) -> Plan:
+    """The cheapest plan within a memory budget; arguments as of `ways_of`.
+
+    Raises:
+        GradientError: a query and an original that are compared do not fit together.
+    """
+    reduced = precision.products == "tf32" or precision.dtype == torch.bfloat16
+    ways = ways_of(
+        comparison,
+        model,
+        capture,
+        probed,
+        projections,
+        memory_budget=memory_budget,
+        batch_share=batch_share,
+        reduced=reduced,
+    )
+    return make_plan(list(ways), memory_budget, operations_per_byte(capture.device, reduced=reduced))
+
+
+def pairs_to_run(nodes: Nodes, pairs: Integers) -> PairsToRun:
+    """All pairs, (n, 2) positions in queries and originals, of samples that are all good."""
+    return PairsToRun(
+        lengths=Lengths.of(nodes.samples),
+        pairs=nodes.of_pairs(pairs),
+        positions=np.arange(len(pairs)),
+        queries=pairs[:, 0],
+        n_queries=len(nodes.queries),
+    )
+
+
+def weight_bytes(model: PreTrainedModel) -> int:
+    """Bytes of a model's parameters, tied ones once."""
+    return sum(parameter.nbytes for parameter in model.parameters())
+
+
+def estimated_probe(model: PreTrainedModel, capture: GradientCapture) -> Probe:
+    """What the check of a model's rules would find if they hold, from its shapes alone."""
+    experts = _experts_per_token(model)
+    rows = {ruled.module: experts for ruled in capture.ruled if stack_layout(ruled.module)}
+    return Probe(
+        separable=not capture.without_rule,
+        rows_per_token=rows,
+        profile=estimated_profile(model, capture, rows),
+    )
+
+
+def _experts_per_token(model: PreTrainedModel) -> int:
+    """To how many experts of a stack a token goes; families name it differently."""
+    configuration = model.config.get_text_config()
+    names = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k")
+    return max(1, *(getattr(configuration, name, None) or 1 for name in names))

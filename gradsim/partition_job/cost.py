@@ -1,0 +1,50 @@
+"""What a gradient job took, beside what its plan had predicted."""
+
+from collections.abc import Mapping
+
+import torch
+
+from gradsim.gradients import ComparisonTiles
+from gradsim.gradients.precision import precision_of
+from gradsim.partition_job.job import PartitionJob
+from gradsim.rates import read_rates
+from gradsim.tables import Store
+
+
+def measured_cost(
+    tiles: ComparisonTiles, job: PartitionJob, store: Store, device: str, elements: Mapping[str, int]
+) -> dict[str, float]:
+    """Of a comparison that is done; `X_predicted` stands beside `X`, the time's only where rates were measured.
+
+    The memory of a GPU is that of torch's tensors. On a processor only the job's whole process is measured, with its
+    libraries and tables (`peak_memory_bytes`).
+
+    Args:
+        tiles: all taken.
+        job: whose they are.
+        store: of its study.
+        device: where it ran, cpu or cuda:N.
+        elements: number of each layer's parameters.
+    """
+    plan = tiles.plan
+    assert plan is not None
+    weights = sum(elements.values()) * precision_of(job.model.precision).dtype.itemsize
+    measured: dict[str, float] = {
+        "passes": tiles.passes,
+        "passes_predicted": plan.passes,
+        "operations_predicted": plan.cost.operations,
+        "operations_per_second": plan.cost.operations / tiles.seconds,
+        "gradient_bytes": tiles.peak_bytes,
+        "gradient_bytes_predicted": plan.peak_bytes,
+        "working_bytes_predicted": plan.working_bytes,
+        "device_memory_bytes_predicted": weights + plan.peak_bytes + plan.working_bytes,
+        "pass_seconds": round(tiles.seconds, 3),
+        "check_seconds": round(tiles.check_seconds, 3),
+        "memory_retries": tiles.memory_retries,
+        "checkpoint": plan.checkpoint,
+    }
+    if device.startswith("cuda"):
+        measured["device_memory_bytes"] = torch.cuda.max_memory_allocated(device)
+    if known := read_rates(store, device, job.model.precision):
+        measured["pass_seconds_predicted"] = round(known.rates.seconds(plan), 3)
+    return measured

@@ -1,0 +1,90 @@
+"""Measured rates, kept beside a study's tables: `<root>/<study>/rates.json`, one of each device and precision."""
+
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from gradsim import __version__
+from gradsim.gradients.prediction import Rates
+from gradsim.tables import Store
+from gradsim.tables.files import atomic_path
+from gradsim.tables.provenance import now
+
+
+class MeasuredRates(BaseModel):
+    """What `gradsim plan --measure` found, and where."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    device: str = Field(description="the device's name, see `device_name`")
+    precision: str
+    operations_per_second: float = Field(gt=0, allow_inf_nan=False)
+    bytes_per_second: float = Field(gt=0, allow_inf_nan=False)
+    measured: str = Field(default_factory=now)
+    versions: dict[str, str] = Field(
+        default_factory=lambda: {
+            "gradsim": __version__,
+            "torch": version("torch"),
+            "transformers": version("transformers"),
+        }
+    )
+
+    @property
+    def rates(self) -> Rates:
+        """As predictions want them."""
+        return Rates(self.operations_per_second, self.bytes_per_second)
+
+
+_File = TypeAdapter(list[MeasuredRates])
+
+
+def read_rates(store: Store, device: str, precision: str) -> MeasuredRates | None:
+    """The rates of a device (cpu or cuda:N) in a precision; None if they were not measured or the file is damaged."""
+    name = device_name(device)
+    found = [each for each in _stored(store) if (each.device, each.precision) == (name, precision)]
+    return found[0] if found else None
+
+
+def write_rates(store: Store, measured: MeasuredRates) -> Path:
+    """Keep rates in the place of earlier ones of the same device and precision; returns the file.
+
+    Raises:
+        TableError: the data root cannot be written.
+    """
+    others = [each for each in _stored(store) if (each.device, each.precision) != (measured.device, measured.precision)]
+    path = _path(store)
+    with atomic_path(path) as partial:
+        partial.write_bytes(_File.dump_json([*others, measured], indent=2))
+    return path
+
+
+def device_name(device: str) -> str:
+    """What a device (cpu or cuda:N) is: its model, and of a processor how many threads are used."""
+    if device.startswith("cuda"):
+        return str(torch.cuda.get_device_name(device))
+    threads = torch.get_num_threads()
+    return f"{_processor()}, {threads} thread{'s' * (threads > 1)}"
+
+
+def _processor() -> str:
+    """Only Linux tells the model in `/proc/cpuinfo`."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return next(iter(models), "") or platform.processor() or platform.machine()
+
+
+def _path(store: Store) -> Path:
+    return store.root / store.study.name / "rates.json"
+
+
+def _stored(store: Store) -> list[MeasuredRates]:
+    try:
+        return _File.validate_json(_path(store).read_bytes())
+    except (OSError, ValidationError):
+        return []

@@ -1,0 +1,220 @@
+"""What `gradsim plan` says before anything runs. It stores no table, and loads no weights unless it is to measure."""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from urllib.parse import urlsplit
+
+from rich import box
+from rich.markup import escape
+from rich.padding import Padding
+from rich.table import Table
+from transformers.utils.logging import disable_progress_bar
+
+from gradsim import models
+from gradsim.forecast.costs import Forecaster, Machine, SettingForecast, shared_originals
+from gradsim.forecast.inputs import CANDIDATES, LENGTHS
+from gradsim.forecast.sources import CHARACTERS_PER_TOKEN, Sources, estimated_tokens
+from gradsim.gradients.calibration import measure_rates
+from gradsim.gradients.prediction import weight_bytes
+from gradsim.paraphrase import SYSTEM_PROMPT
+from gradsim.partition_job.inputs import sequences
+from gradsim.rates import MeasuredRates, device_name, read_rates, write_rates
+from gradsim.study import GenerateSetting, ParaphraseSetting, Study
+from gradsim_assets.assets.dataset import load_originals
+from gradsim_assets.console import console
+from gradsim_assets.session import Session
+from gradsim_assets.units import bytes_text, operations_text, seconds_text
+
+Cell = Callable[[SettingForecast], str]
+
+_OPENAI = "https://api.openai.com/v1"
+
+
+def print_plan(session: Session, *, measure: bool = False) -> None:
+    """What each setting's missing partitions take on this machine; with `measure`, find out first how fast it is.
+
+    Raises:
+        GradsimError: something that is needed cannot be had, or does not fit the machine.
+    """
+    device = models.resolve_device(session.environment.device)
+    sources = Sources(session.store, partial(load_originals, session.study))
+    if measure:
+        _measure(session, sources, device)
+    known = read_rates(session.store, device, session.study.model.precision)
+    machine = Machine(device, session.environment.memory_budget, known.rates if known else None)
+    forecaster = Forecaster(sources, machine)
+    forecasts = [forecaster.setting(name) for name in session.study.settings]
+    _print_heading(session.study, sources, device)
+    console.print(_table(forecasts, weight_bytes(sources.model)))
+    for note in (*_notes(sources, forecasts), *_api_notes(session, sources), _rates_note(session.study, known)):
+        console.print(Padding(f"- {escape(note)}", (0, 0, 0, 2)))
+
+
+def _measure(session: Session, sources: Sources, device: str) -> None:
+    """Time a few of the study's originals on the device, and keep the rates."""
+    study = session.study
+    configuration = sources.model_configuration(device)
+    assert sources.tokenized is not None  # a model that can be loaded has a tokenizer
+    samples = sequences(sources.tokenized)
+    disable_progress_bar()
+    with console.status(f"measuring on {device}: a few of the study's originals"):
+        rates = measure_rates(
+            models.load_model(configuration),
+            samples,
+            partners=len(samples) if study.top_k == "all" else study.top_k,
+            precision=study.model.precision,
+            projectors=Forecaster(sources, Machine(device)).projectors,
+            memory_budget=session.environment.memory_budget,
+        )
+    measured = MeasuredRates(
+        device=device_name(device),
+        precision=study.model.precision,
+        operations_per_second=rates.operations_per_second,
+        bytes_per_second=rates.bytes_per_second,
+    )
+    path = write_rates(session.store, measured)
+    console.print(f"measured; kept in [bold]{escape(str(path))}[/]", soft_wrap=True)
+
+
+def _print_heading(study: Study, sources: Sources, device: str) -> None:
+    parameters = list(sources.model.parameters())
+    count = sum(parameter.numel() for parameter in parameters)
+    name = "" if device == "cpu" else f"{device}: "
+    console.print(
+        f"[bold]{study.name}[/] on {name}{escape(device_name(device))}\n"
+        f"{study.model.precision}, {len(parameters)} layers, {count:,} parameters",
+        soft_wrap=True,
+    )
+
+
+def _table(forecasts: Sequence[SettingForecast], weights: int) -> Table:
+    """A column a setting, a row a quantity."""
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("", no_wrap=True)
+    for forecast in forecasts:
+        table.add_column(forecast.setting, justify="right", overflow="fold")
+    for title, rows in _sections(weights):
+        table.add_row(f"[bold]{title}[/]")
+        for label, cell in rows:
+            cells = [cell(forecast) for forecast in forecasts]
+            if any(cells):
+                table.add_row(f"  {label}", *cells)
+        table.add_section()
+    return table
+
+
+def _sections(weights: int) -> Iterator[tuple[str, Sequence[tuple[str, Cell]]]]:
+    """Titles, and their rows; a row that is empty for every setting is left out."""
+    yield (
+        "what is compared",
+        (
+            ("partitions to compute", lambda f: f"{len(f.missing)} of {f.partitions}"),
+            ("queries", lambda f: f"{len(f.inputs.queries):,}"),
+            ("originals", lambda f: f"{len(f.inputs.originals):,}"),
+            ("unique samples", lambda f: f"{f.together.plan.unique_samples:,}"),
+            ("pairs", lambda f: f"{len(f.inputs.pairs):,}"),
+            ("known", lambda f: "estimated" if f.estimated else "exactly"),
+        ),
+    )
+    yield (
+        "all in one job",
+        (
+            ("samples run (passes)", lambda f: f"{f.together.plan.passes:,}"),
+            ("tokens run, with padding", lambda f: f"{f.together.plan.cost.tokens:,}"),
+            ("operations", lambda f: operations_text(f.together.plan.cost.operations)),
+            ("read to compare", lambda f: bytes_text(f.together.plan.cost.moved_bytes)),
+            ("copied to the host and back", _copied),
+            ("gradients built, kept as factors", _forms),
+            ("memory: model", lambda f: bytes_text(weights)),
+            ("memory: captured gradients", lambda f: bytes_text(f.together.plan.peak_bytes)),
+            ("memory: a pass", lambda f: bytes_text(f.together.plan.working_bytes)),
+            ("memory in all", lambda f: bytes_text(f.together.memory_bytes)),
+            ("blocks checkpointed", lambda f: "yes" if f.together.plan.checkpoint else "no"),
+            ("time", lambda f: _time(f.together.seconds)),
+        ),
+    )
+    yield (
+        "split: a job a partition",
+        (
+            ("samples run (passes)", lambda f: f"{f.split_passes:,}"),
+            ("operations", lambda f: operations_text(f.split_operations)),
+            ("time, one after the other", lambda f: _time(f.split_seconds)),
+        ),
+    )
+    yield (
+        "results",
+        (
+            ("rows of the partitions", lambda f: f"{f.rows.count:,}"),
+            ("on disk, with combined tables", lambda f: f"about {bytes_text(f.rows.nbytes)}"),
+        ),
+    )
+
+
+def _copied(forecast: SettingForecast) -> str:
+    copied = forecast.together.plan.cost.spilled_bytes
+    return bytes_text(copied) if copied else ""
+
+
+def _forms(forecast: SettingForecast) -> str:
+    built = forecast.together.plan.built
+    return f"{built.sum()}, {(~built).sum()}"
+
+
+def _time(seconds: float | None) -> str:
+    return "[dim]--measure[/]" if seconds is None else seconds_text(seconds)
+
+
+def _notes(sources: Sources, forecasts: Sequence[SettingForecast]) -> Iterator[str]:
+    """What the table's numbers leave out or take for granted."""
+    study = sources.store.study
+    if computed := [forecast.setting for forecast in forecasts if not forecast.missing]:
+        yield f"{', '.join(computed)}: all is computed; this is what computing it again would take (--force)"
+    estimated = frozenset().union(*(forecast.estimated for forecast in forecasts))
+    if LENGTHS in estimated:
+        originals = f"originals have a token for {CHARACTERS_PER_TOKEN} characters, " * sources.originals.estimated
+        yield f"estimated lengths: {originals}queries are as long as their originals"
+    if CANDIDATES in estimated:
+        yield "estimated candidates: the true source, and others by lot"
+    if sources.model_source is None:
+        yield "not counted: the model is trained first"
+    generated = [
+        name
+        for name, setting in study.settings.items()
+        if isinstance(setting, GenerateSetting) and _partitions_without_queries(sources, name)
+    ]
+    if generated:
+        yield f"not counted: the model generates the answers of {', '.join(generated)} first"
+    if repeated := shared_originals(forecasts):
+        yield (
+            f"{repeated:,} of all {sum(forecast.together.plan.passes for forecast in forecasts):,} passes repeat "
+            "originals of another setting: one job of all settings would run them once"
+        )
+
+
+def _api_notes(session: Session, sources: Sources) -> Iterator[str]:
+    """What would be sent to an API."""
+    for name, setting in session.study.settings.items():
+        if isinstance(setting, ParaphraseSetting) and (wanted := _partitions_without_queries(sources, name)):
+            rows = [sources.samples[start:end] for start, end in wanted]
+            texts = [message["content"] for part in rows for dialogue in part["messages"] for message in dialogue]
+            tokens = sum(map(estimated_tokens, texts)) + len(texts) * estimated_tokens(SYSTEM_PROMPT)
+            host = urlsplit(session.environment.openai_base_url or _OPENAI).hostname
+            yield (
+                f"{name}: sends {sum(part.height for part in rows):,} samples in {len(texts):,} requests, "
+                f"about {tokens:,} tokens with instructions, to {host} ({setting.model})"
+            )
+
+
+def _partitions_without_queries(sources: Sources, setting: str) -> list[tuple[int, int]]:
+    """First and last position, exclusive, of the partitions whose queries have still to be made."""
+    partitions = sources.store.study.partitions
+    return [(each.start, each.end) for each in partitions if not sources.fresh("queries", setting, each.key)]
+
+
+def _rates_note(study: Study, known: MeasuredRates | None) -> str:
+    if known is None:
+        return f"time: run with --measure (gradsim plan {study.name} --measure)"
+    return (
+        f"time: at {operations_text(known.operations_per_second)}/s and {bytes_text(known.bytes_per_second)}/s, "
+        f"measured here {known.measured}"
+    )

@@ -1,0 +1,133 @@
+"""What partitions compare, as far as it is known, and what it leaves behind."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+from gradsim.errors import DeviceError, ModelError
+from gradsim.forecast.costs import Forecaster, Machine, result_rows, shared_originals
+from gradsim.forecast.inputs import JobInputs, PartitionInputs, partition_inputs
+from gradsim.forecast.sources import Originals, Sources, blank, estimated_tokens
+from gradsim.samples import SAMPLES_SCHEMA
+from gradsim.study import Study
+from gradsim.tables import Store
+
+NAMES = [f"s{number}" for number in range(6)]
+SIZES = {"layers": 1, "hidden_size": 16, "heads": 2, "vocabulary": 300}
+
+
+def rows():
+    """Answers of 40, 80, ... characters."""
+    return pl.DataFrame(
+        [
+            (name, [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "word " * 8 * number}])
+            for number, name in enumerate(NAMES, start=1)
+        ],
+        SAMPLES_SCHEMA,
+        orient="row",
+    )
+
+
+@pytest.fixture
+def make_sources(tmp_path):
+    """A study of six originals in partitions of four and two; nothing of it is stored."""
+
+    def make(**changes):
+        definition = {
+            "name": "mine",
+            "dataset": {"path": tmp_path / "originals.jsonl"},
+            "samples": 6,
+            "model": {"reference": SIZES},
+            "settings": {"dropped": {"method": "word_dropout"}, "more": {"method": "word_dropout", "every": 3}},
+            "partition_size": 4,
+            "top_k": 3,
+        }
+        (tmp_path / "originals.jsonl").write_text("{}")
+        study = Study.model_validate(definition | changes)
+        return Sources(Store(tmp_path / "data root", study), rows)
+
+    return make
+
+
+def test_originals_that_are_not_tokenized_have_estimated_lengths(make_sources):
+    originals = make_sources().originals
+    assert originals.estimated
+    assert originals.ids == NAMES
+    for number, sample in enumerate(originals.samples, start=1):
+        assert len(sample.positions) == 10 * number + 1, "forty characters a step, and the end token"
+        assert sample.positions[-1] == len(sample.tokens) - 2
+        assert len(sample.tokens) - len(sample.positions) == estimated_tokens("<|user|>\nWhy?\n<|assistant|>\n")
+
+
+def test_queries_are_as_long_as_their_originals_and_not_taken_for_them(make_sources):
+    sources = make_sources()
+    partition = sources.store.study.partitions[1]
+    inputs = partition_inputs(sources, "dropped", partition)
+    assert [query.id for query in inputs.queries] == NAMES[4:]
+    assert inputs.estimated == {"lengths", "candidates"}
+    for query, original in zip(inputs.queries, sources.originals.samples[4:], strict=True):
+        assert (len(query.tokens), len(query.positions)) == (len(original.tokens), len(original.positions))
+    comparison = JobInputs.of([inputs], sources.originals).comparison()
+    assert len(comparison.lengths.tokens) == 2 + len(np.unique(inputs.pairs[:, 1])), "each is a node of its own"
+
+
+@pytest.mark.parametrize(("top_k", "count"), [(1, 1), (3, 3), (6, 6), (99, 6), ("all", 6)])
+def test_candidates_by_lot_hold_the_source_and_no_original_twice(make_sources, top_k, count):
+    sources = make_sources(top_k=top_k)
+    inputs = partition_inputs(sources, "dropped", sources.store.study.partitions[0])
+    assert inputs.pairs.shape == (4 * count, 2)
+    for query in range(4):
+        candidates = inputs.pairs[inputs.pairs[:, 0] == query, 1].tolist()
+        assert query in candidates
+        assert len(set(candidates)) == count
+        assert set(candidates) <= set(range(6))
+    again = partition_inputs(sources, "dropped", sources.store.study.partitions[0])
+    assert again.pairs.tolist() == inputs.pairs.tolist()
+
+
+def test_a_job_has_the_originals_of_all_its_partitions_once():
+    originals = Originals(list("abcd"), [blank(name, 5, 2) for name in "abcd"], estimated=True)
+    parts = [
+        PartitionInputs([blank("a", 5, 2, 1), blank("b", 5, 2, 1)], np.array([(0, 0), (1, 3)]), frozenset()),
+        PartitionInputs([blank("d", 5, 2, 1)], np.array([(0, 3)]), frozenset()),
+    ]
+    inputs = JobInputs.of(parts, originals)
+    assert [sample.id for sample in inputs.originals] == ["a", "d"]
+    assert inputs.pairs.tolist() == [[0, 0], [1, 1], [2, 1]]
+    rows = result_rows(parts, layers=10, projections=2)
+    # Dots, similarities and projected ones of three pairs; self dots of three queries and of 2 + 1 originals.
+    assert rows.count == 3 * (10 + 1 + 2) + 3 * 10 + 3 * 10
+    combined = rows.count - 10  # one original is met twice
+    assert rows.nbytes == 8 * (rows.count + combined) + 4000 * 5 * 3
+
+
+def test_a_job_a_partition_repeats_originals_and_so_does_a_job_a_setting(make_sources):
+    forecaster = Forecaster(make_sources(), Machine("cpu", 10**9))
+    forecasts = [forecaster.setting(name) for name in ("dropped", "more")]
+    first = forecasts[0]
+    assert (first.partitions, first.missing, first.counted) == (2, ("0000-0003", "0004-0005"), first.missing)
+    assert first.together.plan.passes == first.together.plan.unique_samples == 12
+    assert first.split_passes > 12
+    assert first.split_operations > first.together.plan.cost.operations
+    assert first.split_seconds is None
+    assert shared_originals(forecasts) == 6
+    assert shared_originals(forecasts[:1]) == 0
+
+
+def test_nothing_is_stored(make_sources):
+    sources = make_sources()
+    Forecaster(sources, Machine("cpu", 10**9)).setting("dropped")
+    assert not sources.store.root.exists()
+
+
+def test_a_model_that_is_not_trained_cannot_be_loaded(make_sources):
+    with pytest.raises(ModelError, match=r"trained in its first run.*gradsim run mine --partition 0000-0003$"):
+        make_sources().model_configuration("cpu")
+
+
+def test_a_model_that_is_too_large_for_the_device():
+    with pytest.raises(DeviceError) as caught:
+        Machine("cpu").budget(10**18)
+    assert str(caught.value).startswith("the model takes 1,000,000,000,000,000,000 bytes, cpu has ")
+    assert Machine("cpu", 1000).budget(10**18) == 1000, "it is planned for another machine"
+    assert 0 < Machine("cpu").budget(1) == pytest.approx(Machine("cpu").budget(0), rel=0.1)
