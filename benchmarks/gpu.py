@@ -6,17 +6,18 @@ precision; from them follows what the whole takes. Needs torch, transformers, nu
 
 import argparse
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any
 
+import measuring
 import numpy as np
 import torch
-from numpy.typing import NDArray
-
-import measuring
 import workload
+from numpy.typing import NDArray
+from planning import Parts, capture_operations, planned
+
 from gradsim.gradients import compare, run
 from gradsim.gradients.capture import GradientCapture
 from gradsim.gradients.held import Holder
@@ -25,7 +26,6 @@ from gradsim.gradients.plan import Plan
 from gradsim.gradients.precision import plain_arithmetic, precision_of, running_in
 from gradsim.gradients.reference import reference_dots, reference_gradient
 from gradsim.gradients.results import Comparison
-from planning import Parts, capture_operations, planned
 
 Floats = NDArray[np.float64]
 
@@ -81,6 +81,7 @@ TABLES: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "check": "check",
             "capture": "capture",
             "comparison": "comparison",
+            "spilling": "spilling",
             "rest": "rest",
             "teraflop_per_second": "TFLOP/s",
             "capture_teraflop_per_second": "in capture",
@@ -100,6 +101,7 @@ TABLES: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "minutes": "minutes",
             "capture": "capture s",
             "comparison": "comparison s",
+            "spilling": "spilling s",
             "gb_predicted": "predicted GB",
         },
     }
@@ -181,18 +183,22 @@ class Bench:
         compare(self.model, work.queries[:first], work.originals[:first], "all", **settings)
         peak = measuring.PeakMemory(self.device)
         watch = measuring.Stopwatch(self.device)
-        parts: dict[str, tuple[Any, str]] = {
-            "check": (run, "probe"),
-            "capture": (GradientCapture, "run"),
-            "comparison": (Holder, "dots"),
-        }
-        with watch.timing(parts):
+        with watch.timing(PARTS):
             started = measuring.now(self.device)
             result = compare(self.model, work.queries, work.originals, work.pairs, **settings)
             seconds = measuring.now(self.device) - started
         return result, Parts(**watch.seconds, rest=seconds - sum(watch.seconds.values())), peak.grown
 
 
+# `Parts`, and what they are spent in.
+PARTS: Mapping[str, Sequence[tuple[Any, str]]] = MappingProxyType(
+    {
+        "check": [(run, "probe")],
+        "capture": [(GradientCapture, "run")],
+        "comparison": [(Holder, "dots"), (Holder, "close")],
+        "spilling": [(Holder, "spill"), (Holder, "restore")],
+    }
+)
 TOP, ALL = "top 5", "all pairs"
 _WHOLE = {TOP: "study: both settings, top 5", ALL: "all pairs of one setting"}
 
@@ -279,6 +285,7 @@ def measures(result: Comparison, parts: Parts, grown: int, rate: float, budget: 
         "comparison_teraflop_per_second": plan.way.product_operations / parts.comparison / 1e12,
         "matrix_teraflop_per_second": rate / 1e12,
         "share": plan.cost.operations / parts.total / rate,
+        "gb_spilled": gb(plan.cost.spilled_bytes),
         "gb_budget": gb(budget),
         "gb_predicted_held": gb(plan.peak_bytes),
         "gb_predicted": gb(plan.peak_bytes + plan.working_bytes),
@@ -299,6 +306,7 @@ def extrapolated(whole: Plan, measured: Plan, parts: Parts) -> measuring.Row:
         "teraflop": whole.cost.operations / 1e12,
         "minutes": round(expected.total / 60, 2),
         **rounded(asdict(expected)),
+        "gb_spilled": gb(whole.cost.spilled_bytes),
         "gb_predicted": gb(whole.peak_bytes + whole.working_bytes),
     }
 

@@ -8,11 +8,11 @@ import argparse
 import json
 import sys
 
+import measuring
 import numpy as np
 import torch
-
-import measuring
 import workload
+
 from gradsim.errors import GradientError
 from gradsim.gradients import compare_tiles
 

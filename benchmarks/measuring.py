@@ -132,12 +132,13 @@ class Stopwatch:
         self.seconds: dict[str, float] = {}
 
     @contextmanager
-    def timing(self, parts: Mapping[str, tuple[Any, str]]) -> Iterator[None]:
-        """Within, (module or class, function's name) of every part are timed."""
+    def timing(self, parts: Mapping[str, Sequence[tuple[Any, str]]]) -> Iterator[None]:
+        """Within, every part's functions are timed, each given as (module or class, name)."""
         with ExitStack() as stack:
-            for part, (owner, name) in parts.items():
+            for part, functions in parts.items():
                 self.seconds.setdefault(part, 0.0)
-                stack.enter_context(patch.object(owner, name, self._timed(part, getattr(owner, name))))
+                for owner, name in functions:
+                    stack.enter_context(patch.object(owner, name, self._timed(part, getattr(owner, name))))
             yield
 
     def _timed(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:

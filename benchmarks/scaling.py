@@ -13,10 +13,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import torch
-
 import measuring
+import torch
 import workload
+
 from gradsim.gradients import compare
 
 TOP = 5

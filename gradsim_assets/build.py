@@ -8,6 +8,7 @@ import dagster as dg
 from gradsim.environment import Environment, read_environment
 from gradsim.study import Study, load_studies
 from gradsim_assets.assets.analysis import setting_analysis_assets, study_analysis_assets
+from gradsim_assets.assets.audit import audit_asset, audit_check
 from gradsim_assets.assets.dataset import dataset_assets
 from gradsim_assets.assets.gradients import gradient_assets
 from gradsim_assets.assets.report import report_asset
@@ -55,13 +56,14 @@ def study_assets(study: Study) -> list[dg.AssetsDefinition]:
         assets.append(gradient_assets(study, name))
         assets += result_assets(study, name)
         assets += setting_analysis_assets(study, name)
+        assets.append(audit_asset(study, name))
     return [*assets, report_asset(study)]
 
 
 def study_checks(study: Study) -> list[dg.AssetChecksDefinition]:
     """All asset checks of one study."""
     checks = [check for setting in study.settings for check in partition_checks(study, setting)]
-    return [tokenization_check(study), *checks]
+    return [tokenization_check(study), *checks, *(audit_check(study, setting) for setting in study.settings)]
 
 
 def usual_resources(studies: Iterable[Study], environment: Environment) -> dict[str, Any]:

@@ -35,6 +35,6 @@ def study_jobs(study: Study) -> list[Any]:
         dg.define_asset_job(
             f"{study.name}__analysis",
             [asset_key(key) for key in analysed],
-            description="All analyses and the report, from the combined tables.",
+            description="All analyses, the audit and the report, from the combined tables.",
         ),
     ]

@@ -7,11 +7,10 @@ import dagster as dg
 
 from gradsim.environment import Environment
 from gradsim.errors import GradsimError
-from gradsim.study import GenerateSetting, Study
+from gradsim.study import Study
 from gradsim.tables import Store, TableKey
-from gradsim.tables.lineage import GRADIENT_TABLES
 from gradsim_assets.abandoned import fail_abandoned_runs, process_tags
-from gradsim_assets.assets.gradients import gradients_op
+from gradsim_assets.assets.gradients import job_op
 from gradsim_assets.build import build_definitions
 from gradsim_assets.console import LOGGER_KEY, console, run_display
 from gradsim_assets.instance import open_instance
@@ -79,12 +78,7 @@ def partition_tags(partitions: Sequence[str]) -> Mapping[str, str]:
 
 def _forced_ops(study: Study, keys: Sequence[TableKey]) -> dict[str, Any]:
     """Run config that tells steps with partition jobs not to keep what is fresh."""
-    ops = set()
-    for key in keys:
-        if key.name in GRADIENT_TABLES and key.room is None:
-            ops.add(gradients_op(study, str(key.setting)))
-        elif key.name == "queries" and isinstance(study.settings[str(key.setting)], GenerateSetting):
-            ops.add("__".join(key.parts))
+    ops = {op for key in keys if (op := job_op(study, key))}
     return {op: {"config": {"force": True}} for op in sorted(ops)}
 
 

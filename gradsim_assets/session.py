@@ -9,6 +9,7 @@ from gradsim.errors import StudyError, TableError
 from gradsim.study import Study, load_study
 from gradsim.study.partitions import Partition
 from gradsim.tables import Store, TableKey
+from gradsim_assets.assets.gradients import job_op
 from gradsim_assets.console import console
 from gradsim_assets.launching import failed_partitions, run_launches
 from gradsim_assets.planning import Launch, plan_launches
@@ -80,7 +81,8 @@ class Session:
             DeviceError: the device is not there.
         """
         device = self.environment.device
-        if any(launch.partitions for launch in launches) and device not in {"auto", "cpu"}:
+        needed = any(job_op(self.study, key) for launch in launches for key in launch.keys)
+        if needed and device not in {"auto", "cpu"}:
             from gradsim.models import resolve_device  # noqa: PLC0415 - torch takes seconds to load
 
             resolve_device(device)

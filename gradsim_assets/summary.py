@@ -8,8 +8,10 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from gradsim.analysis import audit_verdict
 from gradsim.plots.labels import control_label, method_label
 from gradsim.tables import State, Store
+from gradsim.tables.lineage import AUDIT
 from gradsim_assets.console import console
 from gradsim_assets.launching import describe
 from gradsim_assets.planning import Launch
@@ -36,6 +38,7 @@ def print_results(session: Session) -> None:
     ]
     if analysed:
         console.print(_accuracies(store, analysed))
+        _print_audits(store, analysed)
     if store.state(key("report")) is State.FRESH:
         console.print(f"report: [bold]{escape(str(store.path(key('report'))))}[/]", soft_wrap=True)
 
@@ -60,6 +63,19 @@ def _accuracies(store: Store, settings: Sequence[str]) -> Table:
             table.add_row(name, *(shares.get(setting, "") for setting in settings))
         table.add_section()
     return table
+
+
+def _print_audits(store: Store, settings: Sequence[str]) -> None:
+    """What the audits of these settings came to, where they are there."""
+    keys = {setting: store.lineage.key(AUDIT, setting, "analysis") for setting in settings}
+    for setting, key in keys.items():
+        if store.state(key) is State.FRESH:
+            verdict = audit_verdict(store.read(key), store.study.model.precision)
+            if verdict.passed:
+                agreement = f"{verdict.numbers} numbers are those of plain autograd, to within {verdict.worst:.2g}"
+                console.print(f"{setting}: {agreement}")
+            else:
+                console.print(f"[bold red]{setting}:[/] {escape(str(verdict))}", soft_wrap=True)
 
 
 def _share(row: dict[str, float]) -> str:

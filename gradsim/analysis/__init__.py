@@ -11,6 +11,7 @@ Nothing here loads a model, and nothing imports Dagster, torch or transformers.
 | `decisions` | similarity, candidates | which candidate does each query choose |
 | `accuracy_per_layer` | layer dots | how often by one layer's gradient alone |
 | `similarity_to_full_gradient` | layer dots | which layer sees pairs as the whole does |
+| `gradient_audit` | dots by plain autograd, stored ones | are the stored dots right |
 | `parameters_per_layer` | the model's layers | which part of the model is how large |
 
 Every table is made by the function of its name. `LayerDots.from_tables` is the one place where the
@@ -18,6 +19,7 @@ long tables of dots become arrays and are checked. `SCHEMAS` documents every col
 layers is listed as `String` and keeps the dtype of the input (Enum stays Enum).
 """
 
+from gradsim.analysis.audit import GRADIENT_AUDIT, Verdict, audit_verdict, audited_pairs, gradient_audit
 from gradsim.analysis.controls import CONTROLS, answer_lengths, controls
 from gradsim.analysis.layer_dots import LayerDots
 from gradsim.analysis.layers import (
@@ -51,19 +53,24 @@ SCHEMAS: dict[str, Schema] = {
     "decisions": DECISIONS,
     "similarity_to_full_gradient": SIMILARITY_TO_FULL_GRADIENT,
     "parameters_per_layer": PARAMETERS_PER_LAYER,
+    "gradient_audit": GRADIENT_AUDIT,
 }
 
 __all__ = [
     "SCHEMAS",
     "LayerDots",
+    "Verdict",
     "accuracy",
     "accuracy_per_layer",
     "answer_lengths",
+    "audit_verdict",
+    "audited_pairs",
     "best_similarity",
     "block_of",
     "component_of",
     "controls",
     "decisions",
+    "gradient_audit",
     "gradient_similarity",
     "parameters_per_layer",
     "similarity_to_full_gradient",

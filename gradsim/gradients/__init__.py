@@ -3,20 +3,26 @@
 `compare` returns every number, `compare_tiles` yields the same in tiles; `Projector` asks for randomly projected dots
 beside the exact ones. How it works, from the outside in:
 
-compare.py      the two functions: what is given is checked here
-encoding.py     samples and pairs, checked; equal samples become one
-run.py          carries out a plan: captures samples, compares pairs, hands tiles out
-plan.py         chooses the schedule with the fewest passes within a memory budget; predicts passes and bytes
-schedule.py     which sample when
-sizes.py        what a captured sample takes, and which form of its gradients is cheaper
-capture.py      one forward and backward of one sample -> the terms of each layer's gradient
-check.py        the terms against plain autograd, before anything depends on them
-rules/          the mathematics of each layer type
-held.py         a captured sample as it is held; dots of two of them
-projection.py   random projections
-tiles.py        numbers on their way to the host; results.py what the caller gets
-arithmetic.py   accurate sums; precision.py and memory.py the model's number format and the device's memory
-reference.py    plain autograd, the oracle of the tests
+compare.py       the two functions: what is given is checked here
+encoding.py      samples and pairs, checked; equal samples become one
+layers.py        the model's parameter tensors, checked
+run.py           carries out a plan: captures samples, compares pairs, hands tiles out
+ways.py          in which forms gradients can be kept, and how passes can run
+plan.py          chooses the way and the schedule that cost least within a memory budget
+schedule.py      which samples when
+sizes.py         what layers and samples take, and what they cost in either form
+profile.py       what a pass keeps in memory, as measured on a piece of a sample
+capture.py       one forward and backward of a batch -> the terms of each layer's gradient, sample by sample
+batch.py         samples that run together; checkpoint.py blocks that run twice to keep less
+check.py         the terms against plain autograd, before anything depends on them
+rules/           the mathematics of each layer type
+held.py          the samples that are held, and the dots of many of them
+layout.py        where each layer lies in a sample's row; rows.py all rows, and their inner products
+projection.py    random projections
+tiles.py         numbers on their way to the host; results.py what the caller gets
+arithmetic.py    accurate sums; precision.py the number format; memory.py what a device has to spare
+bad_samples.py   samples without a usable gradient
+reference.py     plain autograd, the oracle of the tests
 """
 
 from gradsim.gradients.check import FallbackWarning

@@ -18,12 +18,16 @@ def inner(a: Tensor, b: Tensor) -> Tensor:
     return total
 
 
-def many_inner(a: Tensor, b: Tensor) -> Tensor:
-    """Inner products of every row of a (m, n) with every row of b (k, n), n a multiple of `CHUNK`: float64 (m, k)."""
-    chunks = a.shape[1] // CHUNK
-    left = _wide(a).view(len(a), chunks, CHUNK).transpose(0, 1)
-    right = _wide(b).view(len(b), chunks, CHUNK).permute(1, 2, 0)
-    return torch.bmm(left, right).sum(dim=0, dtype=torch.float64)
+def chunk_products(a: Tensor, b: Tensor) -> Tensor:
+    """Inner products of every row of a (m, n) with every row of b (k, n), chunk by chunk: (n / CHUNK, m, k)."""
+    left = _wide(a).view(len(a), -1, CHUNK).transpose(0, 1)
+    right = _wide(b).view(len(b), -1, CHUNK).permute(1, 2, 0)
+    return torch.bmm(left, right)
+
+
+def chunk_squares(a: Tensor) -> Tensor:
+    """Inner products of every row of a (m, n) with itself, chunk by chunk: (n / CHUNK, m)."""
+    return _wide(a).square().view(len(a), -1, CHUNK).sum(dim=2).T
 
 
 def segment_sums(values: Tensor, lengths: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from gradsim.errors import GradientError
 from gradsim.gradients.batch import Batch
 from gradsim.gradients.checkpoint import checkpointed_blocks
 from gradsim.gradients.encoding import Encoded
+from gradsim.gradients.layers import model_layers
 from gradsim.gradients.rules.call import Call
 from gradsim.gradients.rules.registry import Rule, rule_for
 from gradsim.gradients.rules.terms import Dense, RowSum, Term
@@ -62,8 +63,7 @@ class GradientCapture:
     def __init__(self, model: PreTrainedModel, by_autograd: Collection[str] = ()) -> None:
         self._model = model
         self._restore = ExitStack()
-        parameters = dict(model.named_parameters())
-        check_parameters(parameters)
+        parameters = model_layers(model)
         self.layers = list(parameters)
         self.parameters = list(parameters.values())
         self.device = self.parameters[0].device
@@ -197,20 +197,6 @@ def _of_member(batch: Batch, member: int, call: Call, delta: Tensor, *, is_head:
         raise NotSeparableError(f"an output of shape {tuple(delta.shape)} does not tell {size} samples apart")
     keywords = {name: own(value) for name, value in call.keywords.items()}
     return Call(tuple(map(own, call.arguments)), keywords), own(delta).reshape(-1, delta.shape[-1])
-
-
-def check_parameters(parameters: dict[str, nn.Parameter]) -> None:
-    """Refuse models whose gradients cannot be computed as they are."""
-    if not parameters:
-        raise GradientError("the model has no parameters: load one that has")
-    for name, parameter in parameters.items():
-        if not parameter.is_floating_point():
-            raise GradientError(
-                f"layer {name} holds {parameter.dtype}, so it has no gradient: load the model unquantized"
-            )
-    devices = sorted({str(parameter.device) for parameter in parameters.values()})
-    if len(devices) > 1:
-        raise GradientError(f"the model lies on {', '.join(devices)}: load it on one device (no device_map)")
 
 
 @contextmanager

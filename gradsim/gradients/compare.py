@@ -6,8 +6,8 @@ from typing import Any, Literal
 from transformers import PreTrainedModel
 
 from gradsim.errors import GradientError
-from gradsim.gradients.capture import check_parameters
 from gradsim.gradients.encoding import Nodes, Sample, encode, model_limits, pair_positions
+from gradsim.gradients.layers import model_layers
 from gradsim.gradients.precision import precision_of
 from gradsim.gradients.projection import Projector, make_projections
 from gradsim.gradients.results import Comparison
@@ -82,8 +82,7 @@ def compare_tiles(
     """
     if on_bad_sample not in ("error", "exclude"):
         raise GradientError(f'on_bad_sample is {on_bad_sample!r}: choose "error" or "exclude"')
-    parameters = dict(model.named_parameters())
-    check_parameters(parameters)
+    parameters = model_layers(model)
     limits = model_limits(model)
     nodes = Nodes.of(
         [encode(query, limits) for query in queries],

@@ -61,8 +61,12 @@ class Holder:
         self._projections = projections
         self._layout = Layout(shapes, built, projections)
         self._rows = Rows(self._layout, capacity, dtype, device)
+        self._segment_kinds = torch.tensor([segment.kind for segment in self._layout.segments], device=device)
+        self._segment_layers = torch.tensor([segment.layer for segment in self._layout.segments], device=device)
         self._by_factors = [layer for layer, build in enumerate(built) if not build]
         self._samples: dict[int, _Sample] = {}
+        self._spilled: dict[int, tuple[Tensor, dict[int, list[Term]]]] = {}
+        """Copies in the host's memory: row and factors."""
         self._copies: OrderedDict[_Place, tuple[Tensor, Tensor]] = OrderedDict()
         self._copies_kept = 0
         self._device = device
@@ -108,19 +112,46 @@ class Holder:
                     segment.of(row).zero_()
             self._project(held, row)
             self.nbytes += self._layout.width * row.itemsize + held.factor_bytes
-        return torch.cat([self.dots([sample], [sample], np.array([[sample, sample]])) for sample in samples])
+        return self._self_dots(samples)
+
+    def _self_dots(self, samples: Sequence[int]) -> Tensor:
+        found = self._zeros(len(samples))
+        if self._layout.segments:
+            order = np.argsort([self._samples[sample].row for sample in samples])
+            squares = self._rows.squares([self._samples[samples[place]].row for place in order])
+            self._put(found, squares[:, np.argsort(order)])
+        for place, sample in enumerate(samples):
+            self._fill_from_factors(found[place], sample, sample)
+        self._fill_kept_whole(found)
+        return found
 
     def drop(self, sample: int) -> None:
-        """Forget a sample."""
+        """Hold a sample no more; a copy in the host's memory stays."""
         held = self._samples.pop(sample)
         self.nbytes -= self._layout.width * self._rows[held.row].itemsize + held.factor_bytes
         self._rows.give_back(held.row)
 
-    def abandon(self, samples: Sequence[int]) -> None:
-        """Forget samples that were opened and not closed."""
-        self._copies.clear()
-        for sample in samples:
-            self._rows.give_back(self._samples.pop(sample).row)
+    def forget(self, sample: int) -> None:
+        """Hold a sample no more, nor its copy."""
+        self.drop(sample)
+        self._spilled.pop(sample, None)
+
+    def spill(self, sample: int) -> None:
+        """Copy a sample to the host's memory, and hold it no more."""
+        held = self._samples[sample]
+        factors = {layer: [term.map(_on_host) for term in terms] for layer, terms in held.factors.items()}
+        self._spilled[sample] = (_on_host(self._rows[held.row]), factors)
+        self.drop(sample)
+
+    def restore(self, sample: int) -> None:
+        """Hold a sample again that was spilled; its copy stays."""
+        row, factors = self._spilled[sample]
+        held = _Sample(self._rows.take())
+        self._rows[held.row].copy_(row)
+        for layer, terms in factors.items():
+            held.factors[layer] = [term.map(self._on_device) for term in terms]
+        self._samples[sample] = held
+        self.nbytes += self._layout.width * row.itemsize + held.factor_bytes
 
     def dots(self, left: Sequence[int], right: Sequence[int], pairs: Integers) -> Tensor:
         """Inner products in float64, (pairs, 1 + projections, layers): the exact ones first.
@@ -130,21 +161,19 @@ class Holder:
             right: those that stand second.
             pairs: (n, 2) samples.
         """
-        shape = len(pairs), 1 + len(self._projections), len(self._names)
-        found = torch.zeros(shape, dtype=torch.float64, device=self._device)
-        self._fill_from_rows(found, left, right, pairs)
-        if self._by_factors:
-            for place, (a, b) in enumerate(pairs.tolist()):
-                products = Products()
-                for layer in self._by_factors:
-                    found[place, 0, layer] = products.layer_dot(self._factors(a, layer), self._factors(b, layer))
+        found = self._zeros(len(pairs))
+        if self._layout.segments:
+            self._fill_from_rows(found, left, right, pairs)
+        for place, (a, b) in enumerate(pairs.tolist()):
+            self._fill_from_factors(found[place], a, b)
         self._fill_kept_whole(found)
         return found
 
+    def _zeros(self, count: int) -> Tensor:
+        shape = count, 1 + len(self._projections), len(self._names)
+        return torch.zeros(shape, dtype=torch.float64, device=self._device)
+
     def _fill_from_rows(self, found: Tensor, left: Sequence[int], right: Sequence[int], pairs: Integers) -> None:
-        segments = self._layout.segments
-        if not segments:
-            return
         first = sorted(left, key=lambda sample: self._samples[sample].row)
         second = sorted(right, key=lambda sample: self._samples[sample].row)
         products = self._rows.inner_products(
@@ -155,9 +184,17 @@ class Holder:
             torch.tensor([place[sample] for sample in column], device=self._device)
             for place, column in zip(places, pairs.T.tolist(), strict=True)
         )
-        kinds = torch.tensor([segment.kind for segment in segments], device=self._device)
-        layers = torch.tensor([segment.layer for segment in segments], device=self._device)
-        found[:, kinds, layers] = products[:, a, b].T
+        self._put(found, products[:, a, b])
+
+    def _put(self, found: Tensor, products: Tensor) -> None:
+        """(segments, n) into (n, 1 + projections, layers)."""
+        found[:, self._segment_kinds, self._segment_layers] = products.T
+
+    def _fill_from_factors(self, found: Tensor, a: int, b: int) -> None:
+        """Products of factors into (1 + projections, layers)."""
+        products = Products()
+        for layer in self._by_factors:
+            found[0, layer] = products.layer_dot(self._factors(a, layer), self._factors(b, layer))
 
     def _fill_kept_whole(self, found: Tensor) -> None:
         """Where a projection keeps a layer whole, its dots are the exact ones."""
@@ -180,6 +217,9 @@ class Holder:
                 else:
                     place.copy_(self._projections[kind - 1].project(name, whole))
 
+    def _on_device(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self._device)
+
     def _factors(self, sample: int, layer: int) -> Sequence[Term]:
         return self._samples[sample].factors.get(layer, ())
 
@@ -198,3 +238,9 @@ class Holder:
             if len(self._copies) > self._copies_kept:
                 self._copies.popitem(last=False)
         return self._copies[place][1]
+
+
+def _on_host(tensor: Tensor) -> Tensor:
+    """A copy in memory that a GPU reads and writes directly."""
+    copy = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
+    return copy.copy_(tensor)

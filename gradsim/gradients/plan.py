@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradsim.errors import GradientError
-from gradsim.gradients.schedule import Capture, Compare, Evict, Schedule, Step, Task
+from gradsim.gradients.schedule import Capture, Drop, Evict, Restore, Schedule, Spill, Step, Task
 
 Floats = NDArray[np.float64]
 
@@ -28,6 +28,7 @@ class Cost:
         tokens: that are run, padding included.
         operations: floating-point operations of passes, gradients and products.
         moved_bytes: of gradients that are read to compare them.
+        spilled_bytes: that are copied to the host and back.
         peak_bytes: most bytes of captured gradients that are held at once.
         most_held: most samples that are held at once.
     """
@@ -37,6 +38,7 @@ class Cost:
     tokens: int
     operations: float
     moved_bytes: float
+    spilled_bytes: int
     peak_bytes: int
     most_held: int
 
@@ -55,6 +57,7 @@ class Way:
         moved_per_pair: bytes that are read for one pair.
         working_bytes: what the largest pass needs beside what is held.
         checkpoint: whether passes that need more than `working_bytes` checkpoint their blocks.
+        per_spilled_byte: operations in the time that it takes to copy a byte to the host or back.
     """
 
     task: Task
@@ -66,11 +69,12 @@ class Way:
     moved_per_pair: float
     working_bytes: int
     checkpoint: bool = False
+    per_spilled_byte: float = 0.0
 
     def cost(self, steps: Iterator[Step]) -> Cost:
         """Of a schedule of the task."""
         tokens, sizes = self.task.tokens, self.task.sizes
-        passes = batches = run = held = peak = count = most = 0
+        passes = batches = run = held = peak = count = most = spilled = 0
         operations = self.product_operations
         for step in steps:
             match step:
@@ -82,12 +86,16 @@ class Way:
                     operations += float(self.per_sample[nodes].sum())
                     held, count = held + int(sizes[nodes].sum()), count + len(nodes)
                     peak, most = max(peak, held), max(most, count)
-                case Evict(sample):
+                case Restore(samples):
+                    size = int(sizes[list(samples)].sum())
+                    held, count, spilled = held + size, count + len(samples), spilled + size
+                    peak, most = max(peak, held), max(most, count)
+                case Spill(sample):
+                    held, count, spilled = held - int(sizes[sample]), count - 1, spilled + int(sizes[sample])
+                case Drop(sample) | Evict(sample):
                     held, count = held - int(sizes[sample]), count - 1
-                case Compare() | _:
-                    pass
         moved = self.moved_per_pair * len(self.task.pairs)
-        return Cost(passes, batches, run, operations, moved, peak, most)
+        return Cost(passes, batches, run, operations, moved, spilled, peak, most)
 
 
 @dataclass(frozen=True)
@@ -152,6 +160,7 @@ def make_plan(ways: Sequence[Way], memory_budget: int, operations_per_byte: floa
     for place, way in enumerate(ways):
         for plan in _plans(way, memory_budget):
             cost = plan.cost.operations + operations_per_byte * plan.cost.moved_bytes
+            cost += way.per_spilled_byte * plan.cost.spilled_bytes
             # An earlier one is preferred unless another saves a hundredth.
             if best is None or cost < 0.99 * least:
                 best, least = plan, cost

@@ -1,18 +1,40 @@
 """The rows of the samples that are held, in one tensor, and the inner products of many rows at once."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from gradsim.gradients.arithmetic import many_inner
-from gradsim.gradients.layout import Layout
+from gradsim.gradients.arithmetic import CHUNK, chunk_products, chunk_squares, segment_sums
+from gradsim.gradients.layout import Layout, Segment
 
 # Elements of a row that are compared at a time. On a processor, so few that those of a batch stay in its cache while
 # the queries' pass by; a GPU should compute and not launch.
-_PIECE = {"cpu": 1 << 18}
-_PIECE_ON_ACCELERATOR = 1 << 23
+_SPAN = {"cpu": 1 << 18}
+_SPAN_ON_ACCELERATOR = 1 << 23
+
+
+@dataclass(frozen=True, eq=False)
+class _Span:
+    """A part of a row that is compared at a time: some whole segments, or a part of one.
+
+    Attributes:
+        elements: which of the row.
+        segments: numbers of the segments.
+        chunks: (segments,) how many chunks of `CHUNK` elements each has in the span.
+    """
+
+    elements: slice
+    segments: slice
+    chunks: Tensor
+
+    def sums(self, products: Tensor) -> Tensor:
+        """(chunks, ...) -> (segments, ...) in float64."""
+        if len(self.chunks) == 1:
+            return products.sum(dim=0, keepdim=True, dtype=torch.float64)
+        return segment_sums(products.double(), self.chunks)
 
 
 class Rows:
@@ -27,15 +49,11 @@ class Rows:
 
     def __init__(self, layout: Layout, capacity: int, dtype: torch.dtype, device: torch.device) -> None:
         self.layout = layout
-        # Zeros, so that what lies between segments adds nothing. A processor's pages are taken when first written.
-        self._values = torch.zeros(capacity, layout.width, dtype=dtype, device=device)
+        self._values = torch.empty(capacity, layout.width, dtype=dtype, device=device)
+        for segment in layout.segments:  # what lies between segments adds nothing
+            self._values[:, segment.start + segment.elements : segment.end] = 0
         self._free = list(range(capacity))[::-1]
-        piece = _PIECE.get(device.type, _PIECE_ON_ACCELERATOR)
-        self._pieces = [
-            (number, start, min(start + piece, segment.end))
-            for number, segment in enumerate(layout.segments)
-            for start in range(segment.start, segment.end, piece)
-        ]
+        self._spans = list(_spans(layout.segments, _SPAN.get(device.type, _SPAN_ON_ACCELERATOR), device))
 
     def take(self) -> int:
         """The number of a free row, the lowest; what is in it has to be written over."""
@@ -51,16 +69,43 @@ class Rows:
         return self._values[row]
 
     def inner_products(self, left: Sequence[int], right: Sequence[int]) -> Tensor:
-        """Of all rows of one group with all of another: float64 (segments, left, right)."""
-        products = torch.zeros(
-            len(self.layout.segments), len(left), len(right), dtype=torch.float64, device=self._values.device
-        )
+        """Of all rows of one group with all of another, both ascending: float64 (segments, left, right)."""
+        products = self._zeros(len(left), len(right))
         runs = [(places, others) for others in _runs(right) for places in _runs(left)]
-        for segment, start, end in self._pieces:
-            values = self._values[:, start:end]
+        for span in self._spans:
+            values = self._values[:, span.elements]
             for (here, at), (there, to) in runs:
-                products[segment, here, there] += many_inner(values[at], values[to])
+                products[span.segments, here, there] += span.sums(chunk_products(values[at], values[to]))
         return products
+
+    def squares(self, rows: Sequence[int]) -> Tensor:
+        """Of each row with itself, rows ascending: float64 (segments, rows)."""
+        products = self._zeros(len(rows))
+        for span in self._spans:
+            values = self._values[:, span.elements]
+            for here, at in _runs(rows):
+                products[span.segments, here] += span.sums(chunk_squares(values[at]))
+        return products
+
+    def _zeros(self, *shape: int) -> Tensor:
+        return torch.zeros(len(self.layout.segments), *shape, dtype=torch.float64, device=self._values.device)
+
+
+def _spans(segments: Sequence[Segment], most: int, device: torch.device) -> Iterator[_Span]:
+    """Whole segments as long as they fit, and parts of those that are too large."""
+    first = 0
+    while first < len(segments):
+        start, end = segments[first].start, first + 1
+        if segments[first].end - start > most:
+            for part in range(start, segments[first].end, most):
+                until = min(part + most, segments[first].end)
+                yield _Span(slice(part, until), slice(first, end), torch.tensor([(until - part) // CHUNK]))
+        else:
+            while end < len(segments) and segments[end].end - start <= most:
+                end += 1
+            chunks = [(segment.end - segment.start) // CHUNK for segment in segments[first:end]]
+            yield _Span(slice(start, segments[end - 1].end), slice(first, end), torch.tensor(chunks, device=device))
+        first = end
 
 
 def _runs(rows: Sequence[int]) -> Iterator[tuple[slice, slice]]:

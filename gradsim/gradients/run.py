@@ -19,7 +19,8 @@ from gradsim.gradients.plan import Plan, make_plan
 from gradsim.gradients.precision import Precision, plain_arithmetic, running_in
 from gradsim.gradients.projection import Projection
 from gradsim.gradients.results import Comparison, Tile
-from gradsim.gradients.schedule import Capture, Compare, EndBlock, Evict
+from gradsim.gradients.schedule import Capture, Compare, Drop, EndBlock, Evict, Restore, Spill, Step
+from gradsim.gradients.sizes import Lengths
 from gradsim.gradients.tiles import TileBuilder, put_together
 from gradsim.gradients.ways import PairsToRun, operations_per_byte, ways_of
 
@@ -163,13 +164,16 @@ class ComparisonTiles(Iterator[Tile]):
         positions, pairs = self._pairs_to_run()
         reduced = request.precision.products == "tf32" or request.precision.dtype == torch.bfloat16
         ways = ways_of(
-            PairsToRun(self._samples, pairs, positions, request.pairs[positions, 0], len(request.nodes.queries)),
+            PairsToRun(
+                Lengths.of(self._samples), pairs, positions, request.pairs[positions, 0], len(request.nodes.queries)
+            ),
             request.model,
             capture,
             probed,
             request.projections,
             memory_budget=budget,
             batch_share=0.5**self.memory_retries,
+            reduced=reduced,
         )
         return make_plan(list(ways), budget, operations_per_byte(self._device, reduced=reduced))
 
@@ -202,13 +206,27 @@ class ComparisonTiles(Iterator[Tile]):
                         request.progress(done, plan.passes)
                 case Compare(pairs):
                     self._compare(pairs, holder)
-                case Evict(node):
-                    if node in holder:
-                        holder.drop(node)
                 case EndBlock(position):
                     queries_done = position
+                case _:
+                    self._move(step, holder)
             if self._builder.is_full:
                 yield self._builder.build(queries_done)
+
+    def _move(self, step: Step, holder: Holder) -> None:
+        """Carry out a step that only moves gradients; those of bad samples are not there."""
+        match step:
+            case Restore(nodes):
+                for node in nodes:
+                    if node not in self._bad:
+                        holder.restore(node)
+                self.peak_bytes = max(self.peak_bytes, holder.nbytes)
+            case Spill(node) if node in holder:
+                holder.spill(node)
+            case Drop(node) if node in holder:
+                holder.drop(node)
+            case Evict(node) if node in holder:
+                holder.forget(node)
 
     def _needs_checkpoint(self, nodes: Sequence[int], plan: Plan, probed: Probe) -> bool:
         longest = max(len(self._samples[node].tokens) for node in nodes)

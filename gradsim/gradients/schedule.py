@@ -4,7 +4,8 @@ Pure bookkeeping, no tensors. Samples are nodes 0, 1, ...; one that is both a qu
 Queries are taken in consecutive blocks. Within a block all its queries are held while the originals that they need pass
 by in groups of similar length; what of a group is not held yet is captured as one batch. When room is needed, what is
 needed again last leaves first (Belady's rule: the best there is when the future is known, as it is here); what is never
-needed again leaves at once. A block begins with the originals that are still there.
+needed again leaves at once. A block begins with the originals that are still there. What leaves a device is copied to
+the host where bringing it back is faster than to capture it again.
 """
 
 import heapq
@@ -38,8 +39,29 @@ class Compare:
 
 
 @dataclass(frozen=True)
+class Spill:
+    """Copy a held sample to the host's memory and drop it on the device; the copy stays until `Evict`."""
+
+    sample: int
+
+
+@dataclass(frozen=True)
+class Restore:
+    """Hold samples again whose copies are in the host's memory."""
+
+    samples: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Drop:
+    """Drop a held sample on the device, which is captured again or restored when it is needed again."""
+
+    sample: int
+
+
+@dataclass(frozen=True)
 class Evict:
-    """Drop a held sample."""
+    """Forget a held sample for good, and its copy in the host's memory."""
 
     sample: int
 
@@ -51,7 +73,7 @@ class EndBlock:
     queries_done: int
 
 
-Step = Capture | Compare | Evict | EndBlock
+Step = Capture | Compare | Spill | Restore | Drop | Evict | EndBlock
 
 
 @dataclass(frozen=True)
@@ -66,6 +88,8 @@ class Task:
         sizes: bytes of each node's captured gradients.
         tokens: of each node.
         batch_tokens: tokens of a batch, padding included; a longer sample runs alone.
+        spill: (nodes,) whether copying a node to the host and back is faster than to capture it again.
+        host_bytes: room for such copies.
     """
 
     pairs: Integers
@@ -75,6 +99,8 @@ class Task:
     sizes: Integers
     tokens: Integers
     batch_tokens: int
+    spill: NDArray[np.bool_]
+    host_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -110,7 +136,7 @@ class Schedule:
 
     def steps(self) -> Iterator[Step]:
         """The steps in order; needs `fits`."""
-        memory = _Memory(self._task.sizes, self._budget, self._uses)
+        memory = _Memory(self._task, self._budget, self._uses)
         for number, block in enumerate(self._blocks):
             for batch in self._batches(block.queries):
                 yield from memory.hold(batch, number)
@@ -169,9 +195,12 @@ class _Memory:
 
     _NEVER = np.iinfo(np.int64).max
 
-    def __init__(self, sizes: Integers, budget: int, uses: dict[int, list[int]]) -> None:
-        self._sizes = sizes
+    def __init__(self, task: Task, budget: int, uses: dict[int, list[int]]) -> None:
+        self._sizes = task.sizes
         self._free = budget
+        self._spill = task.spill
+        self._host_free = task.host_bytes
+        self._on_host: set[int] = set()
         self._later_uses = {node: times[::-1] for node, times in uses.items()}
         self._due: dict[int, int] = {}
         """The next block that needs a node that is held."""
@@ -190,7 +219,10 @@ class _Memory:
             self._pins[node] = self._pins.get(node, 0) + 1
         if missing:
             yield from self._make_room(int(self._sizes[missing].sum()))
-            yield Capture(tuple(missing))
+            if restored := tuple(node for node in missing if node in self._on_host):
+                yield Restore(restored)
+            if captured := tuple(node for node in missing if node not in self._on_host):
+                yield Capture(captured)
         for node in nodes:
             later = self._later_uses[node]
             while later and later[-1] <= block:
@@ -205,7 +237,11 @@ class _Memory:
                 continue
             del self._pins[node]
             if self._due[node] == self._NEVER:
-                yield self._evict(node)
+                self._remove(node)
+                if node in self._on_host:
+                    self._on_host.remove(node)
+                    self._host_free += int(self._sizes[node])
+                yield Evict(node)
             else:
                 heapq.heappush(self._latest_due, (-self._due[node], node))
 
@@ -213,13 +249,21 @@ class _Memory:
         while self._free < size:
             minus_due, node = heapq.heappop(self._latest_due)
             if self._due.get(node) == -minus_due and node not in self._pins:
-                yield self._evict(node)
+                self._remove(node)
+                yield self._spilled_or_dropped(node)
         self._free -= size
 
-    def _evict(self, node: int) -> Evict:
+    def _spilled_or_dropped(self, node: int) -> Step:
+        size = int(self._sizes[node])
+        if node in self._on_host or not self._spill[node] or size > self._host_free:
+            return Drop(node)
+        self._on_host.add(node)
+        self._host_free -= size
+        return Spill(node)
+
+    def _remove(self, node: int) -> None:
         del self._due[node]
         self._free += int(self._sizes[node])
-        return Evict(node)
 
 
 def _blocks(task: Task, block_size: int) -> Iterator[_Block]:

@@ -10,8 +10,8 @@ from transformers import PreTrainedModel
 
 from gradsim.gradients.capture import GradientCapture
 from gradsim.gradients.check import Probe
-from gradsim.gradients.encoding import Encoded
 from gradsim.gradients.layout import Layout
+from gradsim.gradients.memory import free_bytes
 from gradsim.gradients.plan import Way
 from gradsim.gradients.profile import PassProfile
 from gradsim.gradients.projection import Projection
@@ -27,6 +27,12 @@ _BATCH_TOKENS_ON_ACCELERATOR = 16384
 # A batch of several samples takes at most this share of the memory budget.
 _BATCH_SHARE = 8
 
+# Operations of a GPU in the time that it takes to copy a byte to the host or back: 20 GB/s.
+_PER_SPILLED_BYTE = {"reduced": 15_000.0, "ieee": 2_500.0}
+
+# Share of the host's free memory that copies may take.
+_HOST_SHARE = 0.5
+
 # Operations that saving a held byte may cost, from none to whatever it takes; building costs a few hundred.
 _PER_BYTE = (0.0, 30.0, 100.0, 300.0, np.inf)
 
@@ -36,14 +42,14 @@ class PairsToRun:
     """What is compared: the task of a schedule before anything is known of sizes.
 
     Attributes:
-        samples: all of them.
+        lengths: of all samples.
         pairs: (n, 2) numbers of samples.
         positions: (n,) by which pairs are named.
         queries: (n,) position of each pair's query.
         n_queries: number of queries.
     """
 
-    samples: Sequence[Encoded]
+    lengths: Lengths
     pairs: Integers
     positions: Integers
     queries: Integers
@@ -66,6 +72,7 @@ def ways_of(
     *,
     memory_budget: int,
     batch_share: float = 1.0,
+    reduced: bool = False,
 ) -> Iterator[Way]:
     """The ways, the preferred first: the fewest operations, then fewer and fewer bytes.
 
@@ -77,15 +84,18 @@ def ways_of(
         projections: whose vectors are kept beside.
         memory_budget: bytes for captured gradients and the working memory of a pass.
         batch_share: share of the usual size that batches may have.
+        reduced: whether products are TF32's or bfloat16's.
     """
     itemsize = capture.parameters[0].itemsize
-    lengths = Lengths.of(comparison.samples)
+    lengths = comparison.lengths
     shapes = layer_shapes(model, capture, probed.rows_per_token)
     costs = Costs.of(shapes, lengths, itemsize)
     longest = int(lengths.tokens[np.unique(comparison.pairs)].max(initial=1))
     batch_tokens = _batch_tokens(probed, longest, memory_budget, capture.device, batch_share)
     fixed = _fixed_bytes(shapes, capture, projections, itemsize)
     per_token, per_pair = pass_operations(model, shapes)
+    per_spilled_byte = _PER_SPILLED_BYTE["reduced" if reduced else "ieee"]
+    host_bytes = _host_bytes(capture.device)
     parameter_shapes = {name: p.shape for name, p in zip(capture.layers, capture.parameters, strict=True)}
     for checkpoint in (False, True) if probed.profile.blocks else (False,):
         working = _working_bytes(probed.profile, longest, batch_tokens, checkpoint=checkpoint)
@@ -96,25 +106,36 @@ def ways_of(
                 continue
             seen.add(built.tobytes())
             row_bytes = Layout(parameter_shapes, built.tolist(), projections).width * itemsize
+            sizes = sample_bytes(costs, built, row_bytes)
+            per_sample = costs.building[:, built | bool(projections)].sum(axis=1)
+            capturing = lengths.tokens * (per_token + per_pair * lengths.tokens) + per_sample
             yield Way(
                 task=Task(
                     pairs=comparison.pairs,
                     positions=comparison.positions,
                     queries=comparison.queries,
                     n_queries=comparison.n_queries,
-                    sizes=sample_bytes(costs, built, row_bytes),
+                    sizes=sizes,
                     tokens=lengths.tokens,
                     batch_tokens=batch_tokens,
+                    spill=2.0 * per_spilled_byte * sizes < capturing,
+                    host_bytes=host_bytes,
                 ),
                 built=built,
                 per_token=per_token,
                 per_pair=per_pair,
-                per_sample=costs.building[:, built | bool(projections)].sum(axis=1),
+                per_sample=per_sample,
                 product_operations=_product_operations(costs, comparison.pairs, built),
                 moved_per_pair=float(row_bytes),
                 working_bytes=working + fixed,
                 checkpoint=checkpoint,
+                per_spilled_byte=per_spilled_byte,
             )
+
+
+def _host_bytes(device: torch.device) -> int:
+    """Room for copies in the host's memory, which is a processor's own."""
+    return 0 if device.type == "cpu" else int(_HOST_SHARE * free_bytes(torch.device("cpu")))
 
 
 def pass_operations(model: PreTrainedModel, shapes: Sequence[LayerShape]) -> tuple[float, float]:

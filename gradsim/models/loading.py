@@ -11,7 +11,12 @@ from gradsim.errors import DeviceError, ModelError
 from gradsim.models.fetching import fetch, first_line, read_configuration
 from gradsim.study import ModelConfiguration
 
-_PRECISIONS = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
+_PRECISIONS = {
+    "float32": torch.float32,
+    "tf32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float64": torch.float64,
+}
 
 
 def resolve_device(device: str) -> str:

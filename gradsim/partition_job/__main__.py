@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -17,13 +17,17 @@ from dagster_pipes import PipesContext, open_dagster_pipes
 from tqdm import tqdm
 
 from gradsim.errors import GradsimError
-from gradsim.partition_job.job import JobResult, PartitionJob, result_path
+from gradsim.partition_job.job import JobResult, Kind, PartitionJob, result_path
+from gradsim.tables import Store
 from gradsim.tables.files import atomic_path
 
 # The exit status for an error that the user can mend; its message stands in the result file.
 USER_ERROR = 3
 
 Progress = Callable[[int, int], None]
+
+# Job, store, partition -> tables to compute, progress -> what it cost.
+Compute = Callable[[PartitionJob, Store, Mapping[Any, Sequence[str]], Progress], Mapping[str, int]]
 
 
 def main() -> int:
@@ -56,30 +60,38 @@ def main() -> int:
 def _run(job: PartitionJob, progress: Progress) -> dict[str, Any]:
     from transformers.utils.logging import disable_progress_bar  # noqa: PLC0415 - torch takes seconds to load
 
-    from gradsim.partition_job import answers, gradients  # noqa: PLC0415
+    from gradsim.partition_job import answers, audit, gradients  # noqa: PLC0415
 
+    computations: Mapping[Kind, Compute] = {
+        "answers": answers.compute,
+        "gradients": gradients.compute,
+        "audit": audit.compute,
+    }
     disable_progress_bar()
     store = job.store()
     job.check_fingerprints(store)
     work = job.work(store)
     started = time.perf_counter()
-    compute = answers.compute if job.tables == ("queries",) else gradients.compute
-    measured: dict[str, float] = {**compute(job, store, work, progress)} if work else {}
+    measured: dict[str, float] = {**computations[job.kind](job, store, work, progress)} if work else {}
     measured["seconds"] = round(time.perf_counter() - started, 3)
     measured["peak_memory_bytes"] = _peak_memory()
-    return {"computed": work, "measured": measured}
+    computed = {
+        table: [partition for partition, tables in work.items() if table in tables]
+        for table in job.tables
+        if any(table in tables for tables in work.values())
+    }
+    return {"computed": computed, "measured": measured}
 
 
 @contextmanager
 def _progress(job: PartitionJob) -> Iterator[Progress]:
     """A bar for a person at a terminal; under Dagster, lines in the run's log."""
-    what = "answers" if job.tables == ("queries",) else "gradients"
     if "DAGSTER_PIPES_CONTEXT" not in os.environ:
-        with tqdm(desc=what, unit=" samples") as bar:
+        with tqdm(desc=job.kind, unit=" samples") as bar:
             yield partial(_advance, bar)
         return
     with open_dagster_pipes() as pipes:
-        yield _Log(pipes, f"{job.setting} {what}")
+        yield _Log(pipes, f"{job.setting} {job.kind}")
 
 
 def _advance(bar: "tqdm[NoReturn]", done: int, total: int) -> None:

@@ -68,8 +68,8 @@ def read_inputs(job: PartitionJob, store: Store, partitions: Sequence[str]) -> J
         ]
     )
     return JobInputs(
-        queries=_sequences(all_queries),
-        originals=_sequences(originals),
+        queries=sequences(all_queries),
+        originals=sequences(originals),
         candidates=all_candidates,
         pairs=pairs,
         partitions=[
@@ -90,5 +90,6 @@ def _slices(frames: Sequence[pl.DataFrame]) -> list[slice]:
     return [slice(start, end) for start, end in pairwise(ends)]
 
 
-def _sequences(tokenized: pl.DataFrame) -> list[TokenSequence]:
+def sequences(tokenized: pl.DataFrame) -> list[TokenSequence]:
+    """The rows of a table of token ids."""
     return [TokenSequence(*row) for row in tokenized.select("id", "input_ids", "labels").iter_rows()]

@@ -1,23 +1,35 @@
 """The job file and the result file: all that sender and job know of each other."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from gradsim.errors import TableError
 from gradsim.study import ModelConfiguration, Study
 from gradsim.tables import State, Store, TableKey
+from gradsim.tables.keys import Room
+from gradsim.tables.lineage import AUDIT, GRADIENT_TABLES
+
+# What a job computes, in one word; a module of this package bears it.
+Kind = Literal["answers", "gradients", "audit"]
+
+KINDS: Mapping[str, Kind] = {"queries": "answers", AUDIT: "audit", **dict.fromkeys(GRADIENT_TABLES, "gradients")}
 
 
 class PartitionJob(BaseModel):
-    """What a job is to compute, and on what."""
+    """What a job is to compute, and on what.
+
+    Partitions are named as by `Store.partitions`: a table that has none has the one partition None.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     study: Study
     setting: str
-    partitions: tuple[str, ...]
+    room: Room | None = Field(None, description="of the setting, where the tables lie")
+    partitions: tuple[str | None, ...]
     tables: tuple[str, ...]
     fingerprints: dict[str, str]
     root: Path
@@ -25,15 +37,21 @@ class PartitionJob(BaseModel):
     memory_budget: int | None = None
     force: bool = False
 
+    @property
+    def kind(self) -> Kind:
+        """What the job computes; its tables have it in common."""
+        (kind,) = {KINDS[table] for table in self.tables}
+        return kind
+
     def store(self) -> Store:
         """The tables that the job reads and writes."""
         return Store(self.root, self.study)
 
     def key(self, table: str) -> TableKey:
-        """The key of one of the setting's tables."""
-        return TableKey(self.study.name, table, self.setting)
+        """The key of one of the setting's tables in the job's room."""
+        return TableKey(self.study.name, table, self.setting, self.room)
 
-    def work(self, store: Store) -> dict[str, list[str]]:
+    def work(self, store: Store) -> dict[str | None, list[str]]:
         """Partition -> tables to compute: all of them with `force`, else those that are not fresh."""
         work = {
             partition: [
@@ -64,9 +82,9 @@ class JobResult(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    partitions: tuple[str, ...]
+    partitions: tuple[str | None, ...]
     fingerprints: dict[str, str]
-    computed: dict[str, list[str]] = {}
+    computed: dict[str, list[str | None]] = Field({}, description="table -> partitions that were not fresh")
     measured: dict[str, Any] = {}
     error: str | None = Field(None, description="what is wrong, where the user can mend it")
     traceback: str | None = Field(None, description="where it broke, where the user cannot")

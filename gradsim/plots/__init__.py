@@ -5,6 +5,7 @@ what the data show. Nothing here keeps global state: no pyplot, and the style ho
 """
 
 from gradsim.plots.accuracy import accuracy_of_methods
+from gradsim.plots.audit import errors_of_audit
 from gradsim.plots.encode import title_of, to_png, to_svg
 from gradsim.plots.labels import control_label, layer_label, method_label, setting_label
 from gradsim.plots.layers import (
@@ -18,6 +19,7 @@ __all__ = [
     "accuracy_of_layers",
     "accuracy_of_methods",
     "control_label",
+    "errors_of_audit",
     "layer_label",
     "layers_against_full_gradient",
     "method_label",

@@ -1,5 +1,6 @@
 """How settings, methods, controls, layers and numbers are written for readers."""
 
+import math
 import re
 from collections.abc import Sequence
 
@@ -61,3 +62,15 @@ def count(number: int) -> str:
 def listed(parts: Sequence[str]) -> str:
     """`["a", "b", "c"]` -> `a, b and c`."""
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+
+
+def power_of_ten(number: float) -> str:
+    """`2.14e-07` -> `2.1·10⁻⁷`, `0` -> `0`."""
+    if number == 0 or not math.isfinite(number):
+        return f"{number:g}"
+    mantissa, exponent = f"{number:.1e}".split("e")
+    factor = "" if mantissa == "1.0" else f"{mantissa.removesuffix('.0')}·"
+    return factor + "10" + str(int(exponent)).translate(_SUPERSCRIPTS)
+
+
+_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")

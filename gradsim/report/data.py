@@ -18,6 +18,7 @@ class SettingReport:
         decisions: one row a query.
         accuracy_per_layer: None if dots by layer were not computed.
         similarity_to_full_gradient: None if dots by layer were not computed.
+        gradient_audit: None if no dot was computed again with plain autograd.
         queries: `id`, `messages` of the queries; None if their texts are not at hand.
     """
 
@@ -28,6 +29,7 @@ class SettingReport:
     decisions: pl.DataFrame
     accuracy_per_layer: pl.DataFrame | None = None
     similarity_to_full_gradient: pl.DataFrame | None = None
+    gradient_audit: pl.DataFrame | None = None
     queries: pl.DataFrame | None = None
 
 
@@ -40,6 +42,7 @@ class ReportData:
         settings: at least one, in the study's order.
         provenance: what to say about how the numbers came about, label -> value, in the order to show
             (fingerprint, model, revision, device, precision, code version, when).
+        precision: that the model ran in, as the study names it.
         parameters_per_layer: the table of that name; None if the study has no model.
         originals: `id`, `messages` of the training samples; None if their texts are not at hand.
         exclusions: `id`, `reason` of samples left out; None or empty: nothing was left out.
@@ -48,6 +51,7 @@ class ReportData:
     study: str
     settings: Sequence[SettingReport]
     provenance: Mapping[str, str]
+    precision: str = "float32"
     parameters_per_layer: pl.DataFrame | None = None
     originals: pl.DataFrame | None = None
     exclusions: pl.DataFrame | None = None

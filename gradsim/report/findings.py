@@ -6,10 +6,11 @@ from typing import Any
 
 import polars as pl
 
+from gradsim.analysis.audit import Verdict
 from gradsim.analysis.controls import CHANCE
 from gradsim.analysis.retrieval import BM25
 from gradsim.analysis.similarity import FULL_GRADIENT
-from gradsim.plots.labels import listed, method_label, percent, setting_label
+from gradsim.plots.labels import listed, method_label, percent, power_of_ten, setting_label
 from gradsim.report.data import SettingReport
 
 MOST_DECISIONS = 12
@@ -93,6 +94,21 @@ def summary_of(setting: SettingReport) -> list[str]:
     if full["tied"]:
         sentences.append(f"{full['tied']} queries have several best candidates; each counts one over their number.")
     return sentences
+
+
+def proof_of(verdict: Verdict) -> str:
+    """What computing some dots again with plain autograd came to."""
+    again = (
+        f"{verdict.numbers} dots and self dots, those of {verdict.pairs} pairs drawn at random in every layer, were "
+        "computed again with plain autograd, one sample at a time."
+    )
+    limit = f"the tolerance of {power_of_ten(verdict.tolerance)} of the norms\u2019 product"
+    if verdict.passed:
+        return f"{again} All agree within {limit}; the worst is off by {power_of_ten(verdict.worst)}."
+    return (
+        f"{again} In {verdict.beyond} of them the difference exceeds {limit}; the worst, the {verdict.where}, "
+        f"is off by {power_of_ten(verdict.worst)}. Do not rely on this setting\u2019s numbers."
+    )
 
 
 def interesting_decisions(setting: SettingReport, queries: Messages, originals: Messages) -> tuple[str, list[Decision]]:

@@ -17,6 +17,7 @@ from gradsim.report.findings import (
     Messages,
     big_numbers,
     interesting_decisions,
+    proof_of,
     summary_of,
 )
 from gradsim.report.tables import Table, table_of, texts_by_id
@@ -35,6 +36,16 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Proof:
+    """Stored dots beside those of plain autograd."""
+
+    agrees: bool
+    sentence: str
+    picture: Picture
+    table: Table
+
+
+@dataclass(frozen=True)
 class SettingView:
     """What the template says about one setting."""
 
@@ -45,6 +56,7 @@ class SettingView:
     tables: list[Table]
     pictures: list[Picture]
     layers: Table | None
+    proof: Proof | None
     decisions_shown: str
     decisions: list[Decision]
     decisions_table: Table
@@ -106,6 +118,7 @@ def _setting_view(setting: SettingReport, data: ReportData, originals: Messages)
         ],
         pictures=_pictures(setting, data.parameters_per_layer),
         layers=_layers(setting, data.parameters_per_layer),
+        proof=_proof(setting, data.precision),
         decisions_shown=decisions_shown,
         decisions=decisions,
         decisions_table=table_of(
@@ -144,11 +157,25 @@ def _layers(setting: SettingReport, parameters: pl.DataFrame | None) -> Table | 
     return table_of(f"{setting.setting}_layers", "All layers", layers, schema)
 
 
+def _proof(setting: SettingReport, precision: str) -> Proof | None:
+    audit = setting.gradient_audit
+    if audit is None or audit.is_empty():
+        return None
+    verdict = analysis.audit_verdict(audit, precision)
+    return Proof(
+        agrees=verdict.passed,
+        sentence=proof_of(verdict),
+        picture=_picture(plots.errors_of_audit(audit, precision), f"{setting.setting}-audit"),
+        table=table_of(f"{setting.setting}_audit", "Audited numbers", audit, analysis.SCHEMAS["gradient_audit"]),
+    )
+
+
 def _missing(setting: SettingReport, data: ReportData) -> str:
     """What the page leaves out because it was not at hand."""
     absent = {
         "accuracy by layer": setting.accuracy_per_layer,
         "similarity of layers to the full gradient": setting.similarity_to_full_gradient,
+        "dots by plain autograd": setting.gradient_audit,
         "sizes of the layers": data.parameters_per_layer,
         "texts of the queries": setting.queries,
         "texts of the originals": data.originals,

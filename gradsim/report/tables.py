@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from gradsim.analysis.schema import Schema
-from gradsim.plots.labels import control_label, layer_label, method_label
+from gradsim.plots.labels import control_label, layer_label, method_label, power_of_ten
 
 Format = Callable[..., str]
 
@@ -51,6 +51,8 @@ FORMATS: dict[str, Format] = {
         ),
         lambda value: f"{value:.4f}",
     ),
+    **dict.fromkeys(("stored", "reference"), lambda value: f"{value:.8g}"),
+    "error": power_of_ten,
     "parameters": lambda number: f"{number:,}",
     "method": method_label,
     "control": control_label,

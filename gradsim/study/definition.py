@@ -79,7 +79,7 @@ Dataset = Annotated[
 class RunsModel(Section):
     """How the studied model runs: whatever of this changes a number."""
 
-    precision: Literal["float32", "float64"] = "float32"
+    precision: Literal["float32", "tf32", "bfloat16", "float64"] = "float32"
     attention: Literal["sdpa", "eager"] = "sdpa"
 
 

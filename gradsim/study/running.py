@@ -19,5 +19,5 @@ class ModelConfiguration:
     name: str
     revision: str | None = None
     device: str = "auto"
-    precision: Literal["float32", "float64", "bfloat16"] = "float32"
+    precision: Literal["float32", "tf32", "bfloat16", "float64"] = "float32"
     attention: str = "sdpa"

@@ -36,6 +36,9 @@ GRADIENT_TABLES = (
 COMBINED_TABLES = ("candidates", *GRADIENT_TABLES)
 DOT_TABLES = ("dot_products", "query_self", "original_self")
 
+# The one analysis that a partition job makes: it runs the model.
+AUDIT = "gradient_audit"
+
 # Analysis of a setting -> what it reads: combined tables of the setting, and what `analysis_inputs` finds elsewhere.
 ANALYSES: Mapping[str, tuple[str, ...]] = {
     "accuracy": ("candidates", "gradient_similarity", "projected_similarity"),
@@ -44,7 +47,11 @@ ANALYSES: Mapping[str, tuple[str, ...]] = {
     "best_similarity": ("gradient_similarity", "projected_similarity"),
     "accuracy_per_layer": (*DOT_TABLES, "parameters_per_layer"),
     "similarity_to_full_gradient": (*DOT_TABLES, "parameters_per_layer"),
+    AUDIT: (*DOT_TABLES, "original_tokens", "query_tokens", "model"),
 }
+
+# Analyses that draw at random.
+SEEDED = frozenset({"controls", AUDIT})
 
 
 @dataclass(frozen=True)
@@ -175,7 +182,7 @@ class Lineage:
             yield Node(self.key(table, name, "results"), inputs=(self.key(table, name),))
         for analysis in ANALYSES:
             inputs = tuple(self.analysis_inputs(analysis, name).values())
-            seed = study.seed if analysis == "controls" else None
+            seed = study.seed if analysis in SEEDED else None
             yield Node(self.key(analysis, name, "analysis"), inputs, parameters={"seed": seed})
 
     @property
@@ -186,6 +193,7 @@ class Lineage:
     def analysis_inputs(self, analysis: str, setting: str) -> dict[str, TableKey]:
         """What an analysis of a setting reads: name there -> table."""
         elsewhere = {
+            "model": self.key("model"),
             "original_tokens": self.key("tokenized"),
             "query_tokens": self.key("tokenized", setting),
             "parameters_per_layer": self.key("parameters_per_layer", room="analysis"),

@@ -159,6 +159,9 @@ SCHEMAS: Mapping[str, TableSchema] = MappingProxyType(
         "similarity_to_full_gradient": _analysis(
             "similarity_to_full_gradient", "How far a layer alone sees pairs as the whole gradient does."
         ),
+        "gradient_audit": _analysis(
+            "gradient_audit", "Proof: stored dots beside those of plain autograd, for a few pairs drawn at random."
+        ),
         "parameters_per_layer": _analysis("parameters_per_layer", "Which part of the model is how large."),
     }
 )

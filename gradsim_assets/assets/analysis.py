@@ -1,6 +1,5 @@
 """Analysis assets: each answers one question from combined tables, with a figure where people would rather look."""
 
-import base64
 from collections.abc import Callable
 
 import dagster as dg
@@ -12,9 +11,9 @@ from gradsim.analysis import LayerDots
 from gradsim.study import Study
 from gradsim.tables import SCHEMAS, Lineage
 from gradsim_assets.describe import table_asset
+from gradsim_assets.preview import preview
 
 Frame = pl.DataFrame
-PREVIEW_ROWS = 12
 
 
 def study_analysis_assets(study: Study) -> list[dg.AssetsDefinition]:
@@ -74,24 +73,4 @@ def _analysis_asset(study: Study, setting: str, question: Callable[..., dg.Outpu
 
 def _shown(table: Frame, figure: Figure | None = None) -> dg.Output[Frame]:
     """A table with its first rows and its figure in the asset's metadata."""
-    metadata: dict[str, dg.MarkdownMetadataValue] = {
-        "preview": dg.MetadataValue.md(_markdown(table.head(PREVIEW_ROWS)))
-    }
-    if figure is not None:
-        image = base64.b64encode(plots.to_png(figure, dots_per_inch=110)).decode()
-        metadata["figure"] = dg.MetadataValue.md(f"![{plots.title_of(figure)}](data:image/png;base64,{image})")
-    return dg.Output(table, metadata=metadata)
-
-
-def _markdown(table: Frame) -> str:
-    with pl.Config(
-        tbl_formatting="MARKDOWN",
-        tbl_hide_column_data_types=True,
-        tbl_hide_dataframe_shape=True,
-        tbl_rows=PREVIEW_ROWS,
-        tbl_cols=-1,
-        float_precision=4,
-        fmt_str_lengths=60,
-        tbl_width_chars=400,
-    ):
-        return str(table)
+    return dg.Output(table, metadata=preview(table, figure))

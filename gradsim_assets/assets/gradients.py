@@ -1,4 +1,4 @@
-"""The assets that need the model's gradients: one pass of a partition job makes all that are asked for."""
+"""The assets that need the model's gradients, of which one pass makes all that are asked for; and running such jobs."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -6,9 +6,9 @@ from typing import Any
 import dagster as dg
 
 from gradsim.partition_job import JobResult, PartitionJob
-from gradsim.study import Study
-from gradsim.tables import Lineage
-from gradsim.tables.lineage import GRADIENT_TABLES
+from gradsim.study import GenerateSetting, Study
+from gradsim.tables import Lineage, Store, TableKey
+from gradsim.tables.lineage import AUDIT, GRADIENT_TABLES
 from gradsim_assets.describe import table_spec
 from gradsim_assets.io_manager import stored_metadata
 from gradsim_assets.keys import asset_key, table_key
@@ -54,6 +54,14 @@ def gradients_op(study: Study, setting: str) -> str:
     return f"{study.name}__{setting}__gradients"
 
 
+def job_op(study: Study, key: TableKey) -> str | None:
+    """Name of the step that makes a table by a partition job; None for a table that needs none."""
+    if key.name in GRADIENT_TABLES and key.room is None:
+        return gradients_op(study, str(key.setting))
+    generated = key.name == "queries" and isinstance(study.settings[str(key.setting)], GenerateSetting)
+    return "__".join(key.parts) if generated or key.name == AUDIT else None
+
+
 def compute_tables(
     context: dg.AssetExecutionContext,
     study: Study,
@@ -66,30 +74,52 @@ def compute_tables(
 ) -> Iterator[dg.MaterializeResult[None]]:
     """Run one partition job for these tables and the step's partitions, and report each table."""
     store = storage.store(study)
-    keys = {table: store.lineage.key(table, setting) for table in tables}
-    job = PartitionJob(
-        study=study,
-        setting=setting,
-        partitions=tuple(context.partition_keys),
-        tables=tuple(tables),
-        fingerprints={table: store.lineage.fingerprint(key) for table, key in keys.items()},
-        root=store.root,
-        model=gpu.configuration(study, store),
-        memory_budget=gpu.memory_budget,
-        force=config.force,
-    )
-    result = compute.run(context, job)
-    for table, key in keys.items():
-        for partition in job.partitions:
+    keys = [store.lineage.key(table, setting) for table in tables]
+    partitions = context.partition_keys
+    result = run_job(context, store, keys, partitions, config, gpu, compute)
+    for key in keys:
+        for partition in partitions:
             context.add_asset_metadata(stored_metadata(store, key, partition), asset_key(key), partition)
-        yield dg.MaterializeResult(asset_key=asset_key(key), metadata=_cost(result, table))
+        yield dg.MaterializeResult(asset_key=asset_key(key), metadata=_cost(result, key.name))
+
+
+def run_job(
+    context: dg.AssetExecutionContext,
+    store: Store,
+    keys: Sequence[TableKey],
+    partitions: Sequence[str | None],
+    config: JobConfig,
+    gpu: GPUResource,
+    compute: ComputeResource,
+) -> JobResult:
+    """Run one partition job for these tables, which lie in one setting and room, and these partitions of theirs."""
+    return compute.run(
+        context,
+        PartitionJob(
+            study=store.study,
+            setting=str(keys[0].setting),
+            room=keys[0].room,
+            partitions=tuple(partitions),
+            tables=tuple(key.name for key in keys),
+            fingerprints={key.name: store.lineage.fingerprint(key) for key in keys},
+            root=store.root,
+            model=gpu.configuration(store.study, store),
+            memory_budget=gpu.memory_budget,
+            force=config.force,
+        ),
+    )
 
 
 def _cost(result: JobResult, table: str) -> dict[str, Any]:
     """How much of a table this job computed, and what the job cost."""
-    computed = [partition for partition, tables in result.computed.items() if table in tables]
+    computed = len(result.computed.get(table, []))
     return {
-        "partitions_computed": len(computed),
-        "partitions_already_fresh": len(result.partitions) - len(computed),
-        **{name: value for name, value in result.measured.items() if isinstance(value, int | float | str)},
+        "partitions_computed": computed,
+        "partitions_already_fresh": len(result.partitions) - computed,
+        **measured_metadata(result),
     }
+
+
+def measured_metadata(result: JobResult) -> dict[str, Any]:
+    """What a job cost."""
+    return {name: value for name, value in result.measured.items() if isinstance(value, int | float | str)}

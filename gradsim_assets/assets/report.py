@@ -46,6 +46,7 @@ def gather(store: Store) -> ReportData:
         study=store.study.name,
         settings=[_setting(store, setting) for setting in store.study.settings],
         provenance=_provenance(store),
+        precision=store.study.model.precision,
         parameters_per_layer=store.read(key("parameters_per_layer", room="analysis")),
         originals=store.read(key("samples")),
         exclusions=_exclusions(store),

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from gradsim import analysis, plots
 from gradsim.errors import TableError
 from gradsim.plots import style
-from gradsim.plots.labels import count, listed, percent
+from gradsim.plots.labels import count, listed, percent, power_of_ten
 
 
 def similarity(n_queries: int = 30, n_candidates: int = 4, lift: float = 0.3) -> pl.DataFrame:
@@ -45,6 +45,13 @@ def layer_tables(n_blocks: int) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFram
     )
 
 
+def audit(layers: list[str], **errors: float) -> pl.DataFrame:
+    """Dots of one pair and self dots of its query; errors of layers that are not 1e-8 are given by their numbers."""
+    found = [errors.get(f"at_{number}", 1e-8) for number in range(len(layers))]
+    dots = pl.DataFrame({"query_id": "a", "original_id": "b", "quantity": "dot", "layer": layers, "error": found})
+    return pl.concat([dots, dots.with_columns(original_id=None, quantity=pl.lit("query_self"))])
+
+
 @pytest.fixture
 def figures() -> dict[str, Figure]:
     """Every figure once."""
@@ -60,6 +67,7 @@ def figures() -> dict[str, Figure]:
         "full": plots.layers_against_full_gradient(similar, parameters),
         "similarity": plots.source_against_others(analysis.decisions(pairs)),
         "parameters": plots.parameters_of_components(parameters),
+        "audit": plots.errors_of_audit(audit(layer_names(2)), "float32"),
     }
 
 
@@ -85,6 +93,8 @@ def test_other_labels() -> None:
     assert plots.method_label("sjlt-11778048") == "sjlt, 11.8\u00a0M dimensions"
     assert plots.control_label("bm25_rank") == "BM25's rank alone"
     assert [count(number) for number in (988, 12_000, 1_176_764_416)] == ["988", "12\u00a0k", "1.18\u00a0B"]
+    assert [power_of_ten(n) for n in (0, 2.14e-7, 1e-5, 0.3, 20.0)] == ["0", "2.1·10⁻⁷", "10⁻⁵", "3·10⁻¹", "2·10¹"]
+    assert [power_of_ten(number) for number in (float("nan"), float("inf"))] == ["nan", "inf"]
     assert percent(0.99291) == "99.3\u00a0%"
     assert [listed(names) for names in (["a"], ["a", "b"], ["a", "b", "c"])] == ["a", "a and b", "a, b and c"]
 
@@ -121,6 +131,27 @@ def test_accuracy_draws_methods_controls_and_chance() -> None:
         assert list(point) == [100 * row["accuracy"]]
     labels = [label.get_text() for label in panel.get_yticklabels()]
     assert labels == ["full gradient", "BM25", "sources shuffled", "BM25's rank alone"]
+
+
+def test_the_audit_shows_every_error_beside_the_tolerance() -> None:
+    layers = layer_names(2)
+    figure = plots.errors_of_audit(audit(layers, at_0=0.0, at_1=1e-9), "float32")
+    assert plots.title_of(figure) == "28 numbers are those of plain autograd, to within 10⁻⁸"
+    (axes,) = figure.axes
+    dots, self_dots, tolerance = axes.lines
+    assert list(dots.get_xdata()) == list(self_dots.get_xdata()) == [1e-16, 1e-9, *[1e-8] * 12]
+    assert list(tolerance.get_xdata()) == [1e-5] * 2
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert names == ["embedding", "attention q", "attention k", "MLP up", "MLP down", "norm", "head"]
+    rows = [names[round(-place)] for place in dots.get_ydata()]
+    assert rows == [analysis.component_of(layer) for layer in layers]
+
+
+def test_an_audit_that_fails_says_so() -> None:
+    wrong = audit(layer_names(1), at_0=float("nan"), at_1=float("inf"), at_2=1e-3)
+    figure = plots.errors_of_audit(wrong, "float32")
+    assert plots.title_of(figure) == "Plain autograd differs from 6 of 16 numbers"
+    assert len(figure.axes[0].lines[0].get_xdata()) == 6, "what is not finite has no place"
 
 
 def test_few_layers_have_intervals() -> None:

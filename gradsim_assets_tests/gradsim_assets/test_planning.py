@@ -109,7 +109,7 @@ def test_some_partitions_of_one_table(store: Store) -> None:
 def test_a_damaged_partition_in_the_middle(filled: Store) -> None:
     key = filled.lineage.key("dot_products", "dropped")
     filled.path(key, KEYS[2]).write_bytes(b"damaged")
-    analyses = ["accuracy_per_layer", "similarity_to_full_gradient"]
+    analyses = ["accuracy_per_layer", "similarity_to_full_gradient", "gradient_audit"]
     assert plan(filled) == [
         (["dropped/dot_products"], [KEYS[2]]),
         (["dropped/results/dot_products", *of("dropped", *(f"analysis/{name}" for name in analyses)), "report"], []),
@@ -160,6 +160,7 @@ def test_the_report_of_forced_partitions(filled: Store) -> None:
                 "dropped/results/query_self",
                 "dropped/analysis/accuracy_per_layer",
                 "dropped/analysis/similarity_to_full_gradient",
+                "dropped/analysis/gradient_audit",
                 "report",
             ],
             [],

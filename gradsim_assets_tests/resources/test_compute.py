@@ -68,11 +68,11 @@ def run(job, tmp_path, monkeypatch):
 
 
 def test_what_a_job_did_comes_back(run, job):
-    result = run('leave(computed={"0000-0001": ["dot_products"]}, measured={"passes": 3})')
+    result = run('leave(computed={"dot_products": ["0000-0001"]}, measured={"passes": 3})')
     assert result == JobResult(
         partitions=job.partitions,
         fingerprints=job.fingerprints,
-        computed={"0000-0001": ["dot_products"]},
+        computed={"dot_products": ["0000-0001"]},
         measured={"passes": 3},
     )
 

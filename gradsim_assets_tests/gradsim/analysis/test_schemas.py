@@ -10,6 +10,10 @@ from gradsim.analysis import LayerDots
 def test_tables_have_the_documented_columns(study) -> None:
     similarity = analysis.gradient_similarity(*study.tables)
     layer_dots = LayerDots.from_tables(*study.tables)
+    pair_layers = study.dot_products.join(study.query_self, on=["query_id", "layer"]).join(
+        study.original_self, on=["original_id", "layer"], suffix="_original"
+    )
+    reference = pair_layers.rename({"self_dot": "query_self", "self_dot_original": "original_self"})
     tables = {
         "gradient_similarity": similarity,
         "accuracy": analysis.accuracy(similarity),
@@ -18,6 +22,7 @@ def test_tables_have_the_documented_columns(study) -> None:
         "decisions": analysis.decisions(similarity),
         "accuracy_per_layer": analysis.accuracy_per_layer(layer_dots),
         "similarity_to_full_gradient": analysis.similarity_to_full_gradient(layer_dots),
+        "gradient_audit": analysis.gradient_audit(reference, *study.tables),
         "parameters_per_layer": analysis.parameters_per_layer(pl.DataFrame({"layer": ["w"], "parameters": [1]})),
     }
     assert tables.keys() == analysis.SCHEMAS.keys()

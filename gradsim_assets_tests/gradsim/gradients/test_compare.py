@@ -52,12 +52,12 @@ def numbers(result):
     return arrays
 
 
-def least(model, queries, originals, pairs):
+def least(model, queries, originals, pairs, **keywords):
     """The least budget that does, as the engine itself says."""
     from gradsim.errors import GradientError
 
     with pytest.raises(GradientError, match="set memory_budget to at least") as error:
-        compare(model, queries, originals, pairs, memory_budget=1)
+        compare(model, queries, originals, pairs, memory_budget=1, **keywords)
     return int(str(error.value).rsplit(" ", 1)[1])
 
 
@@ -97,6 +97,29 @@ def test_a_small_budget_gives_the_same_numbers_in_more_passes(model, make_sample
     assert (np.abs(result.dots - ample.dots) <= 1e-5 * scale).all()
     if share == 0.0:
         assert result.passes > 10
+
+
+@pytest.mark.parametrize("projected", [False, True])
+def test_copies_on_the_host_save_passes(model, make_samples, forwards, projected, monkeypatch):
+    """As on a GPU that is short of memory; here both memories are the processor's."""
+    queries, originals = make_samples(5, 1, 3, 40), make_samples(5, 2, 3, 40)
+    keywords = {"projectors": [Projector("sjlt", 0.3, 42, "p")] if projected else []}
+    budget = int(1.2 * least(model, queries, originals, "all", **keywords))
+    again = compare(model, queries, originals, "all", memory_budget=budget, **keywords)
+    assert again.passes > 10
+    forwards.clear()
+
+    monkeypatch.setattr("gradsim.gradients.ways._host_bytes", lambda device: 10**9)
+    monkeypatch.setattr("gradsim.gradients.ways._PER_SPILLED_BYTE", {"ieee": 1e-3})
+    spilled = compare(model, queries, originals, "all", memory_budget=budget, **keywords)
+
+    assert spilled.passes == sum(forwards) == 10
+    assert spilled.plan.cost.spilled_bytes > 0
+    assert spilled.peak_bytes <= spilled.plan.peak_bytes <= budget - spilled.plan.working_bytes
+    scale = np.sqrt(again.query_self_dots[:, None] * again.original_self_dots[None]).reshape(25, -1)
+    assert (np.abs(spilled.dots - again.dots) <= 1e-5 * scale).all()
+    for name, dots in spilled.projected.items():
+        assert (np.abs(dots.dots - again.projected[name].dots) <= 1e-5 * scale).all()
 
 
 @pytest.mark.parametrize("kind", ["gpt2, tied", "qwen2, untied"])

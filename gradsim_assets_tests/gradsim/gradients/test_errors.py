@@ -116,6 +116,12 @@ def test_bad_models(model, good):
     assert message(compare, model, good, good, "all") == (
         "layer counter holds torch.int8, so it has no gradient: load the model unquantized"
     )
+    del model.counter
+    model.hf_quantizer = object()
+    assert message(compare, model, good, good, "all") == (
+        "the model is quantized, so its weights have no gradients: load it unquantized"
+    )
+    del model.hf_quantizer
     model.counter = nn.Parameter(torch.zeros(2, device="meta"))
     assert message(compare, model, good, good, "all") == (
         "the model lies on cpu, meta: load it on one device (no device_map)"

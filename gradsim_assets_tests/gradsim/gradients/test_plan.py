@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from gradsim.errors import GradientError
 from gradsim.gradients.plan import Way, least_budget, make_plan
-from gradsim.gradients.schedule import Capture, Compare, EndBlock, Evict, Schedule, Task
+from gradsim.gradients.schedule import Capture, Compare, Drop, EndBlock, Evict, Restore, Schedule, Spill, Task
 
 
-def task_of(pairs, sizes, tokens=None, batch_tokens=1):
+def task_of(pairs, sizes, tokens=None, batch_tokens=1, spill=False, host_bytes=0):
     """Queries are the nodes 0, 1, ... of the pairs' first column, at the positions of the same number."""
     nodes = np.array(pairs, dtype=np.int64).reshape(-1, 2)
     return Task(
@@ -24,6 +24,8 @@ def task_of(pairs, sizes, tokens=None, batch_tokens=1):
         sizes=np.array(sizes, dtype=np.int64),
         tokens=np.array([1] * len(sizes) if tokens is None else tokens, dtype=np.int64),
         batch_tokens=batch_tokens,
+        spill=np.broadcast_to(spill, len(sizes)),
+        host_bytes=host_bytes,
     )
 
 
@@ -35,7 +37,8 @@ def tasks(draw):
     pairs = draw(st.lists(st.tuples(node, node), min_size=1, max_size=20))
     sizes = draw(st.lists(st.integers(0, 9), min_size=n_nodes, max_size=n_nodes))
     tokens = draw(st.lists(st.integers(1, 9), min_size=n_nodes, max_size=n_nodes))
-    return task_of(pairs, sizes, tokens, draw(st.integers(1, 20)))
+    spill = draw(st.lists(st.booleans(), min_size=n_nodes, max_size=n_nodes))
+    return task_of(pairs, sizes, tokens, draw(st.integers(1, 20)), spill, draw(st.integers(0, 20)))
 
 
 def way_of(task, working_bytes=0, product_operations=0.0):
@@ -57,7 +60,7 @@ def plan_of(task, budget, working_bytes=0):
 
 def run(task, steps, budget):
     """Follow a schedule as an engine would, with every promise checked; returns passes and peak."""
-    held, seen, passes, peak, done = set(), [], 0, 0, 0
+    held, on_host, seen, passes, peak, done = set(), set(), [], 0, 0, 0
     for step in steps:
         match step:
             case Capture(nodes):
@@ -67,18 +70,32 @@ def run(task, steps, budget):
                 assert len(nodes) == 1 or len(nodes) * longest <= task.batch_tokens
                 held.update(nodes)
                 passes += len(nodes)
-                peak = max(peak, int(task.sizes[sorted(held)].sum()))
-                assert peak <= budget
+            case Restore(nodes):
+                assert held.isdisjoint(nodes)
+                assert on_host.issuperset(nodes)
+                held.update(nodes)
+            case Spill(node):
+                assert task.spill[node]
+                assert node not in on_host
+                held.remove(node)
+                on_host.add(node)
+                assert task.sizes[sorted(on_host)].sum() <= task.host_bytes
+            case Drop(node):
+                held.remove(node)
             case Compare(positions):
                 assert held.issuperset(task.pairs[positions].ravel().tolist())
                 assert (np.diff(positions) > 0).all()
                 seen.extend(positions.tolist())
             case Evict(node):
                 held.remove(node)
+                on_host.discard(node)
             case EndBlock(queries_done):
                 done = queries_done
                 early = np.flatnonzero(task.queries < queries_done)
                 assert set(seen).issuperset(early.tolist())
+        peak = max(peak, int(task.sizes[sorted(held)].sum()))
+        assert peak <= budget
+    assert not on_host
     assert sorted(seen) == list(range(len(task.pairs)))
     assert not held
     assert done == task.n_queries
@@ -169,8 +186,16 @@ def test_blocks_of_queries_save_passes_when_memory_is_short():
 def test_what_is_needed_last_leaves_first():
     """Query 0 sees originals 3, 4, 5; query 1 needs 3 again, query 2 needs 5: the last captured one leaves."""
     task = task_of([(0, 3), (0, 4), (0, 5), (1, 3), (2, 4)], [1] * 6)
-    evicted = [step.sample for step in Schedule(task, 1, 3).steps() if isinstance(step, Evict)]
-    assert evicted[0] == 4
+    dropped = [step.sample for step in Schedule(task, 1, 3).steps() if isinstance(step, Drop)]
+    assert dropped[0] == 4
+
+
+def test_a_copy_on_the_host_saves_captures():
+    """3 x 6 pairs, room for one query and three originals on the device, and for all of them on the host."""
+    task = task_of([(q, 3 + o) for q in range(3) for o in range(6)], [1] * 9, spill=True, host_bytes=9)
+    cost = way_of(task).cost(Schedule(task, 1, 4).steps())
+    assert cost.passes == 9
+    assert 0 < cost.spilled_bytes <= 6 + 2 * 3
 
 
 def test_a_block_begins_with_what_is_still_there():

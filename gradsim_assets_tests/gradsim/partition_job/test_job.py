@@ -110,6 +110,45 @@ def test_another_definition_than_the_sender_s(job: PartitionJob) -> None:
     )
 
 
+class TestTableWithoutPartitions:
+    @pytest.fixture
+    def audit(self, job: PartitionJob) -> PartitionJob:
+        key = job.store().lineage.key("gradient_audit", "dropped", "analysis")
+        changes = {
+            "room": "analysis",
+            "partitions": (None,),
+            "tables": ("gradient_audit",),
+            "fingerprints": {"gradient_audit": job.store().lineage.fingerprint(key)},
+        }
+        return job.model_copy(update=changes)
+
+    def test_it_survives_its_file(self, audit: PartitionJob) -> None:
+        again = PartitionJob.model_validate_json(audit.model_dump_json())
+        assert again == audit
+        assert str(again.key("gradient_audit")) == "mine/dropped/analysis/gradient_audit"
+        again.check_fingerprints(again.store())
+
+    def test_work(self, audit: PartitionJob) -> None:
+        store = audit.store()
+        assert audit.work(store) == {None: ["gradient_audit"]}
+        for table in ("dot_products", "query_self", "original_self"):
+            for partition in KEYS:
+                store.write(store.lineage.key(table, "dropped"), SCHEMAS[table].empty(), partition)
+            store.write(store.lineage.key(table, "dropped", "results"), SCHEMAS[table].empty())
+        store.write(audit.key("gradient_audit"), SCHEMAS["gradient_audit"].empty())
+        assert audit.work(store) == {}
+
+    def test_a_result_survives_its_file(self, audit: PartitionJob) -> None:
+        result = JobResult(partitions=(None,), fingerprints={}, computed={"gradient_audit": [None]})
+        assert JobResult.model_validate_json(result.model_dump_json()) == result
+
+
+def test_what_computes_a_table(job: PartitionJob) -> None:
+    kinds = [job.model_copy(update={"tables": (table,)}).kind for table in ("queries", "query_self", "gradient_audit")]
+    assert kinds == ["answers", "gradients", "audit"]
+    assert job.kind == "gradients"
+
+
 class TestProcess:
     def test_an_error_stands_in_the_result(self, job: PartitionJob, tmp_path: Path) -> None:
         path = tmp_path / "job.json"

@@ -87,7 +87,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "precision": (
         {"model": {"name": "a", "precision": "float16"}},
-        "key 'model.precision' is 'float16'; it should be 'float32' or 'float64'",
+        "key 'model.precision' is 'float16'; it should be 'float32', 'tf32', 'bfloat16' or 'float64'",
     ),
     "model as a text": (
         {"model": "gpt2"},

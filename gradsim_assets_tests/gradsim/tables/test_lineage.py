@@ -76,7 +76,11 @@ GRADIENTS = tuple(
 )
 PROJECTED = ("paraphrased/projected_similarity", "model_generated/projected_similarity")
 TOKENIZED = ("tokenized", "paraphrased/tokenized", "model_generated/tokenized")
-CONTROLS = ("paraphrased/analysis/controls", "model_generated/analysis/controls")
+DRAWN = tuple(
+    f"{setting}/analysis/{name}"
+    for setting in ("paraphrased", "model_generated")
+    for name in ("controls", "gradient_audit")
+)
 
 CHANGES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "description": ({"description": "another"}, ()),
@@ -102,7 +106,7 @@ CHANGES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "top_k all": ({"top_k": "all"}, ("paraphrased/candidates", "model_generated/candidates")),
     "projections": ({"projections": [{"share": 0.05}]}, PROJECTED),
     "one projection more": ({"projections": [{"share": 0.01}, {"share": 0.05}]}, PROJECTED),
-    "seed": ({"seed": 1}, ("model", *PROJECTED, *CONTROLS)),  # the reference model is trained with it
+    "seed": ({"seed": 1}, ("model", *PROJECTED, *DRAWN)),  # the reference model is trained with it
 }
 
 
@@ -141,7 +145,7 @@ class TestModelOfTheHub:
 
     def test_seed(self, make_study: MakeStudy) -> None:
         one, two = (make_study(model={"name": "org/model"}, seed=seed) for seed in (1, 2))
-        assert changed(one, two) == below(one, *PROJECTED, *CONTROLS)
+        assert changed(one, two) == below(one, *PROJECTED, *DRAWN)
 
     def test_samples(self, make_study: MakeStudy) -> None:
         one, two = (make_study(model={"name": "org/model"}, samples=samples) for samples in (4, 5))

@@ -1,0 +1,242 @@
+"""The gradient engine against the floor, the original's algorithm and its peers: `python benchmarks/engine.py`.
+
+Every comparison is paired: what is compared runs in turn on the same inputs, after a warm-up, round after round, and
+its ratio is the median of the rounds' ratios. Prints a JSON line for each comparison, and a table at the end.
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import floor
+import numpy as np
+import original
+import torch
+from peers.disagreement import Reference, disagreement
+from peers.registry import PEERS, PeerError, run, write_input
+from rich.console import Console
+from rich.table import Table
+from transformers import PreTrainedModel
+from transformers.utils.logging import set_verbosity_error
+from workload import Workload, between, lima_like, olmo, samples, top_pairs
+
+from gradsim.gradients import Comparison, compare
+
+VOCABULARY = 4096
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One line of the result.
+
+    Attributes:
+        what: is compared.
+        target: that its ratio should reach.
+        ratio: median over rounds of one time over the other.
+        ratios: of the rounds.
+        ours: seconds of ours, each round.
+        other: seconds of the other, each round.
+        note: what else was seen.
+    """
+
+    what: str
+    target: str
+    ratio: float
+    ratios: list[float]
+    ours: list[float]
+    other: list[float]
+    note: str = ""
+
+
+def paired(
+    what: str, target: str, ours: Callable[[], object], other: Callable[[], object], rounds: int, *, speedup: bool
+) -> Measured:
+    """Time two things in turn; the ratio is other over ours for a speed-up, else ours over other."""
+    times: tuple[list[float], list[float]] = ([], [])
+    for number in range(rounds):
+        order = [(times[0], ours), (times[1], other)]
+        for seconds, call in order if number % 2 else order[::-1]:
+            start = time.perf_counter()
+            call()
+            seconds.append(time.perf_counter() - start)
+    ratios = [b / a if speedup else a / b for a, b in zip(*times, strict=True)]
+    return _shown(Measured(what, target, statistics.median(ratios), ratios, *times))
+
+
+def _shown(comparison: Measured) -> Measured:
+    line = {key: _rounded(value) for key, value in asdict(comparison).items()}
+    print(json.dumps(line), flush=True)
+    return comparison
+
+
+def _rounded(value: object) -> object:
+    if isinstance(value, list):
+        return [_rounded(item) for item in value]
+    return round(value, 3) if isinstance(value, float) else value
+
+
+def lima(queries: int) -> Workload:
+    """Queries and as many originals as long as LIMA's, top five."""
+    return Workload(
+        samples("query", lima_like(queries, seed=1), VOCABULARY, seed=1),
+        samples("original", lima_like(queries, seed=2), VOCABULARY, seed=2),
+        top_pairs(queries, min(5, queries), seed=3),
+    )
+
+
+def short(queries: int) -> Workload:
+    """Queries and as many originals of 64 to 192 tokens, top five."""
+    return Workload(
+        samples("query", between(64, 192, queries, seed=1), VOCABULARY, seed=1),
+        samples("original", between(64, 192, queries, seed=2), VOCABULARY, seed=2),
+        top_pairs(queries, min(5, queries), seed=3),
+    )
+
+
+def ours(model: PreTrainedModel, workload: Workload) -> Comparison:
+    return compare(model, workload.queries, workload.originals, workload.pairs)
+
+
+def against_floor(what: str, target: str, model: PreTrainedModel, workload: Workload, rounds: int) -> Measured:
+    """All layers' dots and self dots against plain training of the same unique samples."""
+    together = [*workload.queries, *workload.originals]
+    tokens = floor.fastest_batch_tokens(model, together[: len(together) // 4])
+    compare(model, workload.queries[:2], workload.originals[:2], "all")
+    return paired(
+        f"{what}, against the floor (batches of {tokens} tokens)",
+        target,
+        partial(ours, model, workload),
+        partial(floor.run, model, together, tokens),
+        rounds,
+        speedup=False,
+    )
+
+
+def against_original(model: PreTrainedModel, workload: Workload, rounds: int) -> list[Measured]:
+    """One table, and the results of all four sweeps."""
+
+    def four_sweeps() -> None:
+        original.dot_products(model, workload)
+        original.similarities(model, workload)
+        for _ in ("1 %", "5 %"):
+            original.projections(model, workload)
+
+    warm_up = Workload(workload.queries[:1], workload.originals[:1], np.array([[0, 0]]))
+    ours(model, warm_up)
+    original.similarities(model, warm_up)
+    run_ours = partial(ours, model, workload)
+    size = f"{len(workload.queries)} queries"
+    return [
+        paired(
+            f"dots of top five, {size}, against the original's sweep",
+            ">= 3 times faster",
+            run_ours,
+            partial(original.dot_products, model, workload),
+            rounds,
+            speedup=True,
+        ),
+        paired(
+            f"everything, {size}, against the original's four sweeps",
+            ">= 11 times faster",
+            run_ours,
+            four_sweeps,
+            rounds,
+            speedup=True,
+        ),
+    ]
+
+
+def against_peers(model: PreTrainedModel, workload: Workload, rounds: int) -> list[Measured]:
+    """All pairs, every layer, against each peer that is installed; and how far its numbers are from the right ones."""
+    queries, originals = workload.queries, workload.originals
+    everything = partial(compare, model, queries, originals, "all")
+    compare(model, queries[:2], originals[:2], "all")
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        write_input(Path(folder), model, queries, originals)
+        for peer in PEERS:
+            seconds: tuple[list[float], list[float]] = ([], [])
+            try:
+                for _ in range(rounds):
+                    start = time.perf_counter()
+                    result = everything()
+                    seconds[0].append(time.perf_counter() - start)
+                    answer = run(peer, Path(folder), repeat=1, threads=torch.get_num_threads())
+                    seconds[1].append(answer.seconds[0])
+            except PeerError as error:
+                print(f"{peer.name}: {error}", file=sys.stderr)
+                continue
+            shape = (len(queries), len(originals), len(result.layers))
+            reference = Reference(
+                result.layers, result.dots.reshape(shape), result.query_self_dots, result.original_self_dots
+            )
+            difference = disagreement(answer, reference)
+            ratios = [b / a for a, b in zip(*seconds, strict=True)]
+            note = f"exact in {len(difference.exact)} of {len(result.layers)} layers; {peer.covers}"
+            what = f"all pairs, {len(queries)} x {len(originals)}, against {peer.name} {peer.version}"
+            found.append(_shown(Measured(what, ">= 1 times", statistics.median(ratios), ratios, *seconds, note=note)))
+    return found
+
+
+def show(comparisons: Sequence[Measured]) -> None:
+    """The table."""
+    machine = f"{torch.get_num_threads()} threads, {platform.machine()}, torch {torch.__version__}"
+    table = Table(title=f"gradient engine, float32, {machine}", title_justify="left")
+    for column in ("what", "target", "ratio", "ours (s)", "other (s)", "note"):
+        table.add_column(column, justify="right" if column in ("ratio", "ours (s)", "other (s)") else "left")
+    for line in comparisons:
+        table.add_row(
+            line.what,
+            line.target,
+            f"{line.ratio:.3g}",
+            f"{statistics.median(line.ours):.1f}",
+            f"{statistics.median(line.other):.1f}",
+            line.note,
+        )
+    Console(width=150).print(table)
+
+
+SECTIONS = ("floor", "ghost", "original", "peers")
+
+
+def main() -> int:
+    """Run the sections that are asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"of {', '.join(SECTIONS)}; all by default")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--queries", type=int, default=64, help="and as many originals (default 64)")
+    parser.add_argument(
+        "--original-queries", type=int, default=16, help="for the original's slow algorithm (default 16)"
+    )
+    arguments = parser.parse_args()
+    sections = arguments.sections or SECTIONS
+    if unknown := set(sections) - set(SECTIONS):
+        parser.error(f"there is no section {', '.join(sorted(unknown))}; choose among {', '.join(SECTIONS)}")
+    set_verbosity_error()
+    comparisons: list[Measured] = []
+    model = olmo(vocabulary=VOCABULARY)
+    if "floor" in sections:
+        what = f"top five of {2 * arguments.queries} samples, LIMA lengths"
+        comparisons.append(against_floor(what, "<= 1.05", model, lima(arguments.queries), arguments.rounds))
+    if "ghost" in sections:
+        wide = olmo(hidden=1024, layers=2, vocabulary=VOCABULARY)
+        what = f"top five of {2 * arguments.queries} samples, width 1024, 64 to 192 tokens"
+        comparisons.append(against_floor(what, "<= 1.0", wide, short(arguments.queries), arguments.rounds))
+    if "original" in sections:
+        comparisons += against_original(model, lima(arguments.original_queries), arguments.rounds)
+    if "peers" in sections:
+        comparisons += against_peers(model, lima(arguments.queries), arguments.rounds)
+    show(comparisons)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,162 @@
+"""The audit of stored dots: a few pairs computed again with plain autograd, and how far what is stored is off."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from gradsim.analysis.schema import Schema
+from gradsim.errors import TableError
+
+PAIRS = 5
+
+# Precision that a study runs in -> the largest error that its rounding explains.
+TOLERANCES: Mapping[str, float] = {"float32": 1e-5, "float64": 1e-5, "tf32": 3e-2, "bfloat16": 1e-1}
+
+# A layer where less than this share of a gradient's norm lies holds rounding: biases of keys are zero in exact
+# arithmetic. There, errors are measured against this share.
+SMALLEST_SHARE = 1e-6
+
+DOT, QUERY_SELF, ORIGINAL_SELF = "dot", "query_self", "original_self"
+
+GRADIENT_AUDIT: Schema = {
+    "query_id": (pl.String, "the pair's query; null for a self dot of an original"),
+    "original_id": (pl.String, "the pair's original; null for a self dot of a query"),
+    "quantity": (pl.String, "dot: of the pair; query_self, original_self: of a sample's gradient with itself"),
+    "layer": (pl.String, "parameter tensor, in model order"),
+    "stored": (pl.Float64, "the number that the study's analyses use"),
+    "reference": (pl.Float64, "the number that plain autograd gives, one sample at a time"),
+    "error": (
+        pl.Float64,
+        "difference of the two over the product of the two gradients' norms in this layer, by plain autograd; "
+        "a norm counts as at least a millionth of the whole gradient's",
+    ),
+}
+
+
+def audited_pairs(dot_products: pl.DataFrame, *, seed: int, number: int = PAIRS) -> pl.DataFrame:
+    """`query_id` and `original_id` of pairs drawn at random, all if there are no more, in the table's order.
+
+    Raises:
+        TableError: there is no pair.
+    """
+    if dot_products.is_empty():
+        raise TableError("dot_products has no rows: compute at least one partition")
+    pairs = dot_products.select("query_id", "original_id").unique(maintain_order=True)
+    drawn = np.random.default_rng(seed).choice(len(pairs), min(number, len(pairs)), replace=False)
+    return pairs[np.sort(drawn)]
+
+
+def gradient_audit(
+    reference: pl.DataFrame, dot_products: pl.DataFrame, query_self: pl.DataFrame, original_self: pl.DataFrame
+) -> pl.DataFrame:
+    """Every number of the audited pairs as it is stored and as plain autograd gives it.
+
+    The dots come first, then the self dots of the pairs' queries and of their originals, each sample once.
+
+    Args:
+        reference: `query_id`, `original_id`, `layer` and, by plain autograd, `dot`, `query_self`, `original_self`;
+            one row a pair and layer.
+        dot_products: the stored table, of these pairs and others.
+        query_self: the stored table, of these queries and others.
+        original_self: the stored table, of these originals and others.
+
+    Raises:
+        TableError: a stored table and the reference do not have the same layers of the same samples.
+    """
+    of_query, of_original = _norm(QUERY_SELF), _norm(ORIGINAL_SELF)
+    return pl.concat(
+        [
+            _compared(reference, DOT, of_query * of_original, dot_products),
+            _compared(reference, QUERY_SELF, of_query**2, query_self),
+            _compared(reference, ORIGINAL_SELF, of_original**2, original_self),
+        ],
+        how="diagonal",
+    ).select(GRADIENT_AUDIT.keys())
+
+
+def _norm(self_dot: str) -> pl.Expr:
+    """Norm of a gradient in each layer; not less than a share of its norm over all layers."""
+    whole = pl.col(self_dot).sum().over("query_id", "original_id").sqrt()
+    return pl.max_horizontal(pl.col(self_dot).sqrt(), SMALLEST_SHARE * whole)
+
+
+def _compared(reference: pl.DataFrame, quantity: str, scale: pl.Expr, stored: pl.DataFrame) -> pl.DataFrame:
+    """One quantity of all audited pairs, in the columns of `GRADIENT_AUDIT` that it has."""
+    table, value = ("dot_products", "dot") if quantity == DOT else (quantity, "self_dot")
+    ids = [column for column in ("query_id", "original_id") if column in stored.columns]
+    computed = reference.select(
+        *ids, "layer", quantity=pl.lit(quantity), reference=pl.col(quantity), scale=scale
+    ).unique([*ids, "layer"], keep="first", maintain_order=True)
+    found = stored.join(computed.select(ids).unique(), on=ids, how="semi").select(*ids, "layer", stored=pl.col(value))
+    if not found.select(*ids, "layer").sort(pl.all()).equals(computed.select(*ids, "layer").sort(pl.all())):
+        raise TableError(f"{table} does not have the audited samples' layers once each: combine the partitions again")
+    difference = (pl.col("stored") - pl.col("reference")).abs()
+    return computed.join(found, on=[*ids, "layer"], maintain_order="left").with_columns(
+        error=pl.when(difference == 0).then(0.0).otherwise(difference / pl.col("scale"))
+    )
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What an audit comes to.
+
+    Attributes:
+        pairs: number of pairs.
+        numbers: dots and self dots that were compared, all layers counted.
+        beyond: of these, those whose error is larger than the tolerance, or no number.
+        tolerance: of the study's precision.
+        worst: the largest error; NaN if one is no number, or nothing was compared.
+        median: of the errors.
+        where: which number is the worst, with its pair or sample and its layer.
+    """
+
+    pairs: int
+    numbers: int
+    beyond: int
+    tolerance: float
+    worst: float
+    median: float
+    where: str
+
+    @property
+    def passed(self) -> bool:
+        """Whether something was compared and all of it agrees."""
+        return self.numbers > 0 and not self.beyond
+
+    def __str__(self) -> str:
+        if not self.numbers:
+            return "nothing was compared"
+        limit = f"{self.tolerance:g} of the norms' product"
+        if self.beyond:
+            found = f"plain autograd differs from {self.beyond} of {self.numbers} numbers by more than {limit}"
+        else:
+            found = f"plain autograd gives the same {self.numbers} numbers within {limit}"
+        return f"{found}; the worst, the {self.where}, is off by {self.worst:.2g}"
+
+
+def audit_verdict(audit: pl.DataFrame, precision: str) -> Verdict:
+    """Whether what is stored agrees with plain autograd.
+
+    Args:
+        audit: the table `gradient_audit`.
+        precision: that the study ran in.
+    """
+    tolerance = TOLERANCES[precision]
+    # NaN sorts as larger than every number, and compares so.
+    worst = audit.sort("error", descending=True, maintain_order=True).head(1)
+    return Verdict(
+        pairs=audit.filter(quantity=DOT).select("query_id", "original_id").n_unique(),
+        numbers=len(audit),
+        beyond=audit.filter(pl.col("error") > tolerance).height,
+        tolerance=tolerance,
+        worst=worst["error"][0] if len(worst) else np.nan,
+        median=float(np.median(audit["error"])) if len(audit) else np.nan,
+        where=_where(worst.row(0, named=True)) if len(worst) else "nothing",
+    )
+
+
+def _where(row: Mapping[str, object]) -> str:
+    sides = [f"{side} {row[f'{side}_id']!r}" for side in ("query", "original") if row[f"{side}_id"] is not None]
+    return f"{'dot' if row['quantity'] == DOT else 'self dot'} of {' and '.join(sides)} in {row['layer']}"

@@ -1,0 +1,86 @@
+"""The audit of a setting: a few of its stored dots beside those of plain autograd, one sample at a time."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import polars as pl
+import torch
+from transformers import PreTrainedModel
+
+from gradsim.analysis import audited_pairs, gradient_audit
+from gradsim.analysis.audit import DOT, ORIGINAL_SELF, QUERY_SELF
+from gradsim.gradients.reference import reference_dots, reference_gradient
+from gradsim.models import load_model, resolve_device
+from gradsim.partition_job.inputs import TokenSequence, sequences
+from gradsim.partition_job.job import PartitionJob
+from gradsim.partition_job.provenance import model_provenance
+from gradsim.study import ModelConfiguration
+from gradsim.tables import Store
+from gradsim.tables.lineage import AUDIT, DOT_TABLES
+
+
+def compute(
+    job: PartitionJob,
+    store: Store,
+    work: Mapping[Any, Sequence[str]],
+    progress: Callable[[int, int], None],
+) -> dict[str, int]:
+    """Compute and write the audit, which is all of `work`.
+
+    Returns:
+        What it cost.
+
+    Raises:
+        GradsimError: whatever a user can mend.
+    """
+    device = resolve_device(job.model.device)
+    job = job.model_copy(update={"model": accurate(job.model)})
+    read = {name: store.read(key) for name, key in store.lineage.analysis_inputs(AUDIT, job.setting).items()}
+    pairs = audited_pairs(read["dot_products"], seed=job.study.seed)
+    queries = _samples(read["query_tokens"], pairs["query_id"])
+    originals = _samples(read["original_tokens"], pairs["original_id"])
+    model = load_model(job.model)
+    _forbid_tf32()
+    reference = []
+    for pair in pairs.iter_rows(named=True):
+        numbers = _reference(model, queries[pair["query_id"]], originals[pair["original_id"]])
+        reference.append(
+            numbers.select(
+                *(pl.lit(pair[side], pairs.schema[side]).alias(side) for side in pairs.columns),
+                pl.exclude("layer"),
+                pl.col("layer").cast(store.layers),
+            )
+        )
+        progress(2 * len(reference), 2 * len(pairs))
+    audit = gradient_audit(pl.concat(reference), **{table: read[table] for table in DOT_TABLES})
+    store.write(job.key(AUDIT), audit, provenance=model_provenance(job, store, device))
+    return {"passes": 2 * len(pairs)}
+
+
+def accurate(model: ModelConfiguration) -> ModelConfiguration:
+    """A study's model in the precision that its dots are held against: float64 if it runs in it, else float32."""
+    return replace(model, precision="float64" if model.precision == "float64" else "float32")
+
+
+def _forbid_tf32() -> None:
+    """Float32 as it is, in all that this process computes; convolutions would take TF32 by default."""
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+
+
+def _samples(tokenized: pl.DataFrame, ids: pl.Series) -> dict[str, TokenSequence]:
+    """Those of a table of token ids, by id."""
+    wanted = tokenized.join(ids.to_frame("id").unique(), on="id", how="semi")
+    return {sample.id: sample for sample in sequences(wanted)}
+
+
+def _reference(model: PreTrainedModel, query: TokenSequence, original: TokenSequence) -> pl.DataFrame:
+    """Dot and self dots of a pair in every layer, one row a layer. Both gradients are gone when this returns."""
+    # The query's waits on the host, so that the device needs room for one of them beside the model.
+    of_query = {layer: gradient.cpu() for layer, gradient in reference_gradient(model, query).items()}
+    rows = []
+    for layer, gradient in reference_gradient(model, original).items():
+        q, o = {layer: of_query.pop(layer).to(gradient.device)}, {layer: gradient}
+        rows.append((layer, *reference_dots(q, o), *reference_dots(q, q), *reference_dots(o, o)))
+    return pl.DataFrame(rows, schema=["layer", DOT, QUERY_SELF, ORIGINAL_SELF], orient="row")

@@ -1,0 +1,77 @@
+"""The audit of a setting, made by a partition job, and its check: are the stored dots those of plain autograd?"""
+
+import math
+
+import dagster as dg
+
+from gradsim import plots
+from gradsim.analysis import audit_verdict
+from gradsim.study import Study
+from gradsim.tables import Lineage
+from gradsim.tables.lineage import AUDIT
+from gradsim_assets.assets.gradients import JobConfig, measured_metadata, run_job
+from gradsim_assets.describe import table_asset
+from gradsim_assets.io_manager import stored_metadata
+from gradsim_assets.keys import asset_key
+from gradsim_assets.preview import preview
+from resources.compute import ComputeResource
+from resources.gpu import GPUResource
+from resources.storage import StorageResource
+
+
+def audit_asset(study: Study, setting: str) -> dg.AssetsDefinition:
+    """`gradient_audit` of a setting."""
+    lineage = Lineage(study)
+    key = lineage.key(AUDIT, setting, "analysis")
+
+    @table_asset(lineage, key, kinds={"torch", "parquet"})
+    def gradient_audit(
+        context: dg.AssetExecutionContext,
+        config: JobConfig,
+        storage: StorageResource,
+        gpu: GPUResource,
+        compute: ComputeResource,
+    ) -> dg.MaterializeResult[None]:
+        store = storage.store(study)
+        result = run_job(context, store, [key], store.partitions(key), config, gpu, compute)
+        audit = store.read(key)
+        verdict = audit_verdict(audit, study.model.precision)
+        return dg.MaterializeResult(
+            metadata={
+                **stored_metadata(store, key),
+                "numbers_compared": verdict.numbers,
+                "worst_error": _shown(verdict.worst),
+                "median_error": _shown(verdict.median),
+                "worst_at": verdict.where,
+                **measured_metadata(result),
+                **preview(audit, plots.errors_of_audit(audit, study.model.precision)),
+            }
+        )
+
+    return gradient_audit
+
+
+def audit_check(study: Study, setting: str) -> dg.AssetChecksDefinition:
+    """Whether every audited number is within the tolerance of the study's precision. It blocks nothing."""
+    key = Lineage(study).key(AUDIT, setting, "analysis")
+
+    @dg.asset_check(
+        name="gradients_agree_with_autograd",
+        asset=asset_key(key),
+        description="Dots of a few pairs drawn at random are those of plain autograd, one sample at a time.",
+    )
+    def gradients_agree_with_autograd(storage: StorageResource) -> dg.AssetCheckResult:
+        verdict = audit_verdict(storage.store(study).read(key), study.model.precision)
+        return dg.AssetCheckResult(
+            passed=verdict.passed,
+            severity=dg.AssetCheckSeverity.ERROR,
+            description=str(verdict),
+            metadata={"numbers_compared": verdict.numbers, "worst_error": _shown(verdict.worst)},
+        )
+
+    return gradients_agree_with_autograd
+
+
+def _shown(error: float) -> float | str:
+    """The web UI's queries know no NaN."""
+    return error if math.isfinite(error) else str(error)

@@ -1,0 +1,34 @@
+"""What the web UI shows of an analysis: its first rows, and its figure."""
+
+import base64
+
+import dagster as dg
+import polars as pl
+from matplotlib.figure import Figure
+
+from gradsim import plots
+
+PREVIEW_ROWS = 12
+
+
+def preview(table: pl.DataFrame, figure: Figure | None = None) -> dict[str, dg.MarkdownMetadataValue]:
+    """Metadata of a table's asset: `preview`, and `figure` where there is one."""
+    metadata = {"preview": dg.MetadataValue.md(_markdown(table.head(PREVIEW_ROWS)))}
+    if figure is not None:
+        image = base64.b64encode(plots.to_png(figure, dots_per_inch=110)).decode()
+        metadata["figure"] = dg.MetadataValue.md(f"![{plots.title_of(figure)}](data:image/png;base64,{image})")
+    return metadata
+
+
+def _markdown(table: pl.DataFrame) -> str:
+    with pl.Config(
+        tbl_formatting="MARKDOWN",
+        tbl_hide_column_data_types=True,
+        tbl_hide_dataframe_shape=True,
+        tbl_rows=PREVIEW_ROWS,
+        tbl_cols=-1,
+        float_precision=4,
+        fmt_str_lengths=60,
+        tbl_width_chars=400,
+    ):
+        return str(table)

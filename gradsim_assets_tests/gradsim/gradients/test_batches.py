@@ -1,0 +1,187 @@
+"""Batches, checkpointing and short formats: what runs faster or smaller, and changes no sample's numbers."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from gradsim.gradients import compare
+from gradsim.gradients.batch import Batch
+from gradsim.gradients.capture import GradientCapture, NotSeparableError
+from gradsim.gradients.check import probe
+from gradsim.gradients.checkpoint import checkpointed_blocks
+from gradsim.gradients.encoding import encode, model_limits
+from gradsim.gradients.rules.terms import gradient
+
+
+def encoded(model, samples):
+    limits = model_limits(model)
+    return [encode(sample, limits) for sample in samples]
+
+
+def captured(model, samples, **keywords):
+    """Gradients by (member, layer)."""
+    terms = {}
+    with GradientCapture(model) as capture:
+        losses = capture.run(
+            encoded(model, samples),
+            lambda layer, member, term: terms.setdefault((member, layer), []).append(term),
+            **keywords,
+        )
+    return losses, {place: gradient(found) for place, found in terms.items()}
+
+
+SEPARABLE = [
+    "olmo, tied",
+    "llama, tied, all biases",
+    "qwen3, norms of heads",
+    "gpt2, tied",
+    "gpt_neox, biases",
+]
+
+
+@pytest.mark.parametrize("kind", SEPARABLE)
+@pytest.mark.parametrize("checkpoint", [False, True])
+def test_a_batch_gives_each_sample_its_own_gradient(make_model, make_samples, kind, checkpoint):
+    model = make_model(kind)
+    samples = make_samples(5, seed=3, shortest=3, longest=20)
+    losses, together = captured(model, samples, checkpoint=checkpoint)
+    for member, sample in enumerate(samples):
+        loss, alone = captured(model, [sample])
+        assert losses[member] == pytest.approx(loss[0], rel=1e-12)
+        found = {layer: values for (m, layer), values in together.items() if m == member}
+        assert found.keys() == {layer for _, layer in alone}
+        for layer, values in found.items():
+            torch.testing.assert_close(values, alone[0, layer], rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", SEPARABLE)
+def test_the_check_finds_that_samples_can_run_together(make_model, make_samples, kind):
+    model = make_model(kind, torch.float32)
+    assert probe(model, encoded(model, make_samples(3, 1))).separable
+
+
+def test_models_that_mix_samples_run_one_at_a_time(make_model, make_samples, oracle):
+    """A head whose rows depend on other samples of the batch: no error, and exact all the same."""
+    model = make_model("llama, untied")
+    model.model.norm.register_forward_hook(
+        lambda module, arguments, output: output - output.mean(dim=0) * (len(output) > 1)
+    )
+    queries, originals = make_samples(3, 1), make_samples(3, 2)
+    assert not probe(model, encoded(model, queries)).separable
+    result = compare(model, queries, originals, "all", precision="float64")
+    assert result.plan.cost.batches == result.passes == 6
+    expected = oracle(model, queries, originals)
+    assert (np.abs(result.dots.reshape(expected.dots.shape) - expected.dots) <= 1e-10 * expected.scale).all()
+
+
+def test_several_samples_need_a_rule_for_every_layer(make_model, make_samples):
+    model = make_model("llama, untied")
+    model.scale = nn.Parameter(torch.ones(2, 2, dtype=torch.float64))
+    with GradientCapture(model) as capture, pytest.raises(NotSeparableError, match="gradients of scale over samples"):
+        capture.run(encoded(model, make_samples(2, 1)), lambda *_: None)
+
+
+def test_losses_are_means_over_each_sample_s_labels(make_model, make_samples):
+    model = make_model()
+    samples = encoded(model, make_samples(4, seed=5))
+    batch = Batch.of(samples, torch.device("cpu"))
+    losses = batch.losses(model(input_ids=batch.tokens).logits).detach()
+    for sample, loss in zip(samples, losses, strict=True):
+        logits = model(input_ids=torch.from_numpy(sample.tokens)[None]).logits[0, sample.positions]
+        assert float(loss) == pytest.approx(
+            float(nn.functional.cross_entropy(logits, torch.from_numpy(sample.targets)).detach())
+        )
+
+
+def test_checkpointed_blocks_run_twice_and_come_back_as_they_were(make_model, make_samples):
+    model = make_model("llama, untied")
+    block = model.model.layers[0]
+    runs = []
+    block.mlp.register_forward_hook(lambda *_: runs.append(None))
+    captured(model, make_samples(1, 1), checkpoint=True)
+    assert len(runs) == 2
+    assert "forward" not in vars(block)
+    with checkpointed_blocks(model, enabled=True):
+        assert "forward" in vars(block)
+    assert "forward" not in vars(block)
+
+
+def test_short_memory_checkpoints_long_samples(make_model, make_samples, oracle):
+    model = make_model("llama, untied", torch.float32)
+    queries, originals = make_samples(2, 1, 400, 500), make_samples(2, 2, 400, 500)
+    longest = max(len(sample.input_ids) for sample in queries + originals)
+    assert not compare(model, queries, originals, "all").plan.checkpoint
+    scarce = probe(model, encoded(model, queries)).profile.nbytes(1, longest)
+    result = compare(model, queries, originals, "all", memory_budget=scarce)
+    assert result.plan.checkpoint
+    assert result.plan.working_bytes + result.peak_bytes <= scarce
+    expected = oracle(model, queries, originals)
+    error = np.abs(result.dots.reshape(expected.dots.shape) - expected.dots)
+    assert (error <= 1e-5 * expected.scale).all()
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("tf32", 3e-2), ("bfloat16", 1e-1)])
+def test_short_formats_are_near(make_model, make_samples, oracle, precision, tolerance):
+    model = make_model(dtype=torch.float32)
+    queries, originals = make_samples(3, 1), make_samples(3, 2)
+    result = compare(model, queries, originals, "all", precision=precision)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    expected = oracle(model, queries, originals)
+    error = np.abs(result.dots.reshape(expected.dots.shape) - expected.dots)
+    assert (error <= tolerance * expected.scale).all()
+    if precision == "bfloat16":
+        assert (error > 1e-5 * expected.scale).any()
+
+
+class RunsOut:
+    """Raises at some of the backward passes as a device does whose memory is gone."""
+
+    def __init__(self, monkeypatch, at, error):
+        self.passes = 0
+        run = GradientCapture.run
+
+        def failing(capture, samples, take, *, checkpoint=False):
+            if take.__qualname__.startswith("ComparisonTiles"):
+                self.passes += 1
+                if self.passes in at:
+                    raise error
+            return run(capture, samples, take, checkpoint=checkpoint)
+
+        monkeypatch.setattr(GradientCapture, "run", failing)
+
+
+@pytest.mark.parametrize("at", [{1}, {2}, {3}, {2, 4}])
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+)
+def test_out_of_memory_goes_on_with_half(make_model, make_samples, monkeypatch, at, error):
+    model = make_model(dtype=torch.float32)
+    queries, originals = make_samples(6, 1, 5, 40), make_samples(6, 2, 5, 40)
+    expected = compare(model, queries, originals, "all", memory_budget=10**8)
+    RunsOut(monkeypatch, at, error)
+    result = compare(model, queries, originals, "all", memory_budget=10**8)
+    assert result.memory_retries == len(at)
+    assert expected.memory_retries == 0
+    scale = np.sqrt(expected.query_self_dots[:, None] * expected.original_self_dots[None]).reshape(36, -1)
+    assert (np.abs(result.dots - expected.dots) <= 1e-5 * scale).all()
+    assert np.isfinite(result.query_self_dots).all()
+    assert np.isfinite(result.original_self_dots).all()
+
+
+def test_out_of_memory_for_good_says_what_would_do(make_model, make_samples, monkeypatch):
+    from gradsim.errors import GradientError
+
+    model = make_model(dtype=torch.float32)
+    samples = make_samples(2, 1)
+    RunsOut(monkeypatch, set(range(100)), torch.OutOfMemoryError("CUDA out of memory"))
+    with pytest.raises(GradientError, match="set memory_budget to at least"):
+        compare(model, samples, samples, "all")
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_other_errors_are_not_taken_for_want_of_memory(make_model, make_samples, monkeypatch):
+    model = make_model(dtype=torch.float32)
+    RunsOut(monkeypatch, {1}, RuntimeError("something else"))
+    with pytest.raises(RuntimeError, match="something else"):
+        compare(model, make_samples(2, 1), make_samples(2, 2), "all")

@@ -1,0 +1,153 @@
+"""The audit of whole studies: made by real jobs, red where a stored dot is wrong, left alone where it is fresh."""
+
+import re
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from gradsim.analysis import audited_pairs
+from gradsim.tables import State
+from gradsim_assets.build import build_definitions
+from gradsim_assets.keys import asset_key
+
+pytestmark = pytest.mark.slow
+
+CHECK = "gradients_agree_with_autograd"
+
+
+@pytest.fixture
+def instance():
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield instance
+
+
+@pytest.fixture
+def materialize(computed, instance, monkeypatch):
+    """Makes word_dropout's audit alone, as the web UI would; its run."""
+    for name, value in computed.variables.items():
+        monkeypatch.setenv(name, value)
+
+    def materialize(*, force=False):
+        key = audit_key(computed)
+        definitions = build_definitions([computed.study()], computed.environment)
+        return definitions.resolve_implicit_global_asset_job_def().execute_in_process(
+            instance=instance,
+            asset_selection=[asset_key(key)],
+            run_config={"ops": {"__".join(key.parts): {"config": {"force": force}}}},
+            raise_on_error=False,
+        )
+
+    return materialize
+
+
+def audit_key(place, setting="word_dropout"):
+    return place.store().lineage.key("gradient_audit", setting, "analysis")
+
+
+def spoil(place, table, by):
+    """Change what is stored of the first audited number of a combined table, and say where."""
+    store = place.store()
+    quantity = "dot" if table == "dot_products" else table
+    row = store.read(audit_key(place)).filter(quantity=quantity).row(0, named=True)
+    where = {name: row[name] for name in ("query_id", "original_id", "layer") if row[name] is not None}
+    key, value = store.lineage.key(table, "word_dropout", "results"), "dot" if quantity == "dot" else "self_dot"
+    hit = pl.all_horizontal(pl.col(name) == each for name, each in where.items())
+    spoilt = store.read(key).with_columns(pl.when(hit).then(pl.col(value) + by).otherwise(value).alias(value))
+    store.write(key, spoilt, provenance=store.provenance(key))
+    return where
+
+
+def metadata(run):
+    (event,) = run.get_asset_materialization_events()
+    return {name: value.value for name, value in event.materialization.metadata.items()}
+
+
+def test_every_setting_of_a_whole_study_carries_its_proof(finished):
+    store = finished.store()
+    layers = store.layers.categories.to_list()
+    for setting in store.study.settings:
+        dots = store.read(store.lineage.key("dot_products", setting, "results"))
+        pairs = audited_pairs(dots, seed=store.study.seed)
+        audit = store.read(audit_key(finished, setting))
+        audited = audit.filter(quantity="dot")
+        assert audited.select("query_id", "original_id").unique(maintain_order=True).rows() == pairs.rows()
+        assert audited["layer"].to_list() == layers * len(pairs)
+        for side in ("query", "original"):
+            of_side = audit.filter(quantity=f"{side}_self")
+            assert of_side.height == pairs[f"{side}_id"].n_unique() * len(layers)
+        assert (audit["reference"] != 0).any()
+        assert audit["error"].max() < 1e-5
+        provenance = store.provenance(audit_key(finished, setting))
+        assert (provenance.precision, provenance.device) == ("float32", "cpu")
+
+
+def test_the_command_and_the_report_say_so(finished):
+    output = (finished.folder / "output.txt").read_text(encoding="utf-8")
+    for setting in finished.study().settings:
+        assert re.search(rf"^{setting}: \d+ numbers are those of plain autograd, to within [\d.e-]+$", output, re.M)
+    report = (finished.data / "tiny" / "report.html").read_text(encoding="utf-8")
+    assert report.count("computed again with plain autograd") == 3
+
+
+def test_a_fresh_audit_is_kept_by_its_job(computed, materialize):
+    before = computed.digests()
+    run = materialize()
+    assert run.success
+    assert computed.digests() == before
+    assert "passes" not in metadata(run)
+
+
+def test_a_forced_audit_gives_the_same_again(computed, materialize):
+    store, key = computed.store(), audit_key(computed)
+    earlier, version = store.path(key).stat().st_mtime_ns, store.provenance(key).data_version
+    run = materialize(force=True)
+    assert store.path(key).stat().st_mtime_ns != earlier
+    assert store.provenance(key).data_version == version
+    shown = metadata(run)
+    assert shown["passes"] == 10
+    assert shown["numbers_compared"] == shown["dagster/row_count"] == store.rows(key)
+    assert 0 <= shown["median_error"] <= shown["worst_error"] < 1e-5
+    assert "data:image/png;base64," in shown["figure"]
+    (evaluation,) = run.get_asset_check_evaluations()
+    assert (evaluation.check_name, evaluation.passed) == (CHECK, True)
+
+
+@pytest.mark.parametrize("table", ["dot_products", "query_self", "original_self"])
+def test_a_wrong_number_is_red_and_named_but_blocks_nothing(computed, materialize, table):
+    where = spoil(computed, table, by=0.5)
+    assert computed.store().state(audit_key(computed)) is State.STALE
+    run = materialize()
+    assert run.success
+    (evaluation,) = run.get_asset_check_evaluations()
+    assert evaluation.check_name == CHECK
+    assert not evaluation.passed
+    assert not evaluation.blocking
+    assert evaluation.severity is dg.AssetCheckSeverity.ERROR
+    for name in where.values():
+        assert name in evaluation.description
+
+
+def test_a_number_that_is_none_is_red(computed, materialize):
+    spoil(computed, "dot_products", by=float("nan"))
+    run = materialize()
+    (evaluation,) = run.get_asset_check_evaluations()
+    assert not evaluation.passed
+    assert "is off by nan" in evaluation.description
+    assert metadata(run)["worst_error"] == "nan"
+
+
+def test_a_study_with_a_wrong_dot_warns_wherever_it_is_read(computed):
+    spoil(computed, "dot_products", by=0.5)
+    output = computed.gradsim("run", "tiny")
+    assert "word_dropout: plain autograd differs from 1 of " in output
+    assert "Do not rely on this setting" in (computed.data / "tiny" / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_study_in_float64_is_audited_in_float64(workplace):
+    model = {"reference": {"layers": 1, "hidden_size": 16, "heads": 2, "vocabulary": 300, "steps": 2}}
+    workplace.write_study(model={**model, "precision": "float64"})
+    workplace.gradsim("run", "tiny")
+    store, key = workplace.store(), audit_key(workplace)
+    assert store.provenance(key).precision == "float64"
+    assert store.read(key)["error"].max() < 1e-12
