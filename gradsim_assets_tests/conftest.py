@@ -4,6 +4,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# Machines are shared and noisy: no test asserts a time, these neither.
+settings.register_profile("gradsim", deadline=None)
+settings.load_profile("gradsim")
 
 PROJECT = Path(__file__).resolve().parents[1]
 

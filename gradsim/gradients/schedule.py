@@ -21,7 +21,7 @@ Integers = NDArray[np.int64]
 _GROUP = 32
 
 # A batch's longest sample is at most so many times as long as its shortest.
-_STRETCH = 1.25
+_STRETCH = 1.15
 
 
 @dataclass(frozen=True)

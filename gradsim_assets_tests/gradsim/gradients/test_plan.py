@@ -136,7 +136,7 @@ def test_message_of_too_small_a_budget():
 
 
 def test_short_samples_of_similar_length_run_together():
-    task = task_of([(0, 1), (0, 2), (0, 3), (0, 4)], [1] * 5, tokens=[9, 10, 12, 4, 5], batch_tokens=30)
+    task = task_of([(0, 1), (0, 2), (0, 3), (0, 4)], [1] * 5, tokens=[90, 100, 103, 40, 44], batch_tokens=250)
     captured = [step.samples for step in Schedule(task, 1, 5).steps() if isinstance(step, Capture)]
     assert captured == [(0,), (3, 4), (1, 2)]
 
