@@ -43,7 +43,8 @@ def print_plan(session: Session, *, measure: bool = False) -> None:
     known = read_rates(session.store, device, session.study.model.precision)
     machine = Machine(device, session.environment.memory_budget, known.rates if known else None)
     forecaster = Forecaster(sources, machine)
-    forecasts = [forecaster.setting(name) for name in session.study.settings]
+    with console.status("planning"):
+        forecasts = [forecaster.setting(name) for name in session.study.settings]
     _print_heading(session.study, sources, device)
     console.print(_table(forecasts, weight_bytes(sources.model)))
     for note in (*_notes(sources, forecasts), *_api_notes(session, sources), _rates_note(session.study, known)):

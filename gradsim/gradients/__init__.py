@@ -10,8 +10,9 @@ run.py           carries out a plan: captures samples, compares pairs, hands til
 ways.py          in which forms gradients can be kept, and how passes can run
 plan.py          chooses the way and the schedule that cost least within a memory budget
 schedule.py      which samples when
+prediction.py    the plan and its time without running anything; calibration.py how fast a device is
 sizes.py         what layers and samples take, and what they cost in either form
-profile.py       what a pass keeps in memory, as measured on a piece of a sample
+profile.py       what a pass keeps in memory, measured on a piece of a sample or estimated from shapes
 capture.py       one forward and backward of a batch -> the terms of each layer's gradient, sample by sample
 batch.py         samples that run together; checkpoint.py blocks that run twice to keep less
 check.py         the terms against plain autograd, before anything depends on them
