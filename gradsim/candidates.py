@@ -1,6 +1,6 @@
 """Candidates: the originals that a query is compared with, chosen by BM25 over the prompts."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from rank_bm25 import BM25Okapi
 
 from gradsim.errors import SampleError
+
+Positions = NDArray[np.int64]
 
 CANDIDATES_SCHEMA = pl.Schema(
     {
@@ -87,25 +89,37 @@ def _words_of_prompts(samples: pl.DataFrame) -> list[list[str]]:
 def _scorer(corpus: Sequence[list[str]]) -> Callable[[list[str]], NDArray[np.float64]]:
     """BM25 of a query's words against every document of the corpus, to the bit as `get_scores` of rank_bm25.
 
-    The library sums one array a word, in the query's order. What a word adds, and to which documents, is kept here, so
-    that a word of many queries is looked up in all documents once.
+    The library looks every word up in all documents, and adds zero to those without it. Here a word's documents are
+    known, and what it adds to them is computed once, by the library's own expression.
     """
     if not any(corpus):
         raise SampleError("the originals' prompts hold no words, so BM25 has nothing to rank; give them text")
     bm25 = BM25Okapi(corpus)
-    contributions: dict[str, tuple[NDArray[np.intp], NDArray[np.float64]]] = {}
+    lengths = np.array(bm25.doc_len)
+    occurrences = _occurrences(bm25.doc_freqs)
+    contributions: dict[str, tuple[Positions, NDArray[np.float64]]] = {}
 
     def score(words: list[str]) -> NDArray[np.float64]:
         total = np.zeros(bm25.corpus_size)
         for word in words:
-            if word not in bm25.idf:  # adds nothing
+            if word not in occurrences:  # adds nothing
                 continue
             if word not in contributions:
-                added = bm25.get_scores([word])
-                documents = np.flatnonzero(added)
-                contributions[word] = documents, added[documents]
+                documents, count = occurrences[word]
+                length = bm25.k1 * (1 - bm25.b + bm25.b * lengths[documents] / bm25.avgdl)
+                contributions[word] = documents, bm25.idf[word] * (count * (bm25.k1 + 1) / (count + length))
             documents, added = contributions[word]
             total[documents] += added
         return total
 
     return score
+
+
+def _occurrences(frequencies: Sequence[Mapping[str, int]]) -> dict[str, tuple[Positions, Positions]]:
+    """Word -> documents that hold it, ascending, and how often each does."""
+    found: dict[str, list[tuple[int, int]]] = {}
+    for document, counts in enumerate(frequencies):
+        for word, count in counts.items():
+            found.setdefault(word, []).append((document, count))
+    arrays = {word: np.array(places, dtype=np.int64) for word, places in found.items()}
+    return {word: (places[:, 0], places[:, 1]) for word, places in arrays.items()}

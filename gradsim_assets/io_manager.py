@@ -56,7 +56,7 @@ class TableIOManager(dg.IOManager):
 
 def _refuse_strangers(key: TableKey, rows: pl.DataFrame, ids: set[str]) -> None:
     """Rows are split by their first column; none may be lost on the way."""
-    strangers = set(rows.to_series(0).cast(pl.String)) - ids
+    strangers = set(rows.to_series(0).unique().cast(pl.String)) - ids
     if strangers:
         raise TableError(f"table {key}: {min(strangers)!r} belongs to none of the partitions that were asked for")
 

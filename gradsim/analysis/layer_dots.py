@@ -84,7 +84,7 @@ class LayerDots:
             TableError: a layer is not in the tables, is named twice, or none is named.
         """
         chosen = self._columns(layers)
-        return _cosine(
+        return cosine(
             np.take(self.dots, chosen, axis=1).sum(axis=1),
             np.take(self.query_self_dots, chosen, axis=1).sum(axis=1)[self.lists.query],
             np.take(self.original_self_dots, chosen, axis=1).sum(axis=1)[self.original],
@@ -92,7 +92,7 @@ class LayerDots:
 
     def layer_similarities(self) -> Floats:
         """Cosine of each pair's gradients in each layer alone, (n_pairs, n_layers); 0 for 0/0."""
-        return _cosine(
+        return cosine(
             self.dots,
             self.query_self_dots[self.lists.query],
             self.original_self_dots[self.original],
@@ -112,12 +112,13 @@ class LayerDots:
         return columns
 
 
-def _cosine(dots: Floats, query_self_dots: Floats, original_self_dots: Floats) -> Floats:
+def cosine(dots: Floats, query_self_dots: Floats, original_self_dots: Floats) -> Floats:
+    """Cosines of gradients from their dots and self dots, all of one shape; 0 for 0/0."""
     # Two roots instead of one of the product, which could underflow.
     norms = np.sqrt(query_self_dots) * np.sqrt(original_self_dots)
-    cosine = np.zeros_like(dots)
-    np.divide(dots, norms, out=cosine, where=norms > 0)
-    return cosine
+    cosines = np.zeros_like(dots)
+    np.divide(dots, norms, out=cosines, where=norms > 0)
+    return cosines
 
 
 def _check_columns(frame: pl.DataFrame, table: str, keys: list[str], value: str) -> None:

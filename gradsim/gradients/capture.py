@@ -80,7 +80,7 @@ class GradientCapture:
     def __enter__(self) -> "GradientCapture":
         with ExitStack() as stack:
             stack.enter_context(flags_kept(self._model))
-            stack.enter_context(_own_gradients([self.parameters[layer] for layer in self.without_rule]))
+            stack.enter_context(own_gradients([self.parameters[layer] for layer in self.without_rule]))
             self._model.train(False)
             for layer, parameter in enumerate(self.parameters):
                 parameter.requires_grad_(layer in self.without_rule)
@@ -214,7 +214,7 @@ def flags_kept(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _own_gradients(parameters: Collection[nn.Parameter]) -> Iterator[None]:
+def own_gradients(parameters: Collection[nn.Parameter]) -> Iterator[None]:
     """The caller's gradients are put aside, and come back."""
     before = [parameter.grad for parameter in parameters]
     for parameter in parameters:

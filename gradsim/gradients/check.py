@@ -3,18 +3,20 @@
 import logging
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from gradsim.gradients.batch import Batch
-from gradsim.gradients.capture import GradientCapture, NotSeparableError, flags_kept
+from gradsim.gradients.capture import GradientCapture, NotSeparableError, flags_kept, own_gradients
 from gradsim.gradients.encoding import Encoded
 from gradsim.gradients.profile import PassProfile, PassWatch
-from gradsim.gradients.rules.terms import RowSum, Term, gradient
+from gradsim.gradients.rules.terms import RowSum, Term
 
 logger = logging.getLogger(__name__)
 
@@ -23,9 +25,6 @@ _ULPS = 64
 
 # Tokens of the pieces that are checked: enough to tell, and of different lengths, so that one is padded.
 _PIECES = (37, 29)
-
-# Parameters whose plain gradients stand in memory at once; each group costs a backward of a piece.
-_GROUP_BYTES = 1 << 30
 
 _Terms = dict[int, list[Term | RowSum]]
 """By layer."""
@@ -68,14 +67,20 @@ def probe(model: PreTrainedModel, samples: Sequence[Encoded]) -> Probe:
         with PassWatch(model, capture, pieces[0]) as watch:
             alone = _captured(capture, pieces[:1])[0]
         layers, without_rule = capture.layers, capture.without_rule
-    wrong, separable = [], bool(together)
+    wrong: set[int] = set()
+    separable = bool(together)
+
+    def check(place: int, layer: int, expected: Tensor) -> None:
+        nonlocal separable
+        if place == 0 and not _agrees(alone[layer], expected):
+            wrong.add(layer)
+        separable = separable and _agrees(together[place][layer], expected)
+
     for place, piece in enumerate(pieces if together else pieces[:1]):
-        for layer, expected in _plain_gradients(model, piece):
-            if place == 0 and not _agrees(alone[layer], expected):
-                wrong.append(layers[layer])
-            separable = separable and _agrees(together[place][layer], expected)
-    _tell(wrong, [layers[layer] for layer in without_rule])
-    return Probe(wrong, separable and not wrong, watch.rows_per_token, watch.profile)
+        _plain_gradients(model, piece, partial(check, place))
+    by_autograd = [layers[layer] for layer in sorted(wrong)]
+    _tell(by_autograd, [layers[layer] for layer in without_rule])
+    return Probe(by_autograd, separable and not wrong, watch.rows_per_token, watch.profile)
 
 
 def _finite_pair(capture: GradientCapture, samples: Sequence[Encoded]) -> tuple[list[Encoded], list[_Terms]] | None:
@@ -113,33 +118,38 @@ def _is_finite(terms: list[Term | RowSum]) -> bool:
     return all(bool(torch.isfinite(term.magnitude())) for term in terms)
 
 
-def _plain_gradients(model: PreTrainedModel, piece: Encoded) -> Iterator[tuple[int, Tensor]]:
-    with flags_kept(model):
-        parameters = list(model.parameters())
+def _plain_gradients(model: PreTrainedModel, piece: Encoded, check: Callable[[int, Tensor], None]) -> None:
+    """Every layer's gradient by plain autograd, one at a time as they come, so that they never stand together."""
+    parameters = list(model.parameters())
+    missing = set(range(len(parameters)))
+
+    def arrived(layer: int, parameter: Tensor) -> None:
+        assert parameter.grad is not None
+        gradient, parameter.grad = parameter.grad.to_dense(), None
+        missing.remove(layer)
+        check(layer, gradient)
+
+    with flags_kept(model), own_gradients(parameters), ExitStack() as stack:
         model.train(False)
-        for parameter in parameters:
+        for layer, parameter in enumerate(parameters):
             parameter.requires_grad_(True)
+            handle = parameter.register_post_accumulate_grad_hook(partial(arrived, layer))  # type: ignore[no-untyped-call]
+            stack.callback(handle.remove)
         batch = Batch.of([piece], parameters[0].device)
-        loss = batch.losses(model(input_ids=batch.tokens, use_cache=False).logits).sum()
-        start = 0
-        while start < len(parameters):
-            end, taken = start, 0
-            while end < len(parameters) and (end == start or taken < _GROUP_BYTES):
-                taken += parameters[end].nbytes
-                end += 1
-            group = parameters[start:end]
-            gradients = torch.autograd.grad(loss, group, retain_graph=end < len(parameters), allow_unused=True)
-            for layer, (parameter, found) in enumerate(zip(group, gradients, strict=True), start):
-                yield layer, torch.zeros_like(parameter) if found is None else found.to_dense()
-            start = end
+        batch.losses(model(input_ids=batch.tokens, use_cache=False).logits).sum().backward()  # type: ignore[no-untyped-call]
+        for layer in sorted(missing):
+            check(layer, torch.zeros_like(parameters[layer]))
 
 
 def _agrees(terms: list[Term | RowSum], expected: Tensor) -> bool:
     if not terms:
         return not expected.any()
     magnitude = torch.stack([term.magnitude() for term in terms]).sum()
-    error = torch.linalg.vector_norm(gradient(terms) - expected)
-    return bool(error <= _ULPS * torch.finfo(expected.dtype).eps * magnitude)
+    # In place: an embedding's gradient can be large beside everything else.
+    difference = expected.detach().neg()
+    for term in terms:
+        term.add(difference)
+    return bool(torch.linalg.vector_norm(difference) <= _ULPS * torch.finfo(expected.dtype).eps * magnitude)
 
 
 def _tell(wrong: list[str], without_rule: list[str]) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from gradsim.gradients.bad_samples import BadSampleError, bad_gradient, bad_loss, no_label
-from gradsim.gradients.capture import GradientCapture
+from gradsim.gradients.capture import GradientCapture, own_gradients
 from gradsim.gradients.check import Probe, probe
 from gradsim.gradients.encoding import Encoded, Nodes
 from gradsim.gradients.held import Holder
@@ -135,7 +135,8 @@ class ComparisonTiles(Iterator[Tile]):
 
     def _run(self) -> Generator[Tile]:
         request = self._request
-        with running_in(request.model, request.precision.dtype):
+        # Gradients of the caller's go first and come back last: they need not fit what the model is cast to.
+        with own_gradients(list(request.model.parameters())), running_in(request.model, request.precision.dtype):
             started = time.perf_counter()
             with plain_arithmetic(self._device):
                 probed = probe(request.model, self._telling_samples())

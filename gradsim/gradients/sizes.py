@@ -159,9 +159,10 @@ class Costs:
 
         Rows of a stack meet only those of the same expert; routing is taken to be even.
         """
-        rows = self.rows.astype(np.float64)
-        products = np.einsum("pl,pl->l", rows[pairs[:, 0]], rows[pairs[:, 1]], optimize=True)
-        operations: Floats = 2.0 * products * self.width / self.stack
+        # Most layers have as many rows as others: hundreds of layers and a million pairs would take gigabytes.
+        different, place = np.unique(self.rows.astype(np.float64), axis=1, return_inverse=True)
+        products = np.einsum("pl,pl->l", different[pairs[:, 0]], different[pairs[:, 1]], optimize=True)
+        operations: Floats = 2.0 * products[place] * self.width / self.stack
         return operations
 
 

@@ -5,11 +5,11 @@ from dataclasses import replace
 from typing import Any
 
 import polars as pl
-import torch
 from transformers import PreTrainedModel
 
 from gradsim.analysis import audited_pairs, gradient_audit
 from gradsim.analysis.audit import DOT, ORIGINAL_SELF, QUERY_SELF
+from gradsim.gradients.precision import plain_arithmetic
 from gradsim.gradients.reference import reference_dots, reference_gradient
 from gradsim.models import load_model, resolve_device
 from gradsim.partition_job.inputs import TokenSequence, sequences
@@ -41,10 +41,10 @@ def compute(
     queries = _samples(read["query_tokens"], pairs["query_id"])
     originals = _samples(read["original_tokens"], pairs["original_id"])
     model = load_model(job.model)
-    _forbid_tf32()
     reference = []
     for pair in pairs.iter_rows(named=True):
-        numbers = _reference(model, queries[pair["query_id"]], originals[pair["original_id"]])
+        with plain_arithmetic(model.device):
+            numbers = _reference(model, queries[pair["query_id"]], originals[pair["original_id"]])
         reference.append(
             numbers.select(
                 *(pl.lit(pair[side], pairs.schema[side]).alias(side) for side in pairs.columns),
@@ -59,14 +59,8 @@ def compute(
 
 
 def accurate(model: ModelConfiguration) -> ModelConfiguration:
-    """A study's model in the precision that its dots are held against: float64 if it runs in it, else float32."""
+    """A study's model in the precision that its dots are held against: float64 if it runs in it, else plain float32."""
     return replace(model, precision="float64" if model.precision == "float64" else "float32")
-
-
-def _forbid_tf32() -> None:
-    """Float32 as it is, in all that this process computes; convolutions would take TF32 by default."""
-    torch.set_float32_matmul_precision("highest")
-    torch.backends.cudnn.allow_tf32 = False
 
 
 def _samples(tokenized: pl.DataFrame, ids: pl.Series) -> dict[str, TokenSequence]:

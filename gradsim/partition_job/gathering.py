@@ -1,132 +1,142 @@
-"""From the engine's tiles to the tables of a partition."""
+"""From the engine's tiles to the numbers of queries that are complete."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
-from gradsim.analysis import gradient_similarity
-from gradsim.gradients import ProjectedDots, Projector, Tile
-from gradsim.partition_job.inputs import JobInputs, PartitionSlice
-from gradsim.tables.provenance import ORIGINAL_LOSS, QUERY_LOSS
+from gradsim.gradients import ProjectedDots, Tile
+from gradsim.partition_job.inputs import JobInputs
 
 Floats = NDArray[np.float64]
 
+# Numbers of pairs that are handed on together, unless a single query has more.
+_AT_ONCE = 1 << 20
+
 
 @dataclass(frozen=True)
-class PartitionTables:
-    """What a partition's files hold: table -> rows, and why samples were left out."""
+class PairNumbers:
+    """Numbers of pairs, a query's or those of several in a row; NaN where a loss was not finite.
 
-    tables: dict[str, pl.DataFrame]
-    excluded: dict[str, str]
+    Attributes:
+        dots: (pairs, layers), exact; None if nobody asked for them.
+        sums: (methods, pairs), dots summed over layers: the exact ones, then those of each projection.
+    """
+
+    dots: Floats | None
+    sums: Floats
+
+
+@dataclass(frozen=True)
+class CompleteQueries:
+    """Queries of which every number is there: their positions, those of their pairs, and the pairs' numbers."""
+
+    queries: range
+    pairs: slice
+    numbers: PairNumbers
 
 
 class Gathered:
-    """All numbers of a job; NaN where nothing came yet, or where a loss was not finite."""
+    """Takes tiles while it is asked for queries that are complete, and holds what came until then.
+
+    Room for a query's pairs is made when the first of them comes, and given back when the query is handed out: as tiles
+    come in blocks of queries, no more than a block is held. Self dots are kept, as samples are met again.
+
+    Attributes:
+        query_self, original_self: (queries | originals, layers), exact self dots; NaN where a sample did not come yet,
+            or its loss was not finite.
+        query_sums, original_sums: (methods, queries | originals), summed over layers as `PairNumbers.sums`.
+    """
 
     def __init__(
-        self, inputs: JobInputs, layers: Sequence[str], projectors: Sequence[Projector], elements: Mapping[str, int]
+        self, tiles: Iterator[Tile], inputs: JobInputs, projections: Sequence[str], n_layers: int, *, with_layers: bool
     ) -> None:
-        """Make room.
+        """Make room for self dots.
 
         Args:
-            inputs: what is compared.
-            layers: names of the layers in model order.
-            projectors: the projections that are computed beside the exact dots.
-            elements: number of each layer's parameters.
+            tiles: taken as far as needed.
+            inputs: what the tiles compare.
+            projections: names of the projections in the tiles.
+            n_layers: layers in the tiles.
+            with_layers: whether the exact dots of each layer are wanted, or only their sums.
         """
+        self._tiles = tiles
         self._inputs = inputs
-        self._layers = pl.DataFrame({"layer": layers}, schema={"layer": pl.Enum(layers)})
-        self._kinds = {projector.name: projector.kind for projector in projectors}
-        self._dimensions = {
-            projector.name: sum(projector.layer_dimensions(elements).values()) for projector in projectors
-        }
-        self._exact = self._room(len(layers))
-        self._projected = {projector.name: self._room(len(layers)) for projector in projectors}
+        self._projections = projections
+        self._n_layers = n_layers
+        self._with_layers = with_layers
+        self._starts = np.searchsorted(inputs.pairs[:, 0], np.arange(len(inputs.queries) + 1))
+        self._in_progress: dict[int, PairNumbers] = {}
+        self._done = 0
+        """Every number of queries before this position came."""
+        self._handed_out = 0
+        sizes = len(inputs.queries), len(inputs.originals)
+        self.query_self, self.original_self = (np.full((size, n_layers), np.nan) for size in sizes)
+        self.query_sums, self.original_sums = (np.full((1 + len(projections), size), np.nan) for size in sizes)
 
-    def _room(self, layers: int) -> ProjectedDots:
-        sizes = len(self._inputs.pairs), len(self._inputs.queries), len(self._inputs.originals)
-        return ProjectedDots(*(np.full((size, layers), np.nan) for size in sizes))
+    def complete(self, queries: slice) -> Iterator[CompleteQueries]:
+        """What was not handed out yet of these queries, in order, a few at a time, as soon as they are complete."""
+        while self._handed_out < queries.stop:
+            while self._done <= self._handed_out:
+                self._take_tile()
+            yield self._hand_out(min(self._done, queries.stop))
 
-    def add(self, tile: Tile) -> None:
-        """Put a tile's numbers where they belong."""
-        _put(self._exact, tile, tile.dots, tile.query_self_dots, tile.original_self_dots)
-        for name, part in tile.projected.items():
-            _put(self._projected[name], tile, part.dots, part.query_self_dots, part.original_self_dots)
-
-    def partition(self, partition: PartitionSlice) -> PartitionTables:
-        """The tables of a complete partition. Samples with a bad loss are left out, and queries of such originals."""
-        candidates = self._inputs.candidates[partition.pairs]
-        pairs = self._inputs.pairs[partition.pairs]
-        queries = np.arange(partition.queries.start, partition.queries.stop)
-        bad_query = _any_nan(self._exact.query_self_dots)
-        bad_original = _any_nan(self._exact.original_self_dots)
-        excluded = {self._inputs.queries[query].id: QUERY_LOSS for query in queries[bad_query[queries]]}
-        excluded |= {
-            self._inputs.originals[each].id: ORIGINAL_LOSS for each in np.unique(pairs[bad_original[pairs[:, 1]], 1])
-        }
-        kept = np.array([self._inputs.queries[query].id not in excluded for query in queries], dtype=bool)
-        kept_pairs = kept[pairs[:, 0] - partition.queries.start] & ~bad_original[pairs[:, 1]]
-        rows = _Rows(
-            pairs=candidates.filter(kept_pairs).select("query_id", "original_id", "rank"),
-            pair_positions=np.arange(partition.pairs.start, partition.pairs.stop)[kept_pairs],
-            queries=queries[kept],
-            originals=np.unique(pairs[kept_pairs, 1]),
-        )
-        return PartitionTables(self._tables(rows), excluded)
-
-    def _tables(self, rows: "_Rows") -> dict[str, pl.DataFrame]:
-        if rows.pairs.is_empty():
-            return {}
-        tables = self._long(self._exact, rows)
-        tables["gradient_similarity"] = gradient_similarity(**tables)
-        if self._projected:
-            tables["projected_similarity"] = pl.concat(
-                gradient_similarity(**self._long(dots, rows)).with_columns(
-                    projection=pl.lit(self._kinds[name]), dimension=pl.lit(self._dimensions[name], pl.Int64)
-                )
-                for name, dots in self._projected.items()
-            )
-        return tables
-
-    def _long(self, dots: ProjectedDots, rows: "_Rows") -> dict[str, pl.DataFrame]:
-        """Arrays of (samples or pairs, layers) as tables of one row a layer."""
-        queries = _ids([self._inputs.queries[query].id for query in rows.queries], "query_id", rows.pairs)
-        originals = _ids([self._inputs.originals[each].id for each in rows.originals], "original_id", rows.pairs)
-        return {
-            "dot_products": self._melted(rows.pairs, "dot", dots.dots[rows.pair_positions]),
-            "query_self": self._melted(queries, "self_dot", dots.query_self_dots[rows.queries]),
-            "original_self": self._melted(originals, "self_dot", dots.original_self_dots[rows.originals]),
-        }
-
-    def _melted(self, keys: pl.DataFrame, name: str, values: Floats) -> pl.DataFrame:
-        return keys.join(self._layers, how="cross", maintain_order="left_right").with_columns(
-            pl.Series(name, values.ravel())
+    def _hand_out(self, done: int) -> CompleteQueries:
+        """The next queries, as many before `done` as are not too many at once."""
+        start = self._handed_out
+        stop = start + 1
+        while stop < done and (self._starts[stop + 1] - self._starts[start]) * self._n_layers <= _AT_ONCE:
+            stop += 1
+        rooms = [self._in_progress.pop(query) for query in range(start, stop)]
+        dots = [room.dots for room in rooms if room.dots is not None]
+        self._handed_out = stop
+        return CompleteQueries(
+            range(start, stop),
+            slice(int(self._starts[start]), int(self._starts[stop])),
+            PairNumbers(
+                np.concatenate(dots) if self._with_layers else None,
+                np.concatenate([room.sums for room in rooms], axis=1),
+            ),
         )
 
+    def _room(self, query: int) -> PairNumbers:
+        size = int(self._starts[query + 1] - self._starts[query])
+        return PairNumbers(
+            np.full((size, self._n_layers), np.nan) if self._with_layers else None,
+            np.full((1 + len(self._projections), size), np.nan),
+        )
 
-@dataclass(frozen=True)
-class _Rows:
-    """What of a job is a partition's and kept: its pairs, and positions of pairs, queries and originals."""
+    def _take_tile(self) -> None:
+        """Put the next tile's numbers where they belong."""
+        tile = next(self._tiles)
+        parts: list[Tile | ProjectedDots] = [tile, *(tile.projected[name] for name in self._projections)]
+        self.query_self[tile.queries] = tile.query_self_dots
+        self.original_self[tile.originals] = tile.original_self_dots
+        self.query_sums[:, tile.queries] = [_sums(part.query_self_dots) for part in parts]
+        self.original_sums[:, tile.originals] = [_sums(part.original_self_dots) for part in parts]
+        sums = np.stack([_sums(part.dots) for part in parts])
+        for query, rows in _runs(self._inputs.pairs[tile.pairs, 0]):
+            if query not in self._in_progress:
+                self._in_progress[query] = self._room(query)
+            room = self._in_progress[query]
+            places = tile.pairs[rows] - self._starts[query]
+            room.sums[:, places] = sums[:, rows]
+            if room.dots is not None:
+                room.dots[places] = tile.dots[rows]
+        # A plan that was made anew counts from the beginning again.
+        self._done = max(self._done, tile.queries_done)
 
-    pairs: pl.DataFrame
-    pair_positions: NDArray[np.int64]
-    queries: NDArray[np.int64]
-    originals: NDArray[np.int64]
+
+def _sums(dots: Floats) -> Floats:
+    """Sums over layers; in memory as analysis has it, for the same rounding."""
+    return np.asarray(np.ascontiguousarray(dots).sum(axis=1))
 
 
-def _put(room: ProjectedDots, tile: Tile, dots: Floats, query_self: Floats, original_self: Floats) -> None:
-    room.dots[tile.pairs] = dots
-    room.query_self_dots[tile.queries] = query_self
-    room.original_self_dots[tile.originals] = original_self
-
-
-def _any_nan(values: Floats) -> NDArray[np.bool_]:
-    """Rows, samples, of which any layer's number is missing."""
-    return np.asarray(np.isnan(values).any(axis=1))
-
-
-def _ids(ids: list[str], column: str, like: pl.DataFrame) -> pl.DataFrame:
-    return pl.DataFrame({column: ids}, schema={column: like.schema[column]})
+def _runs(values: NDArray[np.int64]) -> Iterator[tuple[int, slice]]:
+    """Each value of an ascending array, and where it stands."""
+    if len(values):
+        starts = [0, *(np.flatnonzero(np.diff(values)) + 1).tolist(), len(values)]
+        for start, stop in pairwise(starts):
+            yield int(values[start]), slice(start, stop)

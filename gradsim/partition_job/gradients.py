@@ -1,15 +1,16 @@
-"""The gradient tables of partitions: one pass over the samples, each partition written as soon as it is complete."""
+"""The gradient tables of partitions: one pass over the samples, rows written as soon as they are complete."""
 
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
 
 from gradsim.errors import ModelError, StudyError
 from gradsim.gradients import ComparisonTiles, Projector, compare_tiles
 from gradsim.models import load_model, resolve_device
 from gradsim.partition_job.cost import measured_cost
 from gradsim.partition_job.gathering import Gathered
-from gradsim.partition_job.inputs import JobInputs, PartitionSlice, read_inputs
+from gradsim.partition_job.inputs import JobInputs, read_inputs
 from gradsim.partition_job.job import PartitionJob
+from gradsim.partition_job.partition_tables import PartitionTables, Projected
 from gradsim.partition_job.provenance import model_provenance
 from gradsim.study import Study
 from gradsim.tables import SCHEMAS, Provenance, Store
@@ -35,19 +36,44 @@ def compute(
     wanted = {table for tables in work.values() for table in tables}
     elements = _elements(store)
     projectors = study_projectors(job.study, elements) if "projected_similarity" in wanted else []
-    gathered = Gathered(inputs, store.layers.categories.to_list(), projectors, elements)
-    waiting = deque(inputs.partitions)
-    measured: dict[str, float] = {}
-    if len(inputs.pairs):
-        tiles = _tiles(job, store, inputs, projectors, progress)
-        for tile in tiles:
-            gathered.add(tile)
-            while waiting and waiting[0].queries.stop <= tile.queries_done:
-                _write(job, store, waiting.popleft(), work, gathered, provenance)
-        measured = measured_cost(tiles, job, store, device, elements)
-    for partition in waiting:  # those without a query: every one of them was excluded
-        _write(job, store, partition, work, gathered, provenance)
-    return measured
+    projections = [Projected(each.kind, sum(each.layer_dimensions(elements).values())) for each in projectors]
+    layers = store.layers.categories.to_list()
+    with ExitStack() as lent:
+        tiles = None
+        if len(inputs.pairs):  # else every query was excluded, and the tables are empty
+            tiles = lent.enter_context(closing(_tiles(job, store, inputs, projectors, progress)))
+        gathered = Gathered(
+            tiles or iter(()),
+            inputs,
+            [projector.name for projector in projectors],
+            len(layers),
+            with_layers="dot_products" in wanted,
+        )
+        for partition in inputs.partitions:
+            rows = PartitionTables(inputs, gathered, partition, layers, projections)
+            _write(job, store, partition.key, work[partition.key], rows, provenance)
+    return measured_cost(tiles, job, store, device, elements) if tiles else {}
+
+
+def _write(
+    job: PartitionJob,
+    store: Store,
+    partition: str,
+    tables: Sequence[str],
+    rows: PartitionTables,
+    provenance: Provenance,
+) -> None:
+    """Write a partition's tables, that of the dots while they come."""
+    if "dot_products" in tables:
+        with store.writer(job.key("dot_products"), partition, provenance) as writer:
+            for dots in rows.dot_products():
+                writer.add(dots)
+            writer.provenance = writer.provenance.model_copy(update={"excluded": rows.excluded})
+    others = rows.others()
+    known = provenance.model_copy(update={"excluded": rows.excluded})
+    for table in tables:
+        if table != "dot_products":
+            store.write(job.key(table), others.get(table, SCHEMAS[table].empty()), partition, known)
 
 
 def _tiles(
@@ -103,18 +129,3 @@ def _check_layers(layers: Sequence[str], store: Store) -> None:
             f"{store.path(store.lineage.key('model'))}: names other layers than the model that was loaded; "
             "make the study's `model` table again"
         )
-
-
-def _write(
-    job: PartitionJob,
-    store: Store,
-    partition: PartitionSlice,
-    work: Mapping[str, Sequence[str]],
-    gathered: Gathered,
-    provenance: Provenance,
-) -> None:
-    complete = gathered.partition(partition)
-    for table in work[partition.key]:
-        rows = complete.tables.get(table, SCHEMAS[table].empty())
-        known = provenance.model_copy(update={"excluded": complete.excluded})
-        store.write(job.key(table), rows, partition.key, known)

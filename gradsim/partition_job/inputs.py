@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from gradsim.errors import TableError
 from gradsim.partition_job.job import PartitionJob
 from gradsim.tables import Store
 
@@ -37,8 +38,8 @@ class JobInputs:
     Attributes:
         queries: of all partitions, in order.
         originals: those that are a candidate of any query, in dataset order.
-        candidates: the candidates tables of all partitions, in order.
-        pairs: (n, 2) positions in `queries` and `originals`, one row a row of `candidates`.
+        candidates: `query_id`, `original_id` and `rank` of all partitions' candidates, in order.
+        pairs: (n, 2) positions in `queries`, ascending, and `originals`, one row a row of `candidates`.
         partitions: which queries and pairs are whose.
     """
 
@@ -53,10 +54,13 @@ def read_inputs(job: PartitionJob, store: Store, partitions: Sequence[str]) -> J
     """Read what the gradients of these partitions need.
 
     Raises:
-        TableError: a table is missing, unreadable or of another definition.
+        TableError: a table is missing, unreadable or of another definition; candidates do not fit the samples.
     """
     queries = [store.read(job.key("tokenized"), [partition]) for partition in partitions]
-    candidates = [store.read(job.key("candidates"), [partition]) for partition in partitions]
+    candidates = [
+        store.read(job.key("candidates"), [partition]).select("query_id", "original_id", "rank")
+        for partition in partitions
+    ]
     all_queries, all_candidates = pl.concat(queries), pl.concat(candidates)
     originals = store.read(store.lineage.key("tokenized")).join(
         all_candidates.select(id="original_id").unique(), on="id", how="semi", maintain_order="left"
@@ -67,6 +71,8 @@ def read_inputs(job: PartitionJob, store: Store, partitions: Sequence[str]) -> J
             _positions(all_candidates["original_id"], originals["id"]),
         ]
     )
+    if not np.array_equal(np.unique(pairs[:, 0]), np.arange(all_queries.height)) or (np.diff(pairs[:, 0]) < 0).any():
+        raise TableError(f"{job.key('candidates')}: not those of the queries with tokens, in order; make it again")
     return JobInputs(
         queries=sequences(all_queries),
         originals=sequences(originals),
@@ -80,9 +86,19 @@ def read_inputs(job: PartitionJob, store: Store, partitions: Sequence[str]) -> J
 
 
 def _positions(values: pl.Series, among: pl.Series) -> NDArray[np.int64]:
-    """Where each value stands in `among`, whose values are unique."""
-    place = {value: position for position, value in enumerate(among)}
-    return np.fromiter((place[value] for value in values), dtype=np.int64, count=len(values))
+    """Where each value stands in `among`, whose values are unique; both are of one Enum.
+
+    Raises:
+        TableError: a value is not there.
+    """
+    assert isinstance(among.dtype, pl.Enum)
+    assert values.dtype == among.dtype
+    place = np.full(len(among.dtype.categories), -1, dtype=np.int64)
+    place[among.to_physical().to_numpy()] = np.arange(len(among))
+    found: NDArray[np.int64] = place[values.to_physical().to_numpy()]
+    for unknown in values.filter(found < 0)[:1]:
+        raise TableError(f"candidates: {values.name} {unknown!r} has no tokens; make the table again")
+    return found
 
 
 def _slices(frames: Sequence[pl.DataFrame]) -> list[slice]:

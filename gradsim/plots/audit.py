@@ -48,7 +48,6 @@ def errors_of_audit(gradient_audit: pl.DataFrame, precision: str) -> Figure:
     axes.xaxis.set_major_locator(FixedLocator([SMALLEST_SHOWN * 1000.0**step for step in range(7)]))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(lambda error, _: ("≤ " if error <= SMALLEST_SHOWN else "") + power_of_ten(error))
-    axes.set_xlim(left=SMALLEST_SHOWN / 3)
     axes.set_yticks(-np.arange(len(components)), components)
     axes.set_ylim(-len(components) + 0.4, 0.6)
     axes.tick_params(axis="y", length=0)

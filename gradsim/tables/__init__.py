@@ -1,11 +1,12 @@
 """Stored tables: what columns they have, where they lie, what they were made from, and whether they are still fresh."""
 
-from gradsim.tables.files import read_provenance, write_table
+from gradsim.tables.files import read_provenance
 from gradsim.tables.keys import TableKey
 from gradsim.tables.lineage import Lineage, Node
 from gradsim.tables.provenance import Provenance
 from gradsim.tables.schemas import SCHEMAS, Column, TableSchema
 from gradsim.tables.store import State, Store
+from gradsim.tables.writing import TableWriter, write_table
 
 __all__ = [
     "SCHEMAS",
@@ -17,6 +18,7 @@ __all__ = [
     "Store",
     "TableKey",
     "TableSchema",
+    "TableWriter",
     "read_provenance",
     "write_table",
 ]

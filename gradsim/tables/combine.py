@@ -1,5 +1,7 @@
 """Partitions of a table as one table."""
 
+from collections.abc import Iterable, Iterator
+
 import polars as pl
 
 from gradsim.errors import TableError
@@ -8,33 +10,38 @@ from gradsim.errors import TableError
 TOLERANCE = 1e-5
 
 
-def combine(table: str, partitions: pl.DataFrame) -> pl.DataFrame:
-    """The rows of all partitions, one after the other, each fact once.
+def combine(table: str, blocks: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    """The rows of all partitions, one after the other, each fact once; a frame at a time.
 
     An original that several partitions met stands in each of them; the first partition's value is taken.
 
     Args:
         table: the table's name.
-        partitions: the rows of all partitions in partition order.
+        blocks: the rows of all partitions in partition order, at least one frame.
 
     Raises:
         TableError: two partitions have different values for the same original and layer.
     """
-    if table != "original_self":
-        return partitions
-    _check_agreement(partitions)
-    return partitions.unique(["original_id", "layer"], keep="first", maintain_order=True).sort(
-        pl.col("original_id").to_physical(), pl.col("layer").to_physical()
-    )
+    if table == "original_self":
+        yield _each_original_once(blocks)
+    else:
+        yield from blocks
 
 
-def _check_agreement(partitions: pl.DataFrame) -> None:
-    low, high = pl.col("self_dot").min(), pl.col("self_dot").max()
-    differing = (
-        partitions.group_by("original_id", "layer", maintain_order=True)
-        .agg(low=low, high=high)
-        .filter(pl.col("high") - pl.col("low") > TOLERANCE * pl.col("high"))
-    )
+def _each_original_once(blocks: Iterable[pl.DataFrame]) -> pl.DataFrame:
+    value = pl.col("self_dot")
+    known: list[pl.DataFrame] = []
+    for block in blocks:
+        met = pl.concat([*known, block.with_columns(low=value, high=value)])
+        facts = met.group_by("original_id", "layer", maintain_order=True)
+        known = [facts.agg(value.first(), pl.col("low").min(), pl.col("high").max())]
+    _check_agreement(known[0])
+    order = pl.col("original_id").to_physical(), pl.col("layer").to_physical()
+    return known[0].drop("low", "high").sort(order)
+
+
+def _check_agreement(facts: pl.DataFrame) -> None:
+    differing = facts.filter(pl.col("high") - pl.col("low") > TOLERANCE * pl.col("high"))
     if differing.height:
         first = differing.row(0, named=True)
         raise TableError(

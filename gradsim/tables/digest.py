@@ -1,4 +1,4 @@
-"""A digest of a frame's rows that does not depend on how they lie in memory.
+"""A digest of a table's rows that does not depend on how they lie in memory, or in which pieces they come.
 
 Equal frames need not have equal buffers: slices share theirs, chunks and values under nulls differ. So each column is
 taken apart into plain arrays: which values are null, how long lists and texts are, and the values themselves.
@@ -8,6 +8,34 @@ import hashlib
 from collections.abc import Iterator
 
 import polars as pl
+
+# Rows that are digested together; a table of more is digested block by block.
+BLOCK_ROWS = 1 << 20
+
+
+class TableDigest:
+    """The digest of a table that comes in blocks: of one block its own, of several the digest of theirs."""
+
+    def __init__(self, salt: str = "") -> None:
+        self._salt = salt
+        self._blocks: list[str] = []
+
+    def add(self, block: pl.DataFrame) -> None:
+        """The next rows: `BLOCK_ROWS` of them, fewer only in the last block."""
+        self._blocks.append(digest(block, self._salt))
+
+    def hexdigest(self) -> str:
+        """The digest of all rows, in hexadecimal; there must be a block, also where there is no row."""
+        first, *others = self._blocks
+        return hashlib.sha256("".join(self._blocks).encode()).hexdigest() if others else first
+
+
+def digest_table(frame: pl.DataFrame, salt: str = "") -> str:
+    """The same of a table that is there as a whole."""
+    total = TableDigest(salt)
+    for start in range(0, max(frame.height, 1), BLOCK_ROWS):
+        total.add(frame[start : start + BLOCK_ROWS])
+    return total.hexdigest()
 
 
 def digest(frame: pl.DataFrame, salt: str = "") -> str:

@@ -1,18 +1,22 @@
-"""Reading and writing single Parquet files: whole or not at all, always with provenance."""
+"""Single files: written whole or not at all, read with their provenance or an error that says what is wrong."""
 
 import errno
+import fcntl
+import glob
 import os
 import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 import polars as pl
 from pydantic import ValidationError
 
 from gradsim.errors import TableError
-from gradsim.tables.digest import digest
+from gradsim.tables.blocks import blocks_of
+from gradsim.tables.digest import digest_table
 from gradsim.tables.provenance import Provenance
 
 METADATA_KEY = "gradsim"
@@ -21,38 +25,62 @@ METADATA_KEY = "gradsim"
 _UNREADABLE = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
 
 
-def write_table(frame: pl.DataFrame, path: Path, provenance: Provenance) -> Provenance:
-    """Write beside the final path, then rename: a reader sees the old file, the new one, or none.
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A hidden file beside `path` that takes its place when the block ends well, and vanishes when it does not.
 
-    Returns:
-        The provenance as written, with the data version of these rows.
+    Of a process that was killed it stays, until somebody writes to the same path.
 
     Raises:
-        TableError: the folder cannot be written, or the disk is full.
+        TableError: the block met a folder that cannot be written, or a full disk.
     """
-    provenance = provenance.model_copy(update={"data_version": data_version(frame, provenance)})
-    with atomic_path(path) as partial:
-        frame.write_parquet(partial, compression="zstd", metadata={METADATA_KEY: provenance.model_dump_json()})
-    return provenance
+    with writing_to(path), partial_file(path) as partial:
+        yield partial
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """A hidden path beside `path` that takes its place when the block ends well, and vanishes when it does not."""
+def partial_file(path: Path) -> Iterator[Path]:
+    """The same for a block that does more than to write: its own errors are left as they are."""
     partial = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield partial
-        with partial.open("rb") as written:
-            os.fsync(written.fileno())
-        partial.replace(path)
+        with writing_to(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _remove_abandoned(path)
+            held = partial.open("xb")
+        with held:
+            _lock(held)
+            yield partial
+            with writing_to(path):
+                os.fsync(held.fileno())
+                partial.replace(path)
+    finally:
+        with suppress(OSError):
+            partial.unlink()
+
+
+@contextmanager
+def writing_to(path: Path) -> Iterator[None]:
+    """Says of the operating system's errors in the block that the folder of `path` cannot be written, and why."""
+    try:
+        yield
     except (OSError, pl.exceptions.ComputeError) as error:
         number = _system_error(error)
         if number is None:
             raise
         raise _unwritable(path, number) from error
-    finally:
-        with suppress(OSError):
+
+
+def _lock(file: IO[bytes]) -> None:
+    """Say that somebody is at work on a file, where the file system can say so."""
+    with suppress(OSError):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove hidden files of this path that nobody is at work on any more."""
+    for partial in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+        with suppress(OSError), partial.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             partial.unlink()
 
 
@@ -72,7 +100,17 @@ def _unwritable(path: Path, number: int) -> TableError:
 
 def data_version(frame: pl.DataFrame, provenance: Provenance) -> str:
     """A digest of the rows and the model's revision: the same data have the same version, whenever written."""
-    return digest(frame, salt=provenance.revision or "")[:16]
+    return shortened(digest_table(frame, digest_salt(provenance)))
+
+
+def digest_salt(provenance: Provenance) -> str:
+    """What bears on the data version beside the rows."""
+    return provenance.revision or ""
+
+
+def shortened(digest: str) -> str:
+    """A digest as it is shown and stored: as much as tells versions apart."""
+    return digest[:16]
 
 
 def read_provenance(path: Path) -> Provenance:
@@ -81,13 +119,11 @@ def read_provenance(path: Path) -> Provenance:
     Raises:
         TableError: the file is not there, is not whole, or was not written by gradsim.
     """
-    try:
-        metadata = pl.read_parquet_metadata(path)
-        return Provenance.model_validate_json(metadata[METADATA_KEY])
-    except FileNotFoundError as error:
-        raise TableError(f"{path}: not there; run what makes it first (gradsim run)") from error
-    except (*_UNREADABLE, KeyError, ValidationError) as error:
-        raise corrupt(path, error) from error
+    with reading(path):
+        try:
+            return Provenance.model_validate_json(pl.read_parquet_metadata(path)[METADATA_KEY])
+        except (KeyError, ValidationError) as error:
+            raise corrupt(path, error) from error
 
 
 def read_table(path: Path) -> pl.DataFrame:
@@ -96,8 +132,30 @@ def read_table(path: Path) -> pl.DataFrame:
     Raises:
         TableError: the file is not there or not whole.
     """
-    try:
+    with reading(path):
         return pl.read_parquet(path)
+
+
+def read_blocks(path: Path) -> Iterator[pl.DataFrame]:
+    """All rows of a file in frames of bounded size, at least one.
+
+    Raises:
+        TableError: the file is not there or not whole.
+    """
+    with reading(path):
+        yield from blocks_of(scan_table(path))
+
+
+def scan_table(path: Path) -> pl.LazyFrame:
+    """A file's rows, of which only what is asked for is read; to be collected in a block of `reading`."""
+    return pl.scan_parquet(path, glob=False)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Says of errors in the block that the file is not there, or that it cannot be read, and why."""
+    try:
+        yield
     except FileNotFoundError as error:
         raise TableError(f"{path}: not there; run what makes it first (gradsim run)") from error
     except _UNREADABLE as error:

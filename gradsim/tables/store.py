@@ -1,20 +1,22 @@
 """All stored tables of a study: reading and writing them by key, and telling which are fresh."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from enum import StrEnum
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import polars as pl
 
 from gradsim.errors import TableError
 from gradsim.study import Study
-from gradsim.tables.files import read_provenance, read_table, write_table
+from gradsim.tables.files import read_blocks, read_provenance, read_table
 from gradsim.tables.keys import TableKey
 from gradsim.tables.lineage import Lineage
 from gradsim.tables.pages import read_page_provenance, write_page
 from gradsim.tables.provenance import Provenance
 from gradsim.tables.schemas import IDENTIFIERS, SCHEMAS
+from gradsim.tables.writing import TableWriter, table_writer
 
 
 class State(StrEnum):
@@ -60,10 +62,30 @@ class Store:
             TableError: a file is missing or unreadable, or files were made from different definitions, from different
                 inputs, or from another definition than the study's.
         """
+        return pl.concat([read_table(path) for path in self._paths(key, partitions)])
+
+    def blocks(self, key: TableKey, partitions: Iterable[str | None] | None = None) -> Iterator[pl.DataFrame]:
+        """The same rows in frames of bounded size, for tables that are larger than memory.
+
+        Raises:
+            TableError: as `read`; what the files' footers tell at once, what their rows tell while they are taken.
+        """
+        paths = self._paths(key, partitions)
+        return (block for path in paths for block in read_blocks(path))
+
+    def checked_path(self, key: TableKey, partition: str | None = None) -> Path:
+        """Where a table or partition lies that `read` would read.
+
+        Raises:
+            TableError: as `read`, as far as the file's footer tells.
+        """
+        return self._paths(key, [partition])[0]
+
+    def _paths(self, key: TableKey, partitions: Iterable[str | None] | None) -> list[Path]:
         wanted = list(self.partitions(key) if partitions is None else partitions)
         paths = [self.path(key, partition) for partition in wanted]
         self._refuse_mixture(key, {path: read_provenance(path) for path in paths})
-        return pl.concat([read_table(path) for path in paths])
+        return paths
 
     def provenance(self, key: TableKey, partition: str | None = None) -> Provenance:
         """How a file came to be."""
@@ -129,9 +151,24 @@ class Store:
         Raises:
             TableError: the rows do not fit the schema, an input is gone, or the data root cannot be written.
         """
+        with self.writer(key, partition, provenance) as writer:
+            writer.add(frame)
+        return writer.provenance
+
+    @contextmanager
+    def writer(
+        self, key: TableKey, partition: str | None = None, provenance: Provenance | None = None
+    ) -> Iterator[TableWriter]:
+        """The same for rows that come in pieces: takes frames while the block lasts; whole or not at all.
+
+        A table that brings its own identifiers (`samples`, `model`) comes in one piece.
+        """
         self._refuse_other_sizes(key)
-        frame = SCHEMAS[key.name].conform(self._encoded(frame, key), str(key))
-        return write_table(frame, self.path(key, partition), self._specific(key, partition, provenance))
+        specific = self._specific(key, partition, provenance)
+        with table_writer(self.path(key, partition), specific, partial(self._conformed, key)) as writer:
+            yield writer
+            if not writer.has_columns:
+                writer.add(SCHEMAS[key.name].empty())
 
     def _refuse_other_sizes(self, key: TableKey) -> None:
         """A reader of the whole folder would take the rows of two partition sizes for those of one."""
@@ -163,6 +200,9 @@ class Store:
                 "inputs": self.input_versions(key, partition),
             }
         )
+
+    def _conformed(self, key: TableKey, frame: pl.DataFrame) -> pl.DataFrame:
+        return SCHEMAS[key.name].conform(self._encoded(frame, key), str(key))
 
     def _encoded(self, frame: pl.DataFrame, key: TableKey) -> pl.DataFrame:
         """Identifiers given as texts, in the study's own order of samples and layers."""

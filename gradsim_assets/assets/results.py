@@ -1,7 +1,6 @@
-"""Combined tables: all partitions of a setting's table in one file."""
+"""Combined tables: all partitions of a setting's table in one file, written as they are read."""
 
 import dagster as dg
-import polars as pl
 
 from gradsim.errors import TableError
 from gradsim.study import Study
@@ -10,6 +9,7 @@ from gradsim.tables.combine import combine
 from gradsim.tables.lineage import COMBINED_TABLES
 from gradsim.tables.validation import validate
 from gradsim_assets.describe import table_asset
+from gradsim_assets.io_manager import stored_metadata
 from resources.storage import StorageResource
 
 
@@ -22,10 +22,15 @@ def _combined(study: Study, setting: str, table: str) -> dg.AssetsDefinition:
     lineage = Lineage(study)
     key, source = lineage.key(table, setting, "results"), lineage.key(table, setting)
 
-    @table_asset(lineage, key, kinds={"polars", "parquet"}, ins={"partitions": source})
-    def combined(partitions: pl.DataFrame, storage: StorageResource) -> pl.DataFrame:
-        _refuse_faulty(storage.store(study), source)
-        return combine(table, partitions)
+    @table_asset(lineage, key, kinds={"polars", "parquet"})
+    def combined(storage: StorageResource) -> dg.MaterializeResult[None]:
+        store = storage.store(study)
+        partitions = store.blocks(source)
+        _refuse_faulty(store, source)
+        with store.writer(key) as writer:
+            for rows in combine(table, partitions):
+                writer.add(rows)
+        return dg.MaterializeResult(metadata=stored_metadata(store, key))
 
     return combined
 

@@ -1,6 +1,7 @@
 """The safety net: models in which a rule does not hold are exact all the same."""
 
 import logging
+import weakref
 
 import numpy as np
 import pytest
@@ -64,6 +65,24 @@ def test_outputs_that_are_changed_in_place(make_model, samples, oracle, recwarn)
     model.model.embed_tokens.register_forward_hook(double)
     assert_exact(model, samples, oracle)
     assert not [warning for warning in recwarn if warning.category is FallbackWarning]
+
+
+def test_plain_gradients_do_not_stand_together(make_model, samples, monkeypatch):
+    model = make_model("llama, tied, all biases")
+    checked, storages = [], []
+
+    def agrees(terms, expected):
+        checked.append(expected.shape)
+        storages.append(weakref.ref(expected.untyped_storage()))
+        alive = {storage.data_ptr() for reference in storages if (storage := reference()) is not None}
+        assert alive == {expected.data_ptr()}
+        assert all(parameter.grad is None for parameter in model.parameters())
+        return True
+
+    monkeypatch.setattr("gradsim.gradients.check._agrees", agrees)
+    compare(model, samples[:2], samples[2:], "all")
+    # The first piece alone and in the batch, the second in the batch.
+    assert sorted(checked) == sorted(3 * [parameter.shape for parameter in model.parameters()])
 
 
 def test_layers_without_a_rule_are_listed_once(make_model, samples, caplog):

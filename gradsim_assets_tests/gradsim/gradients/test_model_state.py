@@ -44,6 +44,15 @@ def test_after_a_comparison(model, samples, precision):
     assert state(model) == before
 
 
+def test_gradients_of_a_layer_without_a_rule_in_another_precision(make_model, samples):
+    model = make_model("mixtral, stacked experts", torch.float32)
+    weight = dict(model.named_parameters())["model.layers.0.mlp.gate.weight"]
+    weight.grad = torch.ones_like(weight)
+    before = state(model)
+    compare(model, samples, samples, "all", precision="float64")
+    assert state(model) == before
+
+
 def test_frozen_parameters_and_training_mode_change_no_number(model, make_model, samples):
     plain = compare(make_model("llama, tied, all biases", torch.float32), samples, samples, "all")
     assert compare(model, samples, samples, "all").dots.tobytes() == plain.dots.tobytes()

@@ -57,6 +57,13 @@ def test_the_dearer_a_byte_the_smaller_the_forms():
     assert (chosen[0], chosen[-1]) == (True, False)
 
 
+def test_ghost_operations_of_layers_with_as_many_rows_as_others_and_with_none():
+    shapes = [HEAD, LINEAR, BIAS, LayerShape(elements=30 * 20, per_token=1, width=50), EMBEDDING]
+    found = costs_of(shapes, 10, 30).ghost(np.array([(0, 1), (1, 1)]))
+    tokens, labels = 10 * 30 + 30 * 30, 5 * 15 + 15 * 15
+    assert found.tolist() == [2 * labels * 1050, 2 * tokens * 150, 0, 2 * tokens * 50, 0]
+
+
 def test_projection_builds_anyway_so_that_built_is_cheaper():
     costs, pairs = costs_of([LINEAR], 9, 9), np.array([(0, 1)])
     assert not forms(costs, pairs, projected=False, per_byte=0).any()

@@ -86,10 +86,17 @@ def filled(written: Path, store: Store) -> Store:
     return store
 
 
+@pytest.fixture
+def tiny_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables of four rows and more are larger than a block."""
+    for module in ("digest", "writing", "blocks"):
+        monkeypatch.setattr(f"gradsim.tables.{module}.BLOCK_ROWS", 3)
+
+
 def rows_of(store: Store, key: TableKey, partition: str | None) -> pl.DataFrame:
     """Rows as a run would have made them; none for analyses."""
     if key.room == "results":
-        return combine(key.name, store.read(store.lineage.key(key.name, key.setting)))
+        return pl.concat(combine(key.name, store.blocks(store.lineage.key(key.name, key.setting))))
     if key.room == "analysis":
         return SCHEMAS[key.name].empty()
     ids = store.ids_of(partition) if partition else IDS

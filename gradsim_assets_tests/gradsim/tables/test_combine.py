@@ -17,17 +17,19 @@ def test_the_lowest_partition_s_value_stands_in_dataset_and_layer_order() -> Non
         ("c", "z", 2.0), ("c", "y", 0.0), ("b", "z", 4.0), ("b", "y", 5.0),
         ("c", "z", near), ("c", "y", 0.0), ("a", "z", 6.0), ("a", "y", 7.0),
     )  # fmt: skip
-    assert combine("original_self", partitions).rows() == [
-        ("b", "z", 4.0), ("b", "y", 5.0), ("a", "z", 6.0), ("a", "y", 7.0), ("c", "z", 2.0), ("c", "y", 0.0),
-    ]  # fmt: skip
+    for rows in (8, 4, 3, 1):
+        assert pl.concat(combine("original_self", partitions.iter_slices(rows))).rows() == [
+            ("b", "z", 4.0), ("b", "y", 5.0), ("a", "z", 6.0), ("a", "y", 7.0), ("c", "z", 2.0), ("c", "y", 0.0),
+        ]  # fmt: skip
 
 
+@pytest.mark.parametrize("rows", [4, 2, 1])
 @pytest.mark.parametrize("factor", [1 + 1.1 * TOLERANCE, 1 - 1.1 * TOLERANCE])
-def test_partitions_that_disagree(factor: float) -> None:
+def test_partitions_that_disagree(factor: float, rows: int) -> None:
     partitions = original_self(("a", "y", 1.0), ("c", "z", 2.0), ("a", "y", 1.0), ("c", "z", 2.0 * factor))
     low, high = sorted([2.0, 2.0 * factor])
     with pytest.raises(TableError) as caught:
-        combine("original_self", partitions)
+        list(combine("original_self", partitions.iter_slices(rows)))
     assert str(caught.value) == (
         f"original_self: partitions disagree on c, layer z: {low:.8g} and {high:.8g}; "
         "they were computed differently, run them again with --force"
@@ -36,9 +38,9 @@ def test_partitions_that_disagree(factor: float) -> None:
 
 def test_an_expert_that_one_partition_saw_and_another_did_not() -> None:
     with pytest.raises(TableError, match="disagree on a, layer y: 0 and 1e-30"):
-        combine("original_self", original_self(("a", "y", 0.0), ("a", "y", 1e-30)))
+        list(combine("original_self", [original_self(("a", "y", 0.0), ("a", "y", 1e-30))]))
 
 
 def test_other_tables_are_put_one_after_the_other() -> None:
     frame = pl.DataFrame({"query_id": ["b", "a", "a"], "self_dot": [3.0, 1.0, 2.0]})
-    assert combine("query_self", frame).equals(frame)
+    assert pl.concat(combine("query_self", frame.iter_slices(2))).equals(frame)

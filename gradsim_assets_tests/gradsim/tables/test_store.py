@@ -109,6 +109,16 @@ class TestReading:
         rows = pl.scan_parquet(folder / "*.parquet").collect()
         assert rows.equals(filled.read(filled.lineage.key("dot_products", "paraphrased")))
 
+    @pytest.mark.usefixtures("tiny_blocks")
+    def test_block_by_block(self, filled: Store) -> None:
+        key = filled.lineage.key("dot_products", "paraphrased")
+        blocks = list(filled.blocks(key))
+        assert [block.height for block in blocks] == [3, 3, 2] * 2
+        assert pl.concat(blocks).equals(filled.read(key))
+        filled.path(key, LAST).unlink()
+        with pytest.raises(TableError, match="not there"):
+            filled.blocks(key)
+
     def test_a_missing_partition(self, filled: Store) -> None:
         key = filled.lineage.key("candidates", "paraphrased")
         path = filled.path(key, LAST)
@@ -214,6 +224,41 @@ class TestWriting:
         filled.write(key, SCHEMAS["dot_products"].empty(), LAST)
         assert filled.read(key)["query_id"].unique().to_list() == ["a", "b"]
         assert filled.state(key, LAST) is State.FRESH
+
+    @pytest.mark.parametrize("size", [1, 3, 5, 8])
+    def test_rows_that_come_in_pieces(self, filled: Store, size: int) -> None:
+        key = filled.lineage.key("dot_products", "paraphrased")
+        rows, before = filled.read(key, [FIRST]), filled.provenance(key, FIRST)
+        with filled.writer(key, FIRST, Provenance(device="cpu")) as writer:
+            for piece in rows.with_columns(pl.col("query_id", "layer").cast(pl.String)).iter_slices(size):
+                writer.add(piece)
+        assert writer.provenance == filled.provenance(key, FIRST)
+        assert writer.provenance.model_copy(update={"created": before.created}) == before
+        assert filled.read(key, [FIRST]).equals(rows)
+        assert filled.read(key, [FIRST]).schema == rows.schema
+        assert not_fresh(filled) == {}
+
+    def test_no_piece_at_all(self, filled: Store) -> None:
+        key = filled.lineage.key("dot_products", "paraphrased")
+        with filled.writer(key, LAST):
+            pass
+        assert filled.read(key, [LAST]).is_empty()
+        assert filled.read(key, [LAST]).schema == filled.read(key, [FIRST]).schema
+        assert filled.state(key, LAST) is State.FRESH
+
+    def test_pieces_of_which_one_does_not_fit(self, filled: Store) -> None:
+        key = filled.lineage.key("candidates", "paraphrased")
+        rows, before = filled.read(key, [FIRST]), filled.path(key, FIRST).read_bytes()
+
+        def write() -> None:
+            with filled.writer(key, FIRST) as writer:
+                writer.add(rows)
+                writer.add(rows.drop("score"))
+
+        with pytest.raises(TableError, match="column 'score' is missing"):
+            write()
+        assert filled.path(key, FIRST).read_bytes() == before
+        assert not list(filled.root.rglob("*.partial"))
 
     def test_ids_of_a_partition(self, filled: Store) -> None:
         assert [filled.ids_of(each) for each in (FIRST, LAST)] == [["a", "b"], ["c", "d"]]

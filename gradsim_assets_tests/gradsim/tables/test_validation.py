@@ -173,3 +173,22 @@ def test_more_candidates_than_originals(filled: Store, make_study: Callable) -> 
 def test_a_row_that_stands_twice_does_not_make_up_for_a_missing_one(filled: Store, table: str) -> None:
     found = damage(filled, table, lambda rows: pl.concat([rows.head(1), rows.head(rows.height - 1)]))
     assert found["rows_complete"] == "1 rows stand twice"
+
+
+@pytest.mark.usefixtures("tiny_blocks")
+class TestLargeTables:
+    """They are looked at a few rows at a time."""
+
+    @pytest.mark.parametrize("table", CHECKS)
+    def test_good_tables_pass(self, filled: Store, table: str) -> None:
+        assert faults(filled, table) == {}
+
+    @pytest.mark.parametrize("row", range(8))
+    def test_a_row_that_stands_twice(self, filled: Store, row: int) -> None:
+        other: Change = lambda rows: pl.concat([rows[: row + 1], rows[row:]]).head(8)  # noqa: E731
+        expected = {} if row == 7 else {"rows_complete": "1 rows stand twice"}
+        assert damage(filled, "dot_products", other) == expected
+
+    def test_a_query_whose_rows_do_not_stand_together(self, filled: Store) -> None:
+        apart: Change = lambda rows: pl.concat([rows[:2], rows[4:], rows[2:4]])  # noqa: E731
+        assert damage(filled, "dot_products", apart) == {"rows_complete": "1 samples' rows do not stand together"}

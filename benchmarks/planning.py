@@ -1,0 +1,88 @@
+"""What a comparison that is too large to measure would take: its plan, and its time by a measured one's."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import workload
+
+from gradsim.gradients.capture import GradientCapture
+from gradsim.gradients.check import probe
+from gradsim.gradients.encoding import Nodes, encode, model_limits, pair_positions
+from gradsim.gradients.plan import Plan, make_plan
+from gradsim.gradients.precision import Precision, plain_arithmetic
+from gradsim.gradients.sizes import Lengths
+from gradsim.gradients.ways import PairsToRun, operations_per_byte, ways_of
+
+
+def planned(model: workload.Model, work: workload.Workload, precision: Precision, memory_budget: int) -> Plan:
+    """The plan that `compare` would follow; only the check of the rules is run. The model is in its format already."""
+    limits = model_limits(model)
+    nodes = Nodes.of(
+        [encode(query, limits) for query in work.queries], [encode(original, limits) for original in work.originals]
+    )
+    pairs = pair_positions(work.pairs, len(work.queries), len(work.originals))
+    device = next(model.parameters()).device
+    reduced = precision.products == "tf32" or precision.dtype == torch.bfloat16
+    with plain_arithmetic(device):
+        probed = probe(model, nodes.samples)
+    with GradientCapture(model, probed.by_autograd) as capture:
+        ways = ways_of(
+            PairsToRun(
+                Lengths.of(nodes.samples), nodes.of_pairs(pairs), np.arange(len(pairs)), pairs[:, 0], len(work.queries)
+            ),
+            model,
+            capture,
+            probed,
+            [],
+            memory_budget=memory_budget,
+            reduced=reduced,
+        )
+        return make_plan(list(ways), memory_budget, operations_per_byte(device, reduced=reduced))
+
+
+# Between host and device.
+_BYTES_PER_SECOND = 20e9
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Seconds of a comparison.
+
+    Attributes:
+        check: the rules against plain autograd.
+        capture: forward, backward, and building of gradients.
+        comparison: inner products, those of samples with themselves included.
+        spilling: copies of gradients to the host and back.
+        rest: planning, memory, results on their way to the host.
+    """
+
+    check: float
+    capture: float
+    comparison: float
+    spilling: float
+    rest: float
+
+    @property
+    def total(self) -> float:
+        return self.check + self.capture + self.comparison + self.spilling + self.rest
+
+    def at(self, measured: Plan, wanted: Plan) -> "Parts":
+        """What another plan would take at the rates of the one that was measured.
+
+        Captures go by the operations of their tokens, padding and repetitions included; comparisons by those of their
+        pairs, copies by their bytes (at 20 GB/s if none were measured); the rest by passes.
+        """
+        spilled = measured.cost.spilled_bytes
+        return Parts(
+            check=self.check,
+            capture=self.capture * capture_operations(wanted) / capture_operations(measured),
+            comparison=self.comparison * wanted.way.product_operations / measured.way.product_operations,
+            spilling=wanted.cost.spilled_bytes * (self.spilling / spilled if spilled else 1 / _BYTES_PER_SECOND),
+            rest=self.rest * wanted.passes / measured.passes,
+        )
+
+
+def capture_operations(plan: Plan) -> float:
+    """Of passes and of building gradients."""
+    return plan.cost.operations - plan.way.product_operations

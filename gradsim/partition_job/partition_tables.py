@@ -1,0 +1,139 @@
+"""From the numbers of complete queries to the rows of a partition's tables."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from gradsim.analysis.layer_dots import cosine
+from gradsim.errors import TableError
+from gradsim.partition_job.gathering import Floats, Gathered
+from gradsim.partition_job.inputs import JobInputs, PartitionSlice
+from gradsim.tables.provenance import ORIGINAL_LOSS, QUERY_LOSS
+
+
+@dataclass(frozen=True)
+class Projected:
+    """A projection as its rows name it: its kind, and dimensions of all layers together."""
+
+    kind: str
+    dimensions: int
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """Pairs of some queries that were kept: their rows, positions of their samples, (methods, pairs) similarities."""
+
+    pairs: pl.DataFrame
+    queries: NDArray[np.int64]
+    originals: NDArray[np.int64]
+    similarities: Floats
+
+
+class PartitionTables:
+    """A partition's rows, to be asked for once: first those of `dot_products`, then the others.
+
+    Samples with a bad loss are left out, and queries of such originals.
+
+    Attributes:
+        excluded: id of a sample that was left out so far -> why.
+    """
+
+    def __init__(
+        self,
+        inputs: JobInputs,
+        gathered: Gathered,
+        partition: PartitionSlice,
+        layers: Sequence[str],
+        projections: Sequence[Projected],
+    ) -> None:
+        self.excluded: dict[str, str] = {}
+        self._inputs = inputs
+        self._gathered = gathered
+        self._partition = partition
+        self._layers = pl.DataFrame({"layer": layers}, schema={"layer": pl.Enum(layers)})
+        self._projections = projections
+        self._kept: list[_Kept] = []
+
+    def dot_products(self) -> Iterator[pl.DataFrame]:
+        """Rows as their queries get complete; none if the dots of each layer were not gathered.
+
+        Raises:
+            TableError: an inner product of good samples is not finite.
+        """
+        for complete in self._gathered.complete(self._partition.queries):
+            pairs, numbers = self._inputs.pairs[complete.pairs], complete.numbers
+            kept = self._good_pairs(complete.queries, pairs)
+            rows = self._inputs.candidates[complete.pairs].filter(kept)
+            self._kept.append(self._with_similarities(rows, pairs[kept], numbers.sums[:, kept]))
+            if numbers.dots is not None:
+                yield self._melted(rows, "dot", numbers.dots[kept])
+
+    def others(self) -> dict[str, pl.DataFrame]:
+        """Table -> rows, of all other tables; none where no pair was kept."""
+        for _ in self.dot_products():  # nobody asked for them
+            pass
+        if not any(kept.pairs.height for kept in self._kept):
+            return {}
+        pairs = pl.concat(kept.pairs for kept in self._kept)
+        similarities = np.concatenate([kept.similarities for kept in self._kept], axis=1)
+        exact, *projected = (pairs.with_columns(similarity=similarity) for similarity in similarities)
+        tables = {
+            "query_self": self._selves("query", [kept.queries for kept in self._kept]),
+            "original_self": self._selves("original", [kept.originals for kept in self._kept]),
+            "gradient_similarity": exact,
+        }
+        if projected:
+            tables["projected_similarity"] = pl.concat(
+                rows.with_columns(projection=pl.lit(each.kind), dimension=pl.lit(each.dimensions, pl.Int64))
+                for each, rows in zip(self._projections, projected, strict=True)
+            )
+        return tables
+
+    def _good_pairs(self, queries: range, pairs: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which pairs of these queries are kept; notes who is not.
+
+        A query's source is among its candidates, so that what excludes the query is known when its pairs are.
+        """
+        positions = np.arange(queries.start, queries.stop)
+        bad_original = _any_nan(self._gathered.original_self)
+        bad_queries = positions[_any_nan(self._gathered.query_self[positions])]
+        bad_originals = np.unique(pairs[bad_original[pairs[:, 1]], 1])
+        self.excluded |= {self._inputs.queries[each].id: QUERY_LOSS for each in bad_queries}
+        self.excluded |= {self._inputs.originals[each].id: ORIGINAL_LOSS for each in bad_originals}
+        kept = np.array([self._inputs.queries[query].id not in self.excluded for query in queries], dtype=bool)
+        return np.asarray(kept[pairs[:, 0] - queries.start] & ~bad_original[pairs[:, 1]])
+
+    def _with_similarities(self, rows: pl.DataFrame, pairs: NDArray[np.int64], sums: Floats) -> _Kept:
+        for method, pair in np.argwhere(~np.isfinite(sums))[:1]:
+            what = ("gradients", *(f"{each.kind} projections" for each in self._projections))[method]
+            raise TableError(
+                f"query {rows['query_id'][int(pair)]!r} and original {rows['original_id'][int(pair)]!r}: the inner "
+                f"product of their {what} is {sums[method, pair]}; compute that partition again"
+            )
+        queries, originals = pairs.T
+        similarities = cosine(sums, self._gathered.query_sums[:, queries], self._gathered.original_sums[:, originals])
+        return _Kept(rows, np.unique(queries), np.unique(originals), similarities)
+
+    def _selves(self, side: str, positions: list[NDArray[np.int64]]) -> pl.DataFrame:
+        """Self dots of the samples at these positions, in dataset order."""
+        queries = side == "query"
+        samples = self._inputs.queries if queries else self._inputs.originals
+        self_dots = self._gathered.query_self if queries else self._gathered.original_self
+        met = np.unique(np.concatenate(positions))
+        column = f"{side}_id"
+        ids = pl.Series(column, [samples[each].id for each in met], self._inputs.candidates.schema[column])
+        return self._melted(ids.to_frame(), "self_dot", self_dots[met])
+
+    def _melted(self, keys: pl.DataFrame, name: str, values: Floats) -> pl.DataFrame:
+        """Values of (keys, layers) as one row a key and layer."""
+        return keys.join(self._layers, how="cross", maintain_order="left_right").with_columns(
+            pl.Series(name, values.ravel())
+        )
+
+
+def _any_nan(values: Floats) -> NDArray[np.bool_]:
+    """Rows, samples, of which any layer's number is missing."""
+    return np.asarray(np.isnan(values).any(axis=1))
