@@ -158,7 +158,8 @@ class Forecaster:
             )
         except MemoryBudgetError as error:
             raise MemoryBudgetError(
-                f"{error}, in GRADSIM_MEMORY_BUDGET, which also plans for another machine, or choose another device (MT_DEVICE)"
+                f"{error}, in GRADSIM_MEMORY_BUDGET, which also plans for another machine, "
+                "or choose another device (MT_DEVICE)"
             ) from error
 
     @cached_property
