@@ -29,5 +29,9 @@ class GradientError(GradsimError):
     """Gradients that cannot be computed or would be wrong."""
 
 
+class MemoryBudgetError(GradientError):
+    """A memory budget in which not even one pair can be compared."""
+
+
 class TableError(GradsimError):
     """A stored table that is missing, unreadable, stale or mixed."""

@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from gradsim.errors import DeviceError
+from gradsim.errors import DeviceError, MemoryBudgetError
 from gradsim.forecast.inputs import JobInputs, PartitionInputs, partition_inputs
 from gradsim.forecast.sources import Sources
 from gradsim.gradients.memory import free_bytes
@@ -143,18 +143,24 @@ class Forecaster:
         """What one job takes.
 
         Raises:
-            GradientError: a query and an original do not fit into the memory together.
+            MemoryBudgetError: a query and an original do not fit into the memory together.
         """
         model = self.sources.model
-        return predict(
-            model,
-            inputs.comparison(),
-            device=torch.device(self.machine.device),
-            precision=precision_of(self.sources.store.study.model.precision),
-            memory_budget=self._budget,
-            projectors=projectors,
-            rates=self.machine.rates,
-        )
+        try:
+            return predict(
+                model,
+                inputs.comparison(),
+                device=torch.device(self.machine.device),
+                precision=precision_of(self.sources.store.study.model.precision),
+                memory_budget=self._budget,
+                projectors=projectors,
+                rates=self.machine.rates,
+            )
+        except MemoryBudgetError as error:
+            raise MemoryBudgetError(
+                f"{error}, in GRADSIM_MEMORY_BUDGET, which also plans for another machine, "
+                "or choose another device (MT_DEVICE)"
+            ) from error
 
     @cached_property
     def projectors(self) -> list[Projector]:

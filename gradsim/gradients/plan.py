@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from gradsim.errors import GradientError
+from gradsim.errors import MemoryBudgetError
 from gradsim.gradients.schedule import Capture, Drop, Evict, Restore, Schedule, Spill, Step, Task
 
 Floats = NDArray[np.float64]
@@ -158,7 +158,7 @@ def make_plan(ways: Sequence[Way], memory_budget: int, operations_per_byte: floa
         operations_per_byte: operations in the time that it takes to read a byte.
 
     Raises:
-        GradientError: a query and an original that are compared do not fit together.
+        MemoryBudgetError: a query and an original that are compared do not fit together.
     """
     best: Plan | None = None
     least = np.inf
@@ -174,7 +174,7 @@ def make_plan(ways: Sequence[Way], memory_budget: int, operations_per_byte: floa
                 break
     if best is None:
         needed = min(least_budget(way) for way in ways)
-        raise GradientError(
+        raise MemoryBudgetError(
             f"one query and one original need up to {needed:,} bytes, but memory_budget is "
             f"{memory_budget:,}: set memory_budget to at least {needed}"
         )

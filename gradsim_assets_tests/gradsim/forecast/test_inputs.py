@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from gradsim.errors import DeviceError, ModelError
+from gradsim.errors import DeviceError, MemoryBudgetError, ModelError
 from gradsim.forecast.costs import Forecaster, Machine, result_rows, shared_originals
 from gradsim.forecast.inputs import JobInputs, PartitionInputs, partition_inputs
 from gradsim.forecast.sources import Originals, Sources, blank, estimated_tokens
@@ -123,6 +123,13 @@ def test_nothing_is_stored(make_sources):
 def test_a_model_that_is_not_trained_cannot_be_loaded(make_sources):
     with pytest.raises(ModelError, match=r"trained in its first run.*gradsim run mine --partition 0000-0003$"):
         make_sources().model_configuration("cpu")
+
+
+def test_memory_that_is_too_small_for_a_pair(make_sources):
+    with pytest.raises(
+        MemoryBudgetError, match=r"memory_budget is 1,000: set .* to at least \d+, in GRADSIM_MEMORY_BUDGET"
+    ):
+        Forecaster(make_sources(), Machine("cpu", 1000)).setting("dropped")
 
 
 def test_a_model_that_is_too_large_for_the_device():
