@@ -23,7 +23,7 @@ projection.py    random projections
 tiles.py         numbers on their way to the host; results.py what the caller gets
 arithmetic.py    accurate sums; precision.py the number format; memory.py what a device has to spare
 bad_samples.py   samples without a usable gradient
-reference.py     plain autograd, the oracle of the tests
+reference.py     plain autograd, the oracle of the tests and of every study's audit
 """
 
 from gradsim.gradients.check import FallbackWarning
