@@ -112,6 +112,8 @@ class GradientCapture:
             GradientError: the model refuses a sample.
         """
         self._batch, self._take = Batch.of(list(samples), self.device), take
+        for layer in self.without_rule:  # a pass that broke off may have left a part
+            self.parameters[layer].grad = None
         with checkpointed_blocks(self._model, enabled=checkpoint):
             losses = self._forward(self._batch)
             losses.sum().backward()  # type: ignore[no-untyped-call]

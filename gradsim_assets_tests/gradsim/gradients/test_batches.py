@@ -185,3 +185,26 @@ def test_other_errors_are_not_taken_for_want_of_memory(make_model, make_samples,
     RunsOut(monkeypatch, {1}, RuntimeError("something else"))
     with pytest.raises(RuntimeError, match="something else"):
         compare(model, make_samples(2, 1), make_samples(2, 2), "all")
+
+
+def test_a_pass_that_broke_off_leaves_nothing_for_the_next(make_model, make_samples):
+    """Autograd adds to what it finds: the gradients of layers without a rule must not be those of two passes."""
+    model = make_model("mamba, convolutions and states")
+    [sample] = make_samples(1, seed=7)
+    _, expected = captured(model, [sample])
+
+    taken = []
+
+    def breaks_at_the_embedding(layer, member, term):
+        taken.append(layer)
+        if taken.count(0) == 2:  # tied: the head's term comes first, the embedding's last
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    terms = {}
+    with GradientCapture(model) as capture:
+        assert capture.without_rule
+        with pytest.raises(torch.OutOfMemoryError):
+            capture.run(encoded(model, [sample]), breaks_at_the_embedding)
+        capture.run(encoded(model, [sample]), lambda layer, member, term: terms.setdefault(layer, []).append(term))
+    for (_, layer), values in expected.items():
+        torch.testing.assert_close(gradient(terms[layer]), values, rtol=1e-12, atol=1e-12)
