@@ -89,6 +89,8 @@ class GradientCapture:
                     partial(self._record, ruled), prepend=True, with_kwargs=True
                 )
                 stack.callback(handle.remove)
+            if self._head is not None:
+                stack.callback(self._head.register_forward_pre_hook(_in_one_piece).remove)
             self._restore = stack.pop_all()
         return self
 
@@ -249,6 +251,11 @@ def _ruled_modules(
         for module, rule, own in found
         if (layers := {name: layer for name, layer in own.items() if layer not in excluded})
     ]
+
+
+def _in_one_piece(_: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The last positions of several samples copied together: torch would multiply the weight with each sample's."""
+    return tuple(value.contiguous() if isinstance(value, Tensor) else value for value in arguments)
 
 
 def _detached(value: Any) -> Any:

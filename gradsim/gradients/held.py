@@ -120,8 +120,7 @@ class Holder:
             order = np.argsort([self._samples[sample].row for sample in samples])
             squares = self._rows.squares([self._samples[samples[place]].row for place in order])
             self._put(found, squares[:, np.argsort(order)])
-        for place, sample in enumerate(samples):
-            self._fill_from_factors(found[place], sample, sample)
+        self._fill_from_factors(found, [(sample, sample) for sample in samples])
         self._fill_kept_whole(found)
         return found
 
@@ -164,8 +163,7 @@ class Holder:
         found = self._zeros(len(pairs))
         if self._layout.segments:
             self._fill_from_rows(found, left, right, pairs)
-        for place, (a, b) in enumerate(pairs.tolist()):
-            self._fill_from_factors(found[place], a, b)
+        self._fill_from_factors(found, pairs.tolist())
         self._fill_kept_whole(found)
         return found
 
@@ -190,11 +188,30 @@ class Holder:
         """(segments, n) into (n, 1 + projections, layers)."""
         found[:, self._segment_kinds, self._segment_layers] = products.T
 
-    def _fill_from_factors(self, found: Tensor, a: int, b: int) -> None:
-        """Products of factors into (1 + projections, layers)."""
-        products = Products()
+    def _fill_from_factors(self, found: Tensor, pairs: Sequence[Sequence[int]]) -> None:
+        """Products of factors into (pairs, 1 + projections, layers).
+
+        All pairs of few layers at a time: what a processor's cache holds of a sample serves several pairs.
+        """
+        for layers in self._layers_sharing_factors(pairs[0][0]):
+            for place, (a, b) in enumerate(pairs):
+                products = Products()
+                for layer in layers:
+                    found[place, 0, layer] = products.layer_dot(self._factors(a, layer), self._factors(b, layer))
+
+    def _layers_sharing_factors(self, sample: int) -> list[list[int]]:
+        """The layers that are kept as factors; those together that share one and come one after the other."""
+        groups: list[list[int]] = []
+        shared: set[int] = set()
         for layer in self._by_factors:
-            found[0, layer] = products.layer_dot(self._factors(a, layer), self._factors(b, layer))
+            factors = {id(tensor) for term in self._factors(sample, layer) for tensor in term.tensors}
+            if shared & factors:
+                groups[-1].append(layer)
+                shared |= factors
+            else:
+                groups.append([layer])
+                shared = factors
+        return groups
 
     def _fill_kept_whole(self, found: Tensor) -> None:
         """Where a projection keeps a layer whole, its dots are the exact ones."""
