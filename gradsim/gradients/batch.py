@@ -56,14 +56,30 @@ class Batch:
         """(B, T)."""
         return self.tokens.shape[0], self.tokens.shape[1]
 
-    def losses(self, logits: Tensor) -> Tensor:
-        """(B, at least kept, V) -> (B,): each sample's mean cross-entropy over its unmasked labels."""
-        kept = logits[:, -self.kept :]
-        kept = kept if kept.dtype == torch.float64 else kept.float()
-        each = torch.nn.functional.cross_entropy(
-            kept.flatten(0, 1), self.targets.flatten(), ignore_index=MASKED, reduction="none"
-        )
-        return (each.view(self.targets.shape) * self.weights.to(each.dtype)).sum(dim=1)
+    def scored(self, logits: Tensor) -> Tensor:
+        """(B, at least kept, V) -> (B, kept, V)."""
+        return logits if logits.shape[1] == self.kept else logits[:, -self.kept :]
+
+    def losses_and_gradient(self, scored: Tensor) -> tuple[Tensor, Tensor]:
+        """Each sample's mean cross-entropy over its n unmasked labels, and the gradient of their sum.
+
+        ∂L/∂z = (softmax(z) - one at the label) / n. By hand, because autograd writes three tensors of the logits' size
+        where one will do.
+
+        Args:
+            scored: (B, kept, V) logits z.
+
+        Returns:
+            (B,) in at least float32, and (B, kept, V) in the logits' format.
+        """
+        wide = torch.promote_types(scored.dtype, torch.float32)
+        logarithms = torch.log_softmax(scored.detach(), dim=-1, dtype=wide)
+        labels = self.targets.clamp(min=0)[..., None]
+        weights = torch.where(self.targets == MASKED, 0.0, self.weights).to(wide)
+        at_labels = logarithms.gather(-1, labels)
+        losses = -torch.where(weights > 0, at_labels.squeeze(-1) * weights, 0.0).sum(dim=1)
+        gradient = logarithms.exp_().scatter_(-1, labels, at_labels.exp() - 1).mul_(weights[..., None])
+        return losses, gradient.to(scored.dtype)
 
     def places(self, member: int, positions: int, *, is_head: bool) -> slice:
         """Which positions of a module's output are a sample's and can have a gradient.

@@ -117,15 +117,16 @@ class GradientCapture:
         for layer in self.without_rule:  # a pass that broke off may have left a part
             self.parameters[layer].grad = None
         with checkpointed_blocks(self._model, enabled=checkpoint):
-            losses = self._forward(self._batch)
-            losses.sum().backward()  # type: ignore[no-untyped-call]
+            scored = self._batch.scored(self._forward(self._batch))
+            losses, gradient = self._batch.losses_and_gradient(scored)
+            scored.backward(gradient)  # type: ignore[no-untyped-call]
         for layer in self.without_rule:
             parameter = self.parameters[layer]
             if parameter.grad is not None:
                 take(layer, 0, Dense(parameter.grad.to_dense()))
                 parameter.grad = None
         self._batch = self._take = None
-        return losses.detach().double().cpu().numpy()
+        return losses.double().cpu().numpy()
 
     def _forward(self, batch: Batch) -> Tensor:
         if len(batch.samples) > 1 and self.without_rule:
@@ -142,7 +143,8 @@ class GradientCapture:
         except IndexError as error:
             names = ", ".join(repr(sample.id) for sample in batch.samples)
             raise GradientError(f"sample {names} does not fit the model ({error}): shorten or exclude it") from error
-        return batch.losses(output.logits)
+        logits: Tensor = output.logits
+        return logits
 
     def _record(
         self, ruled: RuledModule, module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any], output: Any

@@ -136,7 +136,8 @@ def _plain_gradients(model: PreTrainedModel, piece: Encoded, check: Callable[[in
             handle = parameter.register_post_accumulate_grad_hook(partial(arrived, layer))  # type: ignore[no-untyped-call]
             stack.callback(handle.remove)
         batch = Batch.of([piece], parameters[0].device)
-        batch.losses(model(input_ids=batch.tokens, use_cache=False).logits).sum().backward()  # type: ignore[no-untyped-call]
+        scored = batch.scored(model(input_ids=batch.tokens, use_cache=False).logits)
+        scored.backward(batch.losses_and_gradient(scored)[1])  # type: ignore[no-untyped-call]
         for layer in sorted(missing):
             check(layer, torch.zeros_like(parameters[layer]))
 

@@ -28,7 +28,7 @@ class PassProfile:
     Attributes:
         per_token: kept for the backward by all blocks, for every token.
         per_pair: the same, for every two tokens of a sample: attention weights where they are kept.
-        per_logit_token: logits, their logarithms and their gradients, for every token.
+        per_logit_token: logits, their gradients and what is kept to compute them, for every token.
         block_input: what a checkpointed block keeps, for every token.
         blocks: how many blocks can be checkpointed.
         widest: the widest output of a module, for every token.
@@ -85,16 +85,16 @@ class PassWatch:
     def profile(self) -> PassProfile:
         """What the pass needs for longer samples, too."""
         tokens, vocabulary = self._tokens, _vocabulary(self._model)
-        linear = quadratic = 0
+        linear = quadratic = logits = 0
         for tensor in self._kept.values():
             if tensor.dim() and tensor.shape[-1] == vocabulary:
-                continue
-            if sum(size == tokens for size in tensor.shape) > 1:
+                logits += tensor.shape[-1] * tensor.itemsize
+            elif sum(size == tokens for size in tensor.shape) > 1:
                 quadratic += tensor.untyped_storage().nbytes()
             else:
                 linear += tensor.untyped_storage().nbytes()
         itemsize = self._capture.parameters[0].itemsize
-        return _profile(self._model, itemsize, linear / tokens, quadratic / tokens**2, self._widest)
+        return _profile(self._model, itemsize, linear / tokens, quadratic / tokens**2, self._widest, logits)
 
     def _saved(self, tensor: Tensor) -> Tensor:
         self._keep(tensor)
@@ -161,14 +161,17 @@ def _widths(module: nn.Module, shapes: Sequence[torch.Size]) -> tuple[int, int]:
     return sum(shape[-2] + shape[-1] for shape in weights), output
 
 
-def _profile(model: PreTrainedModel, itemsize: int, per_token: float, per_pair: float, widest: int) -> PassProfile:
-    """A profile, given what the blocks keep in bytes and the widest output in elements."""
+def _profile(
+    model: PreTrainedModel, itemsize: int, per_token: float, per_pair: float, widest: int, logits: int = 0
+) -> PassProfile:
+    """A profile, given bytes that the blocks keep, elements of the widest output, bytes kept of one token's logits."""
+    wide = max(itemsize, 4)
     blocks = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
     return PassProfile(
         per_token=per_token,
         per_pair=per_pair,
-        # In the model's format once, then in float32: logits, their logarithms, and the gradients of both.
-        per_logit_token=_vocabulary(model) * (itemsize + 4 * 4),
+        # Logits; their gradient in at least float32, and in the model's format; twice what changes them on the way.
+        per_logit_token=_vocabulary(model) * (itemsize + wide + (itemsize if itemsize < wide else 0)) + 2 * logits,
         block_input=model.config.get_text_config().hidden_size * itemsize,
         blocks=len(blocks),
         widest=widest * itemsize,

@@ -21,7 +21,7 @@ from gradsim.gradients.sizes import Costs, LayerShape, Lengths, forms, layer_sha
 Integers = NDArray[np.int64]
 
 # Tokens of a batch. A processor gains nothing from larger matrices; a GPU should compute and not launch.
-_BATCH_TOKENS = {"cpu": 2048}
+_BATCH_TOKENS = {"cpu": 1024}
 _BATCH_TOKENS_ON_ACCELERATOR = 16384
 
 # A batch of several samples takes at most this share of the memory budget.

@@ -10,7 +10,7 @@ from gradsim.gradients.batch import Batch
 from gradsim.gradients.capture import GradientCapture, NotSeparableError
 from gradsim.gradients.check import probe
 from gradsim.gradients.checkpoint import checkpointed_blocks
-from gradsim.gradients.encoding import encode, model_limits
+from gradsim.gradients.encoding import MASKED, encode, model_limits
 from gradsim.gradients.rules.terms import gradient
 
 
@@ -86,12 +86,30 @@ def test_losses_are_means_over_each_sample_s_labels(make_model, make_samples):
     model = make_model()
     samples = encoded(model, make_samples(4, seed=5))
     batch = Batch.of(samples, torch.device("cpu"))
-    losses = batch.losses(model(input_ids=batch.tokens).logits).detach()
-    for sample, loss in zip(samples, losses, strict=True):
-        logits = model(input_ids=torch.from_numpy(sample.tokens)[None]).logits[0, sample.positions]
-        assert float(loss) == pytest.approx(
-            float(nn.functional.cross_entropy(logits, torch.from_numpy(sample.targets)).detach())
-        )
+    scored = batch.scored(model(input_ids=batch.tokens).logits)
+    losses, gradient = batch.losses_and_gradient(scored)
+    expected = []
+    for row, sample in zip(scored, samples, strict=True):
+        labels = sample.positions - (batch.shape[1] - batch.kept)
+        expected.append(nn.functional.cross_entropy(row[labels], torch.from_numpy(sample.targets)))
+    assert losses.tolist() == pytest.approx([float(loss.detach()) for loss in expected], rel=1e-12)
+    (by_autograd,) = torch.autograd.grad(sum(expected), scored)
+    torch.testing.assert_close(gradient, by_autograd, rtol=1e-12, atol=1e-15)
+
+
+def test_an_impossible_label_has_an_infinite_loss_and_a_masked_one_none(make_model, make_samples):
+    """Logits of minus infinity, as models give for ids that are no tokens."""
+    (sample,) = encoded(make_model(), make_samples(1, seed=5))
+    batch = Batch.of([sample], torch.device("cpu"))
+    logits = torch.zeros(1, batch.kept, 600)
+    logits[0, (batch.targets[0] == MASKED).nonzero().squeeze(1), 0] = -torch.inf
+    losses, gradient = batch.losses_and_gradient(logits)
+    assert float(losses[0]) == pytest.approx(np.log(600), rel=1e-2)
+    assert not gradient[batch.targets == MASKED].any()
+    place = int((batch.targets[0] != MASKED).nonzero()[-1])
+    logits[0, place, batch.targets[0, place]] = -torch.inf
+    losses, _ = batch.losses_and_gradient(logits)
+    assert losses.tolist() == [torch.inf]
 
 
 def test_checkpointed_blocks_run_twice_and_come_back_as_they_were(make_model, make_samples):
