@@ -1,7 +1,8 @@
 """The gradient engine against the floor, the original's algorithm and its peers: `python benchmarks/engine.py`.
 
 Every comparison is paired: what is compared runs in turn on the same inputs, after a warm-up, round after round, and
-its ratio is the median of the rounds' ratios. Prints a JSON line for each comparison, and a table at the end.
+its ratio is the median of the rounds' ratios. The process keeps the memory that was freed, which helps both sides
+alike; --cold leaves that to the C library. Prints a JSON line for each comparison, and a table at the end.
 """
 
 import argparse
@@ -20,6 +21,7 @@ import floor
 import numpy as np
 import original
 import torch
+from measuring import keep_freed_memory
 from peers.disagreement import Reference, disagreement
 from peers.registry import PEERS, PeerError, run, write_input
 from rich.console import Console
@@ -216,7 +218,10 @@ def main() -> int:
     parser.add_argument(
         "--original-queries", type=int, default=16, help="for the original's slow algorithm (default 16)"
     )
+    parser.add_argument("--cold", action="store_true", help="memory as the C library is used to handle it")
     arguments = parser.parse_args()
+    if not arguments.cold:
+        keep_freed_memory()
     sections = arguments.sections or SECTIONS
     if unknown := set(sections) - set(SECTIONS):
         parser.error(f"there is no section {', '.join(sorted(unknown))}; choose among {', '.join(SECTIONS)}")

@@ -6,10 +6,16 @@ from torch import Tensor
 CHUNK = 256
 """Products that are added up in the factors' own format before float64 takes over."""
 
+# Below, one pass more over the elements costs less than one more operation's start.
+_SMALL = 1 << 18
+
 
 def inner(a: Tensor, b: Tensor) -> Tensor:
     """Inner product of two tensors of one shape: float64 (0-d), summed in float32 for at most `CHUNK` elements."""
-    a, b = _wide(a).reshape(-1), _wide(b).reshape(-1)
+    a, b = _wide(a), _wide(b)
+    if a.numel() <= _SMALL:
+        return (a * b).sum(dtype=torch.float64)
+    a, b = a.reshape(-1), b.reshape(-1)
     whole = len(a) // CHUNK * CHUNK
     total = (a[whole:] * b[whole:]).sum(dtype=torch.float64)
     if whole:
@@ -27,7 +33,8 @@ def chunk_products(a: Tensor, b: Tensor) -> Tensor:
 
 def chunk_squares(a: Tensor) -> Tensor:
     """Inner products of every row of a (m, n) with itself, chunk by chunk: (n / CHUNK, m)."""
-    return _wide(a).square().view(len(a), -1, CHUNK).sum(dim=2).T
+    norms: Tensor = torch.linalg.vector_norm(_wide(a).view(len(a), -1, CHUNK), dim=2)
+    return norms.square().T
 
 
 def segment_sums(values: Tensor, lengths: Tensor) -> Tensor:

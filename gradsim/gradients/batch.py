@@ -93,4 +93,8 @@ class Batch:
         if is_head and positions in (self.kept, length):
             before = length - positions
             return slice(int(sample.positions[0]) - before, int(sample.positions[-1]) + 1 - before)
-        return slice(0, len(sample.tokens)) if positions == length else slice(None)
+        return slice(0, len(sample.tokens) if positions == length else positions)
+
+    def first_label(self, member: int, positions: int) -> int:
+        """The first position of a module's output, of so many, that predicts a label of a sample; 0: unknown."""
+        return int(self.samples[member].positions[0]) if positions == self.shape[1] else 0

@@ -28,6 +28,9 @@ from gradsim.gradients.rules.call import Call
 from gradsim.gradients.rules.registry import Rule, rule_for
 from gradsim.gradients.rules.terms import Dense, RowSum, Term
 
+# A prompt is left out where it has no gradient, if it is at least one in so many of a sample's tokens.
+_LEAST_PROMPT = 5
+
 
 class TakeTerm(Protocol):
     """What is done with a term as soon as it is there."""
@@ -181,28 +184,47 @@ def _of_member(batch: Batch, member: int, call: Call, delta: Tensor, *, is_head:
         NotSeparableError: the rows of several samples cannot be told apart.
     """
     size, length = batch.shape
-    if delta.dim() > 2 and len(delta) == size:
+    width = delta.shape[-1]
+    if delta.dim() > 2 and delta.shape[0] == size:
         places = batch.places(member, delta.shape[1], is_head=is_head)
+        places = _without_prompt(delta[member], places, batch.first_label(member, delta.shape[1]))
+        if size == 1 and places == slice(0, delta.shape[1]):
+            return call, delta.reshape(-1, width)
         alike = delta.shape[:2]
 
         def own(value: Any) -> Any:
-            if not isinstance(value, Tensor) or value.dim() < 1 or len(value) != size:
+            if not isinstance(value, Tensor) or value.dim() < 1 or value.shape[0] != size:
                 return value
             mine = value[member : member + 1]
             return mine[:, places] if value.shape[:2] == alike else mine
 
-    elif delta.dim() == 2 and len(delta) == size * length:
-        rows = slice(member * length, member * length + len(batch.samples[member].tokens))
+    elif delta.dim() == 2 and delta.shape[0] == size * length:
+        start = member * length
+        places = slice(start, start + len(batch.samples[member].tokens))
+        rows = _without_prompt(delta, places, start + batch.first_label(member, length))
 
         def own(value: Any) -> Any:
             return value[rows] if isinstance(value, Tensor) and value.shape[:1] == delta.shape[:1] else value
 
     elif size == 1:
-        return call, delta.reshape(-1, delta.shape[-1])
+        return call, delta.reshape(-1, width)
     else:
         raise NotSeparableError(f"an output of shape {tuple(delta.shape)} does not tell {size} samples apart")
     keywords = {name: own(value) for name, value in call.keywords.items()}
-    return Call(tuple(map(own, call.arguments)), keywords), own(delta).reshape(-1, delta.shape[-1])
+    return Call(tuple(map(own, call.arguments)), keywords), own(delta).reshape(-1, width)
+
+
+def _without_prompt(delta: Tensor, places: slice, first_label: int) -> slice:
+    """Places without those before the first label, if the gradient is zero in all of these.
+
+    So it is behind the last attention, where no position sees another. Only a processor looks: a GPU would have to be
+    waited for. Few places stay, because layers that share an input share its copy only if they all have the same.
+    """
+    prompt = slice(places.start, first_label)
+    is_worthwhile = (first_label - places.start) * _LEAST_PROMPT >= places.stop - places.start
+    if not is_worthwhile or delta.device.type != "cpu" or delta[first_label - 1].any() or delta[prompt].any():
+        return places
+    return slice(first_label, places.stop)
 
 
 @contextmanager

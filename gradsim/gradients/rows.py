@@ -13,7 +13,11 @@ from gradsim.gradients.layout import Layout, Segment
 # Elements of a row that are compared at a time. On a processor, so few that those of a batch stay in its cache while
 # the queries' pass by; a GPU should compute and not launch.
 _SPAN = {"cpu": 1 << 18}
-_SPAN_ON_ACCELERATOR = 1 << 23
+_SPAN_ON_ACCELERATOR = 1 << 21
+
+# Rows that do not lie next to each other are copied together, so many at most: one product of five by two reads every
+# row once, ten products of one by one do not. So few that no budget needs to know.
+_GATHERED = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,11 +75,14 @@ class Rows:
     def inner_products(self, left: Sequence[int], right: Sequence[int]) -> Tensor:
         """Of all rows of one group with all of another, both ascending: float64 (segments, left, right)."""
         products = self._zeros(len(left), len(right))
-        runs = [(places, others) for others in _runs(right) for places in _runs(left)]
+        groups = [list(_groups(rows, self._values.device)) for rows in (left, right)]
         for span in self._spans:
             values = self._values[:, span.elements]
-            for (here, at), (there, to) in runs:
-                products[span.segments, here, there] += span.sums(chunk_products(values[at], values[to]))
+            for second in groups[1]:
+                others = second.of(values)
+                for first in groups[0]:
+                    found = span.sums(chunk_products(first.of(values), others))
+                    products[span.segments, first.places, second.places] += found
         return products
 
     def squares(self, rows: Sequence[int]) -> Tensor:
@@ -106,6 +113,39 @@ def _spans(segments: Sequence[Segment], most: int, device: torch.device) -> Iter
             chunks = [(segment.end - segment.start) // CHUNK for segment in segments[first:end]]
             yield _Span(slice(start, segments[end - 1].end), slice(first, end), torch.tensor(chunks, device=device))
         first = end
+
+
+@dataclass(frozen=True, eq=False)
+class _Group:
+    """Rows that are multiplied together.
+
+    Attributes:
+        places: where they stand in the list of all rows.
+        rows: their numbers.
+    """
+
+    places: slice
+    rows: slice | Tensor
+
+    def of(self, values: Tensor) -> Tensor:
+        """(capacity, n) -> (group, n): a view where they lie next to each other, else a copy."""
+        return values[self.rows] if isinstance(self.rows, slice) else values.index_select(0, self.rows)
+
+
+def _groups(rows: Sequence[int], device: torch.device) -> Iterator[_Group]:
+    """Ascending row numbers, in parts: rows next to each other, or so few that they may be copied."""
+    runs: list[tuple[slice, slice]] = []
+
+    def group() -> _Group:
+        places = slice(runs[0][0].start, runs[-1][0].stop)
+        return _Group(places, runs[0][1] if len(runs) == 1 else torch.tensor(rows[places], device=device))
+
+    for places, run in _runs(rows):
+        if runs and places.stop - runs[0][0].start > _GATHERED:
+            yield group()
+            runs.clear()
+        runs.append((places, run))
+    yield group()
 
 
 def _runs(rows: Sequence[int]) -> Iterator[tuple[slice, slice]]:

@@ -3,7 +3,7 @@
 Results are float64 scalars on the terms' device. Shapes as in `terms`; a dash marks the second sample.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -14,6 +14,10 @@ from gradsim.gradients.rules.terms import Dense, ExpertOuter, LayerTerms, Outer,
 # Elements of the (T, T') matrices that stand in memory at once.
 _GHOST_ELEMENTS = 1 << 24
 
+# Rows of a symmetric (T, T) matrix that are multiplied at a time. A GPU should compute and not launch.
+_STRIPE = {"cpu": 64}
+_STRIPE_ON_ACCELERATOR = 1024
+
 
 class Products:
     """Inner products of the layers of two samples.
@@ -23,6 +27,7 @@ class Products:
 
     def __init__(self) -> None:
         self._shared: dict[tuple[int, int], tuple[Tensor, Tensor, Tensor]] = {}
+        self._shared_stripes: dict[int, tuple[Tensor, list[Tensor]]] = {}
 
     def layer_dot(self, a: LayerTerms, b: LayerTerms) -> Tensor | float:
         """Inner product of one layer's gradients: the sum over all pairs of terms; zero where one has none.
@@ -61,6 +66,8 @@ class Products:
 
     def outer_outer(self, a: Outer, b: Outer) -> Tensor:
         """The ghost product: <Σ_t r_t c_tᵀ, Σ_s r'_s c'_sᵀ> = Σ_{t,s} (r_t·r'_s)(c_t·c'_s); T·T'·(R + C) products."""
+        if a is b:
+            return self.outer_self(a)
         if len(a.rows) * len(b.rows) <= _GHOST_ELEMENTS:
             return inner(self._gram(a.rows, b.rows), self._gram(a.columns, b.columns))
         step = max(1, _GHOST_ELEMENTS // len(b.rows))
@@ -69,6 +76,29 @@ class Products:
             part = slice(start, start + step)
             total = total + inner(a.rows[part] @ b.rows.T, a.columns[part] @ b.columns.T)
         return total
+
+    def outer_self(self, a: Outer) -> Tensor:
+        """A term with itself, each two of its rows once: T²·(R + C) / 2 products."""
+        total = a.rows.new_zeros((), dtype=torch.float64)
+        start = 0
+        for rows, columns in zip(self._stripes(a.rows), self._stripes(a.columns), strict=True):
+            total = total + 2.0 * inner(rows, columns) - inner(rows[:, start:], columns[:, start:])
+            start = rows.shape[1]
+        return total
+
+    def _stripes(self, a: Tensor) -> Iterable[Tensor]:
+        """(T, D) -> all inner products of its rows with those before them, some rows at a time.
+
+        Each of (rows, rows up to the last of these): a square of rows with one another stands at the right.
+        """
+        if id(a) in self._shared_stripes:
+            return self._shared_stripes[id(a)][1]
+        step = _STRIPE.get(a.device.type, _STRIPE_ON_ACCELERATOR)
+        stripes = (a[start : start + step] @ a[: start + step].T for start in range(0, len(a), step))
+        if len(a) ** 2 > _GHOST_ELEMENTS:
+            return stripes
+        self._shared_stripes[id(a)] = (a, list(stripes))
+        return self._shared_stripes[id(a)][1]
 
     def _gram(self, a: Tensor, b: Tensor) -> Tensor:
         """(T, D) and (T', D) -> all inner products of their rows, (T, T')."""

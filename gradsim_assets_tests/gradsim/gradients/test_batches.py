@@ -11,7 +11,7 @@ from gradsim.gradients.capture import GradientCapture, NotSeparableError
 from gradsim.gradients.check import probe
 from gradsim.gradients.checkpoint import checkpointed_blocks
 from gradsim.gradients.encoding import MASKED, encode, model_limits
-from gradsim.gradients.rules.terms import gradient
+from gradsim.gradients.rules.terms import Outer, gradient
 
 
 def encoded(model, samples):
@@ -110,6 +110,30 @@ def test_an_impossible_label_has_an_infinite_loss_and_a_masked_one_none(make_mod
     logits[0, place, batch.targets[0, place]] = -torch.inf
     losses, _ = batch.losses_and_gradient(logits)
     assert losses.tolist() == [torch.inf]
+
+
+def test_a_prompt_is_left_out_behind_the_last_attention(make_model, make_sample):
+    """Nothing that a prompt's positions compute there reaches the loss; in all other places it does."""
+    model = make_model("llama, untied")
+    prompt, lengths = 8, (20, 24)
+    samples = [
+        make_sample(str(length), list(range(length)), [MASKED] * prompt + list(range(prompt, length)))
+        for length in lengths
+    ]
+    rows = {}
+
+    def take(layer, member, term):
+        if isinstance(term, Outer):
+            rows[member, capture.layers[layer]] = len(term.rows)
+
+    with GradientCapture(model) as capture:
+        capture.run(encoded(model, samples), take)
+    for member, length in enumerate(lengths):
+        scored = length - (prompt - 1)  # a position predicts the next one's label
+        assert rows[member, "model.layers.1.mlp.down_proj.weight"] == scored
+        assert rows[member, "model.layers.1.self_attn.o_proj.weight"] == scored
+        assert rows[member, "model.layers.1.self_attn.k_proj.weight"] == length
+        assert rows[member, "model.layers.0.mlp.down_proj.weight"] == length
 
 
 def test_checkpointed_blocks_run_twice_and_come_back_as_they_were(make_model, make_samples):

@@ -80,6 +80,19 @@ def test_ghost_product_in_parts_is_the_same(seed):
     assert float(in_parts) == pytest.approx(float(dot(a, b)), rel=1e-12, abs=1e-12)
 
 
+@given(seeds, st.sampled_from([1, 3, 4, 9]), st.sampled_from([10, 1000]))
+def test_self_dot_in_stripes_is_the_squared_norm(seed, count, kept):
+    """Where stripes are few enough to be kept for other layers, and where they are not."""
+    rows = randn(seed, count, ROWS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dots_module, "_STRIPE", {"cpu": 4})
+        patch.setattr(dots_module, "_GHOST_ELEMENTS", kept)
+        products = Products()
+        for columns in (randn(seed + 1, count, COLUMNS), randn(seed + 2, count, COLUMNS)):
+            term = Outer(rows, columns)
+            assert float(products.dot(term, term)) == pytest.approx(float(term.gradient().square().sum()), rel=1e-12)
+
+
 @given(terms())
 def test_magnitude_bounds_the_gradient(term):
     assert float(term.magnitude()) >= float(term.gradient().norm()) * (1 - 1e-12)
