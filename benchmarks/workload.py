@@ -126,7 +126,7 @@ def top_pairs(count: int, candidates: int, seed: int) -> Integers:
 
     Some originals are found for many queries, most for few: the others are drawn by a popularity that is spread as
     among LIMA's candidates (its logarithm has a standard deviation of 1.18; there, 988 originals are in 1 to 68
-    queries' top 5, half of them in at most 3).
+    queries' top 5, half of them in at most 3) and has nothing to do with their lengths (there, r = -0.05).
     """
     random = np.random.default_rng(seed)
     popularity = random.normal(0, 1.18, count)

@@ -3,7 +3,7 @@
 import logging
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from gradsim.errors import MemoryBudgetError
 from gradsim.gradients.batch import Batch
 from gradsim.gradients.capture import GradientCapture, NotSeparableError, flags_kept, own_gradients
 from gradsim.gradients.encoding import Encoded
@@ -25,6 +26,9 @@ _ULPS = 64
 
 # Tokens of the pieces that are checked: enough to tell, and of different lengths, so that one is padded.
 _PIECES = (37, 29)
+
+# One layer's gradients that stand together: by autograd from each of two uses, their sum, and what is compared with it.
+_GRADIENTS = 4
 
 _Terms = dict[int, list[Term | RowSum]]
 """By layer."""
@@ -49,6 +53,22 @@ class Probe:
     separable: bool = False
     rows_per_token: dict[nn.Module, int] = field(default_factory=dict)
     profile: PassProfile = field(default_factory=PassProfile)
+
+
+def require_room(parameters: Collection[Tensor], memory_budget: int) -> None:
+    """That the check of a model's rules fits a memory budget in bytes, before it begins.
+
+    Raises:
+        MemoryBudgetError: it does not.
+    """
+    # Of pieces alone and in a batch: all layers' factors, and what their passes keep. A layer's gradients come and go.
+    factors = 3 * sum(_PIECES) * sum(sum(parameter.shape[-2:]) * parameter.itemsize for parameter in parameters)
+    needed = factors + _GRADIENTS * max(parameter.nbytes for parameter in parameters)
+    if memory_budget < needed:
+        raise MemoryBudgetError(
+            f"the check of the model's rules needs up to {needed:,} bytes, but memory_budget is {memory_budget:,}: "
+            f"set memory_budget to at least {needed}"
+        )
 
 
 def probe(model: PreTrainedModel, samples: Sequence[Encoded]) -> Probe:

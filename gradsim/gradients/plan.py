@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradsim.errors import MemoryBudgetError
-from gradsim.gradients.schedule import Capture, Drop, Evict, Restore, Schedule, Spill, Step, Task
+from gradsim.gradients.schedule import Capture, Compare, Drop, Evict, Restore, Schedule, Spill, Step, Task
 
 Floats = NDArray[np.float64]
 
@@ -37,7 +37,7 @@ class Cost:
     batches: int
     tokens: int
     operations: float
-    moved_bytes: float
+    moved_bytes: int
     spilled_bytes: int
     peak_bytes: int
     most_held: int
@@ -54,7 +54,7 @@ class Way:
         per_pair: operations of a pass for every two tokens of a sample: attention.
         per_sample: (nodes,) operations to build the gradients.
         product_operations: of all pairs and self dots.
-        moved_per_pair: bytes that are read for one pair.
+        row_bytes: of a sample's built gradients and projected vectors, read once for what is compared together.
         working_bytes: what the largest pass needs beside what is held.
         checkpoint: whether passes that need more than `working_bytes` checkpoint their blocks.
         per_spilled_byte: operations in the time that it takes to copy a byte to the host or back.
@@ -66,7 +66,7 @@ class Way:
     per_pair: float
     per_sample: Floats
     product_operations: float
-    moved_per_pair: float
+    row_bytes: int
     working_bytes: int
     checkpoint: bool = False
     per_spilled_byte: float = 0.0
@@ -74,7 +74,7 @@ class Way:
     def cost(self, steps: Iterator[Step]) -> Cost:
         """Of a schedule of the task."""
         tokens, sizes = self.task.tokens, self.task.sizes
-        passes = batches = run = held = peak = count = most = spilled = 0
+        passes = batches = run = held = peak = count = most = spilled = rows = 0
         operations = self.product_operations
         for step in steps:
             match step:
@@ -94,8 +94,10 @@ class Way:
                     held, count, spilled = held - int(sizes[sample]), count - 1, spilled + int(sizes[sample])
                 case Drop(sample) | Evict(sample):
                     held, count = held - int(sizes[sample]), count - 1
-        moved = self.moved_per_pair * len(self.task.pairs)
-        return Cost(passes, batches, run, operations, moved, spilled, peak, most)
+                case Compare(positions) if self.row_bytes:
+                    pairs = self.task.pairs[np.searchsorted(self.task.positions, positions)]
+                    rows += sum(len(np.unique(group)) for group in pairs.T)
+        return Cost(passes, batches, run, operations, rows * self.row_bytes, spilled, peak, most)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from gradsim.gradients.capture import GradientCapture
-from gradsim.gradients.check import Probe
+from gradsim.gradients.check import Probe, require_room
 from gradsim.gradients.encoding import Nodes
 from gradsim.gradients.plan import Plan, make_plan
 from gradsim.gradients.precision import Precision
@@ -85,10 +85,12 @@ def predict(
         rates: of the device, if known.
 
     Raises:
-        GradientError: the model's gradients cannot be computed, or a query and an original do not fit together.
+        GradientError: the model's gradients cannot be computed, or a query and an original, or the check of its
+            rules, do not fit the memory.
     """
     capture = GradientCapture(model, probed.by_autograd if probed else ())
     capture.device = device  # not the model's own: `meta` has no batch size
+    require_room(capture.parameters, memory_budget)
     plan = plan_comparison(
         comparison,
         model,

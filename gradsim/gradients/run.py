@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from gradsim.gradients.bad_samples import BadSampleError, bad_gradient, bad_loss, no_label
 from gradsim.gradients.capture import GradientCapture, own_gradients
-from gradsim.gradients.check import Probe, probe
+from gradsim.gradients.check import Probe, probe, require_room
 from gradsim.gradients.encoding import Encoded, Nodes
 from gradsim.gradients.held import Holder
 from gradsim.gradients.memory import default_budget, says_out_of_memory
@@ -137,12 +137,14 @@ class ComparisonTiles(Iterator[Tile]):
         request = self._request
         # Gradients of the caller's go first and come back last: they need not fit what the model is cast to.
         with own_gradients(list(request.model.parameters())), running_in(request.model, request.precision.dtype):
+            budget = default_budget(self._device) if request.memory_budget is None else request.memory_budget
+            require_room(list(request.model.parameters()), budget)
             started = time.perf_counter()
             with plain_arithmetic(self._device):
                 probed = probe(request.model, self._telling_samples())
             self.check_seconds = time.perf_counter() - started
             with GradientCapture(request.model, probed.by_autograd) as capture:
-                yield from self._until_done(capture, probed)
+                yield from self._until_done(capture, probed, budget)
         yield self._builder.build(len(request.nodes.queries))
 
     def _telling_samples(self) -> list[Encoded]:
@@ -151,11 +153,8 @@ class ComparisonTiles(Iterator[Tile]):
         samples = [self._samples[node] for node in nodes]
         return sorted(samples, key=lambda sample: len(sample.positions) < _TELLING_LABELS)
 
-    def _until_done(self, capture: GradientCapture, probed: Probe) -> Generator[Tile]:
+    def _until_done(self, capture: GradientCapture, probed: Probe, budget: int) -> Generator[Tile]:
         """Carry out plans for what is left, each with half the memory that was not enough before."""
-        budget = self._request.memory_budget
-        if budget is None:
-            budget = default_budget(self._device)
         while True:
             plan = self._make_plan(capture, probed, budget)
             self.plan = self.plan or plan

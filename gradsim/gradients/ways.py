@@ -126,7 +126,7 @@ def ways_of(
                 per_pair=per_pair,
                 per_sample=per_sample,
                 product_operations=_product_operations(costs, comparison.pairs, built),
-                moved_per_pair=float(row_bytes),
+                row_bytes=row_bytes,
                 working_bytes=working + fixed,
                 checkpoint=checkpoint,
                 per_spilled_byte=per_spilled_byte,

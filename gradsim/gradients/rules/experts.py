@@ -104,21 +104,6 @@ class ExpertFactors:
     up_delta: Tensor
     inner: Tensor
 
-    def for_rows(self, first: int, end: int) -> "ExpertFactors":
-        """The factors of the tokens in first, ..., end - 1: of one sample where several were run together."""
-        kept = torch.nonzero((self.tokens >= first) & (self.tokens < end)).squeeze(1)
-        return ExpertFactors(
-            self.layout,
-            self.count,
-            self.inputs[first:end],
-            self.delta[first:end],
-            self.tokens[kept] - first,
-            self.experts[kept],
-            self.weights[kept],
-            self.up_delta[kept],
-            self.inner[kept],
-        )
-
     def terms(self) -> dict[str, Term]:
         """The sums over the entries n of each expert e, t being the token of n.
 

@@ -1,5 +1,6 @@
 """Tiny random models of many families, random samples, and the oracle."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
+from gradsim.errors import MemoryBudgetError
+from gradsim.gradients import compare
 from gradsim.gradients.reference import reference_dots, reference_gradient
 
 VOCABULARY = 64
@@ -187,6 +190,26 @@ def make_samples() -> Callable[..., list[Sample]]:
 @pytest.fixture
 def oracle() -> Callable[..., Oracle]:
     return ask_oracle
+
+
+def ask_for_least_budget(model: PreTrainedModel, *arguments: Any, **keywords: Any) -> int:
+    """The least budget that does, as the engine itself says: first for the check of the rules, then for a pair."""
+    budget, enough = 1, False
+    while not enough:
+        try:
+            compare(model, *arguments, memory_budget=budget, **keywords)
+            enough = True
+        except MemoryBudgetError as error:
+            found = re.search(r"set memory_budget to at least (\d+)$", str(error))
+            assert found
+            assert int(found[1]) > budget
+            budget = int(found[1])
+    return budget
+
+
+@pytest.fixture
+def least_budget() -> Callable[..., int]:
+    return ask_for_least_budget
 
 
 @pytest.fixture

@@ -1,11 +1,13 @@
 """Bad input: one line that names the sample and the mend."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from gradsim.errors import GradientError
+from gradsim.errors import GradientError, MemoryBudgetError
 from gradsim.gradients import compare
 
 
@@ -211,3 +213,16 @@ def test_everything_bad(model, make_sample):
     result = compare(model, [unlabelled], [unlabelled], "all", on_bad_sample="exclude")
     assert np.isnan(result.dots).all()
     assert (result.bad_queries, result.bad_originals, result.passes) == ([0], [0], 0)
+
+
+def test_the_check_of_the_rules_fits_the_budget_or_does_not_begin(model, good, make_samples, monkeypatch):
+    monkeypatch.setattr("gradsim.gradients.run.probe", lambda *_: pytest.fail("the check began"))
+    with pytest.raises(MemoryBudgetError) as error:
+        compare(model, good, make_samples(2, seed=2), "all", memory_budget=1000)
+    needed = re.fullmatch(
+        r"the check of the model's rules needs up to ([\d,]+) bytes, but memory_budget is 1,000: "
+        r"set memory_budget to at least (\d+)",
+        str(error.value),
+    )
+    assert needed
+    assert int(needed[1].replace(",", "")) == int(needed[2]) > 4 * model.get_input_embeddings().weight.nbytes

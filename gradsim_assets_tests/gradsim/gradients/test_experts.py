@@ -23,7 +23,7 @@ from gradsim.gradients import FallbackWarning, compare
 from gradsim.gradients.rules import dots as dots_module
 from gradsim.gradients.rules.call import Call
 from gradsim.gradients.rules.dots import Products
-from gradsim.gradients.rules.experts import expert_factors, expert_terms, experts_per_token, stack_layout
+from gradsim.gradients.rules.experts import expert_terms, experts_per_token, stack_layout
 from gradsim.gradients.rules.registry import rule_for
 from gradsim.gradients.rules.terms import Dense, ExpertOuter
 
@@ -120,24 +120,6 @@ def test_entries_that_add_nothing_are_left_out(kind, seed, length, k, data):
     assert len(found["down_proj"].own) == int(used.sum())
     assert list(found["down_proj"].counts) == [int((experts[used] == e).sum()) for e in range(EXPERTS)]
     assert_same_gradients(found, autograd(module, call, delta))
-
-
-@given(kinds, seeds, st.lists(lengths, min_size=1, max_size=4), routes)
-def test_samples_that_are_run_together_come_apart(kind, seed, tokens, k):
-    module = make_stack(STACKS[kind], seed)
-    call, delta = route(seed, sum(tokens), k), randn(seed + 3, sum(tokens), HIDDEN)
-    together = expert_factors(module, call, delta)
-    start = 0
-    for count in tokens:
-        part = slice(start, start + count)
-        alone = Call(tuple(argument[part] for argument in call.arguments), {})
-        found = together.for_rows(start, start + count).terms()
-        expected = expert_terms(module, alone, delta[part])
-        assert {name: getattr(term, "counts", None) for name, term in found.items()} == {
-            name: getattr(term, "counts", None) for name, term in expected.items()
-        }
-        assert_same_gradients(found, {name: term.gradient() for name, term in expected.items()})
-        start += count
 
 
 @st.composite

@@ -49,7 +49,7 @@ def way_of(task, working_bytes=0, product_operations=0.0):
         per_pair=0.0,
         per_sample=np.zeros(len(task.sizes)),
         product_operations=product_operations,
-        moved_per_pair=0.0,
+        row_bytes=0,
         working_bytes=working_bytes,
     )
 
@@ -212,6 +212,14 @@ def test_the_preferred_way_wins_unless_another_costs_less():
     assert make_plan(ways, 4, 1.0).way is ways[1]
     dear = [way_of(large), way_of(small, product_operations=100.0)]
     assert make_plan(dear, 4, 1.0).way is dear[0]
+
+
+@pytest.mark.parametrize(("batch_tokens", "rows"), [(3, 2 + 3), (1, 3 * (2 + 1))])
+def test_rows_are_read_once_for_all_pairs_that_are_compared_together(batch_tokens, rows):
+    """All originals in one group, or each in its own."""
+    task = task_of([(0, 2), (0, 3), (0, 4), (1, 2), (1, 3), (1, 4)], [1] * 5, batch_tokens=batch_tokens)
+    plan = make_plan([replace(way_of(task), row_bytes=10)], 100, 1.0)
+    assert plan.cost.moved_bytes == 10 * rows
 
 
 def test_no_pairs_is_an_empty_plan():
