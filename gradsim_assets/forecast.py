@@ -29,6 +29,9 @@ Cell = Callable[[SettingForecast], str]
 
 _OPENAI = "https://api.openai.com/v1"
 
+# Longer names of settings may break.
+_NAME_WIDTH = 12
+
 
 def print_plan(session: Session, *, measure: bool = False) -> None:
     """What each setting's missing partitions take on this machine; with `measure`, find out first how fast it is.
@@ -93,7 +96,11 @@ def _table(forecasts: Sequence[SettingForecast], weights: int) -> Table:
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("", no_wrap=True)
     for forecast in forecasts:
-        table.add_column(forecast.setting, justify="right", overflow="fold")
+        # Three settings fit a terminal of 80 columns if long names may break where their words do.
+        name = forecast.setting
+        table.add_column(
+            name if len(name) <= _NAME_WIDTH else name.replace("_", "_\n"), justify="right", overflow="fold"
+        )
     for title, rows in _sections(weights):
         table.add_row(f"[bold]{title}[/]")
         for label, cell in rows:
