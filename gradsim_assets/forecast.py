@@ -30,7 +30,7 @@ Cell = Callable[[SettingForecast], str]
 _OPENAI = "https://api.openai.com/v1"
 
 # Longer names of settings may break.
-_NAME_WIDTH = 12
+_NAME_WIDTH = 11
 
 
 def print_plan(session: Session, *, measure: bool = False) -> None:
