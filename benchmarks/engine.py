@@ -230,11 +230,11 @@ def main() -> int:
     )
     parser.add_argument("--cold", action="store_true", help="memory as the C library is used to handle it")
     arguments = parser.parse_args()
-    if not arguments.cold:
-        keep_freed_memory()
     sections = arguments.sections or SECTIONS
     if unknown := set(sections) - set(SECTIONS):
         parser.error(f"there is no section {', '.join(sorted(unknown))}; choose among {', '.join(SECTIONS)}")
+    if not arguments.cold:
+        keep_freed_memory()
     set_verbosity_error()
     comparisons: list[Measured] = []
     model = olmo(vocabulary=VOCABULARY)

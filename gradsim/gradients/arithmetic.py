@@ -17,11 +17,8 @@ def inner(a: Tensor, b: Tensor) -> Tensor:
         return (a * b).sum(dtype=torch.float64)
     a, b = a.reshape(-1), b.reshape(-1)
     whole = len(a) // CHUNK * CHUNK
-    total = (a[whole:] * b[whole:]).sum(dtype=torch.float64)
-    if whole:
-        chunks = torch.bmm(a[:whole].view(-1, 1, CHUNK), b[:whole].view(-1, CHUNK, 1))
-        total = total + chunks.sum(dtype=torch.float64)
-    return total
+    chunks = torch.bmm(a[:whole].view(-1, 1, CHUNK), b[:whole].view(-1, CHUNK, 1))
+    return chunks.sum(dtype=torch.float64) + (a[whole:] * b[whole:]).sum(dtype=torch.float64)
 
 
 def chunk_products(a: Tensor, b: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ class Batch:
         tokens: (B, T) input ids; any id stands for padding.
         kept: of each row's outputs the last so many predict labels, (B, kept) of them are scored.
         targets: (B, kept) the label that each of these outputs predicts, masked where there is none.
-        weights: (B, kept) one over the sample's labels.
+        weights: (B, kept) one over the sample's labels at each of them, zero elsewhere.
     """
 
     samples: Sequence[Encoded]
@@ -38,17 +38,17 @@ class Batch:
         first = min(int(sample.positions[0]) for sample in samples)
         tokens = np.zeros((len(samples), length), dtype=np.int64)
         targets = np.full((len(samples), length), MASKED)
-        weights = np.zeros((len(samples), 1))
+        weights = np.zeros((len(samples), length))
         for row, sample in enumerate(samples):
             tokens[row, : len(sample.tokens)] = sample.tokens
             targets[row, sample.positions] = sample.targets
-            weights[row] = 1 / len(sample.positions)
+            weights[row, sample.positions] = 1 / len(sample.positions)
         return cls(
             samples=samples,
             tokens=torch.from_numpy(tokens).to(device),
             kept=length - first,
             targets=torch.from_numpy(targets[:, first:]).to(device),
-            weights=torch.from_numpy(weights).to(device),
+            weights=torch.from_numpy(weights[:, first:]).to(device),
         )
 
     @property
@@ -60,7 +60,7 @@ class Batch:
         """(B, at least kept, V) -> (B, kept, V)."""
         return logits if logits.shape[1] == self.kept else logits[:, -self.kept :]
 
-    def losses_and_gradient(self, scored: Tensor) -> tuple[Tensor, Tensor]:
+    def losses_and_gradient(self, scored: Tensor, precision: torch.dtype) -> tuple[Tensor, Tensor]:
         """Each sample's mean cross-entropy over its n unmasked labels, and the gradient of their sum.
 
         ∂L/∂z = (softmax(z) - one at the label) / n. By hand, because autograd writes three tensors of the logits' size
@@ -68,17 +68,18 @@ class Batch:
 
         Args:
             scored: (B, kept, V) logits z.
+            precision: the model's format, which its logits may be shorter than; computed is in at least float32.
 
         Returns:
-            (B,) in at least float32, and (B, kept, V) in the logits' format.
+            (B,) as computed, and (B, kept, V) in the logits' format.
         """
-        wide = torch.promote_types(scored.dtype, torch.float32)
+        wide = torch.promote_types(precision, torch.float32)
         logarithms = torch.log_softmax(scored.detach(), dim=-1, dtype=wide)
         labels = self.targets.clamp(min=0)[..., None]
-        weights = torch.where(self.targets == MASKED, 0.0, self.weights).to(wide)
-        at_labels = logarithms.gather(-1, labels)
-        losses = -torch.where(weights > 0, at_labels.squeeze(-1) * weights, 0.0).sum(dim=1)
-        gradient = logarithms.exp_().scatter_(-1, labels, at_labels.exp() - 1).mul_(weights[..., None])
+        weights = self.weights.to(wide)
+        at_labels = logarithms.gather(-1, labels).squeeze(-1)
+        losses = -torch.where(weights > 0, at_labels * weights, 0.0).sum(dim=1)
+        gradient = logarithms.exp_().mul_(weights[..., None]).scatter_add_(-1, labels, -weights[..., None])
         return losses, gradient.to(scored.dtype)
 
     def places(self, member: int, positions: int, *, is_head: bool) -> slice:

@@ -121,7 +121,7 @@ class GradientCapture:
             self.parameters[layer].grad = None
         with checkpointed_blocks(self._model, enabled=checkpoint):
             scored = self._batch.scored(self._forward(self._batch))
-            losses, gradient = self._batch.losses_and_gradient(scored)
+            losses, gradient = self._batch.losses_and_gradient(scored, self.parameters[0].dtype)
             scored.backward(gradient)  # type: ignore[no-untyped-call]
         for layer in self.without_rule:
             parameter = self.parameters[layer]

@@ -157,7 +157,7 @@ def _plain_gradients(model: PreTrainedModel, piece: Encoded, check: Callable[[in
             stack.callback(handle.remove)
         batch = Batch.of([piece], parameters[0].device)
         scored = batch.scored(model(input_ids=batch.tokens, use_cache=False).logits)
-        scored.backward(batch.losses_and_gradient(scored)[1])  # type: ignore[no-untyped-call]
+        scored.backward(batch.losses_and_gradient(scored, parameters[0].dtype)[1])  # type: ignore[no-untyped-call]
         for layer in sorted(missing):
             check(layer, torch.zeros_like(parameters[layer]))
 

@@ -96,7 +96,7 @@ class Way:
                     held, count = held - int(sizes[sample]), count - 1
                 case Compare(positions) if self.row_bytes:
                     pairs = self.task.pairs[np.searchsorted(self.task.positions, positions)]
-                    rows += sum(len(np.unique(group)) for group in pairs.T)
+                    rows += sum(len(set(group)) for group in pairs.T.tolist())
         return Cost(passes, batches, run, operations, rows * self.row_bytes, spilled, peak, most)
 
 

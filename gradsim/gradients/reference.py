@@ -19,16 +19,13 @@ def reference_gradient(model: PreTrainedModel, sample: Sample) -> dict[str, Tens
         model.train(False)
         for parameter in parameters.values():
             parameter.requires_grad_(True)
-        device = next(iter(parameters.values())).device
+        first = next(iter(parameters.values()))
+        device, precision = first.device, torch.promote_types(first.dtype, torch.float32)
         tokens = torch.as_tensor(sample.input_ids, dtype=torch.long, device=device)
         labels = torch.as_tensor(sample.labels, dtype=torch.long, device=device)
         with torch.enable_grad():
             logits = model(input_ids=tokens[None], use_cache=False).logits[0, :-1]
-            loss = torch.nn.functional.cross_entropy(
-                logits if logits.dtype == torch.float64 else logits.float(),
-                labels[1:],
-                ignore_index=MASKED,
-            )
+            loss = torch.nn.functional.cross_entropy(logits.to(precision), labels[1:], ignore_index=MASKED)
             found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
     finally:
         for module, mode in modes:

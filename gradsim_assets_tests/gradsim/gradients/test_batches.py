@@ -87,7 +87,7 @@ def test_losses_are_means_over_each_sample_s_labels(make_model, make_samples):
     samples = encoded(model, make_samples(4, seed=5))
     batch = Batch.of(samples, torch.device("cpu"))
     scored = batch.scored(model(input_ids=batch.tokens).logits)
-    losses, gradient = batch.losses_and_gradient(scored)
+    losses, gradient = batch.losses_and_gradient(scored, torch.float64)
     expected = []
     for row, sample in zip(scored, samples, strict=True):
         labels = sample.positions - (batch.shape[1] - batch.kept)
@@ -103,12 +103,12 @@ def test_an_impossible_label_has_an_infinite_loss_and_a_masked_one_none(make_mod
     batch = Batch.of([sample], torch.device("cpu"))
     logits = torch.zeros(1, batch.kept, 600)
     logits[0, (batch.targets[0] == MASKED).nonzero().squeeze(1), 0] = -torch.inf
-    losses, gradient = batch.losses_and_gradient(logits)
+    losses, gradient = batch.losses_and_gradient(logits, torch.float32)
     assert float(losses[0]) == pytest.approx(np.log(600), rel=1e-2)
     assert not gradient[batch.targets == MASKED].any()
     place = int((batch.targets[0] != MASKED).nonzero()[-1])
     logits[0, place, batch.targets[0, place]] = -torch.inf
-    losses, _ = batch.losses_and_gradient(logits)
+    losses, _ = batch.losses_and_gradient(logits, torch.float32)
     assert losses.tolist() == [torch.inf]
 
 
