@@ -19,7 +19,7 @@ import polars as pl
 from gradsim.candidates import bm25_candidates
 from gradsim.gradients import Tile
 from gradsim.partition_job import PartitionJob
-from gradsim.partition_job.gathering import Gathered
+from gradsim.partition_job.gathering import Gathered, Method
 from gradsim.partition_job.inputs import JobInputs, read_inputs
 from gradsim.partition_job.partition_tables import PartitionTables
 from gradsim.study import ModelConfiguration, Study
@@ -54,12 +54,12 @@ def run(folder: Path, samples: int, layers: int, partition_size: int) -> None:
     with measured("read what a job compares"):
         inputs = read_inputs(job_of(store, partitions), store, partitions)
     with measured(f"write dot_products, {len(inputs.pairs) * layers:,} rows"):
-        gathered = Gathered(tiles(inputs, layers), inputs, [], layers, with_layers=True)
+        gathered = Gathered(tiles(inputs, layers), inputs, [], [Method()], layers, with_dots=True, with_projected=False)
         for partition in inputs.partitions:
-            rows = PartitionTables(inputs, gathered, partition, names, [])
+            rows = PartitionTables(inputs, gathered, partition, names, [], [])
             with store.writer(dots, partition.key) as writer:
-                for frame in rows.dot_products():
-                    writer.add(frame)
+                for frames in rows.streamed():
+                    writer.add(frames["dot_products"])
     with measured("check dot_products"):
         faults = [validate(store, dots, partition) for partition in partitions]
         assert not any(fault for each in faults for fault in each.values()), faults

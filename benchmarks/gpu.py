@@ -18,7 +18,7 @@ import workload
 from numpy.typing import NDArray
 from planning import Parts, capture_operations, planned
 
-from gradsim.gradients import compare, run
+from gradsim.gradients import Projector, compare, run
 from gradsim.gradients.capture import GradientCapture
 from gradsim.gradients.held import Holder
 from gradsim.gradients.memory import default_budget
@@ -31,6 +31,7 @@ Floats = NDArray[np.float64]
 
 # The study: samples of a dataset, candidates of a query, settings (each with queries of its own).
 SAMPLES, CANDIDATES, SETTINGS = 988, 5, 2
+SHARES = (0.01, 0.05)
 WARM_UP = 4
 SHAPES: Mapping[str, workload.Shape] = MappingProxyType(
     {
@@ -52,6 +53,7 @@ def main() -> int:
     parser.add_argument("--all-queries", type=int, default=32, help="queries of the slice of all pairs (32)")
     parser.add_argument("--all-originals", type=int, default=64, help="originals of the slice of all pairs (64)")
     parser.add_argument("--checked-pairs", type=int, default=3, help="pairs that plain autograd computes as well (3)")
+    parser.add_argument("--projections", nargs="*", default=["sjlt", "logra"], help="kinds that are projected to")
     parser.add_argument("--memory-budget", type=float, help="GB for a comparison; by default what is free")
     parser.add_argument("--no-whole", action="store_true", help="do not plan the whole, which takes a while each time")
     parser.add_argument("--study", type=int, default=SAMPLES, help=f"samples of the whole study ({SAMPLES})")
@@ -87,6 +89,18 @@ TABLES: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "capture_teraflop_per_second": "in capture",
             "matrix_teraflop_per_second": "of matrices",
             "share": "share",
+            "gb_predicted": "predicted GB",
+            "gb_grown": "grown GB",
+        },
+        "projection": {
+            "precision": "precision",
+            "kind": "kind",
+            "unique_samples": "samples",
+            "seconds": "seconds",
+            "ratio": "with / without",
+            "ms_added": "ms added a sample",
+            "minutes": "minutes, study",
+            "minutes_added": "of them added",
             "gb_predicted": "predicted GB",
             "gb_grown": "grown GB",
         },
@@ -132,6 +146,8 @@ class Bench:
     slices: Mapping[str, workload.Workload]
     wholes: Mapping[str, workload.Workload]
     reference: Reference
+    projections: Sequence[str]
+    study: int
     memory_budget: int | None
 
     @classmethod
@@ -155,6 +171,8 @@ class Bench:
                 ALL: lima_slice(vocabulary, arguments.study, arguments.study, None),
             },
             reference=reference_of(model, top, arguments.checked_pairs, device),
+            projections=arguments.projections,
+            study=arguments.study,
             memory_budget=None if budget is None else int(budget * 1e9),
         )
 
@@ -170,6 +188,9 @@ class Bench:
                 yield "slice", {**row, **measures(result, parts, grown, rate, budget)}
                 if name == TOP:
                     yield "error", {"precision": precision, **errors(result, self.reference)}
+                    for kind in self.projections:
+                        found = self._projected(work, precision, budget, kind, parts.total)
+                        yield "projection", {"precision": precision, "kind": kind, **found}
                 if self.wholes:
                     started = measuring.now(self.device)
                     whole = planned(self.model, self.wholes[name], precision_of(precision), budget)
@@ -177,9 +198,30 @@ class Bench:
                     row = {"precision": precision, "whole": _WHOLE[name], "planning": planning}
                     yield "whole", {**row, **extrapolated(whole, result.plan, parts)}
 
-    def _timed(self, work: workload.Workload, precision: str, budget: int) -> tuple[Comparison, Parts, int]:
+    def _projected(
+        self, work: workload.Workload, precision: str, budget: int, kind: str, without: float
+    ) -> measuring.Row:
+        """The slice once more with projectors of the study's shares, and what the study's samples would take."""
+        projectors = [Projector(kind, share, 42, f"{kind} {share}") for share in SHARES]
+        result, parts, grown = self._timed(work, precision, budget, projectors)
+        samples = result.plan.unique_samples
+        whole = self.study * (SETTINGS + 1) / samples / 60
+        return {
+            "unique_samples": samples,
+            "seconds": round(parts.total, 3),
+            "ratio": parts.total / without,
+            "ms_added": 1000 * (parts.total - without) / samples,
+            "minutes": whole * parts.total,
+            "minutes_added": whole * (parts.total - without),
+            "gb_predicted": gb(result.plan.peak_bytes + result.plan.working_bytes),
+            "gb_grown": gb(grown),
+        }
+
+    def _timed(
+        self, work: workload.Workload, precision: str, budget: int, projectors: Sequence[Projector] = ()
+    ) -> tuple[Comparison, Parts, int]:
         first = min(WARM_UP, len(work.queries), len(work.originals))
-        settings: dict[str, Any] = {"precision": precision, "memory_budget": budget}
+        settings: dict[str, Any] = {"precision": precision, "memory_budget": budget, "projectors": projectors}
         compare(self.model, work.queries[:first], work.originals[:first], "all", **settings)
         peak = measuring.PeakMemory(self.device)
         watch = measuring.Stopwatch(self.device)

@@ -11,6 +11,7 @@ from gradsim_assets.assets.analysis import setting_analysis_assets, study_analys
 from gradsim_assets.assets.audit import audit_asset, audit_check
 from gradsim_assets.assets.dataset import dataset_assets
 from gradsim_assets.assets.gradients import gradient_assets
+from gradsim_assets.assets.index import index_assets
 from gradsim_assets.assets.report import report_asset
 from gradsim_assets.assets.results import result_assets
 from gradsim_assets.assets.variants import variant_assets
@@ -57,13 +58,13 @@ def study_assets(study: Study) -> list[dg.AssetsDefinition]:
         assets += result_assets(study, name)
         assets += setting_analysis_assets(study, name)
         assets.append(audit_asset(study, name))
-    return [*assets, report_asset(study)]
+    return [*assets, *index_assets(study), report_asset(study)]
 
 
 def study_checks(study: Study) -> list[dg.AssetChecksDefinition]:
     """All asset checks of one study."""
-    checks = [check for setting in study.settings for check in partition_checks(study, setting)]
-    return [tokenization_check(study), *checks, *(audit_check(study, setting) for setting in study.settings)]
+    audits = [audit_check(study, setting) for setting in study.settings]
+    return [tokenization_check(study), *partition_checks(study), *audits]
 
 
 def usual_resources(studies: Iterable[Study], environment: Environment) -> dict[str, Any]:

@@ -15,10 +15,9 @@ from gradsim_assets.partitions import query_ranges
 from resources.storage import StorageResource
 
 
-def partition_checks(study: Study, setting: str) -> list[dg.AssetChecksDefinition]:
-    """For every table of a setting that has partitions: its checks, evaluated in one step."""
-    lineage = Lineage(study)
-    return [_checks(study, lineage.key(table, setting)) for table in CHECKS]
+def partition_checks(study: Study) -> list[dg.AssetChecksDefinition]:
+    """For every table that has partitions: its checks, evaluated in one step."""
+    return [_checks(study, node.key) for node in Lineage(study) if node.partitioned]
 
 
 def _checks(study: Study, key: TableKey) -> dg.AssetChecksDefinition:

@@ -9,7 +9,7 @@ from rich.markup import escape
 
 from gradsim.errors import GradsimError
 from gradsim.study.partitions import select_partitions
-from gradsim.tables.lineage import ANALYSES, COMBINED_TABLES, DOT_TABLES, GRADIENT_TABLES
+from gradsim.tables.lineage import ANALYSES, COMBINED_TABLES, DOT_TABLES, GRADIENT_TABLES, INDEX, PROJECTED_TABLES
 from gradsim_assets.console import console
 from gradsim_assets.session import Session
 from gradsim_assets.summary import print_launches, print_results, print_status
@@ -40,7 +40,7 @@ class Computation(enum.StrEnum):
 TABLES = {
     Computation.DOT_PRODUCT: DOT_TABLES,
     Computation.GRADIENT_SIMILARITY: ("gradient_similarity",),
-    Computation.RANDOM_PROJECTION: ("projected_similarity",),
+    Computation.RANDOM_PROJECTION: PROJECTED_TABLES,
     Computation.ALL: GRADIENT_TABLES,
 }
 
@@ -84,6 +84,8 @@ def run(
         targets.append(key("parameters_per_layer", room="analysis"))
         if len(settings) == len(session.study.settings):
             targets.append(key("report"))
+    if computation is Computation.ALL and key(INDEX) in session.store.lineage:
+        targets.append(key(INDEX))
     launches = session.plan(targets, partitions, force=force, runs=num_partitions)
     if dry_run:
         print_launches(launches)
@@ -139,6 +141,22 @@ def report(study: StudyName) -> None:
     session.refuse_partitions(launches)
     session.run(launches)
     print_results(session)
+
+
+@app.command()
+def query(
+    study: StudyName,
+    text: Annotated[str, typer.Argument(help="A prompt, as a user would write it.")],
+    answer: Annotated[str, typer.Option(help="Its answer: what the gradient is taken of.")],
+    top: Annotated[int, typer.Option(help="How many originals are shown.", min=1)] = 5,
+) -> None:
+    """The originals nearest to a text, by their stored projected gradients.
+
+    Needs a projection with `store_projected: true` in the study, and its `gradient_index`: gradsim run STUDY.
+    """
+    from gradsim_assets.querying import print_nearest  # noqa: PLC0415 - torch takes seconds to load
+
+    print_nearest(Session.open(study), text, answer, top)
 
 
 @app.command()

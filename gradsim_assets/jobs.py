@@ -15,7 +15,7 @@ def study_jobs(study: Study) -> list[Any]:
     partitioned = [node.key for node in lineage if node.partitioned]
     combined = [node.key for node in lineage if node.key.room == "results"]
     analysed = [node.key for node in lineage if node.key.room == "analysis" or node.key.name == "report"]
-    dataset = [lineage.key(name) for name in ("samples", "model", "tokenized")]
+    dataset = [lineage.key(name) for name in ("samples", "model", "tokenized", "projections")]
     return [
         dg.define_asset_job(
             f"{study.name}__dataset",

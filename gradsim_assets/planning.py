@@ -36,7 +36,7 @@ def plan_launches(
     work = _Work(store, set(targets), [partition.key for partition in partitions], force=force)
     shared = tuple(key for key in work.whole if key.setting is None and key.name != "report")
     launches = [Launch(shared)] if shared else []
-    for setting, _ in store.study.ordered_settings():
+    for setting in (None, *(name for name, _ in store.study.ordered_settings())):
         launches += _partition_launches(store, work.partitioned(setting), runs)
     rest = tuple(key for key in work.whole if key not in set(shared))
     return [*launches, Launch(rest)] if rest else launches
@@ -62,8 +62,8 @@ class _Work:
         """Tables without partitions, inputs first."""
         return [key for key, partitions in self._made.items() if partitions == [None]]
 
-    def partitioned(self, setting: str) -> dict[str, tuple[TableKey, ...]]:
-        """Partition -> tables of a setting, inputs first."""
+    def partitioned(self, setting: str | None) -> dict[str, tuple[TableKey, ...]]:
+        """Partition -> tables of a setting, or of the study itself, inputs first."""
         tables: dict[str, list[TableKey]] = {}
         for key, partitions in self._made.items():
             for partition in partitions:

@@ -11,6 +11,7 @@ Nothing here loads a model, and nothing imports Dagster, torch or transformers.
 | `decisions` | similarity, candidates | which candidate does each query choose |
 | `accuracy_per_layer` | layer dots | how often by one layer's gradient alone |
 | `similarity_to_full_gradient` | layer dots | which layer sees pairs as the whole does |
+| `projection_audit` | layer dots, projected | do projections err as theory says |
 | `gradient_audit` | dots by plain autograd, stored ones | are the stored dots right |
 | `parameters_per_layer` | the model's layers | which part of the model is how large |
 
@@ -30,6 +31,7 @@ from gradsim.analysis.layers import (
     parameters_per_layer,
     similarity_to_full_gradient,
 )
+from gradsim.analysis.projections import PROJECTION_AUDIT, projection_audit, projection_errors
 from gradsim.analysis.retrieval import (
     ACCURACY,
     ACCURACY_PER_LAYER,
@@ -54,6 +56,7 @@ SCHEMAS: dict[str, Schema] = {
     "similarity_to_full_gradient": SIMILARITY_TO_FULL_GRADIENT,
     "parameters_per_layer": PARAMETERS_PER_LAYER,
     "gradient_audit": GRADIENT_AUDIT,
+    "projection_audit": PROJECTION_AUDIT,
 }
 
 __all__ = [
@@ -73,6 +76,8 @@ __all__ = [
     "gradient_audit",
     "gradient_similarity",
     "parameters_per_layer",
+    "projection_audit",
+    "projection_errors",
     "similarity_to_full_gradient",
     "wilson_interval",
 ]

@@ -14,9 +14,9 @@ from gradsim.gradients.memory import free_bytes
 from gradsim.gradients.precision import precision_of
 from gradsim.gradients.prediction import Prediction, Rates, predict, weight_bytes
 from gradsim.gradients.projection import Projector
-from gradsim.partition_job.gradients import study_projectors
+from gradsim.projections import study_projections, study_projectors
 from gradsim.study.partitions import Partition
-from gradsim.tables.lineage import GRADIENT_TABLES
+from gradsim.tables.lineage import GRADIENT_TABLES, PROJECTED_TABLES
 
 # Of a stored row, whose number hardly compresses and whose names take next to nothing; and of a file.
 _ROW_BYTES = 8
@@ -124,7 +124,7 @@ class Forecaster:
         }
         counted = [partition for partition in study.partitions if partition.key in missing or not missing]
         inputs = [partition_inputs(self.sources, setting, partition) for partition in counted]
-        projected = not missing or any("projected_similarity" in tables for tables in missing.values())
+        projected = not missing or not set().union(*missing.values()).isdisjoint(PROJECTED_TABLES)
         projectors = self.projectors if projected else []
         together = JobInputs.of(inputs, self.sources.originals)
         return SettingForecast(
@@ -136,7 +136,7 @@ class Forecaster:
             estimated=frozenset().union(*(each.estimated for each in inputs)),
             together=self.predict(together, projectors),
             split=tuple(self.predict(JobInputs.of([each], self.sources.originals), projectors) for each in inputs),
-            rows=result_rows(inputs, len(self._elements), len(study.projections)),
+            rows=result_rows(inputs, len(self._shapes), len(study.projections), len(study.projected)),
         )
 
     def predict(self, inputs: JobInputs, projectors: Sequence[Projector]) -> Prediction:
@@ -169,11 +169,12 @@ class Forecaster:
         Raises:
             StudyError: two of them are the same for this model.
         """
-        return study_projectors(self.sources.store.study, self._elements)
+        study_projections(self.sources.store.study, self._shapes)
+        return study_projectors(self.sources.store.study)
 
     @cached_property
-    def _elements(self) -> Mapping[str, int]:
-        return {layer: parameter.numel() for layer, parameter in self.sources.model.named_parameters()}
+    def _shapes(self) -> Mapping[str, Sequence[int]]:
+        return {layer: parameter.shape for layer, parameter in self.sources.model.named_parameters()}
 
     @cached_property
     def _budget(self) -> int:
@@ -189,18 +190,20 @@ def shared_originals(forecasts: Sequence[SettingForecast]) -> int:
     return len(originals) - len(set(originals))
 
 
-def result_rows(partitions: Sequence[PartitionInputs], layers: int, projections: int) -> Rows:
+def result_rows(partitions: Sequence[PartitionInputs], layers: int, projections: int, projectors: int) -> Rows:
     """Rows that partitions of one setting will have.
 
-    Each partition holds dots, self dots of its queries and of the originals it meets, and similarities. The combined
-    tables repeat them all, each original once.
+    Each partition holds dots, self dots of its queries and of the originals it meets, exact ones and those of each
+    projector, and similarities, of the full gradient and of each projection. The combined tables repeat them all, each
+    original once.
     """
     pairs = sum(len(partition.pairs) for partition in partitions)
     queries = sum(len(partition.queries) for partition in partitions)
     met = [np.unique(partition.pairs[:, 1]) for partition in partitions]
     unique = len(np.unique(np.concatenate(met)))
-    of_pairs_and_queries = pairs * (layers + 1 + projections) + queries * layers
-    count = of_pairs_and_queries + sum(map(len, met)) * layers
-    combined = of_pairs_and_queries + unique * layers
+    dots = layers * (1 + projectors)
+    of_pairs_and_queries = pairs * (dots + 1 + projections) + queries * dots
+    count = of_pairs_and_queries + sum(map(len, met)) * dots
+    combined = of_pairs_and_queries + unique * dots
     files = len(GRADIENT_TABLES) * (len(partitions) + 1)
     return Rows(count, (count + combined) * _ROW_BYTES + files * _FILE_BYTES)

@@ -19,7 +19,7 @@ check.py         the terms against plain autograd, before anything depends on th
 rules/           the mathematics of each layer type
 held.py          the samples that are held, and the dots of many of them
 layout.py        where each layer lies in a sample's row; rows.py all rows, and their inner products
-projection.py    random projections
+projection/      random projections; projecting.py what they add to a comparison's cost
 tiles.py         numbers on their way to the host; results.py what the caller gets
 arithmetic.py    accurate sums; precision.py the number format; memory.py what a device has to spare
 bad_samples.py   samples without a usable gradient

@@ -82,7 +82,8 @@ def compare_tiles(
     """
     if on_bad_sample not in ("error", "exclude"):
         raise GradientError(f'on_bad_sample is {on_bad_sample!r}: choose "error" or "exclude"')
-    parameters = model_layers(model)
+    layers = model_layers(model)
+    shapes = {name: parameter.shape for name, parameter in layers.items()}
     limits = model_limits(model)
     nodes = Nodes.of(
         [encode(query, limits) for query in queries],
@@ -94,7 +95,7 @@ def compare_tiles(
             precision=precision_of(precision),
             nodes=nodes,
             pairs=pair_positions(pairs, len(queries), len(originals)),
-            projections=make_projections(projectors, parameters),
+            projections=make_projections(projectors, shapes, next(iter(layers.values())).device),
             memory_budget=memory_budget,
             progress=progress,
             exclude_bad=on_bad_sample == "exclude",

@@ -1,6 +1,6 @@
 """The samples that are held for their comparisons: filled term by term, compared many at a time."""
 
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gradsim.gradients.layout import Layout
+from gradsim.gradients.layout import Layout, Segment
 from gradsim.gradients.projection import Projection
 from gradsim.gradients.rows import Rows
 from gradsim.gradients.rules.dots import Products
@@ -24,12 +24,12 @@ _Place = tuple[int, torch.Size, tuple[int, ...]]
 class _Sample:
     """One sample: a row for what is built and projected, and the factors of the other layers.
 
-    `written` names the built layers that have something in the row of this sample, not of an earlier one.
+    `written` are the segments that have something in the row of this sample, not of an earlier one: by kind and layer.
     """
 
     row: int
     factors: dict[int, list[Term]] = field(default_factory=dict)
-    written: set[int] = field(default_factory=set)
+    written: set[tuple[int, int]] = field(default_factory=set)
 
     @property
     def factor_bytes(self) -> int:
@@ -43,6 +43,7 @@ class Holder:
         shapes: of the layers, by name.
         built: which layers' gradients are built; of the others the factors are kept.
         projections: whose vectors are kept beside.
+        by_term: (projections, layers) whether terms are projected as they come; else it is the gradient.
         capacity: most samples at once.
         dtype: of everything that is kept.
         device: where it lies.
@@ -53,6 +54,7 @@ class Holder:
         shapes: Mapping[str, torch.Size],
         built: Sequence[bool],
         projections: Sequence[Projection],
+        by_term: NDArray[np.bool_],
         capacity: int,
         dtype: torch.dtype,
         device: torch.device,
@@ -63,6 +65,11 @@ class Holder:
         self._rows = Rows(self._layout, capacity, dtype, device)
         self._segment_kinds = torch.tensor([segment.kind for segment in self._layout.segments], device=device)
         self._segment_layers = torch.tensor([segment.layer for segment in self._layout.segments], device=device)
+        by_layer: dict[bool, dict[int, list[int]]] = {True: defaultdict(list), False: defaultdict(list)}
+        for kind, layer in self._layout.projected:
+            by_layer[bool(by_term[kind - 1, layer])][layer].append(kind)
+        self._by_term, self._by_gradient = by_layer[True], by_layer[False]
+        """By layer, the projections that take its terms, and those that take its gradient."""
         self._by_factors = [layer for layer, build in enumerate(built) if not build]
         self._samples: dict[int, _Sample] = {}
         self._spilled: dict[int, tuple[Tensor, dict[int, list[Term]]]] = {}
@@ -86,16 +93,22 @@ class Holder:
     def take(self, sample: int, layer: int, term: Term | RowSum) -> None:
         """Add a term to a layer's gradient."""
         held = self._samples[sample]
-        segment = self._layout.built.get(layer)
-        if segment is None:
+        for kind in self._by_term.get(layer, ()):
+            projected = self._projections[kind - 1].project_term(self._names[layer], term)
+            self._add(held, self._layout.projected[kind, layer], Dense(projected))
+        if layer in self._layout.built:
+            self._add(held, self._layout.built[layer], term)
+        else:
             held.factors.setdefault(layer, []).append(self._kept(term))
-            return
+
+    def _add(self, held: _Sample, segment: Segment, term: Term | RowSum) -> None:
+        """Add a term to what is in a segment of a sample's row."""
         place = segment.of(self._rows[held.row])
-        if layer in held.written:
+        if (segment.kind, segment.layer) in held.written:
             term.add(place)
         else:
             term.write(place)
-            held.written.add(layer)
+            held.written.add((segment.kind, segment.layer))
 
     def close(self, samples: Sequence[int]) -> Tensor:
         """End to hold samples whose terms are all there, and project them.
@@ -104,13 +117,13 @@ class Holder:
             (samples, 1 + projections, layers): self dots, the exact ones first.
         """
         self._copies.clear()
+        self._project([self._samples[sample] for sample in samples])
         for sample in samples:
             held = self._samples[sample]
             row = self._rows[held.row]
-            for layer, segment in self._layout.built.items():
-                if layer not in held.written:
+            for segment in self._layout.segments:
+                if (segment.kind, segment.layer) not in held.written:
                     segment.of(row).zero_()
-            self._project(held, row)
             self.nbytes += self._layout.width * row.itemsize + held.factor_bytes
         return self._self_dots(samples)
 
@@ -219,20 +232,27 @@ class Holder:
             whole = [layer for layer, name in enumerate(self._names) if projection.keeps_whole(name)]
             found[:, kind, whole] = found[:, 0, whole]
 
-    def _project(self, held: _Sample, row: Tensor) -> None:
-        for layer, name in enumerate(self._names):
-            wanted = [kind for kind in range(1, 1 + len(self._projections)) if (kind, layer) in self._layout.projected]
-            if not wanted:
-                continue
+    def _project(self, samples: Sequence[_Sample]) -> None:
+        """Project the gradients of layers whose terms were not."""
+        for layer, kinds in self._by_gradient.items():
             segment = self._layout.built.get(layer)
-            terms = held.factors.get(layer)
-            whole = segment.of(row) if segment else gradient(terms) if terms else None
-            for kind in wanted:
-                place = self._layout.projected[kind, layer].of(row)
-                if whole is None:
-                    place.zero_()
-                else:
-                    place.copy_(self._projections[kind - 1].project(name, whole))
+            if segment:
+                written = [held for held in samples if (0, layer) in held.written]
+                self._project_together(layer, kinds, written, [segment.of(self._rows[held.row]) for held in written])
+                continue
+            for held in samples:  # one after the other: gradients may be large
+                if layer in held.factors:
+                    self._project_together(layer, kinds, [held], [gradient(held.factors[layer])])
+
+    def _project_together(
+        self, layer: int, kinds: Sequence[int], samples: Sequence[_Sample], gradients: Sequence[Tensor]
+    ) -> None:
+        if not samples:
+            return
+        for kind in kinds:
+            projected = self._projections[kind - 1].project(self._names[layer], gradients)
+            for held, values in zip(samples, projected, strict=True):
+                self._add(held, self._layout.projected[kind, layer], Dense(values))
 
     def _on_device(self, tensor: Tensor) -> Tensor:
         return tensor.to(self._device)

@@ -42,7 +42,7 @@ class Layout:
         segments: of the layers that are built, then of every projection's layers that are not kept whole.
         width: elements of a row, a multiple of `CHUNK`.
         built: by layer, for those that are built.
-        projected: by projection and layer, for those that are not kept whole.
+        projected: by kind (a projection's place, from 1) and layer, for those that are not kept whole.
     """
 
     def __init__(

@@ -27,7 +27,7 @@ class Cost:
         batches: in so many batches.
         tokens: that are run, padding included.
         operations: floating-point operations of passes, gradients and products.
-        moved_bytes: of gradients that are read to compare them.
+        moved_bytes: of gradients that are read to compare them, and that projecting reads and writes.
         spilled_bytes: that are copied to the host and back.
         peak_bytes: most bytes of captured gradients that are held at once.
         most_held: most samples that are held at once.
@@ -52,12 +52,14 @@ class Way:
         built: (layers,) whether a layer's gradient is built.
         per_token: operations of a pass for each token.
         per_pair: operations of a pass for every two tokens of a sample: attention.
-        per_sample: (nodes,) operations to build the gradients.
+        per_sample: (nodes,) operations to build and project the gradients.
         product_operations: of all pairs and self dots.
         row_bytes: of a sample's built gradients and projected vectors, read once for what is compared together.
         working_bytes: what the largest pass needs beside what is held.
         checkpoint: whether passes that need more than `working_bytes` checkpoint their blocks.
         per_spilled_byte: operations in the time that it takes to copy a byte to the host or back.
+        by_term: (projections, layers) whether terms are projected as they come, or the gradient.
+        projected_bytes: that projecting a sample reads and writes.
     """
 
     task: Task
@@ -70,6 +72,8 @@ class Way:
     working_bytes: int
     checkpoint: bool = False
     per_spilled_byte: float = 0.0
+    by_term: NDArray[np.bool_] = field(default_factory=lambda: np.zeros((0, 0), dtype=bool))
+    projected_bytes: float = 0.0
 
     def cost(self, steps: Iterator[Step]) -> Cost:
         """Of a schedule of the task."""
@@ -97,7 +101,8 @@ class Way:
                 case Compare(positions) if self.row_bytes:
                     pairs = self.task.pairs[np.searchsorted(self.task.positions, positions)]
                     rows += sum(len(set(group)) for group in pairs.T.tolist())
-        return Cost(passes, batches, run, operations, rows * self.row_bytes, spilled, peak, most)
+        moved = rows * self.row_bytes + int(passes * self.projected_bytes)
+        return Cost(passes, batches, run, operations, moved, spilled, peak, most)
 
 
 @dataclass(frozen=True)

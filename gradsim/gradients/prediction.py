@@ -96,7 +96,7 @@ def predict(
         model,
         capture,
         probed or estimated_probe(model, capture),
-        make_projections(projectors, dict(model.named_parameters())),
+        make_projections(projectors, {name: p.shape for name, p in model.named_parameters()}, device),
         precision,
         memory_budget=memory_budget,
     )

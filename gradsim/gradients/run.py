@@ -201,6 +201,7 @@ class ComparisonTiles(Iterator[Tile]):
                 self._shapes,
                 plan.built.tolist(),
                 request.projections,
+                plan.way.by_term,
                 plan.cost.most_held,
                 request.precision.dtype,
                 self._device,

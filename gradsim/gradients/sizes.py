@@ -166,7 +166,7 @@ class Costs:
         return operations
 
 
-def forms(costs: Costs, pairs: Integers, *, projected: bool, per_byte: float) -> NDArray[np.bool_]:
+def forms(costs: Costs, pairs: Integers, *, projected: NDArray[np.bool_] | bool, per_byte: float) -> NDArray[np.bool_]:
     """(layers,) whether to build: what costs least over all pairs, bytes that are held included.
 
     For a layer of R x C, samples i of T_i rows and P pairs, each sample compared with itself as well:
@@ -180,12 +180,12 @@ def forms(costs: Costs, pairs: Integers, *, projected: bool, per_byte: float) ->
     Args:
         costs: of the layers.
         pairs: (n, 2) samples.
-        projected: whether projections need the built gradients in any case.
+        projected: (layers,) whether a projection needs the built gradient in any case.
         per_byte: operations that are worth saving one held byte of every sample; infinite: the smallest form.
     """
     used = np.unique(pairs)
     with_self = np.concatenate([pairs, np.column_stack([used, used])])
-    building = 0.0 if projected else costs.building[used].sum(axis=0)
+    building = np.where(projected, 0.0, costs.building[used].sum(axis=0))
     built = building + 2.0 * len(with_self) * costs.elements
     ghost = costs.ghost(with_self)
     built_bytes = float(len(used) * costs.itemsize) * costs.elements

@@ -14,6 +14,7 @@ from gradsim.gradients.layout import Layout
 from gradsim.gradients.memory import free_bytes
 from gradsim.gradients.plan import Way
 from gradsim.gradients.profile import PassProfile
+from gradsim.gradients.projecting import needed_gradients, projecting_cost
 from gradsim.gradients.projection import Projection
 from gradsim.gradients.schedule import Task
 from gradsim.gradients.sizes import Costs, LayerShape, Lengths, forms, layer_shapes, sample_bytes
@@ -92,7 +93,8 @@ def ways_of(
     costs = Costs.of(shapes, lengths, itemsize)
     longest = int(lengths.tokens[np.unique(comparison.pairs)].max(initial=1))
     batch_tokens = _batch_tokens(probed, longest, memory_budget, capture.device, batch_share)
-    fixed = _fixed_bytes(shapes, capture, projections, itemsize)
+    needed = needed_gradients(projections, capture.layers)
+    fixed = _fixed_bytes(shapes, capture, projections, needed, itemsize)
     per_token, per_pair = pass_operations(model, shapes)
     per_spilled_byte = _PER_SPILLED_BYTE["reduced" if reduced else "ieee"]
     host_bytes = _host_bytes(capture.device)
@@ -101,13 +103,14 @@ def ways_of(
         working = _working_bytes(probed.profile, longest, batch_tokens, checkpoint=checkpoint)
         seen: set[bytes] = set()
         for per_byte in _PER_BYTE:
-            built = forms(costs, comparison.pairs, projected=bool(projections), per_byte=per_byte)
+            built = forms(costs, comparison.pairs, projected=needed, per_byte=per_byte)
             if built.tobytes() in seen:
                 continue
             seen.add(built.tobytes())
             row_bytes = Layout(parameter_shapes, built.tolist(), projections).width * itemsize
             sizes = sample_bytes(costs, built, row_bytes)
-            per_sample = costs.building[:, built | bool(projections)].sum(axis=1)
+            projecting = projecting_cost(projections, capture.layers, costs, built, np.unique(comparison.pairs))
+            per_sample = costs.building[:, built | needed].sum(axis=1) + projecting.operations
             capturing = lengths.tokens * (per_token + per_pair * lengths.tokens) + per_sample
             yield Way(
                 task=Task(
@@ -130,6 +133,8 @@ def ways_of(
                 working_bytes=working + fixed,
                 checkpoint=checkpoint,
                 per_spilled_byte=per_spilled_byte,
+                by_term=projecting.by_term,
+                projected_bytes=projecting.moved_bytes,
             )
 
 
@@ -175,9 +180,13 @@ def _working_bytes(profile: PassProfile, longest: int, batch_tokens: int, *, che
 
 
 def _fixed_bytes(
-    shapes: Sequence[LayerShape], capture: GradientCapture, projections: Sequence[Projection], itemsize: int
+    shapes: Sequence[LayerShape],
+    capture: GradientCapture,
+    projections: Sequence[Projection],
+    needed: NDArray[np.bool_],
+    itemsize: int,
 ) -> int:
-    """Gradients by autograd; layouts of projections, and a gradient that is built for them."""
+    """Gradients by autograd; projections, and a gradient that is built for them."""
     by_autograd = sum(shapes[layer].elements for layer in capture.without_rule)
-    largest = max(shape.elements for shape in shapes) if projections else 0
-    return sum(projection.layout_bytes for projection in projections) + (by_autograd + largest) * itemsize
+    largest = max((shape.elements for shape, need in zip(shapes, needed, strict=True) if need), default=0)
+    return sum(projection.nbytes for projection in projections) + (by_autograd + largest) * itemsize

@@ -60,12 +60,13 @@ def main() -> int:
 def _run(job: PartitionJob, progress: Progress) -> dict[str, Any]:
     from transformers.utils.logging import disable_progress_bar  # noqa: PLC0415 - torch takes seconds to load
 
-    from gradsim.partition_job import answers, audit, gradients  # noqa: PLC0415
+    from gradsim.partition_job import answers, audit, gradients, index  # noqa: PLC0415
 
     computations: Mapping[Kind, Compute] = {
         "answers": answers.compute,
         "gradients": gradients.compute,
         "audit": audit.compute,
+        "index": index.compute,
     }
     disable_progress_bar()
     store = job.store()
@@ -91,7 +92,7 @@ def _progress(job: PartitionJob) -> Iterator[Progress]:
             yield partial(_advance, bar)
         return
     with open_dagster_pipes() as pipes:
-        yield _Log(pipes, f"{job.setting} {job.kind}")
+        yield _Log(pipes, f"{job.setting or job.study.name} {job.kind}")
 
 
 def _advance(bar: "tqdm[NoReturn]", done: int, total: int) -> None:

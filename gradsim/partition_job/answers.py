@@ -32,7 +32,7 @@ def compute(
     Raises:
         GradsimError: whatever a user can mend.
     """
-    setting = job.study.settings[job.setting]
+    setting = job.study.settings[job.setting_name]
     assert isinstance(setting, GenerateSetting)
     device = resolve_device(job.model.device)
     model = load_model(job.model)

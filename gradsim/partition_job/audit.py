@@ -36,7 +36,7 @@ def compute(
     """
     device = resolve_device(job.model.device)
     job = job.model_copy(update={"model": accurate(job.model)})
-    read = {name: store.read(key) for name, key in store.lineage.analysis_inputs(AUDIT, job.setting).items()}
+    read = {name: store.read(key) for name, key in store.lineage.analysis_inputs(AUDIT, job.setting_name).items()}
     pairs = audited_pairs(read["dot_products"], seed=job.study.seed)
     queries = _samples(read["query_tokens"], pairs["query_id"])
     originals = _samples(read["original_tokens"], pairs["original_id"])

@@ -1,7 +1,5 @@
 """What a gradient job took, beside what its plan had predicted."""
 
-from collections.abc import Mapping
-
 import torch
 
 from gradsim.gradients import ComparisonTiles
@@ -12,7 +10,7 @@ from gradsim.tables import Store
 
 
 def measured_cost(
-    tiles: ComparisonTiles, job: PartitionJob, store: Store, device: str, elements: Mapping[str, int]
+    tiles: ComparisonTiles, job: PartitionJob, store: Store, device: str, parameters: int
 ) -> dict[str, float]:
     """Of a comparison that is done; `X_predicted` stands beside `X`, the time's only where rates were measured.
 
@@ -24,11 +22,11 @@ def measured_cost(
         job: whose they are.
         store: of its study.
         device: where it ran, cpu or cuda:N.
-        elements: number of each layer's parameters.
+        parameters: how many the model has.
     """
     plan = tiles.plan
     assert plan is not None
-    weights = sum(elements.values()) * precision_of(job.model.precision).dtype.itemsize
+    weights = parameters * precision_of(job.model.precision).dtype.itemsize
     measured: dict[str, float] = {
         "passes": tiles.passes,
         "passes_predicted": plan.passes,

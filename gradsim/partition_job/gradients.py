@@ -2,18 +2,22 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
+from math import prod
 
-from gradsim.errors import ModelError, StudyError
+import numpy as np
+
+from gradsim.errors import ModelError
 from gradsim.gradients import ComparisonTiles, Projector, compare_tiles
 from gradsim.models import load_model, resolve_device
 from gradsim.partition_job.cost import measured_cost
-from gradsim.partition_job.gathering import Gathered
+from gradsim.partition_job.gathering import Gathered, Method
 from gradsim.partition_job.inputs import JobInputs, read_inputs
 from gradsim.partition_job.job import PartitionJob
-from gradsim.partition_job.partition_tables import PartitionTables, Projected
+from gradsim.partition_job.partition_tables import STREAMED, PartitionTables
 from gradsim.partition_job.provenance import model_provenance
-from gradsim.study import Study
+from gradsim.projections import SizedProjection, model_shapes, study_projections, study_projectors
 from gradsim.tables import SCHEMAS, Provenance, Store
+from gradsim.tables.lineage import PROJECTED_TABLES
 
 
 def compute(
@@ -34,10 +38,11 @@ def compute(
     provenance = model_provenance(job, store, device)
     inputs = read_inputs(job, store, list(work))
     wanted = {table for tables in work.values() for table in tables}
-    elements = _elements(store)
-    projectors = study_projectors(job.study, elements) if "projected_similarity" in wanted else []
-    projections = [Projected(each.kind, sum(each.layer_dimensions(elements).values())) for each in projectors]
-    layers = store.layers.categories.to_list()
+    shapes = model_shapes(store.read(store.lineage.key("model")))
+    projected = not wanted.isdisjoint(PROJECTED_TABLES)
+    projections = study_projections(job.study, shapes) if projected else []
+    projectors = study_projectors(job.study) if projected else []
+    names = [projector.name for projector in projectors]
     with ExitStack() as lent:
         tiles = None
         if len(inputs.pairs):  # else every query was excluded, and the tables are empty
@@ -45,14 +50,24 @@ def compute(
         gathered = Gathered(
             tiles or iter(()),
             inputs,
-            [projector.name for projector in projectors],
-            len(layers),
-            with_layers="dot_products" in wanted,
+            names,
+            [Method(), *map(_method, projections)],
+            len(shapes),
+            with_dots="dot_products" in wanted,
+            with_projected="projected_dots" in wanted,
         )
         for partition in inputs.partitions:
-            rows = PartitionTables(inputs, gathered, partition, layers, projections)
+            rows = PartitionTables(inputs, gathered, partition, list(shapes), names, projections)
             _write(job, store, partition.key, work[partition.key], rows, provenance)
-    return measured_cost(tiles, job, store, device, elements) if tiles else {}
+    return measured_cost(tiles, job, store, device, sum(map(prod, shapes.values()))) if tiles else {}
+
+
+def _method(projection: SizedProjection) -> Method:
+    """As published, each layer counts as often as it has dimensions: blocks were not divided by their roots."""
+    weights = None
+    if projection.definition.scaling == "as_published":
+        weights = np.array(list(projection.dimensions.values()), dtype=np.float64)
+    return Method(projection.definition.name, weights)
 
 
 def _write(
@@ -63,16 +78,23 @@ def _write(
     rows: PartitionTables,
     provenance: Provenance,
 ) -> None:
-    """Write a partition's tables, that of the dots while they come."""
-    if "dot_products" in tables:
-        with store.writer(job.key("dot_products"), partition, provenance) as writer:
-            for dots in rows.dot_products():
-                writer.add(dots)
+    """Write a partition's tables, the large ones while their rows come."""
+    with ExitStack() as open_files:
+        writers = {
+            table: open_files.enter_context(store.writer(job.key(table), partition, provenance))
+            for table in tables
+            if table in STREAMED
+        }
+        if writers:
+            for frames in rows.streamed():
+                for table, writer in writers.items():
+                    writer.add(frames[table])
+        for writer in writers.values():
             writer.provenance = writer.provenance.model_copy(update={"excluded": rows.excluded})
     others = rows.others()
     known = provenance.model_copy(update={"excluded": rows.excluded})
     for table in tables:
-        if table != "dot_products":
+        if table not in STREAMED:
             store.write(job.key(table), others.get(table, SCHEMAS[table].empty()), partition, known)
 
 
@@ -96,30 +118,6 @@ def _tiles(
     )
     _check_layers(tiles.layers, store)
     return tiles
-
-
-def study_projectors(study: Study, elements: Mapping[str, int]) -> list[Projector]:
-    """The study's projections as the engine wants them.
-
-    Raises:
-        StudyError: two of them are the same for this model, whose layers are too small to tell them apart.
-    """
-    projectors = [
-        Projector(projection.kind, projection.share, study.seed, projection.name) for projection in study.projections
-    ]
-    names: dict[tuple[str, int], str] = {}
-    for projector in projectors:
-        total = sum(projector.layer_dimensions(elements).values())
-        if (first := names.setdefault((projector.kind, total), projector.name)) != projector.name:
-            raise StudyError(
-                f"projections: {first} and {projector.name} both have {total} dimensions for this model; remove one"
-            )
-    return projectors
-
-
-def _elements(store: Store) -> dict[str, int]:
-    model = store.read(store.lineage.key("model"))
-    return dict(model.select("layer", "parameters").iter_rows())
 
 
 def _check_layers(layers: Sequence[str], store: Store) -> None:

@@ -10,12 +10,17 @@ from gradsim.errors import TableError
 from gradsim.study import ModelConfiguration, Study
 from gradsim.tables import State, Store, TableKey
 from gradsim.tables.keys import Room
-from gradsim.tables.lineage import AUDIT, GRADIENT_TABLES
+from gradsim.tables.lineage import AUDIT, GRADIENT_TABLES, INDEX
 
 # What a job computes, in one word; a module of this package bears it.
-Kind = Literal["answers", "gradients", "audit"]
+Kind = Literal["answers", "gradients", "audit", "index"]
 
-KINDS: Mapping[str, Kind] = {"queries": "answers", AUDIT: "audit", **dict.fromkeys(GRADIENT_TABLES, "gradients")}
+KINDS: Mapping[str, Kind] = {
+    "queries": "answers",
+    AUDIT: "audit",
+    INDEX: "index",
+    **dict.fromkeys(GRADIENT_TABLES, "gradients"),
+}
 
 
 class PartitionJob(BaseModel):
@@ -27,7 +32,7 @@ class PartitionJob(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     study: Study
-    setting: str
+    setting: str | None = Field(description="None: the tables are the study's own")
     room: Room | None = Field(None, description="of the setting, where the tables lie")
     partitions: tuple[str | None, ...]
     tables: tuple[str, ...]
@@ -43,12 +48,18 @@ class PartitionJob(BaseModel):
         (kind,) = {KINDS[table] for table in self.tables}
         return kind
 
+    @property
+    def setting_name(self) -> str:
+        """The setting of a job that has one."""
+        assert self.setting is not None
+        return self.setting
+
     def store(self) -> Store:
         """The tables that the job reads and writes."""
         return Store(self.root, self.study)
 
     def key(self, table: str) -> TableKey:
-        """The key of one of the setting's tables in the job's room."""
+        """The key of one of the job's tables, or of another in the same setting and room."""
         return TableKey(self.study.name, table, self.setting, self.room)
 
     def work(self, store: Store) -> dict[str | None, list[str]]:

@@ -11,15 +11,11 @@ from gradsim.analysis.layer_dots import cosine
 from gradsim.errors import TableError
 from gradsim.partition_job.gathering import Floats, Gathered
 from gradsim.partition_job.inputs import JobInputs, PartitionSlice
+from gradsim.projections import SizedProjection
 from gradsim.tables.provenance import ORIGINAL_LOSS, QUERY_LOSS
 
-
-@dataclass(frozen=True)
-class Projected:
-    """A projection as its rows name it: its kind, and dimensions of all layers together."""
-
-    kind: str
-    dimensions: int
+# Tables whose rows come while tiles do: they may be larger than memory.
+STREAMED = ("dot_products", "projected_dots")
 
 
 @dataclass(frozen=True)
@@ -33,7 +29,7 @@ class _Kept:
 
 
 class PartitionTables:
-    """A partition's rows, to be asked for once: first those of `dot_products`, then the others.
+    """A partition's rows, to be asked for once: first those that come while tiles do, then the others.
 
     Samples with a bad loss are left out, and queries of such originals.
 
@@ -47,18 +43,20 @@ class PartitionTables:
         gathered: Gathered,
         partition: PartitionSlice,
         layers: Sequence[str],
-        projections: Sequence[Projected],
+        projectors: Sequence[str],
+        projections: Sequence[SizedProjection],
     ) -> None:
         self.excluded: dict[str, str] = {}
         self._inputs = inputs
         self._gathered = gathered
         self._partition = partition
         self._layers = pl.DataFrame({"layer": layers}, schema={"layer": pl.Enum(layers)})
+        self._projectors = projectors
         self._projections = projections
         self._kept: list[_Kept] = []
 
-    def dot_products(self) -> Iterator[pl.DataFrame]:
-        """Rows as their queries get complete; none if the dots of each layer were not gathered.
+    def streamed(self) -> Iterator[dict[str, pl.DataFrame]]:
+        """Rows of `STREAMED` tables as their queries get complete; none of one whose dots were not gathered.
 
         Raises:
             TableError: an inner product of good samples is not finite.
@@ -68,26 +66,39 @@ class PartitionTables:
             kept = self._good_pairs(complete.queries, pairs)
             rows = self._inputs.candidates[complete.pairs].filter(kept)
             self._kept.append(self._with_similarities(rows, pairs[kept], numbers.sums[:, kept]))
+            tables = {}
             if numbers.dots is not None:
-                yield self._melted(rows, "dot", numbers.dots[kept])
+                tables["dot_products"] = self._melted(rows, "dot", numbers.dots[kept])
+            if numbers.projected is not None:
+                tables["projected_dots"] = self._projected(rows, "dot", numbers.projected[:, kept])
+            yield tables
 
     def others(self) -> dict[str, pl.DataFrame]:
         """Table -> rows, of all other tables; none where no pair was kept."""
-        for _ in self.dot_products():  # nobody asked for them
+        for _ in self.streamed():  # nobody asked for them
             pass
         if not any(kept.pairs.height for kept in self._kept):
             return {}
         pairs = pl.concat(kept.pairs for kept in self._kept)
         similarities = np.concatenate([kept.similarities for kept in self._kept], axis=1)
         exact, *projected = (pairs.with_columns(similarity=similarity) for similarity in similarities)
+        queries, originals = (
+            np.unique(np.concatenate([getattr(kept, side) for kept in self._kept])) for side in ("queries", "originals")
+        )
+        query_ids, original_ids = self._ids("query", queries), self._ids("original", originals)
+        gathered = self._gathered
         tables = {
-            "query_self": self._selves("query", [kept.queries for kept in self._kept]),
-            "original_self": self._selves("original", [kept.originals for kept in self._kept]),
+            "query_self": self._melted(query_ids, "self_dot", gathered.query_self[queries]),
+            "original_self": self._melted(original_ids, "self_dot", gathered.original_self[originals]),
             "gradient_similarity": exact,
         }
+        if self._projectors:
+            of_queries, of_originals = gathered.projected_query_self, gathered.projected_original_self
+            tables["projected_query_self"] = self._projected(query_ids, "self_dot", of_queries[:, queries])
+            tables["projected_original_self"] = self._projected(original_ids, "self_dot", of_originals[:, originals])
         if projected:
             tables["projected_similarity"] = pl.concat(
-                rows.with_columns(projection=pl.lit(each.kind), dimension=pl.lit(each.dimensions, pl.Int64))
+                rows.with_columns(projection=pl.lit(each.definition.method), dimension=pl.lit(each.total, pl.Int64))
                 for each, rows in zip(self._projections, projected, strict=True)
             )
         return tables
@@ -108,7 +119,7 @@ class PartitionTables:
 
     def _with_similarities(self, rows: pl.DataFrame, pairs: NDArray[np.int64], sums: Floats) -> _Kept:
         for method, pair in np.argwhere(~np.isfinite(sums))[:1]:
-            what = ("gradients", *(f"{each.kind} projections" for each in self._projections))[method]
+            what = ("gradients", *(f"{each.definition.method} projections" for each in self._projections))[method]
             raise TableError(
                 f"query {rows['query_id'][int(pair)]!r} and original {rows['original_id'][int(pair)]!r}: the inner "
                 f"product of their {what} is {sums[method, pair]}; compute that partition again"
@@ -117,15 +128,23 @@ class PartitionTables:
         similarities = cosine(sums, self._gathered.query_sums[:, queries], self._gathered.original_sums[:, originals])
         return _Kept(rows, np.unique(queries), np.unique(originals), similarities)
 
-    def _selves(self, side: str, positions: list[NDArray[np.int64]]) -> pl.DataFrame:
-        """Self dots of the samples at these positions, in dataset order."""
-        queries = side == "query"
-        samples = self._inputs.queries if queries else self._inputs.originals
-        self_dots = self._gathered.query_self if queries else self._gathered.original_self
-        met = np.unique(np.concatenate(positions))
+    def _ids(self, side: str, positions: NDArray[np.int64]) -> pl.DataFrame:
+        """Ids of the samples at these positions, in one column."""
+        samples = self._inputs.queries if side == "query" else self._inputs.originals
         column = f"{side}_id"
-        ids = pl.Series(column, [samples[each].id for each in met], self._inputs.candidates.schema[column])
-        return self._melted(ids.to_frame(), "self_dot", self_dots[met])
+        ids = [samples[each].id for each in positions]
+        return pl.Series(column, ids, self._inputs.candidates.schema[column]).to_frame()
+
+    def _projected(self, keys: pl.DataFrame, name: str, values: Floats) -> pl.DataFrame:
+        """Values of (projectors, keys, layers) as one row a query or original, projector, other key and layer."""
+        frames = [
+            self._melted(keys, name, of_one).with_columns(projection=pl.lit(projector))
+            for projector, of_one in zip(self._projectors, values, strict=True)
+        ]
+        # A sample's rows of one projector stand together, and its projectors one after the other.
+        sample = pl.col(keys.columns[0]).rle_id()
+        parts = [frame.with_columns(sample=sample, place=place) for place, frame in enumerate(frames)]
+        return pl.concat(parts).sort("sample", "place", maintain_order=True).drop("sample", "place")
 
     def _melted(self, keys: pl.DataFrame, name: str, values: Floats) -> pl.DataFrame:
         """Values of (keys, layers) as one row a key and layer."""

@@ -13,6 +13,7 @@ from gradsim.plots.layers import (
     layers_against_full_gradient,
     parameters_of_components,
 )
+from gradsim.plots.projections import errors_of_projections
 from gradsim.plots.similarity import source_against_others
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "accuracy_of_methods",
     "control_label",
     "errors_of_audit",
+    "errors_of_projections",
     "layer_label",
     "layers_against_full_gradient",
     "method_label",

@@ -18,6 +18,7 @@ class SettingReport:
         decisions: one row a query.
         accuracy_per_layer: None if dots by layer were not computed.
         similarity_to_full_gradient: None if dots by layer were not computed.
+        projection_audit: None or empty: nothing was projected.
         gradient_audit: None if no dot was computed again with plain autograd.
         queries: `id`, `messages` of the queries; None if their texts are not at hand.
     """
@@ -29,6 +30,7 @@ class SettingReport:
     decisions: pl.DataFrame
     accuracy_per_layer: pl.DataFrame | None = None
     similarity_to_full_gradient: pl.DataFrame | None = None
+    projection_audit: pl.DataFrame | None = None
     gradient_audit: pl.DataFrame | None = None
     queries: pl.DataFrame | None = None
 

@@ -114,7 +114,9 @@ def _setting_view(setting: SettingReport, data: ReportData, originals: Messages)
                 ("accuracy", "Accuracy", setting.accuracy),
                 ("controls", "Null controls", setting.controls),
                 ("best_similarity", "Similarity of the best candidate", setting.best_similarity),
+                ("projection_audit", "Projections beside theory", setting.projection_audit),
             )
+            if frame is not None and not frame.is_empty()
         ],
         pictures=_pictures(setting, data.parameters_per_layer),
         layers=_layers(setting, data.parameters_per_layer),
@@ -138,6 +140,8 @@ def _pictures(setting: SettingReport, parameters: pl.DataFrame | None) -> list[P
         figures["layers"] = plots.accuracy_of_layers(setting.accuracy_per_layer, parameters)
     if setting.similarity_to_full_gradient is not None and parameters is not None:
         figures["full"] = plots.layers_against_full_gradient(setting.similarity_to_full_gradient, parameters)
+    if setting.projection_audit is not None and not setting.projection_audit.is_empty():
+        figures["projections"] = plots.errors_of_projections(setting.projection_audit)
     return [_picture(figure, f"{setting.setting}-{name}") for name, figure in figures.items()]
 
 

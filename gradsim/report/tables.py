@@ -52,8 +52,12 @@ FORMATS: dict[str, Format] = {
         lambda value: f"{value:.4f}",
     ),
     **dict.fromkeys(("stored", "reference"), lambda value: f"{value:.8g}"),
-    "error": power_of_ten,
-    "parameters": lambda number: f"{number:,}",
+    **dict.fromkeys(("error", "mean_error", "error_sd", "predicted_sd"), power_of_ten),
+    "sd_ratio": lambda ratio: f"{ratio:.3f}",
+    **dict.fromkeys(
+        ("agreement", "agreement_without_noise", "agreement_rightly_scaled"), lambda cosine: f"{cosine:.7f}"
+    ),
+    **dict.fromkeys(("parameters", "dimension"), lambda number: f"{number:,}"),
     "method": method_label,
     "control": control_label,
     "layer": layer_label,

@@ -29,6 +29,8 @@ _SECTIONS: Mapping[str, type[Section]] = {
 
 # What pydantic asks for, in words for people who have never heard of it.
 _NEEDS: Mapping[str, str] = {
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
     "dict_type": "a mapping of keys to values",
     "float_parsing": "a number",
     "float_type": "a number",

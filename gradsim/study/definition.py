@@ -153,15 +153,39 @@ Setting = Annotated[
 
 
 class Projection(Section):
-    """A random projection of the gradients to a share of the model's parameters."""
+    """A random projection of the gradients; one of `share`, `total` and `dimensions` says to how many dimensions."""
 
-    kind: Literal["sjlt"] = "sjlt"
-    share: float = Field(gt=0, le=1)
+    kind: Literal["sjlt", "logra", "srht", "mask", "rademacher", "traker"] = "sjlt"
+    share: float | None = Field(None, gt=0, le=1, description="of each layer's parameters, as published")
+    total: int | None = Field(None, ge=1, description="dimensions in all, spread in proportion to the layers' sizes")
+    dimensions: dict[str, int] | None = Field(None, description="layer: its dimension; every layer is named")
+    nonzeros: int = Field(1, ge=1, description="of each column, for sjlt")
+    scaling: Literal["unbiased", "as_published"] = Field(
+        "unbiased", description="as_published: each layer counts as often as it has dimensions"
+    )
+    store_projected: bool = Field(False, description="keep the originals' projected gradients, for `gradsim query`")
+    stored_format: Literal["float16", "float32"] = "float16"
+
+    @property
+    def method(self) -> str:
+        """How it is named beside its dimensions: `sjlt`, `sjlt_4_nonzeros`, `rademacher_as_published`."""
+        nonzeros = f"_{self.nonzeros}_nonzeros" if self.nonzeros > 1 else ""
+        return self.kind + nonzeros + ("_as_published" if self.scaling == "as_published" else "")
 
     @property
     def name(self) -> str:
-        """For example `sjlt_1pct`."""
-        return f"{self.kind}_{100 * self.share:g}pct".replace(".", "_")
+        """Of its numbers, which do not depend on the scaling: `sjlt_1pct`, `logra_total_5000`, `mask_by_layer`."""
+        if self.share is not None:
+            size = f"{100 * self.share:g}pct".replace(".", "_")
+        else:
+            size = f"total_{self.total}" if self.total is not None else "by_layer"
+        return f"{self.model_copy(update={'scaling': 'unbiased'}).method}_{size}"
+
+    @property
+    def size(self) -> float | int | dict[str, int]:
+        """A share, a total, or dimensions by layer."""
+        sizes = [size for size in (self.share, self.total, self.dimensions) if size is not None]
+        return sizes[0]
 
 
 class Study(Section):
@@ -203,15 +227,37 @@ class Study(Section):
         return self
 
     @model_validator(mode="after")
-    def _projections_differ(self) -> Self:
-        if len({projection.name for projection in self.projections}) < len(self.projections):
+    def _projections_make_sense(self) -> Self:
+        for place, each in enumerate(self.projections):
+            given = [key for key in ("share", "total", "dimensions") if getattr(each, key) is not None]
+            if len(given) != 1:
+                said = f"has both {' and '.join(given)}; keep one" if given else "has no dimensions"
+                mend = "" if given else "; give share, total or dimensions"
+                raise ValueError(f"projections.{place}: {said}{mend}")
+            if each.nonzeros > 1 and each.kind != "sjlt":
+                raise ValueError(f"projections.{place}.nonzeros: kind {each.kind} has no such choice; remove it")
+        if len({(each.name, each.scaling) for each in self.projections}) < len(self.projections):
             raise ValueError("projections: two are the same; remove one")
+        if sum(each.store_projected for each in self.projections) > 1:
+            raise ValueError("projections: store_projected is set for several; store one")
         return self
 
     @property
     def size(self) -> int:
         """Number of samples that take part, before any exclusion."""
         return min(self.samples, self.first_samples or self.samples)
+
+    @property
+    def projected(self) -> tuple[Projection, ...]:
+        """The projections whose numbers differ: of those that differ in scaling, the first, unbiased."""
+        unbiased = {each.name: each.model_copy(update={"scaling": "unbiased"}) for each in reversed(self.projections)}
+        return tuple(unbiased[name] for name in dict.fromkeys(each.name for each in self.projections))
+
+    @property
+    def stored_projection(self) -> Projection | None:
+        """The projection of which the originals' vectors are kept."""
+        stored = [each for each in self.projections if each.store_projected]
+        return stored[0] if stored else None
 
     @property
     def partitions(self) -> tuple[Partition, ...]:
@@ -224,4 +270,6 @@ class Study(Section):
 
 
 # Table folders lie beside the settings' folders.
-RESERVED_NAMES = frozenset({"samples", "model", "tokenized", "analysis", "results", "report"})
+RESERVED_NAMES = frozenset(
+    {"samples", "model", "tokenized", "projections", "gradient_index", "analysis", "results", "report"}
+)

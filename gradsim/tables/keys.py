@@ -6,6 +6,9 @@ from typing import Any, Literal, Self
 
 Room = Literal["results", "analysis"]
 
+# Of what is no table of rows: a page, and vectors that are read in place.
+_SUFFIXES = {"report": "html", "gradient_index": "arrow"}
+
 
 @dataclass(frozen=True, slots=True)
 class TableKey:
@@ -29,9 +32,9 @@ class TableKey:
         return cls(study, name, middle[0] if middle else None, room)
 
     def file(self, partition: str | None = None) -> PurePath:
-        """Path below the data root: `<key>.parquet`, or `<key>/<partition>.parquet`; the report is a page."""
+        """Path below the data root: `<key>.parquet`, or `<key>/<partition>.parquet`; report and index differ."""
         folder = PurePath(*self.parts)
-        suffix = "html" if self.name == "report" else "parquet"
+        suffix = _SUFFIXES.get(self.name, "parquet")
         return folder / f"{partition}.{suffix}" if partition else folder.with_name(f"{self.name}.{suffix}")
 
     def __str__(self) -> str:

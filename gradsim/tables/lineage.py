@@ -26,15 +26,20 @@ from gradsim.tables.keys import TableKey
 # To be raised when a table's rows change for the same definition and inputs: it makes stored ones stale.
 CODE_VERSIONS: Mapping[str, int] = {}
 
+PROJECTED_DOT_TABLES = ("projected_dots", "projected_query_self", "projected_original_self")
+PROJECTED_TABLES = ("projected_similarity", *PROJECTED_DOT_TABLES)
 GRADIENT_TABLES = (
     "dot_products",
     "query_self",
     "original_self",
     "gradient_similarity",
-    "projected_similarity",
+    *PROJECTED_TABLES,
 )
 COMBINED_TABLES = ("candidates", *GRADIENT_TABLES)
 DOT_TABLES = ("dot_products", "query_self", "original_self")
+
+# The originals' projected gradients.
+INDEX = "gradient_index"
 
 # The one analysis that a partition job makes: it runs the model.
 AUDIT = "gradient_audit"
@@ -47,11 +52,12 @@ ANALYSES: Mapping[str, tuple[str, ...]] = {
     "best_similarity": ("gradient_similarity", "projected_similarity"),
     "accuracy_per_layer": (*DOT_TABLES, "parameters_per_layer"),
     "similarity_to_full_gradient": (*DOT_TABLES, "parameters_per_layer"),
+    "projection_audit": (*DOT_TABLES, "projected_similarity", "projections"),
     AUDIT: (*DOT_TABLES, "original_tokens", "query_tokens", "model"),
 }
 
 # Analyses that draw at random.
-SEEDED = frozenset({"controls", AUDIT})
+SEEDED = frozenset({"controls", "projection_audit", AUDIT})
 
 
 @dataclass(frozen=True)
@@ -135,7 +141,24 @@ class Lineage:
             inputs=(samples, model),
             parameters={"on_long_sample": study.on_long_sample, "on_bad_sample": study.on_bad_sample},
         )
+        yield Node(
+            self.key("projections"),
+            inputs=(model,),
+            parameters={"projections": study.projections, "seed": study.seed},
+        )
         yield Node(self.key("parameters_per_layer", room="analysis"), inputs=(model,))
+        if stored := study.stored_projection:
+            yield Node(
+                self.key(INDEX),
+                inputs=(model, self.key("tokenized")),
+                partitioned=True,
+                parameters={
+                    "running": self._running,
+                    "projection": stored,
+                    "stored_format": stored.stored_format,
+                    "seed": study.seed,
+                },
+            )
 
     def _setting_nodes(self, name: str, setting: Setting) -> Iterator[Node]:
         study = self.study
@@ -167,15 +190,15 @@ class Lineage:
             parameters={"top_k": study.top_k},
         )
         for table in GRADIENT_TABLES:
-            projected = table == "projected_similarity"
+            projections = study.projections if table == "projected_similarity" else study.projected
             yield Node(
                 self.key(table, name),
                 inputs=(model, tokenized, query_tokens, candidates),
                 partitioned=True,
                 parameters={
                     "running": self._running,
-                    "projections": study.projections if projected else None,
-                    "seed": study.seed if projected else None,
+                    "projections": projections if table in PROJECTED_TABLES else None,
+                    "seed": study.seed if table in PROJECTED_TABLES else None,
                 },
             )
         for table in COMBINED_TABLES:
@@ -194,6 +217,7 @@ class Lineage:
         """What an analysis of a setting reads: name there -> table."""
         elsewhere = {
             "model": self.key("model"),
+            "projections": self.key("projections"),
             "original_tokens": self.key("tokenized"),
             "query_tokens": self.key("tokenized", setting),
             "parameters_per_layer": self.key("parameters_per_layer", room="analysis"),
@@ -225,7 +249,7 @@ def _plain(value: Any) -> Any:
             content = _digest(tokenizer / "tokenizer.json") if tokenizer else None
             plain = {**architecture.model_dump(exclude={"tokenizer"}), "tokenizer": content}
         case _:
-            plain = value.model_dump(mode="json", exclude={"concurrency"})
+            plain = value.model_dump(mode="json", exclude={"concurrency", "store_projected", "stored_format"})
     return plain
 
 

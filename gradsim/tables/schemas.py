@@ -59,6 +59,9 @@ ORIGINAL = Column(IDENTIFIER, "the training sample it is compared with")
 RANK = Column(pl.Int32, "place among the query's candidates, 0 is BM25's best")
 LAYER = Column(IDENTIFIER, "parameter tensor, as model.named_parameters() names it")
 SIMILARITY = Column(pl.Float64, "cosine of the two whole gradients, all layers together")
+PROJECTION = Column(pl.String, "name of the projection: its kind and how it is scaled")
+DIMENSION = Column(pl.Int64, "dimensions of the projected gradient, all layers together")
+PROJECTOR = Column(pl.String, "name of the projection: its kind and size")
 
 _MESSAGES = pl.List(pl.Struct({"role": pl.String, "content": pl.String}))
 
@@ -140,12 +143,53 @@ SCHEMAS: Mapping[str, TableSchema] = MappingProxyType(
         ),
         "projected_similarity": _schema(
             "Cosines of randomly projected gradients.",
-            projection=Column(pl.String, "name of the projection: its kind and share"),
-            dimension=Column(pl.Int64, "dimensions of the projected gradient, all layers together"),
+            projection=PROJECTION,
+            dimension=DIMENSION,
             query_id=QUERY,
             original_id=ORIGINAL,
             rank=RANK,
             similarity=Column(pl.Float64, "cosine of the two projected gradients"),
+        ),
+        "projected_dots": _schema(
+            "Inner products of randomly projected gradients, layer by layer, rightly scaled.",
+            projection=PROJECTOR,
+            query_id=QUERY,
+            original_id=ORIGINAL,
+            rank=RANK,
+            layer=LAYER,
+            dot=Column(pl.Float64, "inner product of the two projected gradients in this layer"),
+        ),
+        "projected_query_self": _schema(
+            "Squared norms of the queries' projected gradients, layer by layer.",
+            projection=PROJECTOR,
+            query_id=QUERY,
+            layer=LAYER,
+            self_dot=Column(pl.Float64, "inner product of the projected gradient with itself in this layer"),
+        ),
+        "projected_original_self": _schema(
+            "Squared norms of the projected gradients of the originals met, layer by layer.",
+            projection=PROJECTOR,
+            original_id=ORIGINAL,
+            layer=LAYER,
+            self_dot=Column(pl.Float64, "inner product of the projected gradient with itself in this layer"),
+        ),
+        "projections": _schema(
+            "The study's random projections: how many dimensions each layer gets.",
+            projection=PROJECTION,
+            dimension=DIMENSION,
+            kind=Column(pl.String, "kind of the projection"),
+            scaling=Column(pl.String, "unbiased; or as_published: each layer counts as often as it has dimensions"),
+            projector=PROJECTOR,
+            layer=LAYER,
+            parameters=Column(pl.Int64, "elements of the layer"),
+            layer_dimension=Column(pl.Int64, "dimensions of the layer; as many as it has elements: kept whole"),
+        ),
+        "gradient_index": _schema(
+            "The originals' projected gradients, one memory-mapped Arrow file a partition, for `gradsim query`.",
+            id=Column(IDENTIFIER, "the original"),
+            vector=Column(pl.List(pl.Float32), "projected gradient, layer after layer, each divided by its scale"),
+            scale=Column(pl.List(pl.Float32), "what each layer's part was divided by"),
+            self_dot=Column(pl.List(pl.Float64), "inner product of each layer's part with itself"),
         ),
         "accuracy": _analysis(
             "accuracy", "How often the true source is the most similar candidate: full gradient, projections, BM25."
@@ -158,6 +202,9 @@ SCHEMAS: Mapping[str, TableSchema] = MappingProxyType(
         ),
         "similarity_to_full_gradient": _analysis(
             "similarity_to_full_gradient", "How far a layer alone sees pairs as the whole gradient does."
+        ),
+        "projection_audit": _analysis(
+            "projection_audit", "How near projected similarities are to what theory expects of their projection."
         ),
         "gradient_audit": _analysis(
             "gradient_audit", "Proof: stored dots beside those of plain autograd, for a few pairs drawn at random."

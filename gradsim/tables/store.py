@@ -8,9 +8,10 @@ from pathlib import Path
 
 import polars as pl
 
-from gradsim.errors import TableError
+from gradsim.errors import StudyError, TableError
 from gradsim.study import Study
 from gradsim.tables.files import read_blocks, read_provenance, read_table
+from gradsim.tables.index import IndexHeader, IndexWriter, index_writer, read_index_provenance
 from gradsim.tables.keys import TableKey
 from gradsim.tables.lineage import Lineage
 from gradsim.tables.pages import read_page_provenance, write_page
@@ -26,6 +27,10 @@ class State(StrEnum):
     STALE = "stale"
     MISSING = "missing"
     CORRUPT = "corrupt"
+
+
+# Suffix -> what reads a file's provenance.
+_READERS = {".parquet": read_provenance, ".html": read_page_provenance, ".arrow": read_index_provenance}
 
 
 class Store:
@@ -84,13 +89,28 @@ class Store:
     def _paths(self, key: TableKey, partitions: Iterable[str | None] | None) -> list[Path]:
         wanted = list(self.partitions(key) if partitions is None else partitions)
         paths = [self.path(key, partition) for partition in wanted]
-        self._refuse_mixture(key, {path: read_provenance(path) for path in paths})
+        self._refuse_mixture(key, {path: _READERS[path.suffix](path) for path in paths})
         return paths
+
+    def index(self) -> list[Path]:
+        """The files of the study's gradient index.
+
+        Raises:
+            StudyError: the study stores none.
+            TableError: as `read`.
+        """
+        key = self.lineage.key("gradient_index")
+        if key not in self.lineage:
+            raise StudyError(
+                f"study '{self.study.name}' stores no projected gradients; set store_projected: true on one of its "
+                "projections, and run it"
+            )
+        return self._paths(key, None)
 
     def provenance(self, key: TableKey, partition: str | None = None) -> Provenance:
         """How a file came to be."""
         path = self.path(key, partition)
-        return read_page_provenance(path) if path.suffix == ".html" else read_provenance(path)
+        return _READERS[path.suffix](path)
 
     def rows(self, key: TableKey, partition: str | None = None) -> int:
         """How many rows a file has; they are not read."""
@@ -170,11 +190,23 @@ class Store:
             if not writer.has_columns:
                 writer.add(SCHEMAS[key.name].empty())
 
+    @contextmanager
+    def index_writer(self, partition: str, header: IndexHeader, provenance: Provenance) -> Iterator[IndexWriter]:
+        """A writer of a partition of the gradient index, whole or not at all.
+
+        Raises:
+            TableError: an input is gone, or the data root cannot be written.
+        """
+        key = self.lineage.key("gradient_index")
+        self._refuse_other_sizes(key)
+        with index_writer(self.path(key, partition), header, self._specific(key, partition, provenance)) as writer:
+            yield writer
+
     def _refuse_other_sizes(self, key: TableKey) -> None:
         """A reader of the whole folder would take the rows of two partition sizes for those of one."""
         folder = self.path(key).with_suffix("")
-        names = {f"{partition}.parquet" for partition in self.partitions(key)}
-        others = sorted(path for path in folder.glob("*.parquet") if path.name not in names)
+        names = {self.path(key, partition).name for partition in self.partitions(key)}
+        others = sorted(path for suffix in _READERS for path in folder.glob(f"[!.]*{suffix}") if path.name not in names)
         if others and self.lineage[key].partitioned:
             raise TableError(
                 f"{others[0]}: a partition of another size than the study's {self.study.partition_size}; "

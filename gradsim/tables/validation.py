@@ -10,7 +10,9 @@ import polars as pl
 
 from gradsim.tables.blocks import blocks_of, whole_runs
 from gradsim.tables.files import reading, scan_table
+from gradsim.tables.index import scan_ids
 from gradsim.tables.keys import TableKey
+from gradsim.tables.lineage import INDEX
 from gradsim.tables.provenance import ORIGINAL_LOSS
 from gradsim.tables.store import Store
 
@@ -32,7 +34,7 @@ def validate(store: Store, key: TableKey, partition: str) -> dict[str, str | Non
     """
     path = store.checked_path(key, partition)
     with reading(path):
-        rows = scan_table(path)
+        rows = scan_ids(path) if key.name == INDEX else scan_table(path)
         return {name: CHECK[name](store, key, partition, rows) for name in CHECKS[key.name]}
 
 
@@ -106,8 +108,7 @@ def _self_dots_positive(store: Store, key: TableKey, partition: str, rows: Rows)
     """Whether squares are not negative, and no gradient is zero in every layer."""
     if negative := _value(rows, (pl.col("self_dot") < 0).sum()):
         return f"{negative} self dots are negative"
-    sample = rows.collect_schema().names()[0]
-    sums = rows.group_by(sample).agg(pl.col("self_dot").sum())
+    sums = rows.group_by(pl.exclude("layer", "self_dot")).agg(pl.col("self_dot").sum())
     zero = _value(sums, (pl.col("self_dot") == 0).sum())
     return f"{zero} gradients are zero in every layer" if zero else None
 
@@ -129,6 +130,7 @@ CHECK: Mapping[str, Check] = {
 }
 
 CHECKS: Mapping[str, tuple[str, ...]] = {
+    INDEX: ("rows_complete", "ids_known"),
     "queries": ("rows_complete", "ids_known"),
     "tokenized": ("rows_complete", "ids_known"),
     "candidates": ("rows_complete", "ids_known", "values_finite", "source_among_candidates"),
@@ -137,6 +139,9 @@ CHECKS: Mapping[str, tuple[str, ...]] = {
     "original_self": ("rows_complete", "ids_known", "values_finite", "self_dots_positive"),
     "gradient_similarity": ("rows_complete", "ids_known", "values_finite", "cosines_possible"),
     "projected_similarity": ("rows_complete", "ids_known", "values_finite", "cosines_possible"),
+    "projected_dots": ("rows_complete", "ids_known", "values_finite"),
+    "projected_query_self": ("rows_complete", "ids_known", "values_finite", "self_dots_positive"),
+    "projected_original_self": ("rows_complete", "ids_known", "values_finite", "self_dots_positive"),
 }
 
 
@@ -155,6 +160,14 @@ def _n_layers(store: Store) -> int:
     return len(store.layers.categories)
 
 
+def _n_projected_layers(store: Store) -> int:
+    return len(store.study.projected) * _n_layers(store)
+
+
+def _kept_samples(store: Store, key: TableKey, partition: str, column: str) -> int:
+    return _kept_pairs(store, key, partition)[column].n_unique()
+
+
 def _n_candidates(store: Store, key: TableKey, partition: str) -> int:
     queries = store.read(store.lineage.key("tokenized", key.setting), [partition]).height
     corpus = store.read(store.lineage.key("tokenized")).height
@@ -162,6 +175,10 @@ def _n_candidates(store: Store, key: TableKey, partition: str) -> int:
 
 
 _EXPECTED_ROWS: Mapping[str, Callable[[Store, TableKey, str], int]] = {
+    INDEX: lambda store, key, partition: (
+        len(set(store.read(store.lineage.key("tokenized"))["id"]) & set(store.ids_of(partition)))
+        - len(store.provenance(key, partition).excluded)
+    ),
     "queries": lambda store, key, partition: (
         len(store.ids_of(partition)) - len(store.provenance(key, partition).excluded)
     ),
@@ -171,11 +188,18 @@ _EXPECTED_ROWS: Mapping[str, Callable[[Store, TableKey, str], int]] = {
     ),
     "candidates": _n_candidates,
     "dot_products": lambda store, key, partition: _kept_pairs(store, key, partition).height * _n_layers(store),
-    "query_self": lambda store, key, partition: (
-        _kept_pairs(store, key, partition)["query_id"].n_unique() * _n_layers(store)
-    ),
+    "query_self": lambda store, key, partition: _kept_samples(store, key, partition, "query_id") * _n_layers(store),
     "original_self": lambda store, key, partition: (
-        _kept_pairs(store, key, partition)["original_id"].n_unique() * _n_layers(store)
+        _kept_samples(store, key, partition, "original_id") * _n_layers(store)
+    ),
+    "projected_dots": lambda store, key, partition: (
+        _kept_pairs(store, key, partition).height * _n_projected_layers(store)
+    ),
+    "projected_query_self": lambda store, key, partition: (
+        _kept_samples(store, key, partition, "query_id") * _n_projected_layers(store)
+    ),
+    "projected_original_self": lambda store, key, partition: (
+        _kept_samples(store, key, partition, "original_id") * _n_projected_layers(store)
     ),
     "gradient_similarity": lambda store, key, partition: _kept_pairs(store, key, partition).height,
     "projected_similarity": lambda store, key, partition: (

@@ -60,7 +60,27 @@ def setting_analysis_assets(study: Study, setting: str) -> list[dg.AssetsDefinit
         table = analysis.similarity_to_full_gradient(dots)
         return _shown(table, plots.layers_against_full_gradient(table, parameters_per_layer))
 
-    questions = (accuracy, controls, decisions, best_similarity, accuracy_per_layer, similarity_to_full_gradient)
+    def projection_audit(
+        dot_products: Frame,
+        query_self: Frame,
+        original_self: Frame,
+        projected_similarity: Frame,
+        projections: Frame,
+    ) -> dg.Output[Frame]:
+        dots = LayerDots.from_tables(dot_products, query_self, original_self)
+        errors = analysis.projection_errors(dots, projected_similarity, projections, seed=study.seed)
+        table = analysis.projection_audit(errors)
+        return _shown(table, plots.errors_of_projections(table) if study.projections else None)
+
+    questions = (
+        accuracy,
+        controls,
+        decisions,
+        best_similarity,
+        accuracy_per_layer,
+        similarity_to_full_gradient,
+        projection_audit,
+    )
     return [_analysis_asset(study, setting, question) for question in questions]
 
 

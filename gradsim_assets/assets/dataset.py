@@ -1,4 +1,4 @@
-"""Assets of a study itself: its originals, its model, and the originals as token ids."""
+"""Assets of a study itself: its originals, its model, the originals as token ids, and its projections."""
 
 from pathlib import Path
 
@@ -15,9 +15,9 @@ from resources.storage import StorageResource
 
 
 def dataset_assets(study: Study) -> list[dg.AssetsDefinition]:
-    """`samples`, `model` and `tokenized`."""
+    """`samples`, `model`, `tokenized` and `projections`."""
     model = _trained_model if isinstance(study.model, ReferenceModel) else _hub_model
-    return [_samples(study), model(study), _tokenized(study)]
+    return [_samples(study), model(study), _tokenized(study), _projections(study)]
 
 
 def _samples(study: Study) -> dg.AssetsDefinition:
@@ -123,6 +123,18 @@ def _model_table(name: str, revision: str) -> dg.Output[pl.DataFrame]:
         schema={"layer": pl.String, "shape": pl.List(pl.Int64)},
     ).with_columns(parameters=pl.col("shape").list.eval(pl.element().product()).list.first())
     return dg.Output(table, metadata={MODEL: Path(name).name if local else name, REVISION: revision})
+
+
+def _projections(study: Study) -> dg.AssetsDefinition:
+    lineage = Lineage(study)
+
+    @table_asset(lineage, lineage.key("projections"), kinds={"polars", "parquet"}, ins={"model": lineage.key("model")})
+    def projections(model: pl.DataFrame) -> pl.DataFrame:
+        from gradsim.projections import projections_table  # noqa: PLC0415 - torch takes seconds to load
+
+        return projections_table(study, model)
+
+    return projections
 
 
 def _tokenized(study: Study) -> dg.AssetsDefinition:

@@ -8,7 +8,7 @@ import dagster as dg
 from gradsim.partition_job import JobResult, PartitionJob
 from gradsim.study import GenerateSetting, Study
 from gradsim.tables import Lineage, Store, TableKey
-from gradsim.tables.lineage import AUDIT, GRADIENT_TABLES
+from gradsim.tables.lineage import AUDIT, GRADIENT_TABLES, INDEX
 from gradsim_assets.describe import table_spec
 from gradsim_assets.io_manager import stored_metadata
 from gradsim_assets.keys import asset_key, table_key
@@ -58,8 +58,10 @@ def job_op(study: Study, key: TableKey) -> str | None:
     """Name of the step that makes a table by a partition job; None for a table that needs none."""
     if key.name in GRADIENT_TABLES and key.room is None:
         return gradients_op(study, str(key.setting))
+    if key.name in (AUDIT, INDEX):
+        return "__".join(key.parts)
     generated = key.name == "queries" and isinstance(study.settings[str(key.setting)], GenerateSetting)
-    return "__".join(key.parts) if generated or key.name == AUDIT else None
+    return "__".join(key.parts) if generated else None
 
 
 def compute_tables(
@@ -97,7 +99,7 @@ def run_job(
         context,
         PartitionJob(
             study=store.study,
-            setting=str(keys[0].setting),
+            setting=keys[0].setting,
             room=keys[0].room,
             partitions=tuple(partitions),
             tables=tuple(key.name for key in keys),

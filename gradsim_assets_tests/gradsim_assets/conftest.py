@@ -188,7 +188,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
             "paraphrased": {"method": "file", "path": "paraphrases.jsonl"},
             "word_dropout": {"method": "word_dropout"},
             "model_generated": {"method": "generate", "prompts": "paraphrased", "max_new_tokens": 4},
-        }
+        },
+        projections=[{"kind": "sjlt", "share": 0.1, "store_projected": True}],
     )
     output = place.gradsim("run", "tiny")
     (place.folder / "output.txt").write_text(output, encoding="utf-8")

@@ -23,7 +23,7 @@ from gradsim_assets.planning import Launch
 NOBODY = 65534
 Rows = list[dict[str, Any]]
 # What makes `samples`, `model` and what is made of them alone; a line each when it is done.
-FIRST_RUN = "run 1 of 3  tiny/samples, tiny/model, tiny/tokenized, tiny/analysis/parameters_per_layer"
+FIRST_RUN = "run 1 of 3  tiny/samples, tiny/model, tiny/tokenized, tiny/projections, tiny/analysis/parameters_per_layer"
 
 
 def samples(number: int = 4) -> Rows:
@@ -221,6 +221,7 @@ def test_a_query_without_its_original(machine: Machine, model_folder: Path) -> N
         "tiny/samples.parquet",
         "tiny/model.parquet",
         "tiny/tokenized.parquet",
+        "tiny/projections.parquet",
         "tiny/analysis/parameters_per_layer.parquet",
     }
 

@@ -101,16 +101,16 @@ def test_every_table_shows_its_columns(sample_specs):
 
 def test_partitioned_tables_have_blocking_checks_of_their_partitions(definitions, sample):
     graph = definitions.resolve_asset_graph()
-    for setting in sample.settings:
-        for table, names in CHECKS.items():
-            key = asset_key(Lineage(sample).key(table, setting))
-            checks = {check.name for check in graph.get_check_keys_for_assets({key})}
-            assert checks == set(names), key
-            for check in graph.get_check_keys_for_assets({key}):
-                spec = graph.get_check_spec(check)
-                assert spec.blocking, check
-                assert spec.description, check
-                assert spec.partitions_def == graph.get(key).partitions_def, check
+    for node in Lineage(sample):
+        if not node.partitioned:
+            continue
+        key = asset_key(node.key)
+        assert {check.name for check in graph.get_check_keys_for_assets({key})} == set(CHECKS[node.key.name]), key
+        for check in graph.get_check_keys_for_assets({key}):
+            spec = graph.get_check_spec(check)
+            assert spec.blocking, check
+            assert spec.description, check
+            assert spec.partitions_def == graph.get(key).partitions_def, check
 
 
 def test_every_partitioned_table_is_checked(sample):
@@ -120,7 +120,7 @@ def test_every_partitioned_table_is_checked(sample):
 @pytest.mark.parametrize(
     ("job", "rooms"),
     [
-        ("dataset", {"samples", "model", "tokenized"}),
+        ("dataset", {"samples", "model", "tokenized", "projections"}),
         ("partitions", set(CHECKS)),
         ("combine", {"results"}),
         ("analysis", {"analysis", "report"}),

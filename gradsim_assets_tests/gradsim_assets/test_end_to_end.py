@@ -12,7 +12,7 @@ from gradsim.gradients.reference import reference_dots, reference_gradient
 from gradsim.models import load_model
 from gradsim.study import ModelConfiguration
 from gradsim.tables import State
-from gradsim.tables.lineage import ANALYSES, COMBINED_TABLES, DOT_TABLES, GRADIENT_TABLES
+from gradsim.tables.lineage import ANALYSES, COMBINED_TABLES, DOT_TABLES, GRADIENT_TABLES, PROJECTED_DOT_TABLES
 from gradsim.tables.validation import CHECKS
 from gradsim_assets.build import build_definitions
 from gradsim_assets.keys import asset_key
@@ -61,6 +61,9 @@ def test_a_whole_study_leaves_every_table_fresh_and_complete(finished):
             "original_self": 20 * layers,
             "gradient_similarity": 60,
             "projected_similarity": 60,
+            "projected_dots": 60 * layers,
+            "projected_query_self": 20 * layers,
+            "projected_original_self": 20 * layers,
         }
 
 
@@ -78,7 +81,7 @@ def test_nothing_but_tables_the_model_and_the_report_lies_in_the_data_root(finis
     hidden_or_odd = [
         name
         for name in finished.digests()
-        if not name.endswith((".parquet", "report.html")) and not name.startswith("tiny/model/")
+        if not name.endswith((".parquet", ".arrow", "report.html")) and not name.startswith("tiny/model/")
     ]
     assert hidden_or_odd == []
 
@@ -139,7 +142,7 @@ def test_status_counts_every_partition(computed):
 
 def test_runs_and_materialized_partitions_are_in_the_instance(finished):
     runs = finished.runs()
-    assert [run.status for run in runs] == [dg.DagsterRunStatus.SUCCESS] * 5
+    assert [run.status for run in runs] == [dg.DagsterRunStatus.SUCCESS] * 6
     with finished.instance() as instance:
         for node in finished.store().lineage:
             partitions = instance.get_materialized_partitions(asset_key(node.key))
@@ -172,17 +175,16 @@ def test_figures_and_first_rows_are_in_the_metadata(finished):
 
 def test_every_check_of_every_partition_is_recorded_with_what_it_looked_at(finished):
     with finished.instance() as instance:
-        for setting in finished.study().settings:
-            for table, names in CHECKS.items():
-                key = dg.AssetKey(["tiny", setting, table])
-                infos = instance.event_log_storage.get_asset_check_partition_info(
-                    [dg.AssetCheckKey(key, name) for name in names], partition_keys=PARTITIONS
-                )
-                assert {(info.check_key.name, info.partition_key) for info in infos} == {
-                    (name, partition) for name in names for partition in PARTITIONS
-                }
-                assert {info.latest_execution_status.value for info in infos} == {"SUCCEEDED"}
-                assert all(info.is_current for info in infos)
+        for table in (node.key for node in finished.store().lineage if node.partitioned):
+            key, names = asset_key(table), CHECKS[table.name]
+            infos = instance.event_log_storage.get_asset_check_partition_info(
+                [dg.AssetCheckKey(key, name) for name in names], partition_keys=PARTITIONS
+            )
+            assert {(info.check_key.name, info.partition_key) for info in infos} == {
+                (name, partition) for name in names for partition in PARTITIONS
+            }
+            assert {info.latest_execution_status.value for info in infos} == {"SUCCEEDED"}
+            assert all(info.is_current for info in infos)
 
 
 # -- parts of a study ----------------------------------------------------------------------
@@ -273,7 +275,11 @@ def test_report_makes_what_it_is_made_from_but_no_gradients(computed):
     made = written(before, computed.digests())
     assert made == {
         "tiny/report.html",
-        *(f"tiny/word_dropout/results/{table}.parquet" for table in COMBINED_TABLES),
+        *(
+            f"tiny/word_dropout/results/{table}.parquet"
+            for table in COMBINED_TABLES
+            if table not in PROJECTED_DOT_TABLES
+        ),
         *(f"tiny/word_dropout/analysis/{name}.parquet" for name in ANALYSES),
     }
     assert f"report: {computed.data / 'tiny' / 'report.html'}" in output

@@ -9,7 +9,7 @@ import pytest
 from gradsim.study import Study
 from gradsim.study.partitions import select_partitions
 from gradsim.tables import SCHEMAS, Store, TableKey
-from gradsim.tables.lineage import ANALYSES, COMBINED_TABLES, GRADIENT_TABLES
+from gradsim.tables.lineage import ANALYSES, COMBINED_TABLES, GRADIENT_TABLES, PROJECTED_DOT_TABLES
 from gradsim_assets.planning import plan_launches
 
 IDS = [f"sample_{position}" for position in range(10)]
@@ -71,7 +71,7 @@ def combined(setting: str) -> list[str]:
     return results + of(setting, *(f"analysis/{name}" for name in ANALYSES))
 
 
-SHARED = ["samples", "model", "tokenized", "analysis/parameters_per_layer"]
+SHARED = ["samples", "model", "tokenized", "projections", "analysis/parameters_per_layer"]
 REST = [*combined("dropped"), *combined("generated"), "report"]
 
 
@@ -109,7 +109,7 @@ def test_some_partitions_of_one_table(store: Store) -> None:
 def test_a_damaged_partition_in_the_middle(filled: Store) -> None:
     key = filled.lineage.key("dot_products", "dropped")
     filled.path(key, KEYS[2]).write_bytes(b"damaged")
-    analyses = ["accuracy_per_layer", "similarity_to_full_gradient", "gradient_audit"]
+    analyses = ["accuracy_per_layer", "similarity_to_full_gradient", "projection_audit", "gradient_audit"]
     assert plan(filled) == [
         (["dropped/dot_products"], [KEYS[2]]),
         (["dropped/results/dot_products", *of("dropped", *(f"analysis/{name}" for name in analyses)), "report"], []),
@@ -160,6 +160,7 @@ def test_the_report_of_forced_partitions(filled: Store) -> None:
                 "dropped/results/query_self",
                 "dropped/analysis/accuracy_per_layer",
                 "dropped/analysis/similarity_to_full_gradient",
+                "dropped/analysis/projection_audit",
                 "dropped/analysis/gradient_audit",
                 "report",
             ],
@@ -190,4 +191,6 @@ def test_an_edited_data_file_makes_everything_again(filled: Store, tmp_path: Pat
     (tmp_path / "originals.jsonl").write_text(json.dumps({"id": "y"}))
     launches = plan_launches(filled, [filled.lineage.key("report")], filled.study.partitions)
     assert [launch.partitions for launch in launches] == [(), tuple(KEYS), tuple(KEYS), ()]
-    assert sum(len(launch.keys) for launch in launches) == len(list(filled.lineage))
+    # Nothing is made of the projected dots that the report shows.
+    unused = [node.key for node in filled.lineage if node.key.name in PROJECTED_DOT_TABLES]
+    assert {key for launch in launches for key in launch.keys} == {node.key for node in filled.lineage} - set(unused)

@@ -161,7 +161,7 @@ class ExpertOuter:
 
     def write(self, to: Tensor) -> None:
         """Put the gradient in the place of what is there."""
-        left, right = self._factors()
+        left, right = self.factors()
         for expert, block in zip(to, self.blocks(), strict=True):
             if block.start < block.stop:
                 torch.mm(left[block].T, right[block], out=expert)
@@ -170,12 +170,12 @@ class ExpertOuter:
 
     def add(self, to: Tensor) -> None:
         """Add the gradient to what is there."""
-        left, right = self._factors()
+        left, right = self.factors()
         for expert, block in zip(to, self.blocks(), strict=True):
             if block.start < block.stop:
                 expert.addmm_(left[block].T, right[block])
 
-    def _factors(self) -> tuple[Tensor, Tensor]:
+    def factors(self) -> tuple[Tensor, Tensor]:
         """Rows and columns of every entry's outer product."""
         shared = self.shared[self.tokens]
         return (self.own, shared) if self.own_first else (shared, self.own)

@@ -14,6 +14,10 @@ def test_tables_have_the_documented_columns(study) -> None:
         study.original_self, on=["original_id", "layer"], suffix="_original"
     )
     reference = pair_layers.rename({"self_dot": "query_self", "self_dot_original": "original_self"})
+    projections = pl.DataFrame(
+        {"projection": "mask", "dimension": 2, "kind": "mask", "scaling": "unbiased", "layer": layer_dots.layers}
+    ).with_columns(parameters=pl.lit(2, pl.Int64), layer_dimension=pl.lit(1, pl.Int64))
+    projected = similarity.with_columns(projection=pl.lit("mask"), dimension=pl.lit(2, pl.Int64))
     tables = {
         "gradient_similarity": similarity,
         "accuracy": analysis.accuracy(similarity),
@@ -22,6 +26,9 @@ def test_tables_have_the_documented_columns(study) -> None:
         "decisions": analysis.decisions(similarity),
         "accuracy_per_layer": analysis.accuracy_per_layer(layer_dots),
         "similarity_to_full_gradient": analysis.similarity_to_full_gradient(layer_dots),
+        "projection_audit": analysis.projection_audit(
+            analysis.projection_errors(layer_dots, projected, projections, seed=0)
+        ),
         "gradient_audit": analysis.gradient_audit(reference, *study.tables),
         "parameters_per_layer": analysis.parameters_per_layer(pl.DataFrame({"layer": ["w"], "parameters": [1]})),
     }

@@ -94,11 +94,12 @@ def test_a_job_has_the_originals_of_all_its_partitions_once():
     inputs = JobInputs.of(parts, originals)
     assert [sample.id for sample in inputs.originals] == ["a", "d"]
     assert inputs.pairs.tolist() == [[0, 0], [1, 1], [2, 1]]
-    rows = result_rows(parts, layers=10, projections=2)
-    # Dots, similarities and projected ones of three pairs; self dots of three queries and of 2 + 1 originals.
-    assert rows.count == 3 * (10 + 1 + 2) + 3 * 10 + 3 * 10
-    combined = rows.count - 10  # one original is met twice
-    assert rows.nbytes == 8 * (rows.count + combined) + 4000 * 5 * 3
+    rows = result_rows(parts, layers=10, projections=3, projectors=2)
+    # Exact dots and those of two projectors, similarities and three projected ones of three pairs; self dots of three
+    # queries and of 2 + 1 originals, the same number of times.
+    assert rows.count == 3 * (30 + 1 + 3) + 3 * 30 + 3 * 30
+    combined = rows.count - 30  # one original is met twice
+    assert rows.nbytes == 8 * (rows.count + combined) + 4000 * 8 * 3
 
 
 def test_a_job_a_partition_repeats_originals_and_so_does_a_job_a_setting(make_sources):

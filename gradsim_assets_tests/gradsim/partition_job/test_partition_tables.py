@@ -10,16 +10,21 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
 
 from gradsim.analysis import gradient_similarity
 from gradsim.errors import TableError
 from gradsim.gradients import ProjectedDots, Tile
-from gradsim.partition_job.gathering import Gathered
+from gradsim.partition_job.gathering import Gathered, Method
 from gradsim.partition_job.inputs import JobInputs, PartitionSlice, TokenSequence
-from gradsim.partition_job.partition_tables import PartitionTables, Projected
+from gradsim.partition_job.partition_tables import PartitionTables
+from gradsim.projections import SizedProjection
+from gradsim.study import Projection
 from gradsim.tables.provenance import ORIGINAL_LOSS, QUERY_LOSS
 
-PROJECTION = "sjlt_1pct"
+PROJECTION = Projection(share=0.01)
+AS_PUBLISHED = Projection(share=0.01, scaling="as_published")
+STREAMED = {"dot_products", "projected_dots"}
 
 
 @dataclass(frozen=True)
@@ -58,14 +63,25 @@ class Case:
                 )
                 yield Tile(
                     tile, exact[0], new_queries, exact[1], new_originals, exact[2],
-                    stop if number == len(tiles) else start, {PROJECTION: ProjectedDots(*projected)},
+                    stop if number == len(tiles) else start, {PROJECTION.name: ProjectedDots(*projected)},
                 )  # fmt: skip
 
+    @property
+    def weights(self) -> np.ndarray:
+        """How many dimensions each layer has."""
+        return np.arange(1.0, len(self.layers) + 1)
+
     def gathered(self, tiles: Iterator[Tile], *, with_layers: bool = True) -> Gathered:
-        return Gathered(tiles, self.inputs, [PROJECTION], len(self.layers), with_layers=with_layers)
+        methods = [Method(), Method(PROJECTION.name), Method(PROJECTION.name, self.weights)]
+        layers = len(self.layers)
+        return Gathered(
+            tiles, self.inputs, [PROJECTION.name], methods, layers, with_dots=with_layers, with_projected=with_layers
+        )
 
     def rows(self, gathered: Gathered, partition: PartitionSlice) -> PartitionTables:
-        return PartitionTables(self.inputs, gathered, partition, self.layers, [Projected("sjlt", 7)])
+        dimensions = dict(zip(self.layers, self.weights.astype(int).tolist(), strict=True))
+        projections = [SizedProjection(each, dimensions) for each in (PROJECTION, AS_PUBLISHED)]
+        return PartitionTables(self.inputs, gathered, partition, self.layers, [PROJECTION.name], projections)
 
 
 def make_case(lists: Sequence[Sequence[int]], sizes: Sequence[int], n_originals: int, n_layers: int) -> Case:
@@ -156,11 +172,25 @@ def expected(case: Case, partition: PartitionSlice) -> tuple[dict[str, pl.DataFr
             frames[f"{side}_self"] = long(keys, "self_dot", values[positions])
         return frames
 
-    exact = tables(case.exact)
-    projected = gradient_similarity(**tables(case.projected)).with_columns(
-        projection=pl.lit("sjlt"), dimension=pl.lit(7, pl.Int64)
+    exact, projected = tables(case.exact), tables(case.projected)
+    weighted = Numbers(
+        *(each * case.weights for each in (case.projected.dots, case.projected.queries, case.projected.originals))
     )
-    return exact | {"gradient_similarity": gradient_similarity(**exact), "projected_similarity": projected}, excluded
+    total = pl.lit(int(case.weights.sum()), pl.Int64)
+    similarities = [
+        gradient_similarity(**found).with_columns(projection=pl.lit(name), dimension=total)
+        for name, found in (("sjlt", projected), ("sjlt_as_published", tables(weighted)))
+    ]
+    by_projection = {
+        name: frame.with_columns(projection=pl.lit(PROJECTION.name))
+        for name, frame in (
+            ("projected_dots", projected["dot_products"]),
+            ("projected_query_self", projected["query_self"]),
+            ("projected_original_self", projected["original_self"]),
+        )
+    }
+    found = {**exact, **by_projection, "gradient_similarity": gradient_similarity(**exact)}
+    return found | {"projected_similarity": pl.concat(similarities)}, excluded
 
 
 @given(cases(), st.integers(1, 4), st.integers(1, 7), st.integers(0, 99), st.sampled_from([1, 40, 1 << 20]))
@@ -171,16 +201,17 @@ def test_rows_are_those_of_all_numbers_at_once(case: Case, block: int, size: int
         for partition in case.inputs.partitions:
             tables, excluded = expected(case, partition)
             rows = case.rows(gathered, partition)
-            dots = list(rows.dot_products())
+            streamed = list(rows.streamed())
             others = rows.others()
             assert rows.excluded == excluded
-            assert set(others) == set(tables) - {"dot_products"}
+            assert set(others) == set(tables) - STREAMED
             for table, frame in others.items():
-                assert frame.equals(tables[table]), table
-                assert frame.schema == tables[table].schema
-            assert sum(frame.height for frame in dots) == (tables["dot_products"].height if tables else 0)
-            if tables:
-                assert pl.concat(dots).equals(tables["dot_products"])
+                assert_frame_equal(frame, tables[table], rel_tol=1e-12, abs_tol=1e-12)
+            for table in STREAMED:
+                frames = [each[table] for each in streamed]
+                assert sum(frame.height for frame in frames) == (tables[table].height if tables else 0)
+                if tables:
+                    assert pl.concat(frames).equals(tables[table])
 
 
 @given(cases(), st.integers(1, 4), st.integers(0, 99))
@@ -189,8 +220,9 @@ def test_similarities_alone(case: Case, block: int, seed: int) -> None:
     for partition in case.inputs.partitions:
         tables, _ = expected(case, partition)
         others = case.rows(gathered, partition).others()
-        assert all(frame.equals(tables[table]) for table, frame in others.items())
-        assert set(others) == set(tables) - {"dot_products"}
+        for table, frame in others.items():
+            assert_frame_equal(frame, tables[table], rel_tol=1e-12, abs_tol=1e-12)
+        assert set(others) == set(tables) - STREAMED
 
 
 def test_a_dot_that_is_no_number_though_both_samples_are_good() -> None:
@@ -211,9 +243,9 @@ def test_memory_is_that_of_the_queries_in_progress() -> None:
     tracemalloc.start()
     try:
         rows = case.rows(gathered, case.inputs.partitions[0])
-        height = sum(frame.height for frame in rows.dot_products())
+        height = sum(frames["dot_products"].height for frames in rows.streamed())
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert height == n_samples * n_samples * n_layers
-    assert peak < 6 * of_a_block < case.exact.dots.nbytes / 3
+    assert peak < 12 * of_a_block < case.exact.dots.nbytes

@@ -16,7 +16,10 @@ ALL_KEYS = (
     "projections, samples, seed, settings, top_k"
 )
 METHODS = "'file', 'word_dropout', 'paraphrase' or 'generate'"
-RESERVED = "use letters, digits and underscores, and none of analysis, model, report, results, samples, tokenized"
+RESERVED = (
+    "use letters, digits and underscores, and none of analysis, gradient_index, model, projections, report, results, "
+    "samples, tokenized"
+)
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     # unknown keys
@@ -65,7 +68,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no dataset": ({"dataset": None}, "key 'dataset' is missing; add it"),
     "no settings": ({"settings": None}, "key 'settings' is missing; add it"),
     "no path": ({"settings": {"a": {"method": "file"}}}, "key 'settings.a.path' is missing; add it"),
-    "no share": ({"projections": [{"kind": "sjlt"}]}, "key 'projections.0.share' is missing; add it"),
+    "no size of a projection": (
+        {"projections": [{"kind": "sjlt"}]},
+        "projections.0: has no dimensions; give share, total or dimensions",
+    ),
     "no method": ({"settings": {"a": {"path": "b"}}}, f"key 'settings.a.method' is missing; it should be {METHODS}"),
     "empty model": ({"model": {}}, "key 'model' has neither 'name' nor 'reference'; add one"),
     "empty dataset": ({"dataset": {}}, "key 'dataset' has neither 'hub' nor 'path'; add one"),
@@ -79,7 +85,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "one projection": ({"projections": {"share": 0.1}}, "key 'projections' is {'share': 0.1}; it should be a list"),
     "kind of projection": (
         {"projections": [{"kind": "normal", "share": 0.1}]},
-        "key 'projections.0.kind' is 'normal'; it should be 'sjlt'",
+        "key 'projections.0.kind' is 'normal'; it should be 'sjlt', 'logra', 'srht', 'mask', 'rademacher' or 'traker'",
     ),
     "choice": (
         {"on_long_sample": "cut"},
@@ -133,6 +139,23 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "name with a hyphen": ({"settings": {"a-b": DROPOUT}}, f"settings: 'a-b' cannot be a setting's name; {RESERVED}"),
     "name with an accent": ({"settings": {"é": DROPOUT}}, f"settings: 'é' cannot be a setting's name; {RESERVED}"),
     "number as a name": ({"settings": {5: DROPOUT}}, "key 'settings.5' is 5; it should be text"),
+    "two sizes of a projection": (
+        {"projections": [{"share": 0.1}, {"share": 0.1, "total": 5}]},
+        "projections.1: has both share and total; keep one",
+    ),
+    "total of zero": ({"projections": [{"total": 0}]}, "key 'projections.0.total' is 0; it should be at least 1"),
+    "non-zeros of another kind": (
+        {"projections": [{"kind": "srht", "share": 0.1, "nonzeros": 2}]},
+        "projections.0.nonzeros: kind srht has no such choice; remove it",
+    ),
+    "two stored projections": (
+        {"projections": [{"share": each, "store_projected": True} for each in (0.1, 0.2)]},
+        "projections: store_projected is set for several; store one",
+    ),
+    "neither true nor false": (
+        {"projections": [{"share": 0.1, "store_projected": "perhaps"}]},
+        "key 'projections.0.store_projected' is 'perhaps'; it should be true or false",
+    ),
     "projections twice": (
         {"projections": [{"share": 0.1}, {"share": 0.1}]},
         "projections: two are the same; remove one",
@@ -175,6 +198,28 @@ def test_settings_come_after_those_whose_prompts_they_take(write_study: Callable
 )
 def test_names_of_projections(share: float, name: str) -> None:
     assert Projection(share=share).name == name
+
+
+@pytest.mark.parametrize(
+    ("definition", "name", "method"),
+    [
+        ({"kind": "logra", "total": 5000}, "logra_total_5000", "logra"),
+        ({"kind": "mask", "dimensions": {"a": 3}}, "mask_by_layer", "mask"),
+        ({"share": 0.01, "nonzeros": 4}, "sjlt_4_nonzeros_1pct", "sjlt_4_nonzeros"),
+        ({"share": 0.01, "scaling": "as_published"}, "sjlt_1pct", "sjlt_as_published"),
+    ],
+)
+def test_names_of_kinds_sizes_and_scalings(definition: dict[str, Any], name: str, method: str) -> None:
+    projection = Projection.model_validate(definition)
+    assert (projection.name, projection.method) == (name, method)
+
+
+def test_projections_whose_numbers_are_the_same_are_computed_once(write_study: Callable[..., Path]) -> None:
+    published = {"share": 0.01, "scaling": "as_published", "store_projected": True}
+    study = load_study(write_study(projections=[published, {"share": 0.01}, {"share": 0.05}]))
+    assert [each.name for each in study.projected] == ["sjlt_1pct", "sjlt_5pct"]
+    assert {each.scaling for each in study.projected} == {"unbiased"}
+    assert study.stored_projection == study.projections[0]
 
 
 def test_paths_are_meant_from_the_study_file(write_study: Callable[..., Path], tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from gradsim.projections import projections_table
 from gradsim.study import Study
 from gradsim.tables import SCHEMAS, Provenance, Store, TableKey
 from gradsim.tables.combine import combine
@@ -129,6 +130,11 @@ def rows_of(store: Store, key: TableKey, partition: str | None) -> pl.DataFrame:
             similarity=pl.lit(0.5), projection=pl.lit("sjlt"), dimension=pl.lit(8, pl.Int64)
         ),
     }
+    frames |= {
+        f"projected_{name}": lambda table=table: frames[table]().with_columns(projection=pl.lit("sjlt_1pct"))
+        for name, table in (("dots", "dot_products"), ("query_self", "query_self"), ("original_self", "original_self"))
+    }
+    frames["projections"] = lambda: projections_table(store.study, model)
     return frames[key.name]()
 
 

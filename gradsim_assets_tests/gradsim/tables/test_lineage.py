@@ -10,7 +10,7 @@ import pytest
 from gradsim.errors import StudyError
 from gradsim.study import Study
 from gradsim.tables import Lineage, TableKey
-from gradsim.tables.lineage import ANALYSES, COMBINED_TABLES
+from gradsim.tables.lineage import ANALYSES, COMBINED_TABLES, GRADIENT_TABLES, PROJECTED_TABLES, SEEDED
 
 MakeStudy = Callable[..., Study]
 
@@ -48,8 +48,8 @@ class TestOrder:
 
     def test_every_table_is_there_once(self, study: Study) -> None:
         names = list(fingerprints(study))
-        per_setting = 3 + 5 + len(COMBINED_TABLES) + len(ANALYSES)
-        assert len(names) == len(set(names)) == 3 + 1 + 2 * per_setting + 1
+        per_setting = 3 + len(GRADIENT_TABLES) + len(COMBINED_TABLES) + len(ANALYSES)
+        assert len(names) == len(set(names)) == 4 + 1 + 2 * per_setting + 1
         assert names[:3] == ["samples", "model", "tokenized"]
         assert names[-1] == "report"
 
@@ -69,18 +69,13 @@ class TestOrder:
 
 # What is changed -> the tables that a change bears on directly; what is made from them changes too, and nothing else.
 EVERY_QUERIES = ("paraphrased/queries", "model_generated/queries")
-GRADIENTS = tuple(
-    f"{setting}/{table}"
-    for setting in ("paraphrased", "model_generated")
-    for table in ("dot_products", "query_self", "original_self", "gradient_similarity", "projected_similarity")
+GRADIENTS = tuple(f"{setting}/{table}" for setting in ("paraphrased", "model_generated") for table in GRADIENT_TABLES)
+PROJECTED = (
+    "projections",
+    *(f"{setting}/{table}" for setting in ("paraphrased", "model_generated") for table in PROJECTED_TABLES),
 )
-PROJECTED = ("paraphrased/projected_similarity", "model_generated/projected_similarity")
 TOKENIZED = ("tokenized", "paraphrased/tokenized", "model_generated/tokenized")
-DRAWN = tuple(
-    f"{setting}/analysis/{name}"
-    for setting in ("paraphrased", "model_generated")
-    for name in ("controls", "gradient_audit")
-)
+DRAWN = tuple(f"{setting}/analysis/{name}" for setting in ("paraphrased", "model_generated") for name in sorted(SEEDED))
 
 CHANGES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "description": ({"description": "another"}, ()),
@@ -123,16 +118,16 @@ def test_projections_reach_so_far(make_study: MakeStudy) -> None:
         f"{setting}/{table}"
         for setting in ("paraphrased", "model_generated")
         for table in (
-            "projected_similarity",
-            "results/projected_similarity",
+            *(place + table for table in PROJECTED_TABLES for place in ("", "results/")),
             "analysis/accuracy",
             "analysis/best_similarity",
+            "analysis/projection_audit",
         )
-    } | {"report"}
+    } | {"projections", "report"}
 
 
 def test_top_k_reaches_so_far(make_study: MakeStudy) -> None:
-    kept = {"samples", "model", "tokenized", "analysis/parameters_per_layer", *EVERY_QUERIES, *TOKENIZED}
+    kept = {"samples", "model", "tokenized", "projections", "analysis/parameters_per_layer", *EVERY_QUERIES, *TOKENIZED}
     assert set(fingerprints(make_study())) - changed(make_study(), make_study(top_k=3)) == kept
 
 

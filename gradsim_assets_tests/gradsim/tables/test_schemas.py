@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import polars as pl
 import pytest
 
@@ -8,12 +10,14 @@ from gradsim.tables.schemas import IDENTIFIER, IDENTIFIERS
 from gradsim.tables.validation import CHECK, CHECKS
 
 
-def test_every_stored_table_has_a_schema(study: Study) -> None:
+def test_every_stored_table_has_a_schema(make_study: Callable[..., Study]) -> None:
+    study = make_study(projections=[{"share": 0.01, "store_projected": True}])
     stored = {node.key.name for node in Lineage(study)} - {"report"}
     assert stored == set(SCHEMAS)
 
 
-def test_every_partitioned_table_is_checked(study: Study) -> None:
+def test_every_partitioned_table_is_checked(make_study: Callable[..., Study]) -> None:
+    study = make_study(projections=[{"share": 0.01, "store_projected": True}])
     assert {node.key.name for node in Lineage(study) if node.partitioned} == set(CHECKS)
     assert {name for names in CHECKS.values() for name in names} == set(CHECK)
 

@@ -7,6 +7,7 @@ import pytest
 from gradsim.errors import TableError
 from gradsim.study import Study
 from gradsim.tables import SCHEMAS, Provenance, State, Store, TableKey
+from gradsim.tables.lineage import GRADIENT_TABLES, PROJECTED_TABLES
 
 FIRST, LAST = "0000-0001", "0002-0003"
 
@@ -42,10 +43,9 @@ class TestState:
     def test_other_rows_make_what_is_made_from_them_stale(self, filled: Store) -> None:
         key = filled.lineage.key("candidates", "paraphrased")
         rewrite(filled, key, LAST, lambda rows: rows.with_columns(pl.col("score") + 1))
-        gradients = ("dot_products", "query_self", "original_self", "gradient_similarity", "projected_similarity")
         assert not_fresh(filled) == {
             # Only the partition that they are made from, and not what comes after: its inputs did not change yet.
-            **{f"paraphrased/{table}/{LAST}": "stale" for table in gradients},
+            **{f"paraphrased/{table}/{LAST}": "stale" for table in GRADIENT_TABLES},
             "paraphrased/results/candidates": "stale",
         }
 
@@ -58,12 +58,13 @@ class TestState:
 
     def test_another_definition(self, filled: Store, make_study: Callable[..., Study]) -> None:
         store = Store(filled.root, make_study(projections=[]))
-        names = ("projected_similarity/0000-0001", "projected_similarity/0002-0003", "results/projected_similarity")
+        places = ("{}/0000-0001", "{}/0002-0003", "results/{}")
+        names = [place.format(table) for table in PROJECTED_TABLES for place in places]
         assert not_fresh(store) == {
             f"{setting}/{name}": "stale"
             for setting in ("paraphrased", "model_generated")
-            for name in (*names, "analysis/accuracy", "analysis/best_similarity")
-        } | {"report": "stale"}
+            for name in (*names, "analysis/accuracy", "analysis/best_similarity", "analysis/projection_audit")
+        } | {"projections": "stale", "report": "stale"}
 
     def test_a_partition_that_is_gone(self, filled: Store) -> None:
         filled.path(filled.lineage.key("dot_products", "paraphrased"), FIRST).unlink()

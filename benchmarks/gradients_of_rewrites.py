@@ -1,0 +1,102 @@
+"""Whole gradients of the bundled rewrites and their originals, from a model that was trained on the originals."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+
+from gradsim import models, samples
+from gradsim.candidates import bm25_candidates
+from gradsim.chat import tokenize_table
+from gradsim.environment import project_root
+from gradsim.gradients import Projector
+from gradsim.gradients.vectors import projected_gradients
+from gradsim.partition_job.inputs import TokenSequence, sequences
+from gradsim.study import ModelConfiguration
+from gradsim.vector_layout import VectorLayout
+
+# Close to ten million parameters, as the engine's benchmark has; trained for a minute.
+_LAYERS, _HIDDEN = 8, 256
+_POSITIONS = 2048
+_STEPS = 100
+_CANDIDATES = 5
+
+
+@dataclass(frozen=True, eq=False)
+class Gradients:
+    """Queries, originals, who is compared with whom, and all their gradients.
+
+    Attributes:
+        queries: as the engine wants them.
+        originals: the same.
+        pairs: (queries · candidates, 2) positions; candidates of a query one after the other.
+        source: (pairs,) whether the original is the query's own.
+        shapes: of the layers.
+        layout: where layers lie in a gradient.
+        of_queries: (queries, parameters) float32.
+        of_originals: (originals, parameters) float32.
+    """
+
+    queries: list[TokenSequence]
+    originals: list[TokenSequence]
+    pairs: NDArray[np.int64]
+    source: NDArray[np.bool_]
+    shapes: dict[str, tuple[int, ...]]
+    layout: VectorLayout
+    of_queries: NDArray[np.float32]
+    of_originals: NDArray[np.float32]
+
+
+def gradients(folder: Path, queries: int | None = None) -> Gradients:
+    """Train the model in a folder, unless one is there, and capture every gradient.
+
+    Args:
+        folder: of the model.
+        queries: how many, of the 60; None: all.
+    """
+    data = project_root() / "data/sample"
+    originals, rewrites = (samples.load_file(data / f"{name}.jsonl") for name in ("originals", "paraphrases"))
+    if not (folder / "config.json").exists():
+        models.train_reference_model(
+            originals, folder, layers=_LAYERS, hidden_size=_HIDDEN, positions=_POSITIONS, steps=_STEPS
+        )
+    model = models.load_model(ModelConfiguration(str(folder), device="cpu"))
+    tokenizer = models.load_tokenizer(str(folder))
+    rewrites = rewrites.head(rewrites.height if queries is None else queries)
+    candidates = bm25_candidates(originals, rewrites, top_k=_CANDIDATES)
+    places = [dict(zip(frame["id"], range(frame.height), strict=True)) for frame in (rewrites, originals)]
+    pairs = np.array(
+        [
+            (places[0][query], places[1][original])
+            for query, original in candidates.select("query_id", "original_id").iter_rows()
+        ]
+    )
+    of_queries, of_originals = (
+        sequences(tokenize_table(frame, tokenizer, context=_POSITIONS).frame) for frame in (rewrites, originals)
+    )
+    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    elements = {name: int(np.prod(shape)) for name, shape in shapes.items()}
+    # Every layer as large as it is: kept whole.
+    whole = Projector("mask", elements, 0, "whole")
+    matrices = [
+        np.stack([vector.astype(np.float32, copy=False) for _, vector in projected_gradients(model, group, whole)])
+        for group in (of_queries, of_originals)
+    ]
+    return Gradients(
+        queries=of_queries,
+        originals=of_originals,
+        pairs=pairs,
+        source=(candidates["query_id"].cast(pl.String) == candidates["original_id"].cast(pl.String)).to_numpy(),
+        shapes=shapes,
+        layout=VectorLayout.of(elements),
+        of_queries=matrices[0],
+        of_originals=matrices[1],
+    )
+
+
+def tensors(rows: NDArray[np.float32], layer: slice, shape: tuple[int, ...]) -> list[torch.Tensor]:
+    """One layer of all gradients, each in its own shape; nothing is copied."""
+    return [torch.from_numpy(row[layer]).view(shape) for row in rows]

@@ -1,0 +1,50 @@
+"""Some coordinates, drawn at random."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from gradsim.gradients.projection.kind import Effort, LayerProjection, LayerSketch, wide
+from gradsim.gradients.projection.randomness import SORTING_BYTES, sample_without_replacement
+
+
+class Mask(LayerProjection):
+    """k of the n coordinates, drawn without replacement, times √(n/k).
+
+    Unbiased, but without a bound by norms: with x = g ⊙ g' the variance is n (n - k)/(k (n - 1)) · (Σ x² - d²/n),
+    as large as n/k Σ x² where a few coordinates carry the product.
+    """
+
+    def __init__(self, sketch: LayerSketch, device: torch.device) -> None:
+        super().__init__(sketch, device)
+        self._coordinates = sample_without_replacement(sketch.elements, sketch.dimension, sketch.key, device)
+
+    def project(self, gradients: Sequence[Tensor]) -> Tensor:
+        """B of the layer's shape -> (B, k)."""
+        scale = (self.sketch.elements / self.sketch.dimension) ** 0.5
+        return torch.stack(
+            [wide(gradient).reshape(-1).index_select(0, self._coordinates) * scale for gradient in gradients]
+        )
+
+    @classmethod
+    def effort(cls, sketch: LayerSketch) -> Effort:
+        """Every coordinate: its place, its value read and written."""
+        return Effort(moved_bytes=sketch.dimension * 16.0)
+
+    @classmethod
+    def variance(cls, sketch: LayerSketch, gradient: Tensor, other: Tensor) -> float:
+        """Of a sum drawn without replacement: n²/k (1 - k/n) times the variance of g ⊙ g' over coordinates."""
+        n, k = sketch.elements, sketch.dimension
+        products = gradient.double().reshape(-1) * other.double().reshape(-1)
+        return n**2 / k * (1 - k / n) * float(products.var())
+
+    @classmethod
+    def nbytes(cls, sketch: LayerSketch) -> int:
+        """The coordinates."""
+        return sketch.dimension * 8
+
+    @classmethod
+    def working_bytes(cls, sketch: LayerSketch) -> int:
+        """While they are drawn."""
+        return sketch.elements * SORTING_BYTES

@@ -1,0 +1,57 @@
+"""Dense random signs."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from gradsim.gradients.projection.kind import Effort, LayerProjection, LayerSketch, sign_variance, wide
+from gradsim.gradients.projection.randomness import SIGNS_PER_WORD, random_signs
+
+# Signs that stand in memory at once, and how many of them in a row: sums of so many are float32's.
+_SIGNS = {"cpu": 1 << 18}
+_SIGNS_ON_ACCELERATOR = 1 << 26
+_COLUMNS = 1 << 12
+
+
+class Rademacher(LayerProjection):
+    """R has k x n random signs, divided by √k; they are made anew whenever they are needed.
+
+    The variance of a projected inner product is (q·o + d² - 2 Σ g²g'²)/k (Achlioptas, 2003). 2 k n operations a
+    sample, and k n signs for all samples that are projected together.
+    """
+
+    def project(self, gradients: Sequence[Tensor]) -> Tensor:
+        """B of the layer's shape -> (B, k)."""
+        values = [wide(gradient).reshape(-1) for gradient in gradients]
+        elements, dimension = self.sketch.elements, self.sketch.dimension
+        found = torch.zeros(len(values), dimension, dtype=torch.float64, device=self.device)
+        at_once = max(1, _SIGNS.get(self.device.type, _SIGNS_ON_ACCELERATOR) // _COLUMNS)
+        for start in range(0, elements, _COLUMNS):
+            piece = torch.stack([value[start : start + _COLUMNS] for value in values])
+            for first in range(0, dimension, at_once):
+                signs = self._signs(start, piece.shape[1], first, min(at_once, dimension - first))
+                found[:, first : first + at_once] += piece @ signs.to(piece.dtype).T
+        return found.div_(dimension**0.5).to(values[0].dtype)
+
+    def _signs(self, start: int, columns: int, first: int, rows: int) -> Tensor:
+        """(rows, columns) of R, from row `first` and column `start`: columns lie in strips of `_COLUMNS`."""
+        width = min(_COLUMNS, -(-(self.sketch.elements - start) // SIGNS_PER_WORD) * SIGNS_PER_WORD)
+        begin = start * self.sketch.dimension + first * width
+        return random_signs(begin, rows * width, self.sketch.key, self.device).view(rows, width)[:, :columns]
+
+    @classmethod
+    def effort(cls, sketch: LayerSketch) -> Effort:
+        """Signs are written and read as float32."""
+        products = float(sketch.dimension) * sketch.elements
+        return Effort(2.0 * products, 8.0 * products)
+
+    @classmethod
+    def variance(cls, sketch: LayerSketch, gradient: Tensor, other: Tensor) -> float:
+        """V / k, V as of `sign_variance`."""
+        return sign_variance(gradient, other) / sketch.dimension
+
+    @classmethod
+    def nbytes(cls, sketch: LayerSketch) -> int:
+        """Nothing is kept, and few signs stand at once."""
+        return 0

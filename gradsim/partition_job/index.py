@@ -1,0 +1,71 @@
+"""The originals' projected gradients, partition by partition, each sample written as soon as it is there."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from functools import partial
+
+import polars as pl
+
+from gradsim.gradients.vectors import projected_gradients
+from gradsim.models import load_model, resolve_device
+from gradsim.partition_job.inputs import sequences
+from gradsim.partition_job.job import PartitionJob
+from gradsim.partition_job.provenance import model_provenance
+from gradsim.projections import model_shapes, projector_of
+from gradsim.tables import Store
+from gradsim.tables.index import IndexHeader
+from gradsim.tables.provenance import ORIGINAL_LOSS
+
+
+def compute(
+    job: PartitionJob,
+    store: Store,
+    work: Mapping[str, Sequence[str]],
+    progress: Callable[[int, int], None],
+) -> dict[str, float]:
+    """Compute and write the index's partitions that `work` names.
+
+    Returns:
+        What the passes cost.
+
+    Raises:
+        GradsimError: whatever a user can mend.
+    """
+    stored = job.study.stored_projection
+    assert stored is not None
+    provenance = model_provenance(job, store, resolve_device(job.model.device))
+    tokenized = store.read(store.lineage.key("tokenized"))
+    ids = tokenized["id"].cast(pl.String)
+    parts = {partition: sequences(tokenized.filter(ids.is_in(store.ids_of(partition)))) for partition in work}
+    projector = projector_of(stored, job.study)
+    header = IndexHeader(
+        projection=stored.name,
+        dimensions=projector.layer_dimensions(model_shapes(store.read(store.lineage.key("model")))),
+        stored_format=stored.stored_format,
+    )
+    model = load_model(job.model)
+    total = sum(map(len, parts.values()))
+    done = 0
+    for partition, samples in parts.items():
+        vectors = projected_gradients(
+            model,
+            samples,
+            projector,
+            precision=job.model.precision,
+            memory_budget=job.memory_budget,
+            progress=partial(_report, progress, done, total),
+            on_bad_sample=job.study.on_bad_sample,
+        )
+        excluded = {sample.id: ORIGINAL_LOSS for sample in samples}
+        with store.index_writer(partition, header, provenance) as writer, closing(vectors):
+            for position, vector in vectors:
+                writer.add(samples[position].id, vector)
+                del excluded[samples[position].id]
+            writer.provenance = writer.provenance.model_copy(update={"excluded": excluded})
+        done += len(samples)
+    return {"passes": total}
+
+
+def _report(progress: Callable[[int, int], None], before: int, total: int, done: int, _: int) -> None:
+    """Samples of all partitions."""
+    progress(before + done, total)

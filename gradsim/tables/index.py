@@ -1,0 +1,245 @@
+"""Files of projected gradients: Arrow's IPC format, which is read in place, with provenance in its schema.
+
+A row is a sample: its id, its vector, and for every layer the factor that the vector's part was divided by (float16
+has few exponents, gradients have many) and the inner product of that part with itself.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from gradsim.errors import TableError
+from gradsim.tables.files import METADATA_KEY, corrupt, partial_file, shortened, writing_to
+from gradsim.tables.provenance import Provenance
+from gradsim.vector_layout import VectorLayout
+
+Format = Literal["float16", "float32"]
+
+_HEADER_KEY = "gradsim_index"
+
+# Rows that are written together, in bytes of their vectors.
+_BATCH_BYTES = 1 << 24
+
+_TYPES = {"float16": pa.float16(), "float32": pa.float32()}
+
+
+class IndexHeader(BaseModel):
+    """What the vectors of a file are.
+
+    Attributes:
+        projection: name of the study's projection.
+        dimensions: of each layer, in the order in which they lie in a vector.
+        stored_format: of the vectors' elements.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    projection: str
+    dimensions: dict[str, int]
+    stored_format: Format
+
+    @property
+    def layout(self) -> VectorLayout:
+        """Where each layer lies in a vector."""
+        return VectorLayout.of(self.dimensions)
+
+
+@dataclass(frozen=True, eq=False)
+class StoredVectors:
+    """Some rows of a file.
+
+    Attributes:
+        ids: of the samples, B.
+        vectors: (B, width) as stored: each layer's part divided by its scale.
+        scales: (B, layers).
+        self_dots: (B, layers).
+    """
+
+    ids: list[str]
+    vectors: NDArray[np.float16] | NDArray[np.float32]
+    scales: NDArray[np.float32]
+    self_dots: NDArray[np.float64]
+
+
+class IndexWriter:
+    """Writes a file's rows as they come.
+
+    Attributes:
+        provenance: what is written of it; may be replaced until the end, when it gets the data version.
+    """
+
+    def __init__(self, path: Path, header: IndexHeader, provenance: Provenance) -> None:
+        self.provenance = provenance
+        self._header = header
+        self._schema = _schema(header)
+        self._file = pa.ipc.new_file(path, self._schema)
+        self._digest = hashlib.sha256((provenance.revision or "").encode())
+        self._waiting: list[tuple[str, _Row]] = []
+
+    def add(self, sample: str, vector: NDArray[np.floating]) -> None:
+        """The next sample and its projected gradient, (width,)."""
+        row = _stored(vector, self._header)
+        self._waiting.append((sample, row))
+        for part in (sample.encode(), row.vector.tobytes(), row.scale.tobytes()):
+            self._digest.update(part)
+        if len(self._waiting) * row.vector.nbytes >= _BATCH_BYTES:
+            self._write()
+
+    def _write(self) -> None:
+        rows = [row for _, row in self._waiting]
+        columns = [pa.array([sample for sample, _ in self._waiting], pa.string())]
+        for field, values in zip(list(self._schema)[1:], zip(*rows, strict=True), strict=True):
+            flat = pa.array(np.concatenate(values), field.type.value_type)
+            columns.append(pa.FixedSizeListArray.from_arrays(flat, type=field.type))
+        self._file.write_batch(pa.record_batch(columns, schema=self._schema))
+        self._waiting.clear()
+
+    def finish(self) -> None:
+        """The end of the file: provenance, which is not known before, stands with a batch of no rows."""
+        if self._waiting:
+            self._write()
+        self.provenance = self.provenance.model_copy(update={"data_version": shortened(self._digest.hexdigest())})
+        end = pa.record_batch([pa.array([], field.type) for field in self._schema], schema=self._schema)
+        self._file.write_batch(end, custom_metadata={METADATA_KEY: self.provenance.model_dump_json()})
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._file.close()
+
+
+@contextmanager
+def index_writer(path: Path, header: IndexHeader, provenance: Provenance) -> Iterator[IndexWriter]:
+    """A writer whose file takes its place when the block ends well.
+
+    Raises:
+        TableError: the folder cannot be written, or the disk is full.
+    """
+    with partial_file(path) as partial:
+        with writing_to(path):
+            writer = IndexWriter(partial, header, provenance)
+        try:
+            yield writer
+            with writing_to(path):
+                writer.finish()
+        finally:
+            with writing_to(path):
+                writer.close()
+
+
+class IndexFile:
+    """A file that is read in place; to be used in a `with` block.
+
+    Attributes:
+        header: what its vectors are.
+        provenance: how it came to be.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open a file.
+
+        Raises:
+            TableError: it is not there, or not whole.
+        """
+        with _reading(path):
+            self._source = pa.memory_map(str(path))
+            self._file = pa.ipc.open_file(self._source)
+            self._last = self._file.num_record_batches - 1
+            metadata = self._file.get_batch_with_custom_metadata(self._last).custom_metadata
+            self.provenance = Provenance.model_validate_json(metadata[METADATA_KEY])
+            self.header = IndexHeader.model_validate_json(self._file.schema.metadata[_HEADER_KEY.encode()])
+
+    def __enter__(self) -> "IndexFile":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._source.close()
+
+    @property
+    def rows(self) -> int:
+        """How many samples there are."""
+        return sum(self._file.get_batch(place).num_rows for place in range(self._last))
+
+    def batches(self) -> Iterator[StoredVectors]:
+        """All rows, some at a time; vectors are views of the file."""
+        for place in range(self._last):
+            batch = self._file.get_batch(place)
+            vectors, scales, self_dots = (
+                batch.column(name).flatten().to_numpy(zero_copy_only=True).reshape(batch.num_rows, -1)
+                for name in ("vector", "scale", "self_dot")
+            )
+            yield StoredVectors(batch.column("id").to_pylist(), vectors, scales, self_dots)
+
+
+def read_index_provenance(path: Path) -> Provenance:
+    """The provenance at a file's end.
+
+    Raises:
+        TableError: the file is not there, is not whole, or was not written by gradsim.
+    """
+    with IndexFile(path) as file:
+        return file.provenance
+
+
+def scan_ids(path: Path) -> pl.LazyFrame:
+    """The ids of a file's samples, in a column `id`.
+
+    Raises:
+        TableError: the file is not there, or not whole.
+    """
+    with IndexFile(path) as file:
+        ids = [sample for batch in file.batches() for sample in batch.ids]
+    return pl.LazyFrame({"id": ids}, schema={"id": pl.String})
+
+
+class _Row(NamedTuple):
+    vector: NDArray[np.float16] | NDArray[np.float32]
+    scale: NDArray[np.float32]
+    self_dot: NDArray[np.float64]
+
+
+def _stored(vector: NDArray[np.floating], header: IndexHeader) -> _Row:
+    """Each layer's part divided by its largest element, so that float16 keeps eleven bits of it."""
+    stored = np.empty(header.layout.width, dtype=header.stored_format)
+    scale = np.ones(len(header.dimensions), dtype=np.float32)
+    self_dot = np.empty(len(header.dimensions))
+    for layer, place in enumerate(header.layout.slices):
+        if header.stored_format == "float16":
+            scale[layer] = max(np.abs(vector[place]).max(), np.finfo(np.float32).tiny)
+        stored[place] = vector[place] / scale[layer]
+        # Of what is stored, not of what was: no cosine passes one.
+        part = stored[place].astype(np.float64) * scale[layer]
+        self_dot[layer] = part @ part
+    return _Row(stored, scale, self_dot)
+
+
+def _schema(header: IndexHeader) -> pa.Schema:
+    layers = len(header.dimensions)
+    return pa.schema(
+        [
+            pa.field("id", pa.string()),
+            pa.field("vector", pa.list_(_TYPES[header.stored_format], header.layout.width)),
+            pa.field("scale", pa.list_(pa.float32(), layers)),
+            pa.field("self_dot", pa.list_(pa.float64(), layers)),
+        ],
+        metadata={_HEADER_KEY: header.model_dump_json()},
+    )
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Says of errors in the block that the file is not there, or not whole."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise TableError(f"{path}: not there; run what makes it first (gradsim run)") from error
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValidationError) as error:
+        raise corrupt(path, error) from error
