@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from gradsim.analysis import LayerDots
 from gradsim.gradients.reference import reference_dots, reference_gradient
 from gradsim.models import load_model
 from gradsim.study import ModelConfiguration
@@ -294,6 +295,35 @@ def test_combine_and_report_say_what_has_to_be_computed_first(without_gradients)
     assert without_gradients.digests() == before
 
 
+# -- projections ---------------------------------------------------------------------------
+
+
+def test_projected_cosines_of_any_layers_follow_from_stored_dots(finished):
+    """Those of all layers are the stored similarities; nothing is run again for a few of them."""
+    store, key = finished.store(), finished.store().lineage.key
+    read = [store.read(key(table, "paraphrased", "results")) for table in PROJECTED_DOT_TABLES]
+    projected = LayerDots.from_tables(*(rows.filter(pl.col("projection") == "sjlt_10pct") for rows in read))
+    stored = store.read(key("projected_similarity", "paraphrased", "results"))
+    np.testing.assert_allclose(projected.similarity(), stored["similarity"], atol=1e-12)
+    exact = LayerDots.from_tables(*(store.read(key(table, "paraphrased", "results")) for table in DOT_TABLES))
+    few = store.layers.categories.to_list()[1:4]
+    # Layers of 256 elements are not larger than their 512 dimensions: kept whole.
+    np.testing.assert_allclose(projected.similarity(few), exact.similarity(few), atol=1e-12)
+    assert not np.allclose(projected.similarity(), exact.similarity(), atol=1e-6)
+
+
+def test_the_audit_of_projections_is_stored_with_its_figure(finished):
+    store = finished.store()
+    audit = store.read(store.lineage.key("projection_audit", "paraphrased", "analysis"))
+    (row,) = audit.iter_rows(named=True)
+    assert (row["projection"], row["pairs"]) == ("sjlt", 60)
+    assert 0.5 < row["sd_ratio"] < 1.5
+    with finished.instance() as instance:
+        key = dg.AssetKey(["tiny", "paraphrased", "analysis", "projection_audit"])
+        metadata = instance.get_latest_materialization_event(key).asset_materialization.metadata
+    assert "data:image/png;base64," in metadata["figure"].value
+
+
 # -- rule 5 --------------------------------------------------------------------------------
 
 
@@ -324,11 +354,12 @@ def assert_within_tolerance(table, found, expected, reference):
         return
     assert found.drop(number).equals(expected.drop(number))
     allowed = pl.lit(TOLERANCE)
-    if table == "dot_products":
-        read = {side: reference.read(reference.lineage.key(side, "word_dropout", "results")) for side in DOT_TABLES[1:]}
-        expected = expected.join(read["query_self"], on=["query_id", "layer"], maintain_order="left").join(
-            read["original_self"], on=["original_id", "layer"], suffix="_original", maintain_order="left"
-        )
+    if number == "dot":
+        _, queries, originals = PROJECTED_DOT_TABLES if table == "projected_dots" else DOT_TABLES
+        for side, selves in (("query", queries), ("original", originals)):
+            self_dots = reference.read(reference.lineage.key(selves, "word_dropout", "results"))
+            keys = self_dots.columns[:-1]
+            expected = expected.join(self_dots, on=keys, suffix=f"_{side}", maintain_order="left")
         allowed = TOLERANCE * (pl.col("self_dot") * pl.col("self_dot_original")).sqrt()
     elif number == "self_dot":
         allowed = TOLERANCE * pl.col("self_dot")
