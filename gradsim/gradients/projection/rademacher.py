@@ -10,7 +10,7 @@ from gradsim.gradients.projection.randomness import SIGNS_PER_WORD, random_signs
 
 # Signs that stand in memory at once, and how many of them in a row: sums of so many are float32's.
 _SIGNS = {"cpu": 1 << 18}
-_SIGNS_ON_ACCELERATOR = 1 << 26
+_SIGNS_ON_ACCELERATOR = 1 << 24
 _COLUMNS = 1 << 12
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gradsim.errors import GradientError
-from gradsim.gradients.projection import KINDS, Projection, Projector
+from gradsim.gradients.projection import KINDS, Projection, Projector, rademacher
 from gradsim.gradients.projection.kind import LayerSketch
 from gradsim.gradients.projection.logra import Logra, Sides
 from gradsim.gradients.projection.sjlt import Sjlt, signed_buckets
@@ -60,6 +60,14 @@ def test_srht_of_all_rows_is_a_rotation(projection):
     gradient = torch.rand(64, dtype=torch.float64)
     projected = projection("srht", (64,), 64).project([gradient])[0]
     torch.testing.assert_close(projected.norm(), gradient.norm())
+
+
+def test_rademacher_does_not_depend_on_how_many_signs_stand_at_once(projection, monkeypatch):
+    """A GPU makes more of them than a processor."""
+    gradient = torch.rand(9000, dtype=torch.float64)
+    expected = projection("rademacher", (9000,), 100).project([gradient])
+    monkeypatch.setitem(rademacher._SIGNS, "cpu", 1 << 24)
+    torch.testing.assert_close(projection("rademacher", (9000,), 100).project([gradient]), expected)
 
 
 def test_mask_takes_coordinates(projection):
