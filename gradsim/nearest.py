@@ -24,13 +24,17 @@ Floats = NDArray[np.float64]
 # Elements of stored vectors that are made float32 at a time.
 _AT_ONCE = 1 << 22
 
+# Products that are added up in float32 before float64 takes over.
+_LONGEST_FLOAT32_SUM = 1 << 14
+
 
 class Searcher:
-    """Finds the originals nearest to texts; the model and the index's files are opened once.
+    """Finds the originals nearest to texts; the model is loaded once.
 
     Args:
         store: of a study that stores projected gradients.
         model: to load, as the index was made with.
+        memory_budget: bytes for a pass and the projection; None: what is free, less a margin.
 
     Raises:
         GradsimError: the index is missing, unreadable, stale or mixed, or the model cannot be loaded.
@@ -119,11 +123,11 @@ def nearest_originals(
 
 
 def _dots(query: NDArray[np.floating], stored: StoredVectors, slices: Sequence[slice]) -> Floats:
-    """(samples, layers) inner products, in float32 for few elements, in float64 over them."""
+    """(samples, layers) inner products, in float32 for some thousand elements, in float64 over them."""
     dots = np.zeros((len(stored.ids), len(slices)))
     wide = query.astype(np.float32)
     for layer, place in enumerate(slices):
-        step = max(1, _AT_ONCE // max(1, len(stored.ids)))
+        step = max(1, min(_LONGEST_FLOAT32_SUM, _AT_ONCE // max(1, len(stored.ids))))
         for start in range(place.start, place.stop, step):
             part = slice(start, min(start + step, place.stop))
             dots[:, layer] += stored.vectors[:, part].astype(np.float32) @ wide[part]

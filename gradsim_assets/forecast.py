@@ -18,8 +18,10 @@ from gradsim.gradients.calibration import measure_rates
 from gradsim.gradients.prediction import weight_bytes
 from gradsim.paraphrase import SYSTEM_PROMPT
 from gradsim.partition_job.inputs import sequences
+from gradsim.projections import projector_of
 from gradsim.rates import MeasuredRates, device_name, read_rates, write_rates
 from gradsim.study import GenerateSetting, ParaphraseSetting, Study
+from gradsim.tables.lineage import INDEX
 from gradsim_assets.assets.dataset import load_originals
 from gradsim_assets.console import console
 from gradsim_assets.session import Session
@@ -192,10 +194,27 @@ def _notes(sources: Sources, forecasts: Sequence[SettingForecast]) -> Iterator[s
     ]
     if generated:
         yield f"not counted: the model generates the answers of {', '.join(generated)} first"
+    yield from _index_notes(sources)
     if repeated := shared_originals(forecasts):
         yield (
             f"{repeated:,} of all {sum(forecast.together.plan.passes for forecast in forecasts):,} passes repeat "
             "originals of another setting: one job of all settings would run them once"
+        )
+
+
+def _index_notes(sources: Sources) -> Iterator[str]:
+    """What the gradient index would take."""
+    study = sources.store.study
+    stored = study.stored_projection
+    missing = [each for each in study.partitions if stored and not sources.fresh(INDEX, None, each.key)]
+    if stored and missing:
+        shapes = {name: parameter.shape for name, parameter in sources.model.named_parameters()}
+        width = sum(projector_of(stored, study).layer_dimensions(shapes).values())
+        originals = sum(each.end - each.start for each in missing)
+        size = originals * width * (2 if stored.stored_format == "float16" else 4)
+        yield (
+            f"not counted: the gradient index runs {originals:,} originals once more, "
+            f"and writes {bytes_text(size)} of projected gradients"
         )
 
 

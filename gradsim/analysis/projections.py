@@ -99,7 +99,7 @@ def projection_errors(
                 pl.Series("expected", expected),
                 pl.Series("observed", observed),
                 pl.Series("predicted_sd", sd).fill_nan(None),
-                pl.Series("rightly_scaled", _drawn(gram, k, layers["parameters"].to_numpy(), random)),
+                pl.Series("rightly_scaled", cosine(*drawn_grams(gram, k, layers["parameters"].to_numpy(), random))),
             )
         )
     return pl.concat(frames)
@@ -174,8 +174,10 @@ def inverse_dimensions(kind: str, dimensions: Floats, parameters: NDArray[np.int
     return None
 
 
-def _drawn(gram: Gram, k: Floats, parameters: NDArray[np.int64], random: np.random.Generator) -> Floats:
-    """(pairs,) cosines of dense projections, rightly scaled: Gram matrices of two projected vectors are Wishart's.
+def drawn_grams(gram: Gram, k: Floats, parameters: NDArray[np.int64], random: np.random.Generator) -> Floats:
+    """(3, pairs) dots and both self dots of dense projections, rightly scaled, summed over layers.
+
+    Gram matrices of two projected vectors are Wishart's.
 
     Bartlett's decomposition: with L the Cholesky factor of a layer's Gram matrix and A lower triangular, of χ_k, χ_k-1
     and a normal number, L A Aᵀ Lᵀ / k.
@@ -190,18 +192,19 @@ def _drawn(gram: Gram, k: Floats, parameters: NDArray[np.int64], random: np.rand
         b = np.divide(d, a, out=np.zeros_like(d), where=a > 0)
         c = np.sqrt(np.maximum(o - b**2, 0.0))
         first = np.sqrt(random.chisquare(dimension, len(d)))
-        second = np.sqrt(random.chisquare(max(dimension - 1, 1), len(d)))
+        second = np.sqrt(random.chisquare(dimension - 1, len(d))) if dimension > 1 else 0.0
         normal = random.standard_normal(len(d))
         x, y, z = a * first, b * first + c * normal, c * second
         sums += np.stack([x * y, x**2, y**2 + z**2]) / dimension
-    return cosine(*sums)
+    return sums
 
 
 def _by_projection(projections: pl.DataFrame, layer_dots: LayerDots) -> Iterator[tuple[tuple[str, int], pl.DataFrame]]:
     """(name, dimension) and its layers, in the order of the dots' layers."""
     order = layer_dots.layers.cast(pl.String).to_frame("layer")
     for key, rows in projections.group_by("projection", "dimension", maintain_order=True):
-        layers = order.join(rows.with_columns(pl.col("layer").cast(pl.String)), on="layer", how="left")
+        by_name = rows.with_columns(pl.col("layer").cast(pl.String))
+        layers = order.join(by_name, on="layer", how="left", maintain_order="left")
         for missing in layers.filter(pl.col("layer_dimension").is_null())["layer"][:1]:
             raise TableError(f"projections has no dimension of layer {missing!r}; make the table again")
         yield (str(key[0]), int(key[1])), layers

@@ -42,7 +42,8 @@ def projected_gradients(
 ) -> Generator[tuple[int, Vector]]:
     """Each sample's position and projected gradient, in order: (width,), as `VectorLayout` of the dimensions says.
 
-    Inner products of these vectors, layer by layer, are the projected dots of `compare`. Until the last one, or until
+    Inner products of these vectors, layer by layer, are the projected dots of `compare`, which in bfloat16 rounds the
+    vectors to that format. Until the last one, or until
     `close`, the model is lent: in eval mode, its parameters frozen, with hooks.
 
     Args:
@@ -52,7 +53,7 @@ def projected_gradients(
         precision: as of `compare`.
         memory_budget: bytes on the model's device for passes and projections; None: what is free, less a margin.
         progress: called with counts of samples.
-        on_bad_sample: "exclude" leaves samples out that have no label, or no finite loss or gradient.
+        on_bad_sample: "exclude" leaves samples out that have no label, or no finite loss or projected gradient.
 
     Raises:
         GradientError: model, samples, projector and memory do not fit each other.
@@ -69,8 +70,8 @@ def projected_gradients(
         require_room(list(layers.values()), budget)
         with plain_arithmetic(device):
             probed = probe(model, [sample for sample in encoded if len(sample.positions)])
-        beside = projection.nbytes + max(parameter.nbytes for parameter in layers.values())
         capture = lent.enter_context(GradientCapture(model, probed.by_autograd))
+        beside = _bytes_beside_a_pass(capture, projection)
         for position, sample in enumerate(encoded):
             try:
                 checkpoint = _needs_checkpoint(sample, probed.profile, budget - beside)
@@ -84,6 +85,13 @@ def projected_gradients(
                 progress(position + 1, len(encoded))
 
 
+def _bytes_beside_a_pass(capture: GradientCapture, projection: Projection) -> int:
+    """The projection, the vector, gradients of layers without a rule, and the largest gradient that is built."""
+    sizes = [parameter.nbytes for parameter in capture.parameters]
+    vector = 8 * VectorLayout.of(projection.dimensions).width
+    return projection.nbytes + vector + sum(sizes[layer] for layer in capture.without_rule) + max(sizes)
+
+
 def _needs_checkpoint(sample: Encoded, profile: PassProfile, room: int) -> bool:
     """Whether the blocks have to run twice for the pass to fit.
 
@@ -94,7 +102,7 @@ def _needs_checkpoint(sample: Encoded, profile: PassProfile, room: int) -> bool:
     if least > room:
         raise MemoryBudgetError(
             f"sample {sample.id!r} needs {least - room:,} bytes more than memory_budget leaves beside the projection: "
-            "give more, or project to fewer dimensions"
+            "give more"
         )
     return whole > room
 

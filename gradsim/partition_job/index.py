@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from functools import partial
 
 import polars as pl
 
@@ -43,29 +42,25 @@ def compute(
         dimensions=projector.layer_dimensions(model_shapes(store.read(store.lineage.key("model")))),
         stored_format=stored.stored_format,
     )
-    model = load_model(job.model)
-    total = sum(map(len, parts.values()))
-    done = 0
-    for partition, samples in parts.items():
-        vectors = projected_gradients(
-            model,
-            samples,
-            projector,
-            precision=job.model.precision,
-            memory_budget=job.memory_budget,
-            progress=partial(_report, progress, done, total),
-            on_bad_sample=job.study.on_bad_sample,
-        )
-        excluded = {sample.id: ORIGINAL_LOSS for sample in samples}
-        with store.index_writer(partition, header, provenance) as writer, closing(vectors):
-            for position, vector in vectors:
-                writer.add(samples[position].id, vector)
-                del excluded[samples[position].id]
-            writer.provenance = writer.provenance.model_copy(update={"excluded": excluded})
-        done += len(samples)
-    return {"passes": total}
-
-
-def _report(progress: Callable[[int, int], None], before: int, total: int, done: int, _: int) -> None:
-    """Samples of all partitions."""
-    progress(before + done, total)
+    samples = [sample for part in parts.values() for sample in part]
+    vectors = projected_gradients(
+        load_model(job.model),
+        samples,
+        projector,
+        precision=job.model.precision,
+        memory_budget=job.memory_budget,
+        progress=progress,
+        on_bad_sample=job.study.on_bad_sample,
+    )
+    with closing(vectors):
+        found = ((samples[position].id, vector) for position, vector in vectors)
+        waiting = next(found, None)
+        for partition, part in parts.items():
+            excluded = {sample.id: ORIGINAL_LOSS for sample in part}
+            with store.index_writer(partition, header, provenance) as writer:
+                while waiting and waiting[0] in excluded:
+                    writer.add(*waiting)
+                    del excluded[waiting[0]]
+                    waiting = next(found, None)
+                writer.provenance = writer.provenance.model_copy(update={"excluded": excluded})
+    return {"passes": len(samples)}

@@ -137,6 +137,8 @@ class PartitionTables:
 
     def _projected(self, keys: pl.DataFrame, name: str, values: Floats) -> pl.DataFrame:
         """Values of (projectors, keys, layers) as one row a query or original, projector, other key and layer."""
+        if not self._projectors:
+            return self._melted(keys.clear(), name, np.empty(0)).with_columns(projection=pl.lit("", pl.String))
         frames = [
             self._melted(keys, name, of_one).with_columns(projection=pl.lit(projector))
             for projector, of_one in zip(self._projectors, values, strict=True)

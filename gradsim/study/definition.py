@@ -1,5 +1,7 @@
 """The sections of a study file as pydantic models. Whatever changes a number stands here, and nothing else."""
 
+import hashlib
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -174,11 +176,14 @@ class Projection(Section):
 
     @property
     def name(self) -> str:
-        """Of its numbers, which do not depend on the scaling: `sjlt_1pct`, `logra_total_5000`, `mask_by_layer`."""
+        """Of its numbers, whatever the scaling: `sjlt_1pct`, `logra_total_5000`, `mask_by_layer_1a2b3c4d`."""
         if self.share is not None:
-            size = f"{100 * self.share:g}pct".replace(".", "_")
+            size = f"{100 * self.share:.12g}pct".replace(".", "_")
+        elif self.total is not None:
+            size = f"total_{self.total}"
         else:
-            size = f"total_{self.total}" if self.total is not None else "by_layer"
+            text = json.dumps(self.dimensions, sort_keys=True)
+            size = f"by_layer_{hashlib.sha256(text.encode()).hexdigest()[:8]}"
         return f"{self.model_copy(update={'scaling': 'unbiased'}).method}_{size}"
 
     @property

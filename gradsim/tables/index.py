@@ -6,7 +6,7 @@ has few exponents, gradients have many) and the inner product of that part with 
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from gradsim.errors import TableError
 from gradsim.tables.files import METADATA_KEY, corrupt, partial_file, shortened, writing_to
@@ -149,13 +149,14 @@ class IndexFile:
         Raises:
             TableError: it is not there, or not whole.
         """
-        with _reading(path):
-            self._source = pa.memory_map(str(path))
+        with _reading(path), ExitStack() as opened:
+            self._source = opened.enter_context(pa.memory_map(str(path)))
             self._file = pa.ipc.open_file(self._source)
             self._last = self._file.num_record_batches - 1
             metadata = self._file.get_batch_with_custom_metadata(self._last).custom_metadata
             self.provenance = Provenance.model_validate_json(metadata[METADATA_KEY])
             self.header = IndexHeader.model_validate_json(self._file.schema.metadata[_HEADER_KEY.encode()])
+            opened.pop_all()  # closed when it is left
 
     def __enter__(self) -> "IndexFile":
         return self
@@ -241,5 +242,5 @@ def _reading(path: Path) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise TableError(f"{path}: not there; run what makes it first (gradsim run)") from error
-    except (pa.ArrowException, OSError, KeyError, TypeError, ValidationError) as error:
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         raise corrupt(path, error) from error

@@ -144,7 +144,7 @@ class Lineage:
         yield Node(
             self.key("projections"),
             inputs=(model,),
-            parameters={"projections": study.projections, "seed": study.seed},
+            parameters={"projections": study.projections},
         )
         yield Node(self.key("parameters_per_layer", room="analysis"), inputs=(model,))
         if stored := study.stored_projection:
@@ -154,7 +154,7 @@ class Lineage:
                 partitioned=True,
                 parameters={
                     "running": self._running,
-                    "projection": stored,
+                    "projection": stored.model_copy(update={"scaling": "unbiased"}),
                     "stored_format": stored.stored_format,
                     "seed": study.seed,
                 },

@@ -11,7 +11,7 @@ import polars as pl
 from gradsim.errors import StudyError, TableError
 from gradsim.study import Study
 from gradsim.tables.files import read_blocks, read_provenance, read_table
-from gradsim.tables.index import IndexHeader, IndexWriter, index_writer, read_index_provenance
+from gradsim.tables.index import IndexFile, IndexHeader, IndexWriter, index_writer, read_index_provenance
 from gradsim.tables.keys import TableKey
 from gradsim.tables.lineage import Lineage
 from gradsim.tables.pages import read_page_provenance, write_page
@@ -114,7 +114,11 @@ class Store:
 
     def rows(self, key: TableKey, partition: str | None = None) -> int:
         """How many rows a file has; they are not read."""
-        return int(pl.scan_parquet(self.path(key, partition)).select(pl.len()).collect().item())
+        path = self.path(key, partition)
+        if path.suffix == ".arrow":
+            with IndexFile(path) as file:
+                return file.rows
+        return int(pl.scan_parquet(path).select(pl.len()).collect().item())
 
     def _refuse_mixture(self, key: TableKey, files: Mapping[Path, Provenance]) -> None:
         (first_path, first), *others = files.items()

@@ -10,6 +10,7 @@ from gradsim.tables.index import IndexFile
 from gradsim.tables.lineage import INDEX
 from gradsim_assets.assets.gradients import JobConfig, measured_metadata, run_job
 from gradsim_assets.describe import table_spec
+from gradsim_assets.io_manager import stored_metadata
 from gradsim_assets.keys import asset_key
 from resources.compute import ComputeResource
 from resources.gpu import GPUResource
@@ -43,9 +44,7 @@ def _gradient_index(study: Study) -> dg.AssetsDefinition:
             path = store.path(key, partition)
             with IndexFile(path) as file:
                 shown = {
-                    "dagster/row_count": file.rows,
-                    "dagster/uri": str(path),
-                    "fingerprint": file.provenance.fingerprint,
+                    **stored_metadata(store, key, partition),
                     "projection": file.header.projection,
                     "dimensions": file.header.layout.width,
                     "bytes": path.stat().st_size,

@@ -20,8 +20,8 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a layer's dimension above its size": (
         {"dimensions": dict.fromkeys(LAYERS, 257)},
-        "projector 'sjlt_by_layer' gives layer model.layers.0.self_attn.q_proj.weight 257 dimensions, but it has 256 "
-        "elements: give at most these, which keeps it whole",
+        "projector 'sjlt_by_layer_9fb6fa6c' gives layer model.layers.0.self_attn.q_proj.weight 257 dimensions, but "
+        "it has 256 elements: give at most these, which keeps it whole",
     ),
     "a size that a small model does not tell apart": (
         {"share": 0.01},

@@ -312,6 +312,16 @@ def test_projected_cosines_of_any_layers_follow_from_stored_dots(finished):
     assert not np.allclose(projected.similarity(), exact.similarity(), atol=1e-6)
 
 
+def test_a_study_without_projections(workplace):
+    workplace.write_study(projections=[])
+    workplace.gradsim("run", "tiny")
+    store = workplace.store()
+    states = {store.state(node.key, each) for node in store.lineage for each in store.partitions(node.key)}
+    assert states == {State.FRESH}
+    for table in (*PROJECTED_DOT_TABLES, "projected_similarity"):
+        assert store.read(store.lineage.key(table, "word_dropout", "results")).is_empty()
+
+
 def test_the_audit_of_projections_is_stored_with_its_figure(finished):
     store = finished.store()
     audit = store.read(store.lineage.key("projection_audit", "paraphrased", "analysis"))

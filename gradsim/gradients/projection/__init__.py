@@ -7,7 +7,6 @@ projector.py     what is asked for; dimensions.py how many dimensions each layer
 at_work.py       a projector at work on a model's layers
 kind.py          what every kind offers; registry.py the kinds by name
 sjlt.py  rademacher.py  srht.py  logra.py  mask.py  traker.py     one kind each
-variance.py      the error that theory promises of each
 randomness.py    random bits that follow from a key and a counter
 """
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from gradsim.errors import GradientError
+from gradsim.gradients.precision import plain_arithmetic
 from gradsim.gradients.projection.kind import Effort, LayerProjection
 from gradsim.gradients.projection.projector import Projector
 from gradsim.gradients.projection.registry import KINDS
@@ -45,15 +46,11 @@ class Projection:
         self._made: dict[str, LayerProjection] = {}
 
     @property
-    def projected_elements(self) -> int:
-        """Elements of one sample's projected vectors; layers that are kept whole need none of their own."""
-        return sum(sketch.dimension for sketch in self._sketches.values())
-
-    @property
     def nbytes(self) -> int:
         """Bytes of all layers' projections on the device, and of the largest at work."""
-        kept = sum(self._kinds[layer].nbytes(sketch) for layer, sketch in self._sketches.items())
-        working = (self._kinds[layer].working_bytes(sketch) for layer, sketch in self._sketches.items())
+        sketches = self._sketches.items()
+        kept = sum(self._kinds[layer].nbytes(sketch, self._device) for layer, sketch in sketches)
+        working = (self._kinds[layer].working_bytes(sketch, self._device) for layer, sketch in sketches)
         return kept + max(working, default=0)
 
     def keeps_whole(self, layer: str) -> bool:
@@ -69,8 +66,14 @@ class Projection:
         return self._of(layer).project(gradients)
 
     def project_term(self, layer: str, term: Term | RowSum) -> Tensor:
-        """A term of a layer that is not kept whole -> (k,), what it adds to the projected gradient."""
-        return self._of(layer).project_term(term)
+        """A term of a layer that is not kept whole -> (k,), what it adds to the projected gradient.
+
+        Factors are multiplied as the pass multiplies (TF32 where it does), gradients are projected in full float32.
+        """
+        if self.takes_factors(layer):
+            return self._of(layer).project_term(term)
+        with plain_arithmetic(self._device), torch.no_grad():
+            return self._of(layer).project_term(term)
 
     def effort(self, layer: str) -> Effort:
         """Of projecting one built gradient of a layer that is not kept whole."""

@@ -99,11 +99,11 @@ class LayerProjection(ABC):
 
     @classmethod
     @abstractmethod
-    def nbytes(cls, sketch: LayerSketch) -> int:
+    def nbytes(cls, sketch: LayerSketch, device: torch.device) -> int:
         """Bytes that the projection keeps on the device."""
 
     @classmethod
-    def working_bytes(cls, sketch: LayerSketch) -> int:
+    def working_bytes(cls, sketch: LayerSketch, device: torch.device) -> int:
         """Bytes that it needs besides while it is made or works."""
         return 0
 

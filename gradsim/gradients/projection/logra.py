@@ -130,9 +130,13 @@ class Logra(LayerProjection):
 
     @classmethod
     def term_effort(cls, sketch: LayerSketch, rows: float) -> Effort:
-        """Both factors projected, and multiplied: T (R a + C b + a b) products, less those of sides kept whole."""
+        """Both factors projected, and multiplied: T (R a + C b + a b) products, less those of sides kept whole.
+
+        A row of a stack is of one of its layers.
+        """
         sides = Sides.of(sketch.shape, sketch.dimension)
-        return Effort(2.0 * rows * (sides.left + sides.right + sides.a * sides.b))
+        layers = prod(sketch.shape[:-2])
+        return Effort(2.0 * rows * (sides.left / layers + sides.right + sides.a * sides.b))
 
     @classmethod
     def variance(cls, sketch: LayerSketch, gradient: Tensor, other: Tensor) -> float:
@@ -142,10 +146,15 @@ class Logra(LayerProjection):
         return kronecker_variance(g, h, 1 / sides.a if sides.left else 0.0, 1 / sides.b if sides.right else 0.0)
 
     @classmethod
-    def nbytes(cls, sketch: LayerSketch) -> int:
-        """A and B."""
+    def nbytes(cls, sketch: LayerSketch, device: torch.device) -> int:
+        """A and B, in float32."""
         sides = Sides.of(sketch.shape, sketch.dimension)
         return 4 * (sides.left + sides.right)
+
+    @classmethod
+    def working_bytes(cls, sketch: LayerSketch, device: torch.device) -> int:
+        """A gradient in float32, where its own format is shorter."""
+        return 4 * sketch.elements
 
 
 def kronecker_variance(g: Tensor, h: Tensor, left: float, right: float) -> float:

@@ -40,11 +40,11 @@ class Mask(LayerProjection):
         return n**2 / k * (1 - k / n) * float(products.var())
 
     @classmethod
-    def nbytes(cls, sketch: LayerSketch) -> int:
+    def nbytes(cls, sketch: LayerSketch, device: torch.device) -> int:
         """The coordinates."""
         return sketch.dimension * 8
 
     @classmethod
-    def working_bytes(cls, sketch: LayerSketch) -> int:
+    def working_bytes(cls, sketch: LayerSketch, device: torch.device) -> int:
         """While they are drawn."""
         return sketch.elements * SORTING_BYTES

@@ -22,7 +22,7 @@ class Projector:
             over the layers (an int; see `dimensions_of_total`), or every layer's dimension by name.
         seed: of the study.
         name: under which the results stand.
-        nonzeros: of each column, for `sjlt`.
+        nonzeros: of each column, for `sjlt`; no more than a layer has dimensions.
 
     Raises:
         GradientError: a kind that is not there, or dimensions or non-zeros that make no sense.
@@ -57,7 +57,7 @@ class Projector:
 
         Raises:
             GradientError: dimensions by name that name other layers or are larger than a layer; a total that is too
-                small or too large; fewer dimensions than non-zeros in a column.
+                small or too large.
         """
         elements = {layer: prod(shape) for layer, shape in shapes.items()}
         dimensions = {}
@@ -67,11 +67,6 @@ class Projector:
                 continue
             shape = tuple(shapes[layer])
             dimensions[layer] = KINDS[self.kind].of_shape(shape).dimension(shape, wanted)
-            if dimensions[layer] < self.nonzeros:
-                self._refuse(
-                    f"gives layer {layer} {dimensions[layer]} dimensions for {self.nonzeros} non-zeros a column: "
-                    "give more, or fewer non-zeros"
-                )
         return dimensions
 
     def _wanted(self, elements: Mapping[str, int]) -> dict[str, int]:
@@ -103,7 +98,7 @@ class Projector:
     def sketch(self, layer: str, shape: Sequence[int], dimension: int) -> LayerSketch:
         """From what the projection of a layer follows."""
         key = stable_key(self.seed, self.kind, layer, dimension)
-        return LayerSketch(tuple(shape), dimension, key, self.nonzeros)
+        return LayerSketch(tuple(shape), dimension, key, min(self.nonzeros, dimension))
 
     def _refuse(self, why: str) -> NoReturn:
         raise GradientError(f"projector {self.name!r} {why}")

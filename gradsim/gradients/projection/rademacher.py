@@ -23,16 +23,16 @@ class Rademacher(LayerProjection):
 
     def project(self, gradients: Sequence[Tensor]) -> Tensor:
         """B of the layer's shape -> (B, k)."""
-        values = [wide(gradient).reshape(-1) for gradient in gradients]
+        values = [gradient.reshape(-1) for gradient in gradients]
         elements, dimension = self.sketch.elements, self.sketch.dimension
         found = torch.zeros(len(values), dimension, dtype=torch.float64, device=self.device)
         at_once = max(1, _SIGNS.get(self.device.type, _SIGNS_ON_ACCELERATOR) // _COLUMNS)
         for start in range(0, elements, _COLUMNS):
-            piece = torch.stack([value[start : start + _COLUMNS] for value in values])
+            piece = wide(torch.stack([value[start : start + _COLUMNS] for value in values]))
             for first in range(0, dimension, at_once):
                 signs = self._signs(start, piece.shape[1], first, min(at_once, dimension - first))
                 found[:, first : first + at_once] += piece @ signs.to(piece.dtype).T
-        return found.div_(dimension**0.5).to(values[0].dtype)
+        return found.div_(dimension**0.5).to(wide(values[0][:0]).dtype)
 
     def _signs(self, start: int, columns: int, first: int, rows: int) -> Tensor:
         """(rows, columns) of R, from row `first` and column `start`: columns lie in strips of `_COLUMNS`."""
@@ -52,6 +52,12 @@ class Rademacher(LayerProjection):
         return sign_variance(gradient, other) / sketch.dimension
 
     @classmethod
-    def nbytes(cls, sketch: LayerSketch) -> int:
-        """Nothing is kept, and few signs stand at once."""
+    def nbytes(cls, sketch: LayerSketch, device: torch.device) -> int:
+        """Nothing is kept."""
         return 0
+
+    @classmethod
+    def working_bytes(cls, sketch: LayerSketch, device: torch.device) -> int:
+        """Signs, and the bytes that they are looked up by; twice as much in float64."""
+        at_once = min(_SIGNS.get(device.type, _SIGNS_ON_ACCELERATOR), sketch.dimension * _COLUMNS)
+        return 16 * at_once

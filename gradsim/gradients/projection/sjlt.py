@@ -70,13 +70,13 @@ class Sjlt(LayerProjection):
         return sign_variance(gradient, other) * inverse / sketch.nonzeros**2
 
     @classmethod
-    def nbytes(cls, sketch: LayerSketch) -> int:
+    def nbytes(cls, sketch: LayerSketch, device: torch.device) -> int:
         """The sorted coordinates and the lengths of the runs."""
         coordinates = sketch.nonzeros * sketch.elements
         return coordinates * _index_type(sketch.elements).itemsize + 2 * sketch.dimension * 8
 
     @classmethod
-    def working_bytes(cls, sketch: LayerSketch) -> int:
+    def working_bytes(cls, sketch: LayerSketch, device: torch.device) -> int:
         """While the coordinates are sorted."""
         return sketch.elements * SORTING_BYTES
 

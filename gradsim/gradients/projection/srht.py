@@ -56,12 +56,12 @@ class Srht(LayerProjection):
         return sign_variance(gradient, other) / k * (padded - k) / (padded - 1)
 
     @classmethod
-    def nbytes(cls, sketch: LayerSketch) -> int:
+    def nbytes(cls, sketch: LayerSketch, device: torch.device) -> int:
         """Signs and rows."""
         return sketch.elements + sketch.dimension * 8
 
     @classmethod
-    def working_bytes(cls, sketch: LayerSketch) -> int:
+    def working_bytes(cls, sketch: LayerSketch, device: torch.device) -> int:
         """While rows are drawn; more than the two padded gradients of a transform."""
         return padded_size(sketch.elements) * SORTING_BYTES
 

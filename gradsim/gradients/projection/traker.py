@@ -14,7 +14,7 @@ from gradsim.gradients.projection.rademacher import Rademacher
 _BLOCK = 100
 _BLOCK_ON_GPU = 512
 
-# The most gradients that `CudaProjector` takes at once.
+# The most gradients that are projected at once.
 _MOST_GRADIENTS = 8
 
 
@@ -58,12 +58,19 @@ class Traker(Rademacher):
 
     def project(self, gradients: Sequence[Tensor]) -> Tensor:
         """B of the layer's shape -> (B, k)."""
-        values = torch.stack([wide(gradient).reshape(-1) for gradient in gradients])
-        projected = self._projector.project(values.float(), model_id=0)
-        scaled: Tensor = projected[:, : self.sketch.dimension] / self.sketch.dimension**0.5
-        return scaled.to(values.dtype)
+        found = []
+        for first in range(0, len(gradients), _MOST_GRADIENTS):
+            values = torch.stack([gradient.reshape(-1) for gradient in gradients[first : first + _MOST_GRADIENTS]])
+            projected = self._projector.project(values.float(), model_id=0)[:, : self.sketch.dimension]
+            found.append((projected / self.sketch.dimension**0.5).to(wide(values[:0]).dtype))
+        return torch.cat(found)
 
     @classmethod
-    def nbytes(cls, sketch: LayerSketch) -> int:
-        """One block of columns as float32."""
-        return 4 * sketch.elements * min(sketch.dimension, _BLOCK)
+    def nbytes(cls, sketch: LayerSketch, device: torch.device) -> int:
+        """On a processor one block of columns as float32."""
+        return 4 * sketch.elements * min(sketch.dimension, _BLOCK) if device.type == "cpu" else 0
+
+    @classmethod
+    def working_bytes(cls, sketch: LayerSketch, device: torch.device) -> int:
+        """Gradients in one piece, as they are and as float32."""
+        return 12 * sketch.elements * _MOST_GRADIENTS

@@ -7,7 +7,14 @@ import polars as pl
 import pytest
 
 from gradsim.analysis import LayerDots, projection_audit, projection_errors
-from gradsim.analysis.projections import AS_PUBLISHED, PROJECTION_AUDIT, PROJECTION_ERRORS, UNBIASED
+from gradsim.analysis.projections import (
+    AS_PUBLISHED,
+    PROJECTION_AUDIT,
+    PROJECTION_ERRORS,
+    UNBIASED,
+    Gram,
+    drawn_grams,
+)
 from gradsim.analysis.schema import column_types
 from gradsim.errors import TableError
 from gradsim.gradients import Projector
@@ -162,6 +169,18 @@ def test_all_rows_of_a_hadamard_transform_leave_no_error():
     )
     # 512 and 1024 rows: 399 and 899 of them leave less than a quarter of a dense projection's variance.
     assert (errors["predicted_sd"] < 0.5 * dense["predicted_sd"]).all()
+
+
+@pytest.mark.parametrize("dimension", [1, 2, 30])
+def test_drawn_gram_matrices_are_unbiased(dimension):
+    """Also those of a single dimension, of which two vectors are always parallel."""
+    pairs = 40_000
+    gram = Gram(*(np.full((pairs, 1), value) for value in (0.3, 1.0, 2.0)))
+    random = np.random.default_rng(0)
+    sums = drawn_grams(gram, np.array([float(dimension)]), np.array([1000]), random)
+    np.testing.assert_allclose(sums.mean(axis=1), [0.3, 1.0, 2.0], atol=5 * np.sqrt(8 / dimension / pairs))
+    if dimension == 1:
+        np.testing.assert_allclose(sums[0] ** 2, sums[1] * sums[2], rtol=1e-9)
 
 
 def test_no_projection_no_rows():

@@ -225,6 +225,19 @@ def test_similarities_alone(case: Case, block: int, seed: int) -> None:
         assert set(others) == set(tables) - STREAMED
 
 
+def test_a_study_without_projections() -> None:
+    case = make_case([[0, 1], [1, 0]], [2], 2, 3)
+    gathered = Gathered(
+        case.tiles(2, 9, 0), case.inputs, [], [Method()], len(case.layers), with_dots=True, with_projected=True
+    )
+    rows = PartitionTables(case.inputs, gathered, case.inputs.partitions[0], case.layers, [], [])
+    (streamed,) = rows.streamed()
+    assert streamed["dot_products"].height == 4 * 3
+    assert streamed["projected_dots"].is_empty()
+    assert streamed["projected_dots"].columns == [*streamed["dot_products"].columns, "projection"]
+    assert set(rows.others()) == {"query_self", "original_self", "gradient_similarity"}
+
+
 def test_a_dot_that_is_no_number_though_both_samples_are_good() -> None:
     case = make_case([[0, 1], [1, 0]], [2], 2, 3)
     case.projected.dots[1, 2] = np.inf

@@ -204,7 +204,8 @@ def test_names_of_projections(share: float, name: str) -> None:
     ("definition", "name", "method"),
     [
         ({"kind": "logra", "total": 5000}, "logra_total_5000", "logra"),
-        ({"kind": "mask", "dimensions": {"a": 3}}, "mask_by_layer", "mask"),
+        ({"kind": "mask", "dimensions": {"a": 3}}, "mask_by_layer_779599ad", "mask"),
+        ({"kind": "mask", "dimensions": {"a": 4}}, "mask_by_layer_41c9940e", "mask"),
         ({"share": 0.01, "nonzeros": 4}, "sjlt_4_nonzeros_1pct", "sjlt_4_nonzeros"),
         ({"share": 0.01, "scaling": "as_published"}, "sjlt_1pct", "sjlt_as_published"),
     ],

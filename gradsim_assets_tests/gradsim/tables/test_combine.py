@@ -36,6 +36,19 @@ def test_partitions_that_disagree(factor: float, rows: int) -> None:
     )
 
 
+def test_projected_self_dots_agree_in_proportion_to_the_gradients_norm() -> None:
+    """Few dimensions may keep next to nothing of a layer, and rounding goes by what the layer had."""
+
+    def rows(of_small: float, projection: str = "p") -> pl.DataFrame:
+        selves = original_self(("a", "z", 1.0), ("a", "y", of_small))
+        return selves.select(pl.lit(projection).alias("projection"), "original_id", "layer", "self_dot")
+
+    near = list(combine("projected_original_self", [rows(1e-9), rows(2e-9), rows(5.0, "q")]))
+    assert pl.concat(near)["self_dot"].to_list() == [1.0, 1e-9, 1.0, 5.0]
+    with pytest.raises(TableError, match="projected_original_self: partitions disagree on a, layer y"):
+        list(combine("projected_original_self", [rows(1e-9), rows(1e-4)]))
+
+
 def test_an_expert_that_one_partition_saw_and_another_did_not() -> None:
     with pytest.raises(TableError, match="disagree on a, layer y: 0 and 1e-30"):
         list(combine("original_self", [original_self(("a", "y", 0.0), ("a", "y", 1e-30))]))

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 import pytest
 
 from gradsim.errors import StudyError, TableError
@@ -102,6 +103,14 @@ def test_a_file_that_is_something_else(path, content):
     path.write_bytes(content)
     with pytest.raises(TableError, match="not a readable table"):
         read_index_provenance(path)
+
+
+def test_an_arrow_file_without_batches(path):
+    path.parent.mkdir()
+    with pa.ipc.new_file(path, pa.schema([("id", pa.string())])):
+        pass
+    with pytest.raises(TableError, match="not a readable table"):
+        IndexFile(path)
 
 
 def test_a_missing_file(path):
@@ -205,6 +214,12 @@ class TestStore:
         assert other.state(other.lineage.key("gradient_index"), "0000-0001") is State.STALE
         with pytest.raises(TableError, match=r"0000-0001.arrow has fingerprint \w+, the study's definition gives \w+"):
             other.index()
+
+    def test_the_scaling_of_its_projection_changes_no_vector(self, indexed: Store, make_study) -> None:
+        self.fill(indexed)
+        projection = {"share": 0.01, "store_projected": True, "scaling": "as_published"}
+        other = Store(indexed.root, make_study(projections=[projection]))
+        assert other.state(other.lineage.key("gradient_index"), "0000-0001") is State.FRESH
 
     def test_files_of_different_definitions(self, indexed: Store, make_study) -> None:
         self.fill(indexed)

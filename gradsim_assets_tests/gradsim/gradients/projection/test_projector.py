@@ -113,16 +113,18 @@ def test_bad_projectors(changes, message):
             "projector 'p' cannot have its dimensions: 1,006 dimensions cannot be spread over 2 layers of 1,005 "
             "parameters: give 2 to 1,005",
         ),
-        (
-            {"dimensions": {"a": 5, "b": 3}, "nonzeros": 4},
-            "projector 'p' gives layer b 3 dimensions for 4 non-zeros a column: give more, or fewer non-zeros",
-        ),
     ],
 )
 def test_dimensions_that_do_not_fit_the_model(changes, message):
     with pytest.raises(GradientError) as error:
         projector(**changes).layer_dimensions({"a": (5,), "b": (10, 100)})
     assert str(error.value) == message
+
+
+def test_a_column_has_no_more_nonzeros_than_its_layer_has_dimensions():
+    few = projector(dimensions={"a": 3}, nonzeros=4)
+    assert few.sketch("a", (50,), 3).nonzeros == 3
+    assert few.sketch("a", (50,), 30).nonzeros == 4
 
 
 def test_names_must_differ():

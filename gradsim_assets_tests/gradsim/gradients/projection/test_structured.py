@@ -151,6 +151,11 @@ def test_logra_says_what_terms_and_gradients_cost():
     assert Logra.effort(sketch).operations == 2 * min(20 * 100 * 50 + 20 * 50 * 20, 100 * 50 * 20 + 20 * 100 * 20)
 
 
+def test_a_row_of_a_stack_is_projected_by_its_own_part_of_the_left_side():
+    of_one, of_stack = (Logra.term_effort(LayerSketch(shape, 400, key=0), 1) for shape in ((100, 50), (8, 100, 50)))
+    assert of_stack == of_one
+
+
 def test_traker_draws_the_signs_of_its_own_projector():
     from trak.projectors import BasicProjector, ProjectionType
 
