@@ -1,7 +1,8 @@
 """Tables at the terminal: what will run, what was found, what is there."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from itertools import groupby
 
 import polars as pl
 from rich import box
@@ -10,7 +11,7 @@ from rich.table import Table
 
 from gradsim.analysis import audit_verdict
 from gradsim.plots.labels import control_label, method_label
-from gradsim.tables import State, Store
+from gradsim.tables import State, Store, TableKey
 from gradsim.tables.lineage import AUDIT
 from gradsim_assets.console import console
 from gradsim_assets.launching import describe
@@ -91,16 +92,24 @@ def print_status(session: Session) -> None:
     for column in ("done", "failed", "missing", "stale"):
         table.add_column(column, justify="right", no_wrap=True)
     failed = session.failed_partitions()
-    nodes = list(store.lineage)
-    for position, node in enumerate(nodes):
-        counts: Counter[str] = Counter()
-        for partition in store.partitions(node.key):
-            state = store.state(node.key, partition)
-            lost = state is State.CORRUPT or (state is not State.FRESH and (node.key, partition) in failed)
-            counts["failed" if lost else state.value] += 1
-        numbers = [counts[name] for name in ("fresh", "failed", "missing", "stale")]
-        colours = ("green", "red", "yellow", "yellow")
-        cells = [f"[{colour}]{n}[/]" if n else "[dim]·[/]" for n, colour in zip(numbers, colours, strict=True)]
-        last_of_setting = nodes[position + 1 :] and nodes[position + 1].key.setting != node.key.setting
-        table.add_row("/".join(node.key.parts[1:]), *cells, end_section=bool(last_of_setting))
+    for setting, nodes in groupby(store.lineage, key=lambda node: node.key.setting):
+        if setting:
+            table.add_section()
+            table.add_row(f"[bold]{setting}[/]")
+        for node in nodes:
+            name = "/".join(part for part in (node.key.room, node.key.name) if part)
+            table.add_row(f"  {name}" if setting else name, *_state_cells(store, node.key, failed))
+        table.add_section()
     console.print(table)
+
+
+def _state_cells(store: Store, key: TableKey, failed: Collection[tuple[TableKey, str | None]]) -> list[str]:
+    """How many partitions of a table are done, failed, missing and stale."""
+    counts: Counter[str] = Counter()
+    for partition in store.partitions(key):
+        state = store.state(key, partition)
+        lost = state is State.CORRUPT or (state is not State.FRESH and (key, partition) in failed)
+        counts["failed" if lost else state.value] += 1
+    numbers = [counts[name] for name in ("fresh", "failed", "missing", "stale")]
+    colours = ("green", "red", "yellow", "yellow")
+    return [f"[{colour}]{n}[/]" if n else "[dim]·[/]" for n, colour in zip(numbers, colours, strict=True)]

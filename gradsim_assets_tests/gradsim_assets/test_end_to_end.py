@@ -129,8 +129,11 @@ def test_a_second_run_finds_nothing_to_do_and_touches_nothing(computed):
 def test_status_counts_every_partition(computed):
     computed.delete(f"tiny/word_dropout/dot_products/{PARTITIONS[1]}.parquet")
     (computed.data / "tiny/word_dropout/query_self" / f"{PARTITIONS[0]}.parquet").write_bytes(b"PAR1 no more")
-    words = [line.split() for line in computed.gradsim("status", "tiny").splitlines() if line.strip()]
-    lines = {table: counts for table, *counts in words}
+    lines, setting = {}, ""
+    for line in computed.gradsim("status", "tiny").splitlines():
+        table, *counts = line.split() or [""]
+        setting = table if len(counts) == 0 and table in computed.study().settings else setting
+        lines[f"{setting}/{table}" if setting else table] = counts
     assert lines["paraphrased/dot_products"] == ["3", "·", "·", "·"]
     assert lines["word_dropout/dot_products"] == ["2", "·", "1", "·"]
     assert lines["word_dropout/query_self"] == ["2", "1", "·", "·"]
