@@ -1,9 +1,12 @@
 """A study's projections on a model's layers."""
 
+from typing import get_args
+
 import polars as pl
 import pytest
 
 from gradsim.errors import StudyError
+from gradsim.gradients.projection import KINDS
 from gradsim.projections import projections_table, study_projections, study_projectors
 from gradsim.study import Projection, Study
 
@@ -22,6 +25,10 @@ def study_of(*projections: Projection) -> Study:
             "projections": projections,
         }
     )
+
+
+def test_studies_know_every_kind() -> None:
+    assert set(get_args(Projection.model_fields["kind"].annotation)) == set(KINDS)
 
 
 def test_one_projector_a_projection() -> None:
