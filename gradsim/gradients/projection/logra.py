@@ -116,11 +116,17 @@ class Logra(LayerProjection):
 
     def _onto_left(self, rows: Tensor) -> Tensor:
         """(T, R) -> (T, a)."""
-        return rows if self._left is None else rows @ self._left.to(rows.dtype)
+        if self._left is None:
+            return rows
+        self._left = self._left.to(rows.dtype)  # a copy once, should a comparison run in float64
+        return rows @ self._left
 
     def _onto_right(self, columns: Tensor) -> Tensor:
         """(T, C) -> (T, b)."""
-        return columns if self._right is None else columns @ self._right.to(columns.dtype)
+        if self._right is None:
+            return columns
+        self._right = self._right.to(columns.dtype)
+        return columns @ self._right
 
     @classmethod
     def effort(cls, sketch: LayerSketch) -> Effort:
