@@ -21,14 +21,14 @@ import floor
 import numpy as np
 import original
 import torch
-from measuring import keep_freed_memory
+from measuring import in_turn, keep_freed_memory
 from peers.disagreement import Reference, disagreement
 from peers.registry import PEERS, PeerError, run, write_input
 from rich.console import Console
 from rich.table import Table
 from transformers import PreTrainedModel
 from transformers.utils.logging import set_verbosity_error
-from workload import Workload, between, lima_like, olmo, samples, top_pairs
+from workload import Workload, between, lima_top_five, olmo, samples, top_pairs
 
 from gradsim.gradients import Comparison, compare
 
@@ -69,13 +69,7 @@ def paired(
     note: str = "",
 ) -> Measured:
     """Time two things in turn; the ratio is other over ours for a speed-up, else ours over other."""
-    times: tuple[list[float], list[float]] = ([], [])
-    for number in range(rounds):
-        order = [(times[0], ours), (times[1], other)]
-        for seconds, call in order if number % 2 else order[::-1]:
-            start = time.perf_counter()
-            call()
-            seconds.append(time.perf_counter() - start)
+    times = in_turn(ours, other, rounds)
     ratios = [b / a if speedup else a / b for a, b in zip(*times, strict=True)]
     return _shown(Measured(what, target, statistics.median(ratios), ratios, *times, note))
 
@@ -90,15 +84,6 @@ def _rounded(value: object) -> object:
     if isinstance(value, list):
         return [_rounded(item) for item in value]
     return round(value, 3) if isinstance(value, float) else value
-
-
-def lima(queries: int) -> Workload:
-    """Queries and as many originals as long as LIMA's, top five."""
-    return Workload(
-        samples("query", lima_like(queries, seed=1), VOCABULARY, seed=1),
-        samples("original", lima_like(queries, seed=2), VOCABULARY, seed=2),
-        top_pairs(queries, min(5, queries), seed=3),
-    )
 
 
 def short(queries: int) -> Workload:
@@ -240,15 +225,17 @@ def main() -> int:
     model = olmo(vocabulary=VOCABULARY)
     if "floor" in sections:
         what = f"top five of {2 * arguments.queries} samples, LIMA lengths"
-        comparisons.append(against_floor(what, "<= 1.05", model, lima(arguments.queries), arguments.rounds))
+        comparisons.append(
+            against_floor(what, "<= 1.05", model, lima_top_five(arguments.queries, VOCABULARY), arguments.rounds)
+        )
     if "ghost" in sections:
         wide = olmo(hidden=1024, layers=2, vocabulary=VOCABULARY)
         what = f"top five of {2 * arguments.queries} samples, width 1024, 64 to 192 tokens"
         comparisons.append(against_floor(what, "<= 1.0", wide, short(arguments.queries), arguments.rounds))
     if "original" in sections:
-        comparisons += against_original(model, lima(arguments.original_queries), arguments.rounds)
+        comparisons += against_original(model, lima_top_five(arguments.original_queries, VOCABULARY), arguments.rounds)
     if "peers" in sections:
-        comparisons += against_peers(model, lima(arguments.queries), arguments.rounds)
+        comparisons += against_peers(model, lima_top_five(arguments.queries, VOCABULARY), arguments.rounds)
     show(comparisons)
     return 0
 

@@ -87,6 +87,18 @@ def keep_freed_memory() -> None:
 _KEEPING = {"MALLOC_TRIM_THRESHOLD_": str(1 << 40), "MALLOC_MMAP_MAX_": "0", "MALLOC_TOP_PAD_": str(1 << 26)}
 
 
+def in_turn(first: Callable[[], object], second: Callable[[], object], rounds: int) -> tuple[list[float], list[float]]:
+    """Seconds of two things that run in turn, round after round; which of them begins, too."""
+    times: tuple[list[float], list[float]] = ([], [])
+    for number in range(rounds):
+        order = [(times[0], first), (times[1], second)]
+        for seconds, call in order if number % 2 else order[::-1]:
+            start = time.perf_counter()
+            call()
+            seconds.append(time.perf_counter() - start)
+    return times
+
+
 class PeakMemory:
     """Peak of this process's resident memory from here on, and of a GPU's allocated memory where there is one.
 

@@ -244,11 +244,7 @@ def chosen_layers(
 def cost(kinds: Sequence[str], shares: Sequence[float], queries: int, rounds: int) -> Iterator[Row]:
     """The engine's pass with projectors against the same without."""
     model = workload.olmo()
-    work = workload.Workload(
-        workload.samples("query", workload.lima_like(queries, 1), model.config.vocab_size, 1),
-        workload.samples("original", workload.lima_like(queries, 2), model.config.vocab_size, 2),
-        workload.top_pairs(queries, min(5, queries), 3),
-    )
+    work = workload.lima_top_five(queries, model.config.vocab_size)
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     parameters = sum(map(prod, shapes.values()))
 
@@ -267,26 +263,24 @@ def cost(kinds: Sequence[str], shares: Sequence[float], queries: int, rounds: in
 
 def overhead(model: workload.Model, work: workload.Workload, projectors: Sequence[Projector], rounds: int) -> Row:
     """Median over rounds of the time with projectors over that without, run in turn after a warm-up of both."""
-    runs: Mapping[bool, Callable[[], object]] = {
-        False: lambda: compare(model, work.queries, work.originals, work.pairs),
-        True: lambda: compare(model, work.queries, work.originals, work.pairs, projectors=projectors),
-    }
-    seconds: dict[bool, list[float]] = {False: [], True: []}
-    for number in range(rounds + 1):
-        for with_projectors in (False, True) if number % 2 else (True, False):
-            started = time.perf_counter()
-            runs[with_projectors]()
-            if number:  # the first is the warm-up
-                seconds[with_projectors].append(time.perf_counter() - started)
-    ratios = [a / b for a, b in zip(seconds[True], seconds[False], strict=True)]
+
+    def without() -> object:
+        return compare(model, work.queries, work.originals, work.pairs)
+
+    def with_projectors() -> object:
+        return compare(model, work.queries, work.originals, work.pairs, projectors=projectors)
+
+    measuring.in_turn(with_projectors, without, 1)  # the warm-up
+    projecting, plain = measuring.in_turn(with_projectors, without, rounds)
+    ratios = [a / b for a, b in zip(projecting, plain, strict=True)]
     count = len(work.queries) + len(work.originals)
-    added = statistics.median(a - b for a, b in zip(seconds[True], seconds[False], strict=True))
+    added = statistics.median(a - b for a, b in zip(projecting, plain, strict=True))
     return {
         "samples": count,
         "ratio": statistics.median(ratios),
         "ratios": [round(ratio, 3) for ratio in ratios],
         "ms_added": 1000 * added / count,
-        "seconds_without": round(statistics.median(seconds[False]), 2),
+        "seconds_without": round(statistics.median(plain), 2),
     }
 
 

@@ -121,6 +121,15 @@ def samples(name: str, lengths: tuple[Integers, Integers], vocabulary: int, seed
     return made
 
 
+def lima_top_five(queries: int, vocabulary: int) -> Workload:
+    """Queries and as many originals as long as LIMA's, top five."""
+    return Workload(
+        samples("query", lima_like(queries, seed=1), vocabulary, seed=1),
+        samples("original", lima_like(queries, seed=2), vocabulary, seed=2),
+        top_pairs(queries, min(5, queries), seed=3),
+    )
+
+
 def top_pairs(count: int, candidates: int, seed: int) -> Integers:
     """Each query with its own original and others, as BM25 finds them: (count · candidates, 2) positions.
 
