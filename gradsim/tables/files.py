@@ -6,10 +6,10 @@ import glob
 import os
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol, TypeVar
 
 import polars as pl
 from pydantic import ValidationError
@@ -56,6 +56,42 @@ def partial_file(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             partial.unlink()
+
+
+class Writer(Protocol):
+    """What writes a file in pieces."""
+
+    def finish(self) -> None:
+        """Write what is only known at the end."""
+
+    def close(self) -> None:
+        """Let go of the file."""
+
+
+AnyWriter = TypeVar("AnyWriter", bound=Writer)
+
+
+@contextmanager
+def written_in_pieces(path: Path, make: Callable[[Path], AnyWriter]) -> Iterator[AnyWriter]:
+    """A writer of a hidden file that takes the place of `path` when the block ends well.
+
+    Args:
+        path: the file.
+        make: gives the writer of the hidden one.
+
+    Raises:
+        TableError: the folder cannot be written, or the disk is full.
+    """
+    with partial_file(path) as partial:
+        with writing_to(path):
+            writer = make(partial)
+        try:
+            yield writer
+            with writing_to(path):
+                writer.finish()
+        finally:
+            with writing_to(path):
+                writer.close()
 
 
 @contextmanager

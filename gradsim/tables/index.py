@@ -6,7 +6,7 @@ has few exponents, gradients have many) and the inner product of that part with 
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from gradsim.errors import TableError
-from gradsim.tables.files import METADATA_KEY, corrupt, partial_file, shortened, writing_to
+from gradsim.tables.files import METADATA_KEY, corrupt, shortened, writing_to, written_in_pieces
 from gradsim.tables.provenance import Provenance
 from gradsim.vector_layout import VectorLayout
 
@@ -79,6 +79,7 @@ class IndexWriter:
 
     def __init__(self, path: Path, header: IndexHeader, provenance: Provenance) -> None:
         self.provenance = provenance
+        self._path = path
         self._header = header
         self._schema = _schema(header)
         self._file = pa.ipc.new_file(path, self._schema)
@@ -100,7 +101,8 @@ class IndexWriter:
         for field, values in zip(list(self._schema)[1:], zip(*rows, strict=True), strict=True):
             flat = pa.array(np.concatenate(values), field.type.value_type)
             columns.append(pa.FixedSizeListArray.from_arrays(flat, type=field.type))
-        self._file.write_batch(pa.record_batch(columns, schema=self._schema))
+        with writing_to(self._path):
+            self._file.write_batch(pa.record_batch(columns, schema=self._schema))
         self._waiting.clear()
 
     def finish(self) -> None:
@@ -116,23 +118,13 @@ class IndexWriter:
         self._file.close()
 
 
-@contextmanager
-def index_writer(path: Path, header: IndexHeader, provenance: Provenance) -> Iterator[IndexWriter]:
+def index_writer(path: Path, header: IndexHeader, provenance: Provenance) -> AbstractContextManager[IndexWriter]:
     """A writer whose file takes its place when the block ends well.
 
     Raises:
         TableError: the folder cannot be written, or the disk is full.
     """
-    with partial_file(path) as partial:
-        with writing_to(path):
-            writer = IndexWriter(partial, header, provenance)
-        try:
-            yield writer
-            with writing_to(path):
-                writer.finish()
-        finally:
-            with writing_to(path):
-                writer.close()
+    return written_in_pieces(path, lambda partial: IndexWriter(partial, header, provenance))
 
 
 class IndexFile:

@@ -1,14 +1,14 @@
 """Writing Parquet files, also such as are larger than memory: rows come in pieces of any size."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import polars as pl
 import pyarrow.parquet as pq
 
 from gradsim.tables.digest import BLOCK_ROWS, TableDigest
-from gradsim.tables.files import METADATA_KEY, digest_salt, partial_file, shortened, writing_to
+from gradsim.tables.files import METADATA_KEY, digest_salt, shortened, writing_to, written_in_pieces
 from gradsim.tables.provenance import Provenance
 
 # Few enough that readers who look at statistics can skip most of a large table when they look for a query.
@@ -34,8 +34,9 @@ def write_table(frame: pl.DataFrame, path: Path, provenance: Provenance) -> Prov
     return writer.provenance
 
 
-@contextmanager
-def table_writer(path: Path, provenance: Provenance, conform: Conform = lambda frame: frame) -> Iterator["TableWriter"]:
+def table_writer(
+    path: Path, provenance: Provenance, conform: Conform = lambda frame: frame
+) -> AbstractContextManager["TableWriter"]:
     """A writer whose file takes its place when the block ends well.
 
     Args:
@@ -46,14 +47,7 @@ def table_writer(path: Path, provenance: Provenance, conform: Conform = lambda f
     Raises:
         TableError: the folder cannot be written, or the disk is full.
     """
-    with partial_file(path) as partial:
-        writer = TableWriter(partial, provenance, conform)
-        try:
-            yield writer
-            with writing_to(path):
-                writer.finish()
-        finally:
-            writer.close()
+    return written_in_pieces(path, lambda partial: TableWriter(partial, provenance, conform))
 
 
 class TableWriter:
