@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, closing
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -15,8 +16,7 @@ from gradsim.gradients.vectors import projected_gradients
 from gradsim.models import load_model, load_tokenizer
 from gradsim.partition_job.inputs import TokenSequence
 from gradsim.projections import projector_of
-from gradsim.study import ModelConfiguration
-from gradsim.tables import Store
+from gradsim.study import ModelConfiguration, Study
 from gradsim.tables.index import IndexFile, StoredVectors
 
 Floats = NDArray[np.float64]
@@ -32,17 +32,20 @@ class Searcher:
     """Finds the originals nearest to texts; the model is loaded once.
 
     Args:
-        store: of a study that stores projected gradients.
+        study: one that stores projected gradients.
+        index: the files of its gradient index.
         model: to load, as the index was made with.
         memory_budget: bytes for a pass and the projection; None: what is free, less a margin.
 
     Raises:
-        GradsimError: the index is missing, unreadable, stale or mixed, or the model cannot be loaded.
+        ModelError: the model cannot be loaded.
     """
 
-    def __init__(self, store: Store, model: ModelConfiguration, memory_budget: int | None = None) -> None:
-        self._paths = store.index()
-        self._study = store.study
+    def __init__(
+        self, study: Study, index: Sequence[Path], model: ModelConfiguration, memory_budget: int | None = None
+    ) -> None:
+        self._paths = index
+        self._study = study
         self._memory_budget = memory_budget
         self._tokenizer = load_tokenizer(model.name, model.revision)
         self._model: PreTrainedModel = load_model(model)

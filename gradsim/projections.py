@@ -9,6 +9,7 @@ import polars as pl
 from gradsim.errors import StudyError
 from gradsim.gradients import Projector
 from gradsim.study import Projection, Study
+from gradsim.tables import SCHEMAS
 
 Shapes = Mapping[str, Sequence[int]]
 
@@ -93,6 +94,4 @@ def projections_table(study: Study, model: pl.DataFrame) -> pl.DataFrame:
         for each in study_projections(study, shapes)
         for layer, dimension in each.dimensions.items()
     ]
-    texts = ("projection", "kind", "scaling", "projector", "layer")
-    columns = ("projection", "dimension", "kind", "scaling", "projector", "layer", "parameters", "layer_dimension")
-    return pl.DataFrame(rows, schema={name: pl.String if name in texts else pl.Int64 for name in columns})
+    return pl.DataFrame(rows, schema=SCHEMAS["projections"].empty().schema)

@@ -24,11 +24,11 @@ def print_nearest(session: Session, text: str, answer: str, top: int) -> None:
         GradsimError: the study stores no projected gradients, or they cannot be used.
     """
     store, environment = session.store, session.environment
-    store.index()  # before the model is loaded, which takes longer
+    index = store.index()  # before the model is loaded, which takes longer
     model = GPUResource(device=environment.device).configuration(session.study, store)
     disable_progress_bar()
     with console.status("loading the model"):
-        searcher = Searcher(store, model, environment.memory_budget)
+        searcher = Searcher(session.study, index, model, environment.memory_budget)
     started = time.perf_counter()
     with console.status("comparing with the stored originals"):
         nearest = searcher.nearest(text, answer)

@@ -7,9 +7,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from gradsim.analysis.candidate_lists import in_list_order
 from gradsim.analysis.layer_dots import LayerDots, cosine
 from gradsim.analysis.schema import Schema, column_types
+from gradsim.analysis.similarity import ordered_similarity
 from gradsim.errors import TableError
 
 Floats = NDArray[np.float64]
@@ -212,7 +212,8 @@ def _by_projection(projections: pl.DataFrame, layer_dots: LayerDots) -> Iterator
 
 def _observed(projected: pl.DataFrame, layer_dots: LayerDots, name: str, dimension: int) -> Floats:
     """(pairs,) stored similarities of a projection, in the order of the dots' pairs."""
-    rows = in_list_order(projected.filter(pl.col("projection") == name, pl.col("dimension") == dimension))
+    chosen = projected.filter(pl.col("projection") == name, pl.col("dimension") == dimension)
+    rows = ordered_similarity(chosen, f"projected_similarity {name}-{dimension}")
     keys = ["query_id", "original_id"]
     texts = [frame.select(pl.col(keys).cast(pl.String)) for frame in (rows, layer_dots.pairs)]
     if not texts[0].equals(texts[1]):

@@ -12,7 +12,7 @@ _SMALL = 1 << 18
 
 def inner(a: Tensor, b: Tensor) -> Tensor:
     """Inner product of two tensors of one shape: float64 (0-d), summed in float32 for at most `CHUNK` elements."""
-    a, b = _wide(a), _wide(b)
+    a, b = wide(a), wide(b)
     if a.numel() <= _SMALL:
         return (a * b).sum(dtype=torch.float64)
     a, b = a.reshape(-1), b.reshape(-1)
@@ -23,14 +23,14 @@ def inner(a: Tensor, b: Tensor) -> Tensor:
 
 def chunk_products(a: Tensor, b: Tensor) -> Tensor:
     """Inner products of every row of a (m, n) with every row of b (k, n), chunk by chunk: (n / CHUNK, m, k)."""
-    left = _wide(a).view(len(a), -1, CHUNK).transpose(0, 1)
-    right = _wide(b).view(len(b), -1, CHUNK).permute(1, 2, 0)
+    left = wide(a).view(len(a), -1, CHUNK).transpose(0, 1)
+    right = wide(b).view(len(b), -1, CHUNK).permute(1, 2, 0)
     return torch.bmm(left, right)
 
 
 def chunk_squares(a: Tensor) -> Tensor:
     """Inner products of every row of a (m, n) with itself, chunk by chunk: (n / CHUNK, m)."""
-    norms: Tensor = torch.linalg.vector_norm(_wide(a).view(len(a), -1, CHUNK), dim=2)
+    norms: Tensor = torch.linalg.vector_norm(wide(a).view(len(a), -1, CHUNK), dim=2)
     return norms.square().T
 
 
@@ -45,6 +45,6 @@ def segment_sums(values: Tensor, lengths: Tensor) -> Tensor:
     return torch.segment_reduce(values, "sum", lengths=lengths, axis=0, unsafe=True)
 
 
-def _wide(values: Tensor) -> Tensor:
+def wide(values: Tensor) -> Tensor:
     """At least float32: products of shorter formats are exact in it."""
     return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values

@@ -65,11 +65,11 @@ class Holder:
         self._rows = Rows(self._layout, capacity, dtype, device)
         self._segment_kinds = torch.tensor([segment.kind for segment in self._layout.segments], device=device)
         self._segment_layers = torch.tensor([segment.layer for segment in self._layout.segments], device=device)
-        by_layer: dict[bool, dict[int, list[int]]] = {True: defaultdict(list), False: defaultdict(list)}
-        for kind, layer in self._layout.projected:
-            by_layer[bool(by_term[kind - 1, layer])][layer].append(kind)
-        self._by_term, self._by_gradient = by_layer[True], by_layer[False]
+        self._by_term: dict[int, list[int]] = defaultdict(list)
+        self._by_gradient: dict[int, list[int]] = defaultdict(list)
         """By layer, the projections that take its terms, and those that take its gradient."""
+        for kind, layer in self._layout.projected:
+            (self._by_term if by_term[kind - 1, layer] else self._by_gradient)[layer].append(kind)
         self._by_factors = [layer for layer, build in enumerate(built) if not build]
         self._samples: dict[int, _Sample] = {}
         self._spilled: dict[int, tuple[Tensor, dict[int, list[Term]]]] = {}

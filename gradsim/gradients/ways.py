@@ -91,7 +91,8 @@ def ways_of(
     lengths = comparison.lengths
     shapes = layer_shapes(model, capture, probed.rows_per_token)
     costs = Costs.of(shapes, lengths, itemsize)
-    longest = int(lengths.tokens[np.unique(comparison.pairs)].max(initial=1))
+    used = np.unique(comparison.pairs)
+    longest = int(lengths.tokens[used].max(initial=1))
     batch_tokens = _batch_tokens(probed, longest, memory_budget, capture.device, batch_share)
     needed = needed_gradients(projections, capture.layers)
     fixed = _fixed_bytes(shapes, capture, projections, needed, itemsize)
@@ -109,7 +110,7 @@ def ways_of(
             seen.add(built.tobytes())
             row_bytes = Layout(parameter_shapes, built.tolist(), projections).width * itemsize
             sizes = sample_bytes(costs, built, row_bytes)
-            projecting = projecting_cost(projections, capture.layers, costs, built, np.unique(comparison.pairs))
+            projecting = projecting_cost(projections, capture.layers, costs, built, used)
             per_sample = costs.building[:, built | needed].sum(axis=1) + projecting.operations
             capturing = lengths.tokens * (per_token + per_pair * lengths.tokens) + per_sample
             yield Way(

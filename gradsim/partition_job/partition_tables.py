@@ -137,16 +137,13 @@ class PartitionTables:
 
     def _projected(self, keys: pl.DataFrame, name: str, values: Floats) -> pl.DataFrame:
         """Values of (projectors, keys, layers) as one row a query or original, projector, other key and layer."""
-        if not self._projectors:
-            return self._melted(keys.clear(), name, np.empty(0)).with_columns(projection=pl.lit("", pl.String))
-        frames = [
-            self._melted(keys, name, of_one).with_columns(projection=pl.lit(projector))
-            for projector, of_one in zip(self._projectors, values, strict=True)
-        ]
+        key, place = np.tile(np.arange(keys.height), len(values)), np.repeat(np.arange(len(values)), keys.height)
         # A sample's rows of one projector stand together, and its projectors one after the other.
-        sample = pl.col(keys.columns[0]).rle_id()
-        parts = [frame.with_columns(sample=sample, place=place) for place, frame in enumerate(frames)]
-        return pl.concat(parts).sort("sample", "place", maintain_order=True).drop("sample", "place")
+        order = np.lexsort((place, keys.to_series(0).rle_id().to_numpy()[key]))
+        projection = pl.Series("projection", self._projectors, pl.String)[place[order]]
+        rows = keys[key[order]].with_columns(projection)
+        melted = self._melted(rows, name, values.reshape(-1, values.shape[2])[order])
+        return melted.select(pl.exclude("projection"), "projection")
 
     def _melted(self, keys: pl.DataFrame, name: str, values: Floats) -> pl.DataFrame:
         """Values of (keys, layers) as one row a key and layer."""

@@ -171,8 +171,12 @@ class Projection(Section):
     @property
     def method(self) -> str:
         """How it is named beside its dimensions: `sjlt`, `sjlt_4_nonzeros`, `rademacher_as_published`."""
-        nonzeros = f"_{self.nonzeros}_nonzeros" if self.nonzeros > 1 else ""
-        return self.kind + nonzeros + ("_as_published" if self.scaling == "as_published" else "")
+        return self._numbers + ("_as_published" if self.scaling == "as_published" else "")
+
+    @property
+    def _numbers(self) -> str:
+        """Of the method, what bears on the projected numbers."""
+        return self.kind + (f"_{self.nonzeros}_nonzeros" if self.nonzeros > 1 else "")
 
     @property
     def name(self) -> str:
@@ -184,7 +188,7 @@ class Projection(Section):
         else:
             text = json.dumps(self.dimensions, sort_keys=True)
             size = f"by_layer_{hashlib.sha256(text.encode()).hexdigest()[:8]}"
-        return f"{self.model_copy(update={'scaling': 'unbiased'}).method}_{size}"
+        return f"{self._numbers}_{size}"
 
     @property
     def size(self) -> float | int | dict[str, int]:

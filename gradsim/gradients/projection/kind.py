@@ -94,8 +94,8 @@ class LayerProjection(ABC):
 
     @classmethod
     def term_effort(cls, sketch: LayerSketch, rows: float) -> Effort:
-        """Of one sample's terms with so many rows, for a kind that takes factors."""
-        raise NotImplementedError
+        """Of one sample's terms with so many rows; of a kind that takes no factors, once the gradient is built."""
+        return cls.effort(sketch)
 
     @classmethod
     @abstractmethod
@@ -118,8 +118,3 @@ def sign_variance(gradient: Tensor, other: Tensor) -> float:
     g, h = gradient.double().reshape(-1), other.double().reshape(-1)
     product = g * h
     return float(g.square().sum() * h.square().sum() + product.sum().square() - 2.0 * product.square().sum())
-
-
-def wide(values: Tensor) -> Tensor:
-    """At least float32."""
-    return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values

@@ -7,7 +7,8 @@ from math import isqrt, prod
 import torch
 from torch import Tensor
 
-from gradsim.gradients.projection.kind import Effort, LayerProjection, LayerSketch, wide
+from gradsim.gradients.arithmetic import wide
+from gradsim.gradients.projection.kind import Effort, LayerProjection, LayerSketch
 from gradsim.gradients.projection.randomness import sign_matrix, stable_key
 from gradsim.gradients.projection.sjlt import Sjlt
 from gradsim.gradients.rules.terms import ExpertOuter, Outer, RowSum, Term, TokenRows
@@ -24,7 +25,7 @@ class Sides:
 
     @classmethod
     def of(cls, shape: tuple[int, ...], dimension: int) -> "Sides":
-        """A and b as equal as can be, a·b at most k; all but the last axis of a stack are rows."""
+        """Dimensions a and b as equal as can be, a·b at most k; all but the last axis of a stack are rows."""
         rows, columns = prod(shape[:-1]), shape[-1]
         less = min(rows, columns, isqrt(dimension))
         more = min(max(rows, columns), dimension // less)

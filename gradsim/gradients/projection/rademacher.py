@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from gradsim.gradients.projection.kind import Effort, LayerProjection, LayerSketch, sign_variance, wide
+from gradsim.gradients.arithmetic import wide
+from gradsim.gradients.projection.kind import Effort, LayerProjection, LayerSketch, sign_variance
 from gradsim.gradients.projection.randomness import SIGNS_PER_WORD, random_signs
 
 # Signs that stand in memory at once, and how many of them in a row: sums of so many are float32's.

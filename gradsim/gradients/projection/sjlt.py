@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gradsim.gradients.arithmetic import segment_sums
-from gradsim.gradients.projection.kind import Effort, LayerProjection, LayerSketch, sign_variance, wide
+from gradsim.gradients.arithmetic import segment_sums, wide
+from gradsim.gradients.projection.kind import Effort, LayerProjection, LayerSketch, sign_variance
 from gradsim.gradients.projection.randomness import SORTING_BYTES, random_bits, shifted_right
 
 # Products that are added up in float32 before float64 takes over.

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradsim.gradients.projection.kind import LayerSketch, wide
+from gradsim.gradients.arithmetic import wide
+from gradsim.gradients.projection.kind import LayerSketch
 from gradsim.gradients.projection.rademacher import Rademacher
 
 # Columns of the projection that `BasicProjector` keeps at once, and of which `CudaProjector` has multiples.
