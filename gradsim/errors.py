@@ -25,6 +25,10 @@ class DeviceError(GradsimError):
     """A device that is not there."""
 
 
+class ClusterError(GradsimError):
+    """A cluster that cannot be used as it is, or not with what the site's settings say."""
+
+
 class GradientError(GradsimError):
     """Gradients that cannot be computed or would be wrong."""
 

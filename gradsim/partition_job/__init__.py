@@ -6,6 +6,7 @@ partitions together, and writes each partition's tables as soon as they are comp
 continues where it ended. Beside the job file it leaves `JOB.result.json`: what was computed, or what is wrong.
 """
 
+from gradsim.partition_job.code import code_version
 from gradsim.partition_job.job import JobResult, PartitionJob, result_path
 
-__all__ = ["JobResult", "PartitionJob", "result_path"]
+__all__ = ["JobResult", "PartitionJob", "code_version", "result_path"]

@@ -1,5 +1,6 @@
 """The job file and the result file: all that sender and job know of each other."""
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -7,6 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from gradsim.errors import TableError
+from gradsim.partition_job.code import code_version
 from gradsim.study import ModelConfiguration, Study
 from gradsim.tables import State, Store, TableKey
 from gradsim.tables.keys import Room
@@ -37,10 +39,17 @@ class PartitionJob(BaseModel):
     partitions: tuple[str | None, ...]
     tables: tuple[str, ...]
     fingerprints: dict[str, str]
+    digests: dict[Path, str] = Field({}, description="of the files that the study names; a node has none of them")
     root: Path
     model: ModelConfiguration
     memory_budget: int | None = None
     force: bool = False
+    code: str = Field(default_factory=code_version, description="the sender's")
+
+    @property
+    def identity(self) -> str:
+        """The same for jobs that would do the same, whenever they are sent."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
 
     @property
     def kind(self) -> Kind:
@@ -56,7 +65,7 @@ class PartitionJob(BaseModel):
 
     def store(self) -> Store:
         """The tables that the job reads and writes."""
-        return Store(self.root, self.study)
+        return Store(self.root, self.study, self.digests)
 
     def key(self, table: str) -> TableKey:
         """The key of one of the job's tables, or of another in the same setting and room."""
@@ -75,11 +84,16 @@ class PartitionJob(BaseModel):
         return {partition: tables for partition, tables in work.items() if tables}
 
     def check_fingerprints(self, store: Store) -> None:
-        """Refuse to compute anything but what was asked for.
+        """Refuse to compute anything but what was asked for, with the sender's code.
 
         Raises:
-            TableError: this code and these files give other fingerprints than the sender's.
+            TableError: this code is another, or gives other fingerprints than the sender's.
         """
+        if self.code != code_version():
+            raise TableError(
+                f"the job was sent by gradsim {self.code}, here is {code_version()}; "
+                "install the sender's version here: gradsim cluster install"
+            )
         for table, expected in self.fingerprints.items():
             if (found := store.lineage.fingerprint(self.key(table))) != expected:
                 raise TableError(

@@ -71,10 +71,17 @@ class Node:
 
 
 class Lineage:
-    """All tables of a study, each after what it is made from."""
+    """All tables of a study, each after what it is made from.
 
-    def __init__(self, study: Study) -> None:
+    Attributes:
+        study: the study.
+        digests: file that the study names -> digest of its bytes, where that was said; other files are read. A compute
+            node is told all of them, and needs none of the files.
+    """
+
+    def __init__(self, study: Study, digests: Mapping[Path, str] | None = None) -> None:
         self.study = study
+        self.digests = digests or {}
 
     def __iter__(self) -> Iterator[Node]:
         return iter(self.nodes.values())
@@ -108,7 +115,7 @@ class Lineage:
             content = {
                 "table": key.parts[1:],
                 "code": CODE_VERSIONS.get(key.name, 1),
-                "parameters": {name: _plain(value) for name, value in node.parameters.items()},
+                "parameters": {name: self._plain(value) for name, value in node.parameters.items()},
                 "inputs": [self._fingerprint(source, known) for source in node.inputs],
             }
             text = json.dumps(content, sort_keys=True)
@@ -118,6 +125,37 @@ class Lineage:
     def key(self, name: str, setting: str | None = None, room: Any = None) -> TableKey:
         """The key of one of this study's tables."""
         return TableKey(self.study.name, name, setting, room)
+
+    def named_files(self) -> dict[Path, str]:
+        """The files that the study names -> digests of their bytes.
+
+        Raises:
+            StudyError: one cannot be read.
+        """
+        sections: tuple[BaseModel, ...] = (self.study.dataset, self.study.model, *self.study.settings.values())
+        return {path: self._digest(path) for path in map(_named_file, sections) if path}
+
+    def _plain(self, value: Any) -> Any:
+        """A parameter as JSON can say it, less what changes no row; a file stands for what it contains."""
+        if isinstance(value, tuple):
+            return [self._plain(item) for item in value]
+        if not isinstance(value, BaseModel):
+            return value
+        named = _named_file(value)
+        content = self._digest(named) if named else None
+        match value:
+            case FileDataset() | FileSetting():
+                plain: dict[str, Any] = {"content": content}
+            case HubModel():
+                plain = value.model_dump(include={"name", "revision"})
+            case ReferenceModel(reference=architecture):
+                plain = {**architecture.model_dump(exclude={"tokenizer"}), "tokenizer": content}
+            case _:
+                plain = value.model_dump(mode="json", exclude={"concurrency", "store_projected", "stored_format"})
+        return plain
+
+    def _digest(self, path: Path) -> str:
+        return self.digests.get(path) or _digest(path)
 
     def _study_nodes(self) -> Iterator[Node]:
         study = self.study
@@ -233,24 +271,15 @@ class Lineage:
         return Node(self.key("report"), (self.key("samples"), *model, *tokens, *texts, *analyses))
 
 
-def _plain(value: Any) -> Any:
-    """A parameter as JSON can say it, less what changes no row; a file stands for what it contains."""
-    if isinstance(value, tuple):
-        return [_plain(item) for item in value]
-    if not isinstance(value, BaseModel):
-        return value
-    match value:
+def _named_file(section: BaseModel) -> Path | None:
+    """The file whose contents a section of the study stands for."""
+    match section:
         case FileDataset(path=path) | FileSetting(path=path):
-            plain: dict[str, Any] = {"content": _digest(path)}
-        case HubModel():
-            plain = value.model_dump(include={"name", "revision"})
+            return path
         case ReferenceModel(reference=architecture):
-            tokenizer = architecture.tokenizer
-            content = _digest(tokenizer / "tokenizer.json") if tokenizer else None
-            plain = {**architecture.model_dump(exclude={"tokenizer"}), "tokenizer": content}
+            return architecture.tokenizer / "tokenizer.json" if architecture.tokenizer else None
         case _:
-            plain = value.model_dump(mode="json", exclude={"concurrency", "store_projected", "stored_format"})
-    return plain
+            return None
 
 
 def _digest(path: Path) -> str:

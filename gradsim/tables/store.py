@@ -34,12 +34,12 @@ _READERS = {".parquet": read_provenance, ".html": read_page_provenance, ".arrow"
 
 
 class Store:
-    """The tables of one study below a data root."""
+    """The tables of one study below a data root; `digests` as in `Lineage`."""
 
-    def __init__(self, root: Path, study: Study) -> None:
+    def __init__(self, root: Path, study: Study, digests: Mapping[Path, str] | None = None) -> None:
         self.root = root
         self.study = study
-        self.lineage = Lineage(study)
+        self.lineage = Lineage(study, digests)
 
     # -- places ------------------------------------------------------------------------------
 
@@ -254,17 +254,19 @@ class Store:
 
     # -- freshness ---------------------------------------------------------------------------
 
+    def inputs(self, key: TableKey, partition: str | None) -> Iterator[tuple[TableKey, str | None]]:
+        """What a table or partition is made from: tables without partitions, the same partition, or all of them."""
+        for source in self.lineage[key].inputs:
+            aligned = partition is not None and self.lineage[source].partitioned
+            for each in [partition] if aligned else self.partitions(source):
+                yield source, each
+
     def input_versions(self, key: TableKey, partition: str | None) -> dict[str, str]:
         """Data versions of what a table or partition is made from, as they are stored now."""
-        versions = {}
-        for source in self.lineage[key].inputs:
-            if partition is not None and self.lineage[source].partitioned:
-                versions[f"{source}/{partition}"] = self.provenance(source, partition).data_version
-                continue
-            for each in self.partitions(source):
-                name = f"{source}/{each}" if each else str(source)
-                versions[name] = self.provenance(source, each).data_version
-        return versions
+        return {
+            f"{source}/{each}" if each else str(source): self.provenance(source, each).data_version
+            for source, each in self.inputs(key, partition)
+        }
 
     def state(self, key: TableKey, partition: str | None = None) -> State:
         """Whether a file is there, whole, and made from what is there now."""

@@ -104,6 +104,7 @@ def run_job(
             partitions=tuple(partitions),
             tables=tuple(key.name for key in keys),
             fingerprints={key.name: store.lineage.fingerprint(key) for key in keys},
+            digests=store.lineage.named_files(),
             root=store.root,
             model=gpu.configuration(store.study, store),
             memory_budget=gpu.memory_budget,

@@ -1,0 +1,17 @@
+"""Which code computes: a version's number does not tell two checkouts apart, its sources do."""
+
+import hashlib
+from functools import cache
+from pathlib import Path
+
+import gradsim
+
+
+@cache
+def code_version() -> str:
+    """The version with a digest of all sources of the package: `0.1.0+3f2a9c1e`."""
+    package = Path(gradsim.__file__).parent
+    digest = hashlib.sha256()
+    for source in sorted(package.rglob("*.py")):
+        digest.update(source.relative_to(package).as_posix().encode() + b"\0" + source.read_bytes() + b"\0")
+    return f"{gradsim.__version__}+{digest.hexdigest()[:8]}"
