@@ -4,6 +4,7 @@ Values come from the process environment or, where that is silent, from the `.en
 """
 
 from pathlib import Path
+from typing import Literal, TypeVar
 
 from dotenv import load_dotenv
 from pydantic import ByteSize, Field, ValidationError
@@ -18,10 +19,17 @@ def project_root() -> Path:
     return checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()
 
 
-class Environment(BaseSettings):
-    """The machine's facts, each under the name of its environment variable."""
+class Settings(BaseSettings):
+    """Facts of a place, each under the name of its environment variable."""
 
     model_config = SettingsConfigDict(extra="ignore", env_ignore_empty=True, populate_by_name=True)
+
+
+AnySettings = TypeVar("AnySettings", bound=Settings)
+
+
+class Environment(Settings):
+    """This machine's facts."""
 
     data: Path = Field(Path("data/store"), alias="GRADSIM_DATA")
     studies: Path = Field(Path("studies"), alias="GRADSIM_STUDIES")
@@ -30,6 +38,9 @@ class Environment(BaseSettings):
     sample_size: int | None = Field(None, alias="MT_SAMPLE_SIZE", ge=1)
     memory_budget: ByteSize | None = Field(None, alias="GRADSIM_MEMORY_BUDGET", ge=1)
     openai_base_url: str | None = Field(None, alias="OPENAI_BASE_URL")
+    compute: Literal["local", "slurm"] = Field("local", alias="GRADSIM_COMPUTE")
+    partitions_per_job: int | None = Field(None, alias="GRADSIM_PARTITIONS_PER_JOB", ge=1)
+    concurrent_jobs: int = Field(8, alias="GRADSIM_CONCURRENT_JOBS", ge=1)
 
     @property
     def data_root(self) -> Path:
@@ -50,20 +61,31 @@ def _folder(variable: str, path: Path) -> Path:
 
 
 def read_environment() -> Environment:
-    """The environment as it is now.
+    """This machine's facts as they are now.
+
+    Raises:
+        StudyError: a variable holds what it cannot hold.
+    """
+    return read_settings(Environment)
+
+
+def read_settings(kind: type[AnySettings]) -> AnySettings:
+    """Settings of a kind as they are now.
 
     `.env` is put into the process environment first (never over what is there), because libraries
     look for `HF_TOKEN` and the like themselves.
 
     Raises:
-        StudyError: a variable holds what it cannot hold.
+        StudyError: a variable that is needed is not set, or one holds what it cannot hold.
     """
     load_dotenv(project_root() / ".env", override=False)
     try:
-        return Environment()
+        return kind()
     except ValidationError as error:
         first = error.errors()[0]
         variable = first["loc"][0]
+        if first["type"] == "missing":
+            raise StudyError(f"{variable} is not set; set it in .env or the environment") from error
         size = first["type"].startswith("byte_size")
         need = "should be a size such as 4GiB" if size else first["msg"].removeprefix("Input ").split(",")[0]
         raise StudyError(

@@ -16,10 +16,10 @@ from gradsim_assets.assets.report import report_asset
 from gradsim_assets.assets.results import result_assets
 from gradsim_assets.assets.variants import variant_assets
 from gradsim_assets.checks import partition_checks
+from gradsim_assets.dispatch import Dispatch, compute_resource
 from gradsim_assets.io_manager import TableIOManager
 from gradsim_assets.jobs import study_jobs
 from gradsim_assets.tokenization_check import tokenization_check
-from resources.compute import ComputeResource
 from resources.gpu import GPUResource
 from resources.paraphraser import ParaphraserResource
 from resources.storage import StorageResource
@@ -40,7 +40,7 @@ def build_definitions(
     environment = environment or read_environment()
     studies = list(load_studies(environment) if studies is None else studies)
     return dg.Definitions(
-        assets=[asset for study in studies for asset in study_assets(study)],
+        assets=[asset for study in studies for asset in study_assets(study, Dispatch.of(environment))],
         asset_checks=[check for study in studies for check in study_checks(study)],
         jobs=[job for study in studies for job in study_jobs(study)],
         resources={**usual_resources(studies, environment), **(resources or {})},
@@ -49,16 +49,16 @@ def build_definitions(
     )
 
 
-def study_assets(study: Study) -> list[dg.AssetsDefinition]:
+def study_assets(study: Study, dispatch: Dispatch) -> list[dg.AssetsDefinition]:
     """All assets of one study."""
     assets = [*dataset_assets(study), *study_analysis_assets(study)]
     for name, setting in study.ordered_settings():
-        assets += variant_assets(study, name, setting)
-        assets.append(gradient_assets(study, name))
+        assets += variant_assets(study, name, setting, dispatch)
+        assets.append(gradient_assets(study, name, dispatch))
         assets += result_assets(study, name)
         assets += setting_analysis_assets(study, name)
-        assets.append(audit_asset(study, name))
-    return [*assets, *index_assets(study), report_asset(study)]
+        assets.append(audit_asset(study, name, dispatch))
+    return [*assets, *index_assets(study, dispatch), report_asset(study)]
 
 
 def study_checks(study: Study) -> list[dg.AssetChecksDefinition]:
@@ -74,6 +74,6 @@ def usual_resources(studies: Iterable[Study], environment: Environment) -> dict[
         "storage": storage,
         "io_manager": TableIOManager(storage, {study.name: study for study in studies}),
         "gpu": GPUResource(device=environment.device, memory_budget=environment.memory_budget),
-        "compute": ComputeResource(),
+        "compute": compute_resource(environment),
         "paraphraser": ParaphraserResource(base_url=environment.openai_base_url),
     }

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import dagster as dg
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -45,6 +46,8 @@ class TerminalHandler(logging.Handler):
             self._materialized(event)
         elif event is None and (found := _PROGRESS.match(message)):
             self._advance(found["what"], int(found["done"]), int(found["total"]))
+        elif event is None and record.levelno >= logging.INFO and not message.startswith("[pipes]"):
+            self._progress.print(f"  [dim]{escape(message)}[/]", soft_wrap=True)
 
     def _materialized(self, event: dg.DagsterEvent) -> None:
         materialization = event.step_materialization_data.materialization

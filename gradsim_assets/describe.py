@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 
 from gradsim.tables import SCHEMAS, Lineage, TableKey, TableSchema
+from gradsim_assets.dispatch import Dispatch
 from gradsim_assets.keys import asset_key
 from gradsim_assets.partitions import query_ranges
 
@@ -13,7 +14,12 @@ OWNERS = ["team:gradsim"]
 
 
 def table_asset(
-    lineage: Lineage, key: TableKey, *, kinds: set[str], ins: Mapping[str, TableKey] | None = None
+    lineage: Lineage,
+    key: TableKey,
+    *,
+    kinds: set[str],
+    ins: Mapping[str, TableKey] | None = None,
+    dispatch: Dispatch | None = None,
 ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
     """A decorator that makes the asset of a table from the function that computes it.
 
@@ -22,9 +28,11 @@ def table_asset(
         key: the table.
         kinds: what is used and stored.
         ins: the function's arguments that are tables; other inputs are dependencies that it reads by itself.
+        dispatch: of a function that runs a partition job.
     """
     node, ins = lineage[key], ins or {}
     specification = table_spec(lineage, key, kinds=kinds)
+    policy = dispatch.backfill_policy if dispatch else dg.BackfillPolicy.single_run()
 
     def decorate(function: Callable[..., Any]) -> dg.AssetsDefinition:
         definition: dg.AssetsDefinition = dg.asset(
@@ -37,7 +45,8 @@ def table_asset(
             ins={name: dg.AssetIn(asset_key(source)) for name, source in ins.items()},
             deps=[asset_key(source) for source in node.inputs if source not in set(ins.values())],
             partitions_def=specification.partitions_def,
-            backfill_policy=dg.BackfillPolicy.single_run() if node.partitioned else None,
+            backfill_policy=policy if node.partitioned else None,
+            pool=dispatch.pool if dispatch else None,
         )(function)
         return definition
 

@@ -8,6 +8,7 @@ import dagster as dg
 
 from gradsim.environment import Environment, project_root
 from gradsim.errors import StudyError
+from gradsim_assets.dispatch import set_pool_limits
 
 
 def prepare_home(environment: Environment) -> Path:
@@ -41,4 +42,6 @@ def open_instance(environment: Environment) -> dg.DagsterInstance:
         StudyError: the folder cannot be written.
     """
     prepare_home(environment)
-    return dg.DagsterInstance.get()
+    instance = dg.DagsterInstance.get()
+    set_pool_limits(instance, environment)
+    return instance

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from gradsim.environment import project_root, read_environment
 from gradsim.errors import StudyError
+from gradsim_assets.abandoned import fail_abandoned_runs
 from gradsim_assets.console import console
-from gradsim_assets.instance import prepare_home
+from gradsim_assets.instance import open_instance
 from resources.processes import end
 
 
@@ -21,7 +22,9 @@ def serve(port: int) -> int:
         StudyError: the port is taken, or the instance's folder cannot be written.
     """
     _refuse_taken(port)
-    home = prepare_home(read_environment())
+    with open_instance(read_environment()) as instance:
+        home = instance.root_directory
+        fail_abandoned_runs(instance)
     workspace = ["--workspace", str(project_root() / "workspace.yaml")]
     console.print(f"web UI on [bold]http://localhost:{port}[/], instance in {home}; Ctrl-C ends both")
     commands = [

@@ -1,84 +1,86 @@
-"""The compute resource: runs a partition job, and brings back what it did or why it failed.
+"""The compute resource: runs a partition job somewhere, and brings back what it did or why it failed.
 
-Assets do not know where that happens. Here it is a subprocess: a crash or an out-of-memory kill ends the job, not
-the step.
+Assets do not know where that is: `resources.local` on this machine, `resources.slurm` on a cluster.
 """
 
-import os
-import signal
-import subprocess
-import sys
-import tempfile
-from pathlib import Path
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import dagster as dg
-from pydantic import ValidationError
 
-from gradsim.partition_job import JobResult, PartitionJob, result_path
-from resources.messages import WholeLineMessageReader
-from resources.processes import end
+from gradsim.errors import GradsimError
+from gradsim.partition_job import JobResult, PartitionJob
+
+# How often a job is sent again that failed for no reason of its own, and after how long.
+MOST_RETRIES, SECONDS_TO_RETRY = 3, 10
 
 
-class ComputeResource(dg.ConfigurableResource[None]):
-    """Runs partition jobs in subprocesses of this machine, connected by Dagster's pipes."""
+@dataclass(frozen=True)
+class Performed:
+    """A job that has ended.
+
+    Attributes:
+        result: what it left; None: nothing that can be read.
+        trouble: how it ended, where that was not well.
+        worth_a_retry: whether the same job may end well without anybody doing anything.
+        metadata: what else is known of it, for a step that fails.
+        used: what it used, for a step that succeeds.
+    """
+
+    result: JobResult | None
+    trouble: str | None = None
+    worth_a_retry: bool = False
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    used: Mapping[str, Any] = field(default_factory=dict)
+
+
+class ComputeResource(dg.ConfigurableResource[None], ABC):
+    """Runs partition jobs."""
+
+    @abstractmethod
+    def perform(self, context: dg.AssetExecutionContext, job: PartitionJob) -> Performed:
+        """Run a job to its end, passing on what it says.
+
+        Raises:
+            GradsimError: it cannot be run as things are.
+        """
 
     def run(self, context: dg.AssetExecutionContext, job: PartitionJob) -> JobResult:
-        """Run a job to its end.
+        """Run a job to its end; what it did was what was asked for.
 
         Raises:
             dagster.Failure: the job failed; says why, and how to mend it where a user can.
+            dagster.RetryRequested: it failed for no reason of its own.
         """
-        with tempfile.TemporaryDirectory(prefix="gradsim-job-") as folder:
-            path = Path(folder) / "job.json"
-            path.write_text(job.model_dump_json(), encoding="utf-8")
-            status = self._run_process(context, path)
-            result = _read_result(path)
-        if result is None:
-            raise dg.Failure(f"the partition job left no result: {_explained(status)}")
-        if result.error:
-            raise dg.Failure(result.error, allow_retries=False)
-        if result.traceback:
-            last_line = result.traceback.strip().splitlines()[-1]
-            trace = dg.MetadataValue.md(f"```\n{result.traceback}\n```")
-            raise dg.Failure(f"the partition job broke: {last_line}", metadata={"traceback": trace})
-        if status:
-            raise dg.Failure(f"the partition job broke after its work: {_explained(status)}")
-        if (result.partitions, result.fingerprints) != (job.partitions, job.fingerprints):
-            raise dg.Failure(f"the partition job's result is not what was asked for: {result}")
-        return result
-
-    def _run_process(self, context: dg.AssetExecutionContext, path: Path) -> int:
-        """The exit status of the job's process; minus the signal's number where one killed it."""
-        with dg.open_pipes_session(
-            context=context,
-            context_injector=dg.PipesTempFileContextInjector(),
-            message_reader=WholeLineMessageReader(),
-        ) as pipes:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "gradsim.partition_job", str(path), "--parent", str(os.getpid())],
-                env={**os.environ, **pipes.get_bootstrap_env_vars()},
-            )
-            try:
-                return process.wait()
-            finally:
-                # Only an interrupted wait leaves it running.
-                if process.poll() is None:
-                    end([process])
+        try:
+            performed = self.perform(context, job)
+        except GradsimError as error:
+            raise dg.Failure(str(error), allow_retries=False) from error
+        result = performed.result
+        if failure := _failure(performed, job):
+            if performed.worth_a_retry:
+                raise dg.RetryRequested(MOST_RETRIES, SECONDS_TO_RETRY) from failure
+            raise failure
+        assert result is not None
+        return result.model_copy(update={"measured": {**result.measured, **performed.used}})
 
 
-def _explained(status: int) -> str:
-    if status >= 0:
-        return f"it ended with exit status {status}; its output is in the step's stderr"
-    if status == -signal.SIGKILL:
-        return (
-            "it was killed by SIGKILL, as the system does when memory runs out: "
-            "bound what gradients may take (GRADSIM_MEMORY_BUDGET=4GiB), or make the study's partitions smaller"
-        )
-    return f"it was killed by {signal.Signals(-status).name}"
-
-
-def _read_result(path: Path) -> JobResult | None:
-    try:
-        return JobResult.model_validate_json(result_path(path).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValidationError):
-        return None
+def _failure(performed: Performed, job: PartitionJob) -> dg.Failure | None:
+    """Why a job's outcome cannot be taken; None if it can."""
+    result, metadata = performed.result, dict(performed.metadata)
+    if result is None:
+        return dg.Failure(f"the partition job left no result: {performed.trouble}", metadata, allow_retries=False)
+    if result.error:
+        return dg.Failure(result.error, metadata, allow_retries=False)
+    if result.traceback:
+        last_line = result.traceback.strip().splitlines()[-1]
+        metadata = {"traceback": dg.MetadataValue.md(f"```\n{result.traceback}\n```"), **metadata}
+        return dg.Failure(f"the partition job broke: {last_line}", metadata, allow_retries=False)
+    if performed.trouble:
+        return dg.Failure(f"the partition job broke after its work: {performed.trouble}", metadata, allow_retries=False)
+    if (result.partitions, result.fingerprints) != (job.partitions, job.fingerprints):
+        said = f"the partition job's result is not what was asked for: {result}"
+        return dg.Failure(said, metadata, allow_retries=False)
+    return None

@@ -11,6 +11,7 @@ from gradsim.tables import Lineage
 from gradsim.tables.lineage import AUDIT
 from gradsim_assets.assets.gradients import JobConfig, measured_metadata, run_job
 from gradsim_assets.describe import table_asset
+from gradsim_assets.dispatch import Dispatch
 from gradsim_assets.io_manager import stored_metadata
 from gradsim_assets.keys import asset_key
 from gradsim_assets.preview import preview
@@ -19,12 +20,12 @@ from resources.gpu import GPUResource
 from resources.storage import StorageResource
 
 
-def audit_asset(study: Study, setting: str) -> dg.AssetsDefinition:
+def audit_asset(study: Study, setting: str, dispatch: Dispatch) -> dg.AssetsDefinition:
     """`gradient_audit` of a setting."""
     lineage = Lineage(study)
     key = lineage.key(AUDIT, setting, "analysis")
 
-    @table_asset(lineage, key, kinds={"torch", "parquet"})
+    @table_asset(lineage, key, kinds={"torch", "parquet"}, dispatch=dispatch)
     def gradient_audit(
         context: dg.AssetExecutionContext,
         config: JobConfig,

@@ -9,7 +9,9 @@ from gradsim.partition_job import JobResult, PartitionJob
 from gradsim.study import GenerateSetting, Study
 from gradsim.tables import Lineage, Store, TableKey
 from gradsim.tables.lineage import AUDIT, GRADIENT_TABLES, INDEX
+from gradsim_assets.abandoned import process_tags
 from gradsim_assets.describe import table_spec
+from gradsim_assets.dispatch import Dispatch
 from gradsim_assets.io_manager import stored_metadata
 from gradsim_assets.keys import asset_key, table_key
 from resources.compute import ComputeResource
@@ -23,7 +25,7 @@ class JobConfig(dg.Config):
     force: bool = False
 
 
-def gradient_assets(study: Study, setting: str) -> dg.AssetsDefinition:
+def gradient_assets(study: Study, setting: str, dispatch: Dispatch) -> dg.AssetsDefinition:
     """Dots, self dots, similarities and projected similarities of one setting; any subset can be asked for."""
     lineage = Lineage(study)
 
@@ -33,7 +35,8 @@ def gradient_assets(study: Study, setting: str) -> dg.AssetsDefinition:
             table_spec(lineage, lineage.key(table, setting), kinds={"torch", "parquet"}) for table in GRADIENT_TABLES
         ],
         can_subset=True,
-        backfill_policy=dg.BackfillPolicy.single_run(),
+        backfill_policy=dispatch.backfill_policy,
+        pool=dispatch.pool,
     )
     def gradients(
         context: dg.AssetExecutionContext,
@@ -95,6 +98,8 @@ def run_job(
     compute: ComputeResource,
 ) -> JobResult:
     """Run one partition job for these tables, which lie in one setting and room, and these partitions of theirs."""
+    # A run that waits for hours must be known to be dead when its process is.
+    context.instance.add_run_tags(context.run_id, process_tags())
     return compute.run(
         context,
         PartitionJob(

@@ -10,6 +10,7 @@ from gradsim.tables.index import IndexFile
 from gradsim.tables.lineage import INDEX
 from gradsim_assets.assets.gradients import JobConfig, measured_metadata, run_job
 from gradsim_assets.describe import table_spec
+from gradsim_assets.dispatch import Dispatch
 from gradsim_assets.io_manager import stored_metadata
 from gradsim_assets.keys import asset_key
 from resources.compute import ComputeResource
@@ -17,19 +18,20 @@ from resources.gpu import GPUResource
 from resources.storage import StorageResource
 
 
-def index_assets(study: Study) -> list[dg.AssetsDefinition]:
+def index_assets(study: Study, dispatch: Dispatch) -> list[dg.AssetsDefinition]:
     """`gradient_index`, where the study stores projected gradients."""
-    return [_gradient_index(study)] if study.stored_projection else []
+    return [_gradient_index(study, dispatch)] if study.stored_projection else []
 
 
-def _gradient_index(study: Study) -> dg.AssetsDefinition:
+def _gradient_index(study: Study, dispatch: Dispatch) -> dg.AssetsDefinition:
     lineage = Lineage(study)
     key = lineage.key(INDEX)
 
     @dg.multi_asset(
         name="__".join(key.parts),
         specs=[table_spec(lineage, key, kinds={"torch", "arrow"})],
-        backfill_policy=dg.BackfillPolicy.single_run(),
+        backfill_policy=dispatch.backfill_policy,
+        pool=dispatch.pool,
     )
     def gradient_index(
         context: dg.AssetExecutionContext,

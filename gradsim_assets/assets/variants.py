@@ -20,18 +20,19 @@ from gradsim.tables import Lineage
 from gradsim_assets.assets.dataset import tokenize_samples
 from gradsim_assets.assets.gradients import JobConfig, compute_tables
 from gradsim_assets.describe import table_asset
+from gradsim_assets.dispatch import Dispatch
 from resources.compute import ComputeResource
 from resources.gpu import GPUResource
 from resources.paraphraser import ParaphraserResource
 from resources.storage import StorageResource
 
 
-def variant_assets(study: Study, name: str, setting: Setting) -> list[dg.AssetsDefinition]:
+def variant_assets(study: Study, name: str, setting: Setting, dispatch: Dispatch) -> list[dg.AssetsDefinition]:
     """`queries`, `tokenized` and `candidates` of one setting, by partition."""
-    return [_queries(study, name, setting), _tokenized(study, name), _candidates(study, name)]
+    return [_queries(study, name, setting, dispatch), _tokenized(study, name), _candidates(study, name)]
 
 
-def _queries(study: Study, name: str, setting: Setting) -> dg.AssetsDefinition:
+def _queries(study: Study, name: str, setting: Setting, dispatch: Dispatch) -> dg.AssetsDefinition:
     match setting:
         case FileSetting():
             # A trial takes the first samples; the file holds queries of all.
@@ -41,7 +42,7 @@ def _queries(study: Study, name: str, setting: Setting) -> dg.AssetsDefinition:
         case ParaphraseSetting():
             return _paraphrased(study, name, setting)
         case GenerateSetting():
-            return _generated(study, name, setting)
+            return _generated(study, name, dispatch)
 
 
 def _made(study: Study, name: str, maker: QueryMaker) -> dg.AssetsDefinition:
@@ -74,11 +75,11 @@ def _paraphrased(study: Study, name: str, setting: ParaphraseSetting) -> dg.Asse
     return queries
 
 
-def _generated(study: Study, name: str, setting: GenerateSetting) -> dg.AssetsDefinition:
+def _generated(study: Study, name: str, dispatch: Dispatch) -> dg.AssetsDefinition:
     lineage = Lineage(study)
     key = lineage.key("queries", name)
 
-    @table_asset(lineage, key, kinds={"torch", "huggingface", "parquet"})
+    @table_asset(lineage, key, kinds={"torch", "huggingface", "parquet"}, dispatch=dispatch)
     def queries(
         context: dg.AssetExecutionContext,
         config: JobConfig,

@@ -11,6 +11,7 @@ import pytest
 from gradsim.partition_job import JobResult, PartitionJob, result_path
 from gradsim.study import ModelConfiguration
 from resources.compute import ComputeResource
+from resources.local import LocalCompute
 
 READ_JOB = """
 import json, os, signal, sys
@@ -56,7 +57,7 @@ def run(job, tmp_path, monkeypatch):
 
         with dg.DagsterInstance.ephemeral() as instance:
             materialized = dg.materialize(
-                [table], resources={"compute": ComputeResource()}, instance=instance, raise_on_error=False
+                [table], resources={"compute": LocalCompute()}, instance=instance, raise_on_error=False
             )
         if materialized.success:
             return results[0]

@@ -1,0 +1,65 @@
+"""Partition jobs on this machine: a crash or an out-of-memory kill ends the job's process, not the step's."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import dagster as dg
+from pydantic import ValidationError
+
+from gradsim.partition_job import JobResult, PartitionJob, result_path
+from resources.compute import ComputeResource, Performed
+from resources.messages import WholeLineMessageReader
+from resources.processes import end
+
+
+class LocalCompute(ComputeResource):
+    """Runs partition jobs in subprocesses of this machine, connected by Dagster's pipes."""
+
+    def perform(self, context: dg.AssetExecutionContext, job: PartitionJob) -> Performed:
+        """Run a job in a process of its own, and wait for it."""
+        with tempfile.TemporaryDirectory(prefix="gradsim-job-") as folder:
+            path = Path(folder) / "job.json"
+            path.write_text(job.model_dump_json(), encoding="utf-8")
+            status = self._run_process(context, path)
+            result = _read_result(path)
+        return Performed(result, _explained(status) if status or result is None else None)
+
+    def _run_process(self, context: dg.AssetExecutionContext, path: Path) -> int:
+        """The exit status of the job's process; minus the signal's number where one killed it."""
+        with dg.open_pipes_session(
+            context=context,
+            context_injector=dg.PipesTempFileContextInjector(),
+            message_reader=WholeLineMessageReader(),
+        ) as pipes:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "gradsim.partition_job", str(path), "--parent", str(os.getpid())],
+                env={**os.environ, **pipes.get_bootstrap_env_vars()},
+            )
+            try:
+                return process.wait()
+            finally:
+                # Only an interrupted wait leaves it running.
+                if process.poll() is None:
+                    end([process])
+
+
+def _explained(status: int) -> str:
+    if status >= 0:
+        return f"it ended with exit status {status}; its output is in the step's stderr"
+    if status == -signal.SIGKILL:
+        return (
+            "it was killed by SIGKILL, as the system does when memory runs out: "
+            "bound what gradients may take (GRADSIM_MEMORY_BUDGET=4GiB), or make the study's partitions smaller"
+        )
+    return f"it was killed by {signal.Signals(-status).name}"
+
+
+def _read_result(path: Path) -> JobResult | None:
+    try:
+        return JobResult.model_validate_json(result_path(path).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValidationError):
+        return None

@@ -1,0 +1,98 @@
+"""Partition jobs on a Slurm cluster."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import dagster as dg
+from dagster_slurm import SlurmMetric
+
+from gradsim.partition_job import PartitionJob
+from resources.compute import ComputeResource, Performed
+from resources.slurm.client import SECONDS_TO_SUBMIT, PartitionJobClient
+from resources.slurm.connection import Connection
+from resources.slurm.failures import explain
+from resources.slurm.files import RemoteFiles, wait_until_seen
+from resources.slurm.job_state import LOG_LINES, JobEnd
+from resources.slurm.site import Site
+from resources.slurm.walltime import predicted_walltime
+
+# Of what Slurm's accounting knows of a job.
+SHOWN_METRICS = (
+    SlurmMetric.ELAPSED_SECONDS,
+    SlurmMetric.CPU_EFFICIENCY,
+    SlurmMetric.MAX_MEMORY,
+    SlurmMetric.STATE,
+    SlurmMetric.ALLOCATED_GPUS,
+    SlurmMetric.GPU_UTILIZATION_AVG,
+    SlurmMetric.GPU_MEMORY_MAX,
+)
+
+
+class SlurmCompute(ComputeResource):
+    """Runs partition jobs on the cluster that the environment names (`SLURM_...`)."""
+
+    def perform(self, context: dg.AssetExecutionContext, job: PartitionJob) -> Performed:
+        """Submit a job, or take up the one that does the same; wait for it, and have its results here.
+
+        Raises:
+            ClusterError: the cluster cannot be used as it is.
+            TableError: a result cannot be written here.
+        """
+        connection = Connection(Site.read(), context.log.info)
+        site = connection.at_home(seconds=SECONDS_TO_SUBMIT)
+        remote_job = at_site(job, site)
+        identity = _identity(context, remote_job)
+        files = None if site.shared_data else RemoteFiles(connection, site)
+        if files:
+            files.send_inputs(job, context.log.info)
+        client = PartitionJobClient(site, connection, predicted_walltime(job, site), context.log.info)
+        end = client.run(context=context, job=remote_job, identity=identity)
+        performed = _performed(end, str(site.job_folder(identity)))
+        if performed.result and not performed.trouble and not performed.result.error:
+            if files:
+                files.fetch_results(job, context.log.info)
+            else:
+                wait_until_seen(job, site)
+            client.remove(identity)
+        return performed
+
+
+def at_site(job: PartitionJob, site: Site) -> PartitionJob:
+    """The same job as a node of the site sees it: its data root, its device."""
+    name = job.model.name
+    if Path(name).is_relative_to(job.root):
+        name = str(site.data / Path(name).relative_to(job.root).as_posix())
+    return job.model_copy(
+        update={
+            "root": Path(site.data),
+            "model": replace(job.model, name=name, device=site.device),
+        }
+    )
+
+
+def _identity(context: dg.AssetExecutionContext, job: PartitionJob) -> str:
+    """Of the job; one that computes again what is there is another in every run, but for that run's retries."""
+    if not job.force:
+        return job.identity
+    return f"{job.identity}-{(context.run.root_run_id or context.run_id).split('-')[0]}"
+
+
+def _performed(end: JobEnd, folder: str) -> Performed:
+    used = end.metrics.to_metadata(SHOWN_METRICS) if end.metrics else {"slurm_job_id": end.job_id}
+    spoke = end.result is not None and (end.result.error or end.result.traceback)
+    explanation = None if spoke or (end.result and end.exit_status == 0) else explain(end)
+    said = {
+        "slurm_job_id": end.job_id,
+        "slurm_state": end.state or "unknown",
+        "slurm_node": end.node or "unknown",
+        "job_folder": folder,
+        **used,
+        f"last_{LOG_LINES}_lines_of_the_log": dg.MetadataValue.md(f"```\n{end.log}\n```"),
+    }
+    return Performed(
+        end.result,
+        explanation.text if explanation else None,
+        worth_a_retry=explanation is not None and explanation.retry,
+        metadata=said,
+        used=used,
+    )

@@ -1,0 +1,132 @@
+"""A job's files, where the cluster does not see the data root: inputs there, results back, each by its checksum."""
+
+import hashlib
+import shlex
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path, PurePosixPath
+
+from gradsim.errors import ClusterError
+from gradsim.partition_job import PartitionJob
+from gradsim.tables import State
+from gradsim.tables.files import atomic_path
+from resources.slurm.connection import Connection
+from resources.slurm.site import Site
+
+# A network file system shows a new file everywhere within about a minute.
+SECONDS_TO_BE_SEEN = 90
+
+_SECONDS_A_FILE = 3600
+
+
+class RemoteFiles:
+    """The site's own data root, below which files lie as they do here."""
+
+    def __init__(self, connection: Connection, site: Site) -> None:
+        self._connection = connection
+        self._root = site.data
+
+    def send_inputs(self, job: PartitionJob, log: Callable[[str], None]) -> None:
+        """Have every file there that a job reads.
+
+        Raises:
+            ClusterError: a file cannot be written there.
+        """
+        here = {path.relative_to(job.root): path for path in input_files(job)}
+        checksums = {relative: _checksum(path) for relative, path in here.items()}
+        there = self._checksums(checksums)
+        missing = [relative for relative, checksum in checksums.items() if there.get(relative) != checksum]
+        for relative in missing:
+            self._send(here[relative], self._root / relative.as_posix(), checksums[relative])
+        log(f"{len(missing)} of {len(here)} input files copied to {self._root}")
+
+    def fetch_results(self, job: PartitionJob, log: Callable[[str], None]) -> None:
+        """Have every file here that a job wrote, and is not here and fresh yet.
+
+        Raises:
+            ClusterError: a file is not there, or cannot be copied whole.
+            TableError: it cannot be written here.
+        """
+        store = job.store()
+        wanted = [
+            store.path(job.key(table), partition)
+            for table in job.tables
+            for partition in job.partitions
+            if job.force or store.state(job.key(table), partition) is not State.FRESH
+        ]
+        checksums = self._checksums([path.relative_to(job.root) for path in wanted])
+        for path in wanted:
+            relative = path.relative_to(job.root)
+            if relative not in checksums:
+                raise ClusterError(f"{self._root / relative.as_posix()}: the job did not write it; run it again")
+            self._fetch(self._root / relative.as_posix(), path, checksums[relative])
+        log(f"{len(wanted)} result files copied from {self._root}")
+
+    def _checksums(self, files: Iterable[Path]) -> dict[Path, str]:
+        """Of those files that are there."""
+        names = "".join(f"{relative.as_posix()}\\0" for relative in files).encode()
+        root = shlex.quote(str(self._root))
+        answer = self._connection.patiently(
+            f"mkdir -p {root} && cd {root} && xargs -0 sha256sum -- 2>/dev/null || true", names, timeout=_SECONDS_A_FILE
+        )
+        lines = (line.split("  ", 1) for line in answer.output.decode().splitlines())
+        return {Path(name): checksum for checksum, name in lines}
+
+    def _send(self, here: Path, there: PurePosixPath, checksum: str) -> None:
+        partial, quoted = shlex.quote(f"{there}.partial"), shlex.quote(str(there))
+        command = (
+            f"mkdir -p {shlex.quote(str(there.parent))} && cat > {partial} "
+            f"&& echo {checksum}'  '{partial} | sha256sum -c --quiet - && mv {partial} {quoted}"
+        )
+        with here.open("rb") as source:
+            answer = self._connection.patiently(command, source, timeout=_SECONDS_A_FILE)
+        if answer.status:
+            raise ClusterError(
+                f"{there}: cannot be written on the cluster ({answer.errors}); make room, or set SLURM_REMOTE_BASE"
+            )
+
+    def _fetch(self, there: PurePosixPath, here: Path, checksum: str) -> None:
+        with atomic_path(here) as partial:
+            with partial.open("wb") as target:
+                self._connection.patiently(f"cat {shlex.quote(str(there))}", target=target, timeout=_SECONDS_A_FILE)
+            if _checksum(partial) != checksum:
+                raise ClusterError(f"{there}: came here with another checksum; run it again")
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def input_files(job: PartitionJob) -> Iterator[Path]:
+    """What a job reads: what its tables are made from, the study's samples and model."""
+    store = job.store()
+    keys = {
+        source
+        for table in job.tables
+        for partition in job.partitions
+        for source in store.inputs(job.key(table), partition)
+    }
+    keys |= {(store.lineage.key(name), None) for name in ("samples", "model")}
+    yield from sorted(store.path(key, partition) for key, partition in keys)
+    if store.model_folder.is_dir():
+        yield from sorted(path for path in store.model_folder.rglob("*") if path.is_file())
+
+
+def wait_until_seen(job: PartitionJob, site: Site) -> None:
+    """Wait until the results of a job on a shared file system are seen here, too.
+
+    Raises:
+        ClusterError: they are not.
+    """
+    store = job.store()
+    end = time.monotonic() + SECONDS_TO_BE_SEEN
+    for table in job.tables:
+        for partition in job.partitions:
+            while (state := store.state(job.key(table), partition)) is not State.FRESH:
+                if time.monotonic() > end:
+                    raise ClusterError(
+                        f"{store.path(job.key(table), partition)} is {state}, though the job says that it wrote it: "
+                        f"SLURM_DATA ({site.data}) must be the cluster's name of GRADSIM_DATA ({job.root})"
+                    )
+                time.sleep(1)

@@ -1,0 +1,180 @@
+"""A cluster as its user sees it: where it is, what a job asks for, where things lie there."""
+
+import re
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from functools import cached_property
+from pathlib import PurePosixPath
+
+from dagster_slurm import SlurmQueueConfig, SlurmResource, SSHConnectionResource
+from pydantic import Field, ValidationError, field_validator
+
+from gradsim.environment import Settings, read_settings
+from gradsim.errors import ClusterError, StudyError
+from gradsim.partition_job import code_version
+
+# Without measured rates nobody knows how long a job takes.
+DEFAULT_WALLTIME = timedelta(hours=4)
+
+# A connection that has died is noticed within a minute.
+_KEEPALIVE = ("ConnectTimeout=15", "ServerAliveInterval=15", "ServerAliveCountMax=3")
+
+
+class SiteSettings(Settings):
+    """What a site says beside its ssh connection, whose `SLURM_SSH_...` variables dagster-slurm reads."""
+
+    partition: str | None = Field(None, alias="SLURM_PARTITION")
+    account: str | None = Field(None, alias="SLURM_ACCOUNT")
+    qos: str | None = Field(None, alias="SLURM_QOS")
+    gpus: int = Field(1, alias="SLURM_GPUS_PER_NODE", ge=0)
+    cpus: int = Field(4, alias="SLURM_CPUS", ge=1)
+    memory: str = Field("32G", alias="SLURM_MEM", pattern=r"^\d+[KMGT]?$")
+    walltime: str | None = Field(None, alias="SLURM_TIME")
+    remote_base: str = Field("~/gradsim", alias="SLURM_REMOTE_BASE")
+    data: str | None = Field(None, alias="SLURM_DATA")
+    environment: str | None = Field(None, alias="SLURM_ENVIRONMENT")
+    python: str = Field("python3", alias="SLURM_PYTHON")
+    setup: str = Field("", alias="SLURM_SETUP")
+    container: str = Field("", alias="SLURM_CONTAINER")
+    poll_seconds: float = Field(1.0, alias="SLURM_STATUS_POLL_INTERVAL", gt=0)
+
+    @field_validator("remote_base", "data", "environment")
+    @classmethod
+    def _is_absolute(cls, path: str | None) -> str | None:
+        if path is not None and not path.startswith(("/", "~/")):
+            raise ValueError("should be an absolute path on the cluster, or begin with ~/")
+        return path
+
+    @field_validator("walltime")
+    @classmethod
+    def _is_walltime(cls, text: str | None) -> str | None:
+        if text is not None and not re.fullmatch(r"(\d+-)?\d{1,2}:\d{2}:\d{2}", text):
+            raise ValueError("should be a time such as 04:00:00 or 2-00:00:00")
+        return text
+
+
+@dataclass(frozen=True)
+class Site:
+    """A cluster, and what a job asks of it.
+
+    Attributes:
+        ssh: how to reach its login node.
+        settings: the rest.
+        home: the user's home folder there, for paths that begin with `~`; None: not asked for yet.
+    """
+
+    ssh: SSHConnectionResource
+    settings: SiteSettings
+    home: str | None = None
+
+    @classmethod
+    def read(cls) -> "Site":
+        """The site of the environment or `.env`.
+
+        Raises:
+            ClusterError: a variable is missing, or holds what it cannot hold.
+        """
+        try:
+            settings = read_settings(SiteSettings)
+            return cls(_read_ssh(), settings)
+        except StudyError as error:
+            raise ClusterError(str(error)) from error
+
+    def with_home(self, home: str) -> "Site":
+        """The same site, of whose user the home folder is known."""
+        return replace(self, home=home)
+
+    @property
+    def address(self) -> str:
+        """For messages: `user@host`, with the port where it is not ssh's own."""
+        port = "" if self.ssh.port == 22 else f":{self.ssh.port}"
+        return f"{self.ssh.user}@{self.ssh.host}{port}"
+
+    @property
+    def device(self) -> str:
+        """Where the model runs on a node; a job that was given no GPU must not fail only there."""
+        return "cuda" if self.settings.gpus else "cpu"
+
+    @cached_property
+    def base(self) -> PurePosixPath:
+        """The folder of all that is ours on the cluster; login and compute nodes see it."""
+        return self._there(self.settings.remote_base)
+
+    @property
+    def shared_data(self) -> PurePosixPath | None:
+        """The data root as the cluster sees it; None: it does not, and files are copied."""
+        return self._there(self.settings.data) if self.settings.data else None
+
+    @property
+    def data(self) -> PurePosixPath:
+        """The data root of jobs."""
+        return self.shared_data or self.base / "data"
+
+    @property
+    def environment(self) -> PurePosixPath:
+        """The virtual environment of jobs; by default the one that `gradsim cluster install` makes for this code."""
+        if self.settings.environment:
+            return self._there(self.settings.environment)
+        return self.base / "environments" / f"gradsim-{code_version()}"
+
+    @property
+    def python(self) -> PurePosixPath:
+        """The interpreter of jobs."""
+        return self.environment / "bin" / "python"
+
+    def job_folder(self, identity: str) -> PurePosixPath:
+        """Where a job's files lie."""
+        return self.base / "jobs" / identity
+
+    def resource(self, walltime: timedelta) -> SlurmResource:
+        """The same for dagster-slurm's client."""
+        settings = self.settings
+        return SlurmResource(
+            ssh=self.ssh,
+            queue=SlurmQueueConfig(
+                partition=settings.partition or "",
+                account=settings.account,
+                qos=settings.qos,
+                gpus_per_node=settings.gpus,
+                cpus=settings.cpus,
+                # Said as an option of the job, since a queue's own is dropped where GPUs are asked for.
+                mem=settings.memory,
+                time_limit=settings.walltime or walltime_text(walltime),
+            ),
+            remote_base=str(self.base),
+            status_poll_interval_seconds=settings.poll_seconds,
+            status_poll_max_interval_seconds=max(10.0, settings.poll_seconds),
+        )
+
+    def _there(self, path: str) -> PurePosixPath:
+        if path.startswith("~/") and self.home is not None:
+            return PurePosixPath(self.home) / path.removeprefix("~/")
+        return PurePosixPath(path)
+
+
+def walltime_text(walltime: timedelta) -> str:
+    """As Slurm writes it, in whole minutes, which it counts in: `1-04:30:00`."""
+    minutes = max(1, -(-int(walltime.total_seconds()) // 60))
+    days, minutes = divmod(minutes, 24 * 60)
+    return f"{f'{days}-' if days else ''}{minutes // 60:02}:{minutes % 60:02}:00"
+
+
+def _read_ssh() -> SSHConnectionResource:
+    """The connection as dagster-slurm reads it from `SLURM_SSH_...`.
+
+    Raises:
+        ClusterError: a variable is missing, or holds what it cannot hold.
+    """
+    try:
+        ssh = SSHConnectionResource.from_env()
+    except ValidationError as error:
+        raise ClusterError(f"SLURM_SSH_...: {error.errors()[0]['msg']}; correct it in .env") from error
+    except ValueError as error:
+        raise ClusterError(f"{error}; set it in .env, see docs/cluster.md") from error
+    if ssh.password or ssh.force_tty or ssh.post_login_command:
+        raise ClusterError(
+            "SLURM_SSH_PASSWORD, _FORCE_TTY and _POST_LOGIN_COMMAND are not supported: nobody sits there to type; "
+            "log in by a key (SLURM_SSH_KEY) or an ssh agent"
+        )
+    keepalive = [part for option in _KEEPALIVE for part in ("-o", option)]
+    return ssh.model_copy(update={"extra_opts": [*ssh.extra_opts, *keepalive]})

@@ -1,0 +1,69 @@
+"""Watching one job: passes on what it says, and tells when it has ended."""
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import PurePosixPath
+
+from resources.slurm.connection import Connection
+from resources.slurm.job_state import JobEnd, Look, end_command, look_command, parse_end, parse_look
+from resources.slurm.messages import FedMessageReader
+
+# A state that a requeue may still change is believed when it has lasted so long.
+SECONDS_TO_REQUEUE = 5
+
+
+class JobWatch:
+    """What is known of a job so far.
+
+    Attributes:
+        saw_something_new: whether the last look did.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        folder: PurePosixPath,
+        job_id: int,
+        reader: FedMessageReader,
+        log: Callable[[str], None],
+    ) -> None:
+        self.saw_something_new = False
+        self._connection = connection
+        self._folder = folder
+        self._job_id = job_id
+        self._reader = reader
+        self._log = log
+        self._log_bytes = 0
+        self._state: str | None = ""
+        self._since = time.monotonic()
+
+    def has_ended(self) -> bool:
+        """Look at the job once, however long that takes; pass on its messages and log, and what Slurm says of it."""
+        command = look_command(self._folder, self._job_id, self._reader.read_bytes, self._log_bytes)
+        look = parse_look(self._connection.patiently(command))
+        said = self._pass_on(look)
+        changed = look.state != self._state
+        if changed:
+            self._log(self._described(look))
+            self._state, self._since = look.state, time.monotonic()
+        self.saw_something_new = said or changed
+        settled = look.state not in {"NODE_FAIL", "PREEMPTED"} or time.monotonic() - self._since > SECONDS_TO_REQUEUE
+        return look.has_ended and settled and not said
+
+    def end(self) -> JobEnd:
+        """Of a job that has ended: how."""
+        answer = self._connection.patiently(end_command(self._folder, self._job_id), timeout=120)
+        return parse_end(answer, self._job_id, self._state or "")
+
+    def _pass_on(self, look: Look) -> bool:
+        sys.stdout.write(look.log.decode(errors="replace"))
+        sys.stdout.flush()
+        self._log_bytes += len(look.log)
+        return self._reader.feed(look.messages) or bool(look.log)
+
+    def _described(self, look: Look) -> str:
+        if look.state is None:
+            return f"Slurm does not answer ({look.reason.splitlines()[-1]}); waiting for it"
+        reason = f" ({look.reason})" if look.reason not in {"", "None"} else ""
+        return f"Slurm job {self._job_id}: {(look.state or 'gone from the queue').lower()}{reason}"
