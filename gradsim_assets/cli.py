@@ -66,7 +66,9 @@ def run(
     num_partitions: Annotated[
         int, typer.Option(metavar="N", help="Compute a setting's partitions in N runs, not in one.", min=1)
     ] = 1,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run, and run nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would run, with its batch scripts on a cluster; run nothing.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Compute again what is there and fresh.")] = False,
 ) -> None:
     """Materialize what is asked for, with what it needs; all of a study, with analysis and report, by default.
@@ -89,6 +91,10 @@ def run(
     launches = session.plan(targets, partitions, force=force, runs=num_partitions)
     if dry_run:
         print_launches(launches)
+        if session.environment.compute == "slurm":
+            from gradsim_assets.dry_run import print_scripts  # noqa: PLC0415 - what only a cluster needs
+
+            print_scripts(session, launches, force=force)
         return
     session.check_device(launches)
     session.run(launches, force=force)

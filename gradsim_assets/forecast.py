@@ -8,22 +8,19 @@ from rich import box
 from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
-from transformers.utils.logging import disable_progress_bar
 
-from gradsim import models
-from gradsim.forecast.costs import Forecaster, Machine, SettingForecast, shared_originals
+from gradsim.forecast.costs import Forecaster, SettingForecast, shared_originals
 from gradsim.forecast.inputs import CANDIDATES, LENGTHS
 from gradsim.forecast.sources import CHARACTERS_PER_TOKEN, Sources, estimated_tokens
-from gradsim.gradients.calibration import measure_rates
 from gradsim.gradients.prediction import weight_bytes
 from gradsim.paraphrase import SYSTEM_PROMPT
-from gradsim.partition_job.inputs import sequences
 from gradsim.projections import projector_of
-from gradsim.rates import MeasuredRates, device_name, read_rates, write_rates
+from gradsim.rates import MeasuredRates, write_rates
 from gradsim.study import GenerateSetting, ParaphraseSetting, Study
 from gradsim.tables.lineage import INDEX
 from gradsim_assets.assets.dataset import load_originals
 from gradsim_assets.console import console
+from gradsim_assets.places import place_of
 from gradsim_assets.session import Session
 from gradsim_assets.units import bytes_text, operations_text, seconds_text
 
@@ -41,53 +38,26 @@ def print_plan(session: Session, *, measure: bool = False) -> None:
     Raises:
         GradsimError: something that is needed cannot be had, or does not fit the machine.
     """
-    device = models.resolve_device(session.environment.device)
+    place = place_of(session)
     sources = Sources(session.store, partial(load_originals, session.study))
     if measure:
-        _measure(session, sources, device)
-    known = read_rates(session.store, device, session.study.model.precision)
-    machine = Machine(device, session.environment.memory_budget, known.rates if known else None)
-    forecaster = Forecaster(sources, machine)
+        path = write_rates(session.store, place.measure(session, sources))
+        console.print(f"measured; kept in [bold]{escape(str(path))}[/]", soft_wrap=True)
+    known = place.known(session)
+    forecaster = Forecaster(sources, place.machine(session, known))
     with console.status("planning"):
         forecasts = [forecaster.setting(name) for name in session.study.settings]
-    _print_heading(session.study, sources, device)
+    _print_heading(session.study, sources, place.name)
     console.print(_table(forecasts, weight_bytes(sources.model)))
     for note in (*_notes(sources, forecasts), *_api_notes(session, sources), _rates_note(session.study, known)):
         console.print(Padding(f"- {escape(note)}", (0, 0, 0, 2)))
 
 
-def _measure(session: Session, sources: Sources, device: str) -> None:
-    """Time a few of the study's originals on the device, and keep the rates."""
-    study = session.study
-    configuration = sources.model_configuration(device)
-    assert sources.tokenized is not None  # a model that can be loaded has a tokenizer
-    samples = sequences(sources.tokenized)
-    disable_progress_bar()
-    with console.status(f"measuring on {device}: a few of the study's originals"):
-        rates = measure_rates(
-            models.load_model(configuration),
-            samples,
-            partners=len(samples) if study.top_k == "all" else study.top_k,
-            precision=study.model.precision,
-            projectors=Forecaster(sources, Machine(device)).projectors,
-            memory_budget=session.environment.memory_budget,
-        )
-    measured = MeasuredRates(
-        device=device_name(device),
-        precision=study.model.precision,
-        operations_per_second=rates.operations_per_second,
-        bytes_per_second=rates.bytes_per_second,
-    )
-    path = write_rates(session.store, measured)
-    console.print(f"measured; kept in [bold]{escape(str(path))}[/]", soft_wrap=True)
-
-
-def _print_heading(study: Study, sources: Sources, device: str) -> None:
+def _print_heading(study: Study, sources: Sources, place: str) -> None:
     parameters = list(sources.model.parameters())
     count = sum(parameter.numel() for parameter in parameters)
-    name = "" if device == "cpu" else f"{device}: "
     console.print(
-        f"[bold]{study.name}[/] on {name}{escape(device_name(device))}\n"
+        f"[bold]{study.name}[/] on {escape(place)}\n"
         f"{study.model.precision}, {len(parameters)} layers, {count:,} parameters",
         soft_wrap=True,
     )
@@ -243,5 +213,5 @@ def _rates_note(study: Study, known: MeasuredRates | None) -> str:
         return f"time: run with --measure (gradsim plan {study.name} --measure)"
     return (
         f"time: at {operations_text(known.operations_per_second)}/s and {bytes_text(known.bytes_per_second)}/s, "
-        f"measured here {known.measured}"
+        f"measured {f'on its {known.device}' if known.site else 'here'} {known.measured}"
     )

@@ -46,7 +46,7 @@ def run_launches(study: Study, launches: Sequence[Launch], environment: Environm
                 raise_on_error=False,
             )
             if not result.success:
-                raise RunError(_failure(result, Store(environment.data_root, study)))
+                raise RunError(failure_text(result, Store(environment.data_root, study)))
 
 
 def describe(launch: Launch) -> str:
@@ -82,7 +82,7 @@ def _forced_ops(study: Study, keys: Sequence[TableKey]) -> dict[str, Any]:
     return {op: {"config": {"force": True}} for op in sorted(ops)}
 
 
-def _failure(result: dg.ExecuteInProcessResult, store: Store) -> str:
+def failure_text(result: dg.ExecuteInProcessResult, store: Store) -> str:
     """What failed first, in the words of the error that a user can mend, else of the first cause."""
     for event in result.all_events:
         if event.event_type is dg.DagsterEventType.ASSET_CHECK_EVALUATION:

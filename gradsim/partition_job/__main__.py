@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -27,7 +28,7 @@ USER_ERROR = 3
 Progress = Callable[[int, int], None]
 
 # Job, store, partition -> tables to compute, progress -> what it cost.
-Compute = Callable[[PartitionJob, Store, Mapping[Any, Sequence[str]], Progress], Mapping[str, float]]
+Compute = Callable[[PartitionJob, Store, Mapping[Any, Sequence[str]], Progress], Mapping[str, Any]]
 
 
 def main() -> int:
@@ -58,22 +59,11 @@ def main() -> int:
 
 
 def _run(job: PartitionJob, progress: Progress) -> dict[str, Any]:
-    from transformers.utils.logging import disable_progress_bar  # noqa: PLC0415 - torch takes seconds to load
-
-    from gradsim.partition_job import answers, audit, gradients, index  # noqa: PLC0415
-
-    computations: Mapping[Kind, Compute] = {
-        "answers": answers.compute,
-        "gradients": gradients.compute,
-        "audit": audit.compute,
-        "index": index.compute,
-    }
-    disable_progress_bar()
     store = job.store()
     job.check_fingerprints(store)
     work = job.work(store)
     started = time.perf_counter()
-    measured: dict[str, float] = {**computations[job.kind](job, store, work, progress)} if work else {}
+    measured: dict[str, Any] = {**_computation(job.kind)(job, store, work, progress)} if work else {}
     measured["seconds"] = round(time.perf_counter() - started, 3)
     measured["peak_memory_bytes"] = _peak_memory()
     computed = {
@@ -82,6 +72,15 @@ def _run(job: PartitionJob, progress: Progress) -> dict[str, Any]:
         if any(table in tables for tables in work.values())
     }
     return {"computed": computed, "measured": measured}
+
+
+def _computation(kind: Kind) -> Compute:
+    """Of a kind of job; torch takes seconds to load, which a job with nothing to do need not wait for."""
+    from transformers.utils.logging import disable_progress_bar  # noqa: PLC0415
+
+    disable_progress_bar()
+    compute: Compute = import_module(f"gradsim.partition_job.{kind}").compute
+    return compute
 
 
 @contextmanager

@@ -14,13 +14,17 @@ from gradsim.tables import State, Store, TableKey
 from gradsim.tables.keys import Room
 from gradsim.tables.lineage import AUDIT, GRADIENT_TABLES, INDEX
 
+# No table: a job that is asked for it measures, and writes nothing.
+RATES = "rates"
+
 # What a job computes, in one word; a module of this package bears it.
-Kind = Literal["answers", "gradients", "audit", "index"]
+Kind = Literal["answers", "gradients", "audit", "index", "rates"]
 
 KINDS: Mapping[str, Kind] = {
     "queries": "answers",
     AUDIT: "audit",
     INDEX: "index",
+    RATES: "rates",
     **dict.fromkeys(GRADIENT_TABLES, "gradients"),
 }
 
@@ -71,8 +75,24 @@ class PartitionJob(BaseModel):
         """The key of one of the job's tables, or of another in the same setting and room."""
         return TableKey(self.study.name, table, self.setting, self.room)
 
+    def inputs(self, store: Store) -> set[tuple[TableKey, str | None]]:
+        """Tables and partitions that the job reads."""
+        inputs: set[tuple[TableKey, str | None]] = {
+            (store.lineage.key(name), None) for name in ("samples", "model", "tokenized")
+        }
+        return inputs.union(*(store.inputs(key, partition) for key, partition in self.outputs))
+
+    @property
+    def outputs(self) -> list[tuple[TableKey, str | None]]:
+        """Tables and partitions that the job leaves, those that are fresh already included."""
+        if self.kind == RATES:
+            return []
+        return [(self.key(table), partition) for table in self.tables for partition in self.partitions]
+
     def work(self, store: Store) -> dict[str | None, list[str]]:
         """Partition -> tables to compute: all of them with `force`, else those that are not fresh."""
+        if self.kind == RATES:
+            return {None: [RATES]}
         work = {
             partition: [
                 table

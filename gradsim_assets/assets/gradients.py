@@ -100,21 +100,25 @@ def run_job(
     """Run one partition job for these tables, which lie in one setting and room, and these partitions of theirs."""
     # A run that waits for hours must be known to be dead when its process is.
     context.instance.add_run_tags(context.run_id, process_tags())
-    return compute.run(
-        context,
-        PartitionJob(
-            study=store.study,
-            setting=keys[0].setting,
-            room=keys[0].room,
-            partitions=tuple(partitions),
-            tables=tuple(key.name for key in keys),
-            fingerprints={key.name: store.lineage.fingerprint(key) for key in keys},
-            digests=store.lineage.named_files(),
-            root=store.root,
-            model=gpu.configuration(store.study, store),
-            memory_budget=gpu.memory_budget,
-            force=config.force,
-        ),
+    return compute.run(context, make_job(store, keys, partitions, gpu, force=config.force))
+
+
+def make_job(
+    store: Store, keys: Sequence[TableKey], partitions: Sequence[str | None], gpu: GPUResource, *, force: bool
+) -> PartitionJob:
+    """The job of these tables, which lie in one setting and room, and these partitions of theirs."""
+    return PartitionJob(
+        study=store.study,
+        setting=keys[0].setting,
+        room=keys[0].room,
+        partitions=tuple(partitions),
+        tables=tuple(key.name for key in keys),
+        fingerprints={key.name: store.lineage.fingerprint(key) for key in keys},
+        digests=store.lineage.named_files(),
+        root=store.root,
+        model=gpu.configuration(store.study, store),
+        memory_budget=gpu.memory_budget,
+        force=force,
     )
 
 

@@ -14,7 +14,7 @@ from resources.slurm.failures import explain
 from resources.slurm.files import RemoteFiles, wait_until_seen
 from resources.slurm.job_state import LOG_LINES, JobEnd
 from resources.slurm.site import Site
-from resources.slurm.walltime import predicted_walltime
+from resources.slurm.walltime import walltime
 
 # Of what Slurm's accounting knows of a job.
 SHOWN_METRICS = (
@@ -45,7 +45,7 @@ class SlurmCompute(ComputeResource):
         files = None if site.shared_data else RemoteFiles(connection, site)
         if files:
             files.send_inputs(job, context.log.info)
-        client = PartitionJobClient(site, connection, predicted_walltime(job, site), context.log.info)
+        client = PartitionJobClient(site, connection, walltime(job, site), context.log.info)
         end = client.run(context=context, job=remote_job, identity=identity)
         performed = _performed(end, str(site.job_folder(identity)))
         if performed.result and not performed.trouble and not performed.result.error:

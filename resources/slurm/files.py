@@ -1,6 +1,7 @@
 """A job's files, where the cluster does not see the data root: inputs there, results back, each by its checksum."""
 
 import hashlib
+import secrets
 import shlex
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -38,7 +39,7 @@ class RemoteFiles:
         missing = [relative for relative, checksum in checksums.items() if there.get(relative) != checksum]
         for relative in missing:
             self._send(here[relative], self._root / relative.as_posix(), checksums[relative])
-        log(f"{len(missing)} of {len(here)} input files copied to {self._root}")
+        log(f"input files copied to {self._root}: {len(missing)} of {len(here)}")
 
     def fetch_results(self, job: PartitionJob, log: Callable[[str], None]) -> None:
         """Have every file here that a job wrote, and is not here and fresh yet.
@@ -49,10 +50,9 @@ class RemoteFiles:
         """
         store = job.store()
         wanted = [
-            store.path(job.key(table), partition)
-            for table in job.tables
-            for partition in job.partitions
-            if job.force or store.state(job.key(table), partition) is not State.FRESH
+            store.path(key, partition)
+            for key, partition in job.outputs
+            if job.force or store.state(key, partition) is not State.FRESH
         ]
         checksums = self._checksums([path.relative_to(job.root) for path in wanted])
         for path in wanted:
@@ -60,11 +60,12 @@ class RemoteFiles:
             if relative not in checksums:
                 raise ClusterError(f"{self._root / relative.as_posix()}: the job did not write it; run it again")
             self._fetch(self._root / relative.as_posix(), path, checksums[relative])
-        log(f"{len(wanted)} result files copied from {self._root}")
+        if wanted:
+            log(f"results copied from {self._root}: {len(wanted)}")
 
     def _checksums(self, files: Iterable[Path]) -> dict[Path, str]:
         """Of those files that are there."""
-        names = "".join(f"{relative.as_posix()}\\0" for relative in files).encode()
+        names = "".join(f"{relative.as_posix()}\0" for relative in files).encode()
         root = shlex.quote(str(self._root))
         answer = self._connection.patiently(
             f"mkdir -p {root} && cd {root} && xargs -0 sha256sum -- 2>/dev/null || true", names, timeout=_SECONDS_A_FILE
@@ -73,7 +74,8 @@ class RemoteFiles:
         return {Path(name): checksum for checksum, name in lines}
 
     def _send(self, here: Path, there: PurePosixPath, checksum: str) -> None:
-        partial, quoted = shlex.quote(f"{there}.partial"), shlex.quote(str(there))
+        # Another run may send the same file at the same time.
+        partial, quoted = shlex.quote(f"{there}.{secrets.token_hex(4)}.partial"), shlex.quote(str(there))
         command = (
             f"mkdir -p {shlex.quote(str(there.parent))} && cat > {partial} "
             f"&& echo {checksum}'  '{partial} | sha256sum -c --quiet - && mv {partial} {quoted}"
@@ -99,16 +101,9 @@ def _checksum(path: Path) -> str:
 
 
 def input_files(job: PartitionJob) -> Iterator[Path]:
-    """What a job reads: what its tables are made from, the study's samples and model."""
+    """What a job reads: tables, and the weights of a model that the study made."""
     store = job.store()
-    keys = {
-        source
-        for table in job.tables
-        for partition in job.partitions
-        for source in store.inputs(job.key(table), partition)
-    }
-    keys |= {(store.lineage.key(name), None) for name in ("samples", "model")}
-    yield from sorted(store.path(key, partition) for key, partition in keys)
+    yield from sorted(store.path(key, partition) for key, partition in job.inputs(store))
     if store.model_folder.is_dir():
         yield from sorted(path for path in store.model_folder.rglob("*") if path.is_file())
 
@@ -121,12 +116,11 @@ def wait_until_seen(job: PartitionJob, site: Site) -> None:
     """
     store = job.store()
     end = time.monotonic() + SECONDS_TO_BE_SEEN
-    for table in job.tables:
-        for partition in job.partitions:
-            while (state := store.state(job.key(table), partition)) is not State.FRESH:
-                if time.monotonic() > end:
-                    raise ClusterError(
-                        f"{store.path(job.key(table), partition)} is {state}, though the job says that it wrote it: "
-                        f"SLURM_DATA ({site.data}) must be the cluster's name of GRADSIM_DATA ({job.root})"
-                    )
-                time.sleep(1)
+    for key, partition in job.outputs:
+        while (state := store.state(key, partition)) is not State.FRESH:
+            if time.monotonic() > end or state is State.CORRUPT:
+                raise ClusterError(
+                    f"{store.path(key, partition)} is {state}, though the job says that it wrote it: "
+                    f"SLURM_DATA ({site.data}) must be the cluster's name of GRADSIM_DATA ({job.root})"
+                )
+            time.sleep(1)

@@ -1,11 +1,14 @@
-"""The batch script of a partition job: what `sbatch` is given."""
+"""The batch script of a job, and the `sbatch` command that submits it."""
 
 import shlex
 from collections.abc import Mapping
 from pathlib import PurePosixPath
+from types import MappingProxyType
+
+from dagster_slurm import SlurmPipesClient
 
 from gradsim.partition_job import PartitionJob
-from resources.slurm.job_state import RESULT, STATUS
+from resources.slurm.job_state import LOG, RESULT, STATUS
 from resources.slurm.site import Site
 
 JOB_FILE, SCRIPT = "job.json", "job.sh"
@@ -22,28 +25,77 @@ def batch_script(site: Site, job: PartitionJob, folder: PurePosixPath, variables
         folder: where the job file lies on the cluster.
         variables: of the job's environment.
     """
+    return python_script(site, describe(job), folder, f"-m gradsim.partition_job {JOB_FILE}", variables)
+
+
+def python_script(
+    site: Site, title: str, folder: PurePosixPath, arguments: str, variables: Mapping[str, str] = MappingProxyType({})
+) -> str:
+    """A script that runs the site's Python in a folder, and leaves its exit status there.
+
+    Args:
+        site: the cluster.
+        title: for who reads the script.
+        folder: on the cluster.
+        arguments: of Python, as the shell reads them.
+        variables: of the environment.
+    """
     exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items())
-    setup = f"{site.settings.setup.strip()}\n" if site.settings.setup.strip() else ""
-    command = f"{site.settings.container} {shlex.quote(str(site.python))}".strip()
     return (
         "#!/bin/bash\n"
-        f"# gradsim: {describe(job)}\n"
+        f"# gradsim: {title}\n"
         f"cd {shlex.quote(str(folder))} || exit 1\n"
         # Of the life before a requeue.
         f"rm -f {RESULT} {STATUS}\n"
-        f"{setup}"
+        f"{setup_lines(site)}"
         f"{exports}"
-        f"{command} -m gradsim.partition_job {JOB_FILE}\n"
+        f"{python_command(site)} {arguments}\n"
         "status=$?\n"
         f"echo $status > {STATUS}\n"
         "exit $status\n"
     )
 
 
+def setup_lines(site: Site) -> str:
+    """What the site wants run first, in whole lines."""
+    setup = site.settings.setup.strip()
+    return f"{setup}\n" if setup else ""
+
+
+def python_command(site: Site) -> str:
+    """The site's Python, in the site's container."""
+    return f"{site.settings.container} {shlex.quote(str(site.python))}".strip()
+
+
+def sbatch_command(client: SlurmPipesClient, site: Site, name: str, folder: PurePosixPath, comment: str) -> str:
+    """What submits the script that lies in a folder, with all that the site asks for.
+
+    Args:
+        client: dagster-slurm's, of the site's resource.
+        site: the cluster.
+        name: of the job.
+        folder: on the cluster; takes the log, too.
+        comment: for who asks Slurm about the job.
+    """
+    quoted = shlex.quote(str(folder))
+    command: str = client._build_sbatch_command(
+        job_name=name,
+        working_dir=quoted,
+        output_file=f"{quoted}/{LOG}",
+        error_file=f"{quoted}/{LOG}",
+        script_path=f"{quoted}/{SCRIPT}",
+        # dagster-slurm leaves a queue's memory out where GPUs are asked for; many clusters then give next to none.
+        extra_opts={"mem": site.settings.memory},
+    )
+    options = f"--parsable --requeue --open-mode=append --comment={shlex.quote(comment)}"
+    return command.replace("sbatch ", f"sbatch {options} ", 1)
+
+
 def describe(job: PartitionJob) -> str:
-    """For example `sample paraphrased 0000-0019 to 0040-0059: dot_products, query_self`."""
+    """For example `sample paraphrased 0000-0019 to 0040-0059: dot_products and 2 more`."""
     where = " ".join(part for part in (job.study.name, job.setting, job.room) if part)
     partitions = [partition for partition in job.partitions if partition]
     span = f" {partitions[0]}" if partitions else ""
     span += f" to {partitions[-1]}" if len(partitions) > 1 else ""
-    return f"{where}{span}: {', '.join(job.tables)}"
+    others = f" and {len(job.tables) - 1} more" if len(job.tables) > 1 else ""
+    return f"{where}{span}: {job.tables[0]}{others}"

@@ -13,9 +13,6 @@ from gradsim.environment import Settings, read_settings
 from gradsim.errors import ClusterError, StudyError
 from gradsim.partition_job import code_version
 
-# Without measured rates nobody knows how long a job takes.
-DEFAULT_WALLTIME = timedelta(hours=4)
-
 # A connection that has died is noticed within a minute.
 _KEEPALIVE = ("ConnectTimeout=15", "ServerAliveInterval=15", "ServerAliveCountMax=3")
 
@@ -89,6 +86,11 @@ class Site:
         """For messages: `user@host`, with the port where it is not ssh's own."""
         port = "" if self.ssh.port == 22 else f":{self.ssh.port}"
         return f"{self.ssh.user}@{self.ssh.host}{port}"
+
+    @property
+    def queue(self) -> str:
+        """Where jobs run, for people and for what was measured there."""
+        return f"{self.address} {self.settings.partition or 'default partition'}, {self.settings.gpus} GPUs"
 
     @property
     def device(self) -> str:

@@ -1,0 +1,46 @@
+"""How fast a node is at a study's work, measured where its jobs will run."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from gradsim.gradients.calibration import measure_rates
+from gradsim.gradients.memory import default_budget
+from gradsim.models import load_model, resolve_device
+from gradsim.partition_job.inputs import sequences
+from gradsim.partition_job.job import PartitionJob
+from gradsim.projections import study_projectors
+from gradsim.rates import device_name
+from gradsim.tables import Store
+
+
+def compute(
+    job: PartitionJob,
+    store: Store,
+    work: Mapping[str, Sequence[str]],
+    progress: Callable[[int, int], None],
+) -> dict[str, Any]:
+    """Time a few of the study's originals.
+
+    Returns:
+        The rates, the device's name, and how many bytes a job may take there beside the model.
+
+    Raises:
+        GradsimError: whatever a user can mend.
+    """
+    samples = sequences(store.read(store.lineage.key("tokenized")))
+    model = load_model(job.model)
+    budget = job.memory_budget or default_budget(model.device)
+    rates = measure_rates(
+        model,
+        samples,
+        partners=len(samples) if job.study.top_k == "all" else job.study.top_k,
+        precision=job.model.precision,
+        projectors=study_projectors(job.study),
+        memory_budget=job.memory_budget,
+    )
+    return {
+        "device": device_name(resolve_device(job.model.device)),
+        "operations_per_second": rates.operations_per_second,
+        "bytes_per_second": rates.bytes_per_second,
+        "memory_budget": budget,
+    }

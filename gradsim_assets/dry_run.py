@@ -1,0 +1,40 @@
+"""The batch scripts of what would run on a cluster."""
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+
+from gradsim.partition_job import PartitionJob
+from gradsim_assets.assets.gradients import job_op, make_job
+from gradsim_assets.console import console
+from gradsim_assets.planning import Launch
+from gradsim_assets.session import Session
+from resources.gpu import GPUResource
+from resources.slurm.client import PartitionJobClient
+from resources.slurm.compute import at_site
+from resources.slurm.connection import Connection
+from resources.slurm.site import Site
+from resources.slurm.walltime import walltime
+
+
+def print_scripts(session: Session, launches: Sequence[Launch], *, force: bool) -> None:
+    """What would be submitted for each job of these launches; nothing is, and the cluster is not asked.
+
+    Raises:
+        ClusterError: the site's settings cannot be followed.
+        TableError: the study's model was not begun yet.
+    """
+    site = Site.read()
+    for number, launch in enumerate(launches, start=1):
+        for job in _jobs(session, launch, force=force):
+            client = PartitionJobClient(site, Connection(site, console.print), walltime(job, site), console.print)
+            sbatch, script = client.submission(at_site(job, site), job.identity, {})
+            console.print(f"\n[bold]run {number}[/] submits to {site.queue}:")
+            console.print(f"{sbatch}\n\n{script}", markup=False, soft_wrap=True)
+
+
+def _jobs(session: Session, launch: Launch, *, force: bool) -> Iterator[PartitionJob]:
+    """The jobs of a launch: of its tables, those that one step makes are one job's."""
+    gpu = GPUResource(device=session.environment.device, memory_budget=session.environment.memory_budget)
+    for op, keys in groupby(launch.keys, key=lambda key: job_op(session.study, key)):
+        if op:
+            yield make_job(session.store, list(keys), launch.partitions or (None,), gpu, force=force)
