@@ -3,15 +3,18 @@
 import platform
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from gradsim import __version__
-from gradsim.gradients.prediction import Rates
 from gradsim.tables import Store
 from gradsim.tables.files import atomic_path
 from gradsim.tables.provenance import now
+
+# Whoever only wants to know whether rates were measured need not wait for torch.
+if TYPE_CHECKING:
+    from gradsim.gradients.prediction import Rates
 
 
 class MeasuredRates(BaseModel):
@@ -35,8 +38,10 @@ class MeasuredRates(BaseModel):
     )
 
     @property
-    def rates(self) -> Rates:
+    def rates(self) -> "Rates":
         """As predictions want them."""
+        from gradsim.gradients.prediction import Rates  # noqa: PLC0415
+
         return Rates(self.operations_per_second, self.bytes_per_second)
 
 
@@ -69,6 +74,8 @@ def write_rates(store: Store, measured: MeasuredRates) -> Path:
 
 def device_name(device: str) -> str:
     """What a device (cpu or cuda:N) is: its model, and of a processor how many threads are used."""
+    import torch  # noqa: PLC0415
+
     if device.startswith("cuda"):
         return str(torch.cuda.get_device_name(device))
     threads = torch.get_num_threads()

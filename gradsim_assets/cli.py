@@ -10,7 +10,10 @@ from rich.markup import escape
 from gradsim.errors import GradsimError
 from gradsim.study.partitions import select_partitions
 from gradsim.tables.lineage import ANALYSES, COMBINED_TABLES, DOT_TABLES, GRADIENT_TABLES, INDEX, PROJECTED_TABLES
+from gradsim_assets.cluster import WaitOption, examine_cluster
+from gradsim_assets.cluster import app as cluster
 from gradsim_assets.console import console
+from gradsim_assets.findings import Findings
 from gradsim_assets.session import Session
 from gradsim_assets.summary import print_launches, print_results, print_status
 
@@ -21,6 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+app.add_typer(cluster, name="cluster")
 
 StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="A study file's name, without .yaml.")]
 SettingOption = Annotated[
@@ -177,6 +181,26 @@ def web(port: Annotated[int, typer.Option(help="Where the web UI listens.", min=
     from gradsim_assets.web import serve  # noqa: PLC0415 - not needed by other commands
 
     raise typer.Exit(serve(port))
+
+
+@app.command()
+def doctor(
+    job: Annotated[bool, typer.Option("--job", help="On a cluster, run a short job on a compute node, too.")] = False,
+    wait: WaitOption = 300,
+) -> None:
+    """What is wrong with this installation, its data root and its cluster, and how to mend it.
+
+    The cluster is looked at where jobs run there (GRADSIM_COMPUTE=slurm). The exit status is 1 where something is
+    wrong.
+    """
+    from gradsim_assets.doctor import examine_machine  # noqa: PLC0415 - not needed by other commands
+
+    findings = Findings()
+    if examine_machine(findings):
+        console.print()
+        examine_cluster(findings, job=job, wait=wait)
+    if findings.failed:
+        raise typer.Exit(1)
 
 
 def main() -> None:

@@ -25,6 +25,9 @@ LOGGER_KEY = "terminal"
 # As the assets and partition jobs log their progress: "paraphrased gradients: 40 of 120 samples".
 _PROGRESS = re.compile(r"^(?P<what>[\w ]+): (?P<done>\d+) of (?P<total>\d+) \w+$")
 
+# What steps say themselves; errors are Dagster's, and told when the run has failed.
+_SAID = {logging.INFO, logging.WARNING}
+
 console = Console(highlight=False)
 
 
@@ -46,7 +49,7 @@ class TerminalHandler(logging.Handler):
             self._materialized(event)
         elif event is None and (found := _PROGRESS.match(message)):
             self._advance(found["what"], int(found["done"]), int(found["total"]))
-        elif event is None and record.levelno >= logging.INFO and not message.startswith("[pipes]"):
+        elif event is None and record.levelno in _SAID and not message.startswith("[pipes]"):
             self._progress.print(f"  [dim]{escape(message)}[/]", soft_wrap=True)
 
     def _materialized(self, event: dg.DagsterEvent) -> None:

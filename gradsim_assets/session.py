@@ -82,7 +82,7 @@ class Session:
         """
         device = self.environment.device
         needed = any(job_op(self.study, key) for launch in launches for key in launch.keys)
-        if needed and device not in {"auto", "cpu"}:
+        if needed and self.environment.compute == "local" and device not in {"auto", "cpu"}:
             from gradsim.models import resolve_device  # noqa: PLC0415 - torch takes seconds to load
 
             resolve_device(device)

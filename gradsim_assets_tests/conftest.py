@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+pytest_plugins = ["gradsim_assets_tests.labs"]
+
 # Machines are shared and noisy: no test asserts a time, these neither.
 settings.register_profile("gradsim", deadline=None)
 settings.load_profile("gradsim")

@@ -28,6 +28,7 @@ LIGHT = (
     "gradsim.partition_job",
     "gradsim_assets.definitions",
     "gradsim_assets.cli",
+    "resources.slurm.compute",
 )
 HEAVY = {"torch", "transformers", "datasets"}
 

@@ -22,14 +22,17 @@ from gradsim.errors import ClusterError
 from gradsim.partition_job import PartitionJob
 from resources.slurm.connection import Connection
 from resources.slurm.failures import is_away, refusal
-from resources.slurm.job_state import LOG, MESSAGES, RESULT, STATUS, JobEnd
+from resources.slurm.job_state import LOG, MESSAGES, RESULT, STATUS, TAKEN, JobEnd
 from resources.slurm.messages import FedMessageReader
-from resources.slurm.script import JOB_FILE, SCRIPT, batch_script, describe
+from resources.slurm.script import JOB_FILE, SCRIPT, batch_script, describe, sbatch_command
 from resources.slurm.site import Site
 from resources.slurm.watch import JobWatch
 
 # How long a cluster may be away before a job of this run is there; afterwards there is no limit.
 SECONDS_TO_SUBMIT = 600
+
+# Of the files of a job whose result was taken: who wonders about it may look.
+_MINUTES_TO_KEEP = 24 * 60
 
 _SECONDS_TO_CANCEL = 60
 
@@ -75,18 +78,8 @@ class PartitionJobClient(SlurmPipesClient):
     def submission(self, job: PartitionJob, identity: str, variables: Mapping[str, str]) -> tuple[str, str]:
         """The `sbatch` command of a job, and its script."""
         folder = self._site.job_folder(identity)
-        quoted = shlex.quote(str(folder))
-        command = self._build_sbatch_command(
-            job_name=_job_name(identity),
-            working_dir=quoted,
-            output_file=f"{quoted}/{LOG}",
-            error_file=f"{quoted}/{LOG}",
-            script_path=f"{quoted}/{SCRIPT}",
-            # dagster-slurm leaves a queue's memory out where GPUs are asked for; many clusters then give next to none.
-            extra_opts={"mem": self._site.settings.memory},
-        )
-        options = f"--parsable --requeue --open-mode=append --comment={shlex.quote(describe(job))}"
-        return command.replace("sbatch ", f"sbatch {options} ", 1), batch_script(self._site, job, folder, variables)
+        command = sbatch_command(self, self._site, _job_name(identity), folder, describe(job))
+        return command, batch_script(self._site, job, folder, variables)
 
     def submit(self, job: PartitionJob, identity: str, variables: Mapping[str, str]) -> int:
         """Slurm's number of the job that does this: a living one, one that has done it unseen, or a new one.
@@ -139,9 +132,9 @@ class PartitionJobClient(SlurmPipesClient):
         except ClusterError as error:
             self._log(f"Slurm job {job_id} could not be canceled ({error}); do it by hand: scancel {job_id}")
 
-    def remove(self, identity: str) -> None:
-        """Remove the files of a job whose result was taken."""
-        self._connection.patiently(f"rm -rf {shlex.quote(str(self._site.job_folder(identity)))}")
+    def mark_taken(self, identity: str) -> None:
+        """Say that a job's result was taken: its files go when they are old, since another run may still read them."""
+        self._connection.patiently(f"touch {shlex.quote(str(self._site.job_folder(identity) / TAKEN))}")
 
 
 def _job_name(identity: str) -> str:
@@ -156,10 +149,11 @@ exec 9>lock; flock -w 60 9 || true
 living=$(timeout 30 squeue -h -u "$(id -un)" --name={name} -o '%i %T') || exit 5
 living=$(printf '%s\\n' "$living" | grep -v COMPLETING | head -n 1)
 if [ -n "$living" ]; then echo living "${{living%% *}}"; exit 0; fi
-if [ -s job_id ] && [ -s {RESULT} ] && [ "$(cat {STATUS} 2>/dev/null)" = 0 ]; then
+if [ -s job_id ] && [ -s {RESULT} ] && [ "$(cat {STATUS} 2>/dev/null)" = 0 ] && [ ! -e {TAKEN} ]; then
   echo finished "$(cat job_id)"; exit 0
 fi
-rm -f job_id {RESULT} {STATUS} {MESSAGES} {LOG}
+rm -f job_id {RESULT} {STATUS} {MESSAGES} {LOG} {TAKEN}
+find .. -mindepth 2 -maxdepth 2 -name {TAKEN} -mmin +{_MINUTES_TO_KEEP} -printf '%h\\0' | xargs -0 -r rm -rf
 tar -xf - || exit 4
 id=$({sbatch}) || exit 5
 echo "${{id%%;*}}" > job_id || true

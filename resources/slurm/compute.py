@@ -53,7 +53,7 @@ class SlurmCompute(ComputeResource):
                 files.fetch_results(job, context.log.info)
             else:
                 wait_until_seen(job, site)
-            client.remove(identity)
+            client.mark_taken(identity)
         return performed
 
 

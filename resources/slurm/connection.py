@@ -33,6 +33,8 @@ _REFUSED = {
     r"Host key verification failed": "its host key is not known; compare it with what the cluster's operators publish, "
     "then add it: ssh-keyscan -p {port} {host} >> {known_hosts}",
     r"invalid format|error in libcrypto|UNPROTECTED PRIVATE KEY": "SLURM_SSH_KEY cannot be used as a private key",
+    r"too long for Unix domain socket": "the path of the shared connection's socket is too long; set "
+    "DAGSTER_SLURM_SSH_CONTROL_DIR to a short folder of your own, such as /tmp/$USER-ssh",
     r"Bad configuration option|command-line": "ssh does not understand its options (SLURM_SSH_OPTS_EXTRA)",
 }
 

@@ -13,6 +13,9 @@ from resources.slurm.connection import Answer
 
 RESULT, STATUS, MESSAGES, LOG = "job.result.json", "exit_status", "messages.jsonl", "job.log"
 
+# There when the result was taken.
+TAKEN = "taken"
+
 ENDED = frozenset(
     {
         "COMPLETED",

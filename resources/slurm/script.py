@@ -13,6 +13,9 @@ from resources.slurm.site import Site
 
 JOB_FILE, SCRIPT = "job.json", "job.sh"
 
+# What the code of an environment says of itself.
+PRINT_CODE_VERSION = "from gradsim.partition_job import code_version; print(code_version())"
+
 assert RESULT == "job.result.json", "the job leaves its result beside the job file"
 
 

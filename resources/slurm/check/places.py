@@ -1,0 +1,100 @@
+"""Where things lie: our folder on the cluster, the environment of jobs, the data root."""
+
+import shlex
+
+from gradsim.errors import ClusterError
+from gradsim.partition_job import code_version
+from resources.diagnosis import Doubt
+from resources.slurm.check.cluster import Cluster, last_line
+from resources.slurm.connection import Answer
+from resources.slurm.script import PRINT_CODE_VERSION
+
+# An environment with CUDA takes about six.
+LEAST_FREE_GB = 10
+
+HERE, LOGIN, NODE = "from-here", "from-the-login-node", "from-a-node"
+
+
+def base(cluster: Cluster) -> str:
+    """Our folder on the cluster can be written, and has room."""
+    folder = cluster.site.base
+    quoted = shlex.quote(str(folder))
+    test = f"{quoted}/{cluster.name}"
+    answer = cluster.ask(f"mkdir -p {quoted} && echo > {test} && rm {test} && df -Pk {quoted}")
+    if answer.status:
+        raise ClusterError(
+            f"{folder} cannot be written ({last_line(answer)}); set SLURM_REMOTE_BASE to a folder of the cluster that "
+            "you can write, and that compute nodes see"
+        )
+    free = int(answer.text.splitlines()[-1].split()[3]) * 1024 / 1e9
+    if free < LEAST_FREE_GB:
+        raise Doubt(f"{folder}: {free:.1f} GB free; an environment needs about 6 GB, data comes on top")
+    return f"{folder}: {free:,.0f} GB free"
+
+
+def environment(cluster: Cluster) -> str:
+    """The environment of jobs has the code that is here."""
+    answer = cluster.ask_python(PRINT_CODE_VERSION)
+    own = bool(cluster.site.settings.environment)
+    mend = f"install it there: pip install '.[node]', or unset SLURM_ENVIRONMENT and {_INSTALL}" if own else _INSTALL
+    if answer.status:
+        there = cluster.site.environment
+        raise _trouble(cluster, f"{there} cannot run gradsim ({last_line(answer)}); {_module_hint(answer)}{mend}")
+    if (found := answer.text.splitlines()[-1]) != code_version():
+        raise ClusterError(f"{cluster.site.environment} has gradsim {found}, here is {code_version()}; {mend}")
+    return f"{cluster.site.environment}: gradsim {found}, as here"
+
+
+def torch(cluster: Cluster) -> str:
+    """PyTorch loads from it."""
+    answer = cluster.ask_python("import torch; print(torch.__version__)")
+    if answer.status:
+        raise _trouble(cluster, f"torch does not load there ({last_line(answer)}); {_module_hint(answer)}{_INSTALL}")
+    return f"{answer.text.splitlines()[-1]} loads on the login node"
+
+
+_INSTALL = "run: gradsim cluster install"
+
+
+def _trouble(cluster: Cluster, text: str) -> Exception:
+    """Of the environment; a login node need not have what runs containers, a job says more."""
+    return Doubt(f"on the login node {text}") if cluster.site.settings.container else ClusterError(text)
+
+
+def _module_hint(answer: Answer) -> str:
+    missing = "module: command not found" in answer.errors
+    return "begin SLURM_SETUP with `source /etc/profile`; then " if missing else ""
+
+
+def shared_data(cluster: Cluster) -> str:
+    """A file of the data root here is seen on the cluster by the name SLURM_DATA, and the other way round."""
+    shared = cluster.site.shared_data
+    if shared is None:
+        return f"not shared (SLURM_DATA is not set): files are copied to {cluster.site.data}"
+    here, there = cluster.token_folder, shlex.quote(str(shared / cluster.token_folder.name))
+    try:
+        here.mkdir(parents=True)
+        (here / HERE).write_text(cluster.name, encoding="utf-8")
+    except OSError as error:
+        raise ClusterError(
+            f"{here.parent} cannot be written ({error.strerror}); set GRADSIM_DATA to a folder that you can write"
+        ) from error
+    mend = f"SLURM_DATA must be the cluster's name of the folder GRADSIM_DATA ({here.parent})"
+    if cluster.ask(f"test -d {shlex.quote(str(shared))}").status:
+        raise ClusterError(f"there is no folder {shared} on the cluster; {mend}")
+    if not cluster.is_seen(lambda: cluster.ask(f"ls {there} >/dev/null; cat {there}/{HERE}").text == cluster.name):
+        raise ClusterError(f"a file written here is not seen in {shared}; {mend}")
+    answer = cluster.ask(f"printf %s {cluster.name} > {there}/{LOGIN}")
+    if answer.status:
+        raise ClusterError(f"{shared} cannot be written on the cluster ({last_line(answer)}); ask for the right to")
+    if not cluster.is_seen(lambda: holds_token(cluster, LOGIN)):
+        raise ClusterError(f"a file written in {shared} cannot be read here; {mend}, for the same user")
+    return f"{shared} is {here.parent}: files are seen both ways"
+
+
+def holds_token(cluster: Cluster, name: str) -> bool:
+    """Whether a file that was written on the cluster can be read here."""
+    try:
+        return (cluster.token_folder / name).read_text(encoding="utf-8") == cluster.name
+    except OSError:
+        return False

@@ -1,0 +1,99 @@
+"""What Slurm says of the partition, and of a job like ours without running it."""
+
+import re
+import shlex
+from datetime import timedelta
+
+from gradsim.errors import ClusterError
+from resources.diagnosis import Doubt
+from resources.slurm.check.cluster import Cluster, last_line
+from resources.slurm.client import PartitionJobClient
+from resources.slurm.connection import Answer, Connection
+from resources.slurm.failures import is_away, refusal
+from resources.slurm.script import SCRIPT, sbatch_command
+from resources.slurm.site import Site
+from resources.slurm.walltime import DEFAULT_WALLTIME
+
+
+def submission(cluster: Cluster, site: Site, walltime: timedelta) -> str:
+    """The `sbatch` command of a job in our folder, with the options of every other job of the site."""
+    client = PartitionJobClient(site, Connection(site, cluster.say), walltime, cluster.say)
+    return sbatch_command(client, site, cluster.name, cluster.folder, "gradsim cluster check")
+
+
+def partition(cluster: Cluster) -> str:
+    """The partition is there, up, and lets jobs run as long as ours ask for."""
+    answer = cluster.ask("timeout 30 sinfo -a -h -o '%P|%a|%l|%D'")
+    _refuse_silence(answer)
+    rows = [line.split("|") for line in answer.text.splitlines()]
+    wanted = cluster.site.settings.partition
+    names = wanted.split(",") if wanted else [row[0].rstrip("*") for row in rows if row[0].endswith("*")]
+    there = list(dict.fromkeys(row[0].rstrip("*") for row in rows))
+    if missing := [name for name in names if name not in there]:
+        raise ClusterError(
+            f"there is no partition {', '.join(missing)}; set SLURM_PARTITION to one of {_listed(there)}"
+        )
+    if not names:
+        raise ClusterError(f"the cluster has no default partition; set SLURM_PARTITION to one of {_listed(there)}")
+    chosen = [row for row in rows if row[0].rstrip("*") in names]
+    if not any(row[1] == "up" for row in chosen):
+        raise ClusterError(f"partition {', '.join(names)} is {chosen[0][1]}; wait, or set SLURM_PARTITION to another")
+    _refuse_long_walltime(cluster.site.resource(DEFAULT_WALLTIME).queue.time_limit, chosen)
+    nodes = sum(int(row[3]) for row in chosen)
+    return f"{', '.join(names)}: {nodes} nodes, jobs of up to {chosen[0][2]}"
+
+
+def _refuse_long_walltime(asked: str, rows: list[list[str]]) -> None:
+    """Slurm may take such a job, and never start it."""
+    limits = [row[2] for row in rows]
+    if all(limit != "infinite" and _seconds(limit) < _seconds(asked) for limit in limits):
+        raise ClusterError(
+            f"jobs ask for {asked}, the partition allows {limits[0]}; set SLURM_TIME, or another SLURM_PARTITION"
+        )
+
+
+def _seconds(walltime: str) -> int:
+    """Of Slurm's `days-hours:minutes:seconds`."""
+    days, _, clock = walltime.rpartition("-")
+    total = 0
+    for part in clock.split(":"):
+        total = 60 * total + int(part)
+    return 86400 * int(days or 0) + total
+
+
+def options(cluster: Cluster) -> str:
+    """Slurm would take a job with our account, quality of service and sizes."""
+    command = submission(cluster, cluster.site, DEFAULT_WALLTIME)
+    # Nothing lies in the folder yet: the script comes over standard input.
+    command = command.removesuffix(f"{shlex.quote(str(cluster.folder))}/{SCRIPT}")
+    command = command.replace("sbatch ", "sbatch --test-only ", 1)
+    answer = cluster.ask(f"printf '#!/bin/bash\\ntrue\\n' | {command}")
+    _refuse_silence(answer)
+    if answer.status:
+        raise ClusterError(refusal(answer, cluster.site))
+    start = re.search(r"to start at (\S+)", answer.errors)
+    settings = cluster.site.settings
+    named = [f"{name} {value}" for name, value in (("account", settings.account), ("QOS", settings.qos)) if value]
+    expected = f"Slurm would take a job and start it at {start[1].replace('T', ' ')}" if start else "accepted"
+    return ", ".join([expected, *named])
+
+
+def accounting(cluster: Cluster) -> str:
+    """What jobs used can be asked for; nothing depends on that."""
+    answer = cluster.ask('timeout 30 sacct -n -X -u "$(id -un)" -S now-1hours -o JobID')
+    if answer.status:
+        raise Doubt(f"sacct does not answer ({last_line(answer)}); works without: resource use is not shown")
+    return "sacct answers"
+
+
+def _refuse_silence(answer: Answer) -> None:
+    silent = answer.status == 124  # as `timeout` says it
+    if silent or is_away(answer):
+        said = "within 30 s" if silent else f"({last_line(answer)})"
+        raise ClusterError(
+            f"Slurm's controller does not answer {said}; try again later, or ask the cluster's operators"
+        )
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names) or "none"
