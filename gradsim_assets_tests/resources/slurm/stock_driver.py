@@ -15,6 +15,13 @@ from dagster_slurm import BashLauncher, SlurmPipesClient, SlurmQueueConfig, Slur
 
 payload, outcome_file = map(Path, sys.argv[1:])
 
+# As the client wants an environment to look like.
+deployed = outcome_file.parent / "deployed"
+deployed.mkdir(exist_ok=True)
+if not (deployed / "env").exists():
+    (deployed / "env").symlink_to(sys.prefix)
+(deployed / "activate.sh").write_text(f"export PATH='{deployed}/env/bin':$PATH\n", encoding="utf-8")
+
 client = SlurmPipesClient(
     SlurmResource(
         ssh=SSHConnectionResource.from_env(),
@@ -23,7 +30,7 @@ client = SlurmPipesClient(
     ),
     BashLauncher(),
     cleanup_on_failure=False,
-    pre_deployed_env_path=sys.prefix,
+    pre_deployed_env_path=str(deployed),
 )
 
 
