@@ -7,12 +7,17 @@ from collections.abc import Mapping
 import dagster as dg
 import psutil
 
-HOST, PROCESS = "gradsim/host", "gradsim/process"
+HOST, PROCESS, STARTED = "gradsim/host", "gradsim/process", "gradsim/process_started"
+
+# Whose process it is: a run that is made from another one, such as a retry, inherits that one's tags.
+RUN = "gradsim/process_run"
 
 
-def process_tags() -> Mapping[str, str]:
-    """The tags by which a run is known to be of this process."""
-    return {HOST: socket.gethostname(), PROCESS: str(os.getpid())}
+def process_tags(run_id: str | None = None) -> Mapping[str, str]:
+    """The tags by which a run is known to be of this process; without its id where it has none yet."""
+    started = str(psutil.Process().create_time())
+    tags = {HOST: socket.gethostname(), PROCESS: str(os.getpid()), STARTED: started}
+    return {**tags, RUN: run_id} if run_id else tags
 
 
 def fail_abandoned_runs(instance: dg.DagsterInstance) -> list[str]:
@@ -20,17 +25,19 @@ def fail_abandoned_runs(instance: dg.DagsterInstance) -> list[str]:
     unfinished = dg.RunsFilter(
         statuses=[dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED], tags={HOST: socket.gethostname()}
     )
-    abandoned = [record for record in instance.get_run_records(unfinished) if not _is_alive(record)]
-    for record in abandoned:
-        process = record.dagster_run.tags[PROCESS]
-        instance.report_run_failed(record.dagster_run, f"its process ({process}) was killed; run it again")
-    return [record.dagster_run.run_id for record in abandoned]
+    abandoned = [run for run in instance.get_runs(unfinished) if _is_tagged_itself(run) and not _is_alive(run)]
+    for run in abandoned:
+        instance.report_run_failed(run, f"its process ({run.tags[PROCESS]}) was killed; run it again")
+    return [run.run_id for run in abandoned]
 
 
-def _is_alive(record: dg.RunRecord) -> bool:
-    """Whether the process still is; one that began after the run has only inherited its number."""
+def _is_tagged_itself(run: dg.DagsterRun) -> bool:
+    return run.parent_run_id is None or run.tags.get(RUN) == run.run_id
+
+
+def _is_alive(run: dg.DagsterRun) -> bool:
+    """Whether the process still is; another one may have inherited its number."""
     try:
-        process = psutil.Process(int(record.dagster_run.tags[PROCESS]))
-        return bool(process.create_time() <= record.create_timestamp.timestamp())
+        return str(psutil.Process(int(run.tags[PROCESS])).create_time()) == run.tags.get(STARTED)
     except psutil.NoSuchProcess:
         return False

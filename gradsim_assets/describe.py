@@ -20,6 +20,7 @@ def table_asset(
     kinds: set[str],
     ins: Mapping[str, TableKey] | None = None,
     dispatch: Dispatch | None = None,
+    runs_job: bool = False,
 ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
     """A decorator that makes the asset of a table from the function that computes it.
 
@@ -28,11 +29,11 @@ def table_asset(
         key: the table.
         kinds: what is used and stored.
         ins: the function's arguments that are tables; other inputs are dependencies that it reads by itself.
-        dispatch: of a function that runs a partition job.
+        dispatch: how a table's partitions are put into runs, and where jobs wait.
+        runs_job: whether the function runs a partition job.
     """
     node, ins = lineage[key], ins or {}
     specification = table_spec(lineage, key, kinds=kinds)
-    policy = dispatch.backfill_policy if dispatch else dg.BackfillPolicy.single_run()
 
     def decorate(function: Callable[..., Any]) -> dg.AssetsDefinition:
         definition: dg.AssetsDefinition = dg.asset(
@@ -45,8 +46,8 @@ def table_asset(
             ins={name: dg.AssetIn(asset_key(source)) for name, source in ins.items()},
             deps=[asset_key(source) for source in node.inputs if source not in set(ins.values())],
             partitions_def=specification.partitions_def,
-            backfill_policy=policy if node.partitioned else None,
-            pool=dispatch.pool if dispatch else None,
+            backfill_policy=dispatch.backfill_policy if dispatch and node.partitioned else None,
+            pool=dispatch.pool if dispatch and runs_job else None,
         )(function)
         return definition
 

@@ -1,9 +1,12 @@
 """The batch scripts of what would run on a cluster."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import groupby
 
+from gradsim.errors import TableError
 from gradsim.partition_job import PartitionJob
+from gradsim.tables import State
 from gradsim_assets.assets.gradients import job_op, make_job
 from gradsim_assets.console import console
 from gradsim_assets.planning import Launch
@@ -21,13 +24,16 @@ def print_scripts(session: Session, launches: Sequence[Launch], *, force: bool) 
 
     Raises:
         ClusterError: the site's settings cannot be followed.
-        TableError: the study's model was not begun yet.
     """
     site = Site.read()
+    if session.store.state(session.store.lineage.key("model")) is not State.FRESH:
+        console.print("\nbatch scripts can be shown when the dataset and the model are there (run 1)")
+        return
     for number, launch in enumerate(launches, start=1):
         for job in _jobs(session, launch, force=force):
             client = PartitionJobClient(site, Connection(site, console.print), walltime(job, site), console.print)
-            sbatch, script = client.submission(at_site(job, site), job.identity, {})
+            there = at_site(job, site)
+            sbatch, script = client.submission(there, there.identity, {})
             console.print(f"\n[bold]run {number}[/] submits to {site.queue}:")
             console.print(f"{sbatch}\n\n{script}", markup=False, soft_wrap=True)
 
@@ -37,4 +43,7 @@ def _jobs(session: Session, launch: Launch, *, force: bool) -> Iterator[Partitio
     gpu = GPUResource(device=session.environment.device, memory_budget=session.environment.memory_budget)
     for op, keys in groupby(launch.keys, key=lambda key: job_op(session.study, key)):
         if op:
-            yield make_job(session.store, list(keys), launch.partitions or (None,), gpu, force=force)
+            job = make_job(session.store, list(keys), launch.partitions or (None,), gpu, force=force)
+            with suppress(TableError):  # of what an earlier step of the same run makes
+                job = job.of_what_is_stored(session.store)
+            yield job

@@ -21,6 +21,10 @@ from gradsim_assets.planning import Launch
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 
 
+# Who has typed a command sees it fail; the daemon that may serve a web UI beside it keeps its hands off.
+NOT_RETRIED = {"dagster/max_retries": "0"}
+
+
 class RunError(GradsimError):
     """A run failed; says which step and why."""
 
@@ -41,7 +45,7 @@ def run_launches(study: Study, launches: Sequence[Launch], environment: Environm
             result = job.execute_in_process(
                 instance=instance,
                 asset_selection=[asset_key(key) for key in launch.keys],
-                tags={**partition_tags(launch.partitions), **process_tags()},
+                tags={**partition_tags(launch.partitions), **process_tags(), **NOT_RETRIED},
                 run_config={"loggers": {LOGGER_KEY: {}}, "ops": _forced_ops(study, launch.keys) if force else {}},
                 raise_on_error=False,
             )

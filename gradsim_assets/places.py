@@ -139,7 +139,9 @@ class Cluster:
     def measure(self, session: Session, sources: Sources) -> MeasuredRates:
         """In a job that runs as all others do."""
         store = session.store
-        store.checked_path(store.lineage.key("tokenized"))
+        # A job reads tables; the dataset's are made here.
+        if launches := session.plan([store.lineage.key("tokenized")]):
+            session.run(launches)
         job = PartitionJob(
             study=session.study,
             setting=None,

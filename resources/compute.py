@@ -39,6 +39,11 @@ class Performed:
 class ComputeResource(dg.ConfigurableResource[None], ABC):
     """Runs partition jobs."""
 
+    @property
+    @abstractmethod
+    def is_here(self) -> bool:
+        """Whether they run on this machine, with what lies here."""
+
     @abstractmethod
     def perform(self, context: dg.AssetExecutionContext, job: PartitionJob) -> Performed:
         """Run a job to its end, passing on what it says.

@@ -38,21 +38,24 @@ class Fetched(NamedTuple):
     revision: str
 
 
-def fetch(name: str, revision: str | None = None) -> Fetched:
+def fetch(name: str, revision: str | None = None, *, weights: bool = True) -> Fetched:
     """Finds a model's files, downloading what the Hub's cache lacks.
 
     Args:
         name: a local folder, or a name on the Hub.
         revision: the Hub's commit, tag or branch; a local folder has none.
+        weights: whether they are needed here, too.
 
     Raises:
-        ModelError: a model that cannot be had, or one without weights.
+        ModelError: a model that cannot be had, or one without weights where they are needed.
     """
     folder = Path(name)
     if folder.is_dir():
         _require_weights(folder, name)
         return Fetched(folder, _digest(folder))
     folder = _download(name, revision, _DESCRIPTION)
+    if not weights:
+        return Fetched(folder, folder.name)
     for pattern in _WEIGHTS:
         folder = _download(name, revision, (pattern,))
         if any(folder.glob(pattern)):

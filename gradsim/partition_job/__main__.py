@@ -60,7 +60,7 @@ def main() -> int:
 
 def _run(job: PartitionJob, progress: Progress) -> dict[str, Any]:
     store = job.store()
-    job.check_fingerprints(store)
+    job.check(store)
     work = job.work(store)
     started = time.perf_counter()
     measured: dict[str, Any] = {**_computation(job.kind)(job, store, work, progress)} if work else {}

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -43,6 +43,7 @@ class PartitionJob(BaseModel):
     partitions: tuple[str | None, ...]
     tables: tuple[str, ...]
     fingerprints: dict[str, str]
+    versions: dict[str, str] = Field({}, description="of the data that the tables are made from: name -> data version")
     digests: dict[Path, str] = Field({}, description="of the files that the study names; a node has none of them")
     root: Path
     model: ModelConfiguration
@@ -103,11 +104,26 @@ class PartitionJob(BaseModel):
         }
         return {partition: tables for partition, tables in work.items() if tables}
 
-    def check_fingerprints(self, store: Store) -> None:
-        """Refuse to compute anything but what was asked for, with the sender's code.
+    def of_what_is_stored(self, store: Store) -> Self:
+        """The same job, of the data that are stored now and of no others.
 
         Raises:
-            TableError: this code is another, or gives other fingerprints than the sender's.
+            TableError: what its tables are made from is missing.
+        """
+        return self.model_copy(update={"versions": self._found_versions(store)})
+
+    def _found_versions(self, store: Store) -> dict[str, str]:
+        """Data versions of what the job's tables are made from."""
+        versions: dict[str, str] = {}
+        for key, partition in self.outputs:
+            versions |= store.input_versions(key, partition)
+        return versions
+
+    def check(self, store: Store) -> None:
+        """Refuse to compute anything but what was asked for, from the sender's data with the sender's code.
+
+        Raises:
+            TableError: code, fingerprints or data are not the sender's, or data are missing.
         """
         if self.code != code_version():
             raise TableError(
@@ -119,6 +135,13 @@ class PartitionJob(BaseModel):
                 raise TableError(
                     f"{self.key(table)}: the job was sent for fingerprint {expected}, here it is {found}; "
                     "make the project and its files the same on both sides"
+                )
+        found_versions = self._found_versions(store) if self.versions else {}
+        for name, version in self.versions.items():
+            if (found_version := found_versions.get(name)) != version:
+                raise TableError(
+                    f"{name}: the job was sent for version {version}, here it is {found_version}; "
+                    "the table was made again meanwhile, or this is another data root: run it again"
                 )
 
 

@@ -25,7 +25,7 @@ def audit_asset(study: Study, setting: str, dispatch: Dispatch) -> dg.AssetsDefi
     lineage = Lineage(study)
     key = lineage.key(AUDIT, setting, "analysis")
 
-    @table_asset(lineage, key, kinds={"torch", "parquet"}, dispatch=dispatch)
+    @table_asset(lineage, key, kinds={"torch", "parquet"}, dispatch=dispatch, runs_job=True)
     def gradient_audit(
         context: dg.AssetExecutionContext,
         config: JobConfig,

@@ -10,6 +10,7 @@ from gradsim.study import FileDataset, HubDataset, HubModel, ReferenceModel, Stu
 from gradsim.tables import Lineage, Store
 from gradsim_assets.describe import table_asset
 from gradsim_assets.io_manager import EXCLUDED, MODEL, REVISION
+from resources.compute import ComputeResource
 from resources.gpu import model_source
 from resources.storage import StorageResource
 
@@ -50,11 +51,11 @@ def _hub_model(study: Study) -> dg.AssetsDefinition:
     lineage = Lineage(study)
 
     @table_asset(lineage, lineage.key("model"), kinds={"huggingface", "parquet"})
-    def model() -> dg.Output[pl.DataFrame]:
+    def model(compute: ComputeResource) -> dg.Output[pl.DataFrame]:
         from gradsim import models  # noqa: PLC0415 - torch takes seconds to load
 
         assert isinstance(study.model, HubModel)
-        revision = models.fetch(study.model.name, study.model.revision).revision
+        revision = models.fetch(study.model.name, study.model.revision, weights=compute.is_here).revision
         return _model_table(study.model.name, revision)
 
     return model

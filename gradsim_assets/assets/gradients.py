@@ -99,8 +99,9 @@ def run_job(
 ) -> JobResult:
     """Run one partition job for these tables, which lie in one setting and room, and these partitions of theirs."""
     # A run that waits for hours must be known to be dead when its process is.
-    context.instance.add_run_tags(context.run_id, process_tags())
-    return compute.run(context, make_job(store, keys, partitions, gpu, force=config.force))
+    context.instance.add_run_tags(context.run_id, process_tags(context.run_id))
+    job = make_job(store, keys, partitions, gpu, force=config.force)
+    return compute.run(context, job.of_what_is_stored(store))
 
 
 def make_job(

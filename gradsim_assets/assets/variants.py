@@ -29,27 +29,36 @@ from resources.storage import StorageResource
 
 def variant_assets(study: Study, name: str, setting: Setting, dispatch: Dispatch) -> list[dg.AssetsDefinition]:
     """`queries`, `tokenized` and `candidates` of one setting, by partition."""
-    return [_queries(study, name, setting, dispatch), _tokenized(study, name), _candidates(study, name)]
+    return [
+        _queries(study, name, setting, dispatch),
+        _tokenized(study, name, dispatch),
+        _candidates(study, name, dispatch),
+    ]
 
 
 def _queries(study: Study, name: str, setting: Setting, dispatch: Dispatch) -> dg.AssetsDefinition:
     match setting:
         case FileSetting():
             # A trial takes the first samples; the file holds queries of all.
-            return _made(study, name, QueryFile(setting.path, ignore_others=study.first_samples is not None))
+            maker = QueryFile(setting.path, ignore_others=study.first_samples is not None)
+            return _made(study, name, maker, dispatch)
         case WordDropoutSetting():
-            return _made(study, name, WordDropout(setting.every))
+            return _made(study, name, WordDropout(setting.every), dispatch)
         case ParaphraseSetting():
-            return _paraphrased(study, name, setting)
+            return _paraphrased(study, name, setting, dispatch)
         case GenerateSetting():
             return _generated(study, name, dispatch)
 
 
-def _made(study: Study, name: str, maker: QueryMaker) -> dg.AssetsDefinition:
+def _made(study: Study, name: str, maker: QueryMaker, dispatch: Dispatch) -> dg.AssetsDefinition:
     lineage = Lineage(study)
 
     @table_asset(
-        lineage, lineage.key("queries", name), kinds={"polars", "parquet"}, ins={"samples": lineage.key("samples")}
+        lineage,
+        lineage.key("queries", name),
+        kinds={"polars", "parquet"},
+        ins={"samples": lineage.key("samples")},
+        dispatch=dispatch,
     )
     def queries(context: dg.AssetExecutionContext, samples: pl.DataFrame) -> pl.DataFrame:
         return maker.make(_plain_ids(samples), _ids(study, samples, context.partition_keys))
@@ -57,7 +66,7 @@ def _made(study: Study, name: str, maker: QueryMaker) -> dg.AssetsDefinition:
     return queries
 
 
-def _paraphrased(study: Study, name: str, setting: ParaphraseSetting) -> dg.AssetsDefinition:
+def _paraphrased(study: Study, name: str, setting: ParaphraseSetting, dispatch: Dispatch) -> dg.AssetsDefinition:
     lineage = Lineage(study)
 
     @table_asset(
@@ -65,6 +74,7 @@ def _paraphrased(study: Study, name: str, setting: ParaphraseSetting) -> dg.Asse
         lineage.key("queries", name),
         kinds={"openai", "polars", "parquet"},
         ins={"samples": lineage.key("samples")},
+        dispatch=dispatch,
     )
     def queries(
         context: dg.AssetExecutionContext, samples: pl.DataFrame, paraphraser: ParaphraserResource
@@ -79,7 +89,7 @@ def _generated(study: Study, name: str, dispatch: Dispatch) -> dg.AssetsDefiniti
     lineage = Lineage(study)
     key = lineage.key("queries", name)
 
-    @table_asset(lineage, key, kinds={"torch", "huggingface", "parquet"}, dispatch=dispatch)
+    @table_asset(lineage, key, kinds={"torch", "huggingface", "parquet"}, dispatch=dispatch, runs_job=True)
     def queries(
         context: dg.AssetExecutionContext,
         config: JobConfig,
@@ -92,7 +102,7 @@ def _generated(study: Study, name: str, dispatch: Dispatch) -> dg.AssetsDefiniti
     return queries
 
 
-def _tokenized(study: Study, name: str) -> dg.AssetsDefinition:
+def _tokenized(study: Study, name: str, dispatch: Dispatch) -> dg.AssetsDefinition:
     lineage = Lineage(study)
 
     @table_asset(
@@ -103,6 +113,7 @@ def _tokenized(study: Study, name: str) -> dg.AssetsDefinition:
             "queries": lineage.key("queries", name),
             "originals": lineage.key("tokenized"),
         },
+        dispatch=dispatch,
     )
     def tokenized(queries: pl.DataFrame, originals: pl.DataFrame, storage: StorageResource) -> dg.Output[pl.DataFrame]:
         kept = queries.join(originals.select("id"), on="id", how="semi", maintain_order="left")
@@ -113,7 +124,7 @@ def _tokenized(study: Study, name: str) -> dg.AssetsDefinition:
     return tokenized
 
 
-def _candidates(study: Study, name: str) -> dg.AssetsDefinition:
+def _candidates(study: Study, name: str, dispatch: Dispatch) -> dg.AssetsDefinition:
     lineage = Lineage(study)
 
     @table_asset(
@@ -126,6 +137,7 @@ def _candidates(study: Study, name: str) -> dg.AssetsDefinition:
             "queries": lineage.key("queries", name),
             "query_tokens": lineage.key("tokenized", name),
         },
+        dispatch=dispatch,
     )
     def candidates(
         samples: pl.DataFrame, originals: pl.DataFrame, queries: pl.DataFrame, query_tokens: pl.DataFrame

@@ -13,7 +13,6 @@ import tarfile
 import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from pathlib import PurePosixPath
 
 import dagster as dg
 from dagster_slurm import BashLauncher, SlurmPipesClient
@@ -21,7 +20,7 @@ from dagster_slurm import BashLauncher, SlurmPipesClient
 from gradsim.errors import ClusterError
 from gradsim.partition_job import PartitionJob
 from resources.slurm.connection import Connection
-from resources.slurm.failures import is_away, refusal
+from resources.slurm.failures import NO_ENVIRONMENT, is_away, refusal
 from resources.slurm.job_state import LOG, MESSAGES, RESULT, STATUS, TAKEN, JobEnd
 from resources.slurm.messages import FedMessageReader
 from resources.slurm.script import JOB_FILE, SCRIPT, batch_script, describe, sbatch_command
@@ -88,7 +87,7 @@ class PartitionJobClient(SlurmPipesClient):
             ClusterError: it cannot be submitted; says why, and how to mend it.
         """
         sbatch, script = self.submission(job, identity, variables)
-        command = _submit_command(self._site.job_folder(identity), _job_name(identity), sbatch)
+        command = _submit_command(self._site, identity, sbatch)
         files = _archive({JOB_FILE: job.model_dump_json(), SCRIPT: script})
         deadline = time.monotonic() + SECONDS_TO_SUBMIT
         while True:
@@ -141,10 +140,14 @@ def _job_name(identity: str) -> str:
     return f"gradsim-{identity}"
 
 
-def _submit_command(folder: PurePosixPath, name: str, sbatch: str) -> str:
+def _submit_command(site: Site, identity: str, sbatch: str) -> str:
     """Looks whether the job is there, else submits it; both under a lock, so that it may run twice."""
+    folder, name = shlex.quote(str(site.job_folder(identity))), _job_name(identity)
+    # What a container holds the login node need not see.
+    python = "" if site.settings.container else f"[ -x {shlex.quote(str(site.python))} ] || exit {NO_ENVIRONMENT}"
     return f"""
-umask 077; mkdir -p {shlex.quote(str(folder))} && cd {shlex.quote(str(folder))} || exit 4
+{python}
+umask 077; mkdir -p {folder} && cd {folder} || exit 4
 exec 9>lock; flock -w 60 9 || true
 living=$(timeout 30 squeue -h -u "$(id -un)" --name={name} -o '%i %T') || exit 5
 living=$(printf '%s\\n' "$living" | grep -v COMPLETING | head -n 1)

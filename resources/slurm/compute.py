@@ -31,6 +31,11 @@ SHOWN_METRICS = (
 class SlurmCompute(ComputeResource):
     """Runs partition jobs on the cluster that the environment names (`SLURM_...`)."""
 
+    @property
+    def is_here(self) -> bool:
+        """They run on a node, which loads the model from its own cache."""
+        return False
+
     def perform(self, context: dg.AssetExecutionContext, job: PartitionJob) -> Performed:
         """Submit a job, or take up the one that does the same; wait for it, and have its results here.
 

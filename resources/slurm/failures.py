@@ -12,6 +12,9 @@ _AWAY = re.compile(
     r"Unable to contact slurm controller|Socket timed out|standby mode|Zero Bytes were transmitted|Connection refused"
 )
 
+# The exit status by which our submission says that.
+NO_ENVIRONMENT = 6
+
 # What sbatch or the shell says -> how to mend it.
 _REFUSALS = {
     r"[Ii]nvalid partition": "there is no such Slurm partition; set SLURM_PARTITION to one of `sinfo -s`",
@@ -62,6 +65,8 @@ def is_away(answer: Answer) -> bool:
 
 def refusal(answer: Answer, site: Site) -> str:
     """Why a submission was refused."""
+    if answer.status == NO_ENVIRONMENT:
+        return f"{site.address}: {site.python} is not there; install this code's environment: gradsim cluster install"
     said = _last_line(answer.errors) or f"exit status {answer.status}"
     mend = next((mend for pattern, mend in _REFUSALS.items() if re.search(pattern, answer.errors)), None)
     return f"{site.address}: the job was refused ({said})" + (f"; {mend}" if mend else "")
@@ -88,12 +93,17 @@ def explain(end: JobEnd) -> Explanation:
     return Explanation(f"{name} {_ended(end)}")
 
 
+# Of a shell that finds no program, or one that cannot be run.
+_NOT_STARTED = {126, 127}
+
 _KEPT = "partitions that were finished are kept"
 
 
 def _ended(end: JobEnd) -> str:
     if end.state == "CANCELLED":
         return "was canceled on the cluster; run it again to go on"
+    if end.exit_status in _NOT_STARTED:
+        return "could not start Python; install the environment again (gradsim cluster install), and check SLURM_SETUP"
     if end.exit_status is not None:
         return f"ended with exit status {end.exit_status}; its log says why"
     how = f"by signal {end.signal}" if end.signal else f"as {end.state}" if end.state else "nobody knows how"

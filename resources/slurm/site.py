@@ -170,7 +170,12 @@ def _read_ssh() -> SSHConnectionResource:
     try:
         ssh = SSHConnectionResource.from_env()
     except ValidationError as error:
-        raise ClusterError(f"SLURM_SSH_...: {error.errors()[0]['msg']}; correct it in .env") from error
+        first = error.errors()[0]
+        variable = (
+            f"SLURM_SSH_{str(first['loc'][0]).removesuffix('_path').upper()}" if first["loc"] else "SLURM_SSH_..."
+        )
+        said = first["msg"].removeprefix("Value error, ")
+        raise ClusterError(f"{variable}: {said}; correct it in .env") from error
     except ValueError as error:
         raise ClusterError(f"{error}; set it in .env, see docs/cluster.md") from error
     if ssh.password or ssh.force_tty or ssh.post_login_command:

@@ -2,12 +2,9 @@
 
 from datetime import timedelta
 
-import polars as pl
-
+from gradsim.forecast.job import Question, predicted_seconds
 from gradsim.partition_job import PartitionJob
-from gradsim.rates import MeasuredRates, read_site_rates
-from gradsim.study.partitions import select_partitions
-from gradsim.tables.lineage import PROJECTED_TABLES
+from gradsim.rates import read_site_rates
 from resources.slurm.site import Site
 
 # Where nobody has measured, or nothing predicts this kind of job.
@@ -29,25 +26,9 @@ def walltime(job: PartitionJob, site: Site) -> timedelta:
     known = read_site_rates(job.store(), site.queue, job.model.precision)
     if site.settings.walltime or known is None or job.kind != "gradients":
         return DEFAULT_WALLTIME
-    return with_margin(_predicted_seconds(job, site, known))
+    return with_margin(predicted_seconds(Question(job=job, device=site.device, rates=known)))
 
 
 def with_margin(seconds: float) -> timedelta:
     """Of a prediction."""
     return _START + timedelta(seconds=_MARGIN * seconds)
-
-
-def _predicted_seconds(job: PartitionJob, site: Site, known: MeasuredRates) -> float:
-    from gradsim.forecast.costs import Forecaster, Machine  # noqa: PLC0415 - torch takes seconds to load
-    from gradsim.forecast.inputs import JobInputs, partition_inputs  # noqa: PLC0415
-    from gradsim.forecast.sources import Sources  # noqa: PLC0415
-
-    store = job.store()
-    sources = Sources(store, lambda: pl.DataFrame(store.read(store.lineage.key("samples"))))
-    forecaster = Forecaster(sources, Machine(site.device, known.memory_budget, known.rates))
-    partitions = select_partitions(job.study.partitions, [str(partition) for partition in job.partitions])
-    inputs = JobInputs.of([partition_inputs(sources, job.setting_name, each) for each in partitions], sources.originals)
-    projected = not set(job.tables).isdisjoint(PROJECTED_TABLES)
-    prediction = forecaster.predict(inputs, forecaster.projectors if projected else [])
-    assert prediction.seconds is not None  # rates are known
-    return prediction.seconds

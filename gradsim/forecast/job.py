@@ -1,0 +1,63 @@
+"""How long a gradient job takes at known rates: `python -m gradsim.forecast.job < QUESTION.json` prints the seconds.
+
+A process of its own, because whoever asks then waits for the job, and need not hold torch for so long.
+"""
+
+import subprocess
+import sys
+
+import polars as pl
+from pydantic import BaseModel, ConfigDict
+
+from gradsim.errors import GradsimError
+from gradsim.partition_job import PartitionJob
+from gradsim.rates import MeasuredRates
+from gradsim.study.partitions import select_partitions
+from gradsim.tables.lineage import PROJECTED_TABLES
+
+
+class Question(BaseModel):
+    """A job, the device it runs on, and what was measured there."""
+
+    model_config = ConfigDict(frozen=True)
+
+    job: PartitionJob
+    device: str
+    rates: MeasuredRates
+
+
+def predicted_seconds(question: Question) -> float:
+    """The answer, from another process.
+
+    Raises:
+        GradsimError: what the job compares cannot be read, or does not fit the device.
+    """
+    command = [sys.executable, "-m", "gradsim.forecast.job"]
+    text = question.model_dump_json()
+    process = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+    if process.returncode:
+        last = (process.stderr.strip().splitlines() or [f"exit status {process.returncode}"])[-1]
+        raise GradsimError(f"how long the job takes cannot be predicted ({last}); set SLURM_TIME")
+    return float(process.stdout.split()[-1])
+
+
+def answer(question: Question) -> float:
+    """Seconds of a job's passes and comparisons."""
+    from gradsim.forecast.costs import Forecaster, Machine  # noqa: PLC0415 - torch takes seconds to load
+    from gradsim.forecast.inputs import JobInputs, partition_inputs  # noqa: PLC0415
+    from gradsim.forecast.sources import Sources  # noqa: PLC0415
+
+    job, known = question.job, question.rates
+    store = job.store()
+    sources = Sources(store, lambda: pl.DataFrame(store.read(store.lineage.key("samples"))))
+    forecaster = Forecaster(sources, Machine(question.device, known.memory_budget, known.rates))
+    partitions = select_partitions(job.study.partitions, [str(partition) for partition in job.partitions])
+    inputs = JobInputs.of([partition_inputs(sources, job.setting_name, each) for each in partitions], sources.originals)
+    projected = not set(job.tables).isdisjoint(PROJECTED_TABLES)
+    prediction = forecaster.predict(inputs, forecaster.projectors if projected else [])
+    assert prediction.seconds is not None  # rates are known
+    return prediction.seconds
+
+
+if __name__ == "__main__":
+    print(answer(Question.model_validate_json(sys.stdin.read())))
