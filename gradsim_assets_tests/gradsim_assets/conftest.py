@@ -1,5 +1,6 @@
 """Tiny studies on a machine of their own."""
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from gradsim_assets_tests.workplace import Workplace
+from resources.slurm.site import Site
 
 
 @pytest.fixture(scope="session")
@@ -54,3 +56,20 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
 def computed(finished: Workplace, tmp_path: Path) -> Workplace:
     """A copy of `finished` that a test may change."""
     return finished.copy(tmp_path)
+
+
+@pytest.fixture
+def site_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Site]:
+    """Sets variables of a cluster that is never asked, beside which no others are set; gives the site."""
+    for name in list(os.environ):
+        if name.startswith("SLURM_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("DAGSTER_SLURM_SSH_CONTROL_DIR", str(tmp_path / "control"))
+
+    def change(**variables: str) -> Site:
+        needed = {"SLURM_SSH_HOST": "login.example.org", "SLURM_SSH_USER": "someone"}
+        for name, value in {**needed, **variables}.items():
+            monkeypatch.setenv(name, value)
+        return Site.read()
+
+    return change

@@ -161,3 +161,31 @@ def test_a_dry_run_shows_the_script_and_submits_nothing(place, variables, new_jo
     assert "-t 00:20:00 -c 1 --mem=2G" in output
     assert "-m gradsim.partition_job job.json" in output
     assert new_jobs() == []
+
+
+@pytest.fixture
+def long(tmp_path):
+    """A study whose one job takes a while, partition after partition."""
+    place = Workplace(tmp_path)
+    place.write_rows("originals.jsonl", place.rows(80, repeat=45))
+    place.write_study(top_k="all", partition_size=8, projections=[])
+    return place
+
+
+def test_a_node_that_dies_in_the_middle_costs_no_partition_that_was_finished(
+    long, variables, lab, new_jobs, wait_until
+):
+    folder = long.data / "tiny" / SETTING / "dot_products"
+    there = {**variables, "SLURM_DATA": str(long.data)}
+    process = long.start("gradsim", "run", "tiny", "--computation", "dot-product", **there)
+    wait_until(lambda: list(folder.glob("[0-9]*.parquet")) or process.poll(), "the first partition", pause=0.01)
+    (job,) = new_jobs()
+    lab.kill_node(job["BatchHost"])
+    finished = {path: path.stat().st_mtime_ns for path in folder.glob("[0-9]*.parquet")}
+    assert 1 <= len(finished) < 10, "it was not the middle"
+    output, _ = process.communicate(timeout=180)
+    assert process.returncode == 0, output
+    (job,) = new_jobs()
+    assert (job["JobState"], job["Restarts"]) == ("COMPLETED", "1")
+    assert len(list(folder.glob("[0-9]*.parquet"))) == 10
+    assert finished.items() <= {path: path.stat().st_mtime_ns for path in folder.glob("[0-9]*.parquet")}.items()
