@@ -10,7 +10,8 @@ import pytest
 
 from gradsim.partition_job import JobResult, PartitionJob, result_path
 from gradsim.study import ModelConfiguration
-from resources.compute import ComputeResource
+from resources import compute as module
+from resources.compute import MOST_RETRIES, ComputeResource, Performed
 from resources.local import LocalCompute
 
 READ_JOB = """
@@ -128,6 +129,84 @@ def test_a_fault_of_ours_brings_its_traceback(run):
     failure = run("leave(traceback='Traceback (most recent call last):\\n  File x\\nValueError: boom\\n'); sys.exit(1)")
     assert failure.description == "the partition job broke: ValueError: boom"
     assert "  File x\nValueError: boom" in failure.metadata["traceback"].value
+
+
+class FailingCompute(ComputeResource):
+    """Fails so many times, in a way that trying again may help or not, and then does a job."""
+
+    calls: str
+    failures: int
+    worth_a_retry: bool = True
+
+    @property
+    def is_here(self) -> bool:
+        return False
+
+    def perform(self, context: dg.AssetExecutionContext, job: PartitionJob) -> Performed:
+        with Path(self.calls).open("a+", encoding="utf-8") as calls:
+            calls.write("call\n")
+            calls.seek(0)
+            count = len(calls.readlines())
+        if count <= self.failures:
+            return Performed(None, f"its node failed, number {count}", self.worth_a_retry, {"node": "lab1"})
+        result = JobResult(partitions=job.partitions, fingerprints=job.fingerprints, measured={"passes": count})
+        return Performed(result, used={"slurm_job_id": 17, "passes": count})
+
+
+@pytest.fixture
+def try_job(job, tmp_path, monkeypatch):
+    """Has a compute resource that fails run the job in a step; the run, the step's results, and how often it tried."""
+    monkeypatch.setattr(module, "SECONDS_TO_RETRY", 0)
+
+    def try_job(**behaviour):
+        calls, results = tmp_path / "calls", []
+
+        @dg.asset
+        def table(context: dg.AssetExecutionContext, compute: ComputeResource) -> dg.MaterializeResult:
+            results.append(compute.run(context, job))
+            return dg.MaterializeResult()
+
+        compute = FailingCompute(calls=str(calls), **behaviour)
+        with dg.DagsterInstance.ephemeral() as instance:
+            run = dg.materialize([table], resources={"compute": compute}, instance=instance, raise_on_error=False)
+        return run, results, len(calls.read_text().splitlines())
+
+    return try_job
+
+
+def count(run, kind):
+    return sum(event.event_type is kind for event in run.all_events)
+
+
+@pytest.mark.parametrize("failures", [0, 1, MOST_RETRIES])
+def test_a_job_that_failed_for_no_reason_of_its_own_is_run_again(try_job, failures):
+    run, (result,), tries = try_job(failures=failures)
+    assert run.success
+    assert tries == failures + 1
+    assert count(run, dg.DagsterEventType.STEP_RESTARTED) == failures
+    assert len(run.get_asset_materialization_events()) == 1
+    assert result.measured == {"passes": tries, "slurm_job_id": 17}
+
+
+def test_it_is_not_run_again_for_ever_and_says_why_at_last(try_job):
+    run, results, tries = try_job(failures=100)
+    assert not run.success
+    assert not results
+    assert tries == MOST_RETRIES + 1
+    (failure,) = (event for event in run.all_events if event.is_step_failure)
+    assert failure.step_failure_data.user_failure_data.description == (
+        f"the partition job left no result: its node failed, number {tries}"
+    )
+
+
+def test_a_job_that_would_fail_again_is_not_run_again(try_job):
+    run, _, tries = try_job(failures=1, worth_a_retry=False)
+    assert tries == 1
+    assert count(run, dg.DagsterEventType.STEP_RESTARTED) == 0
+    (failure,) = (event for event in run.all_events if event.is_step_failure)
+    said = failure.step_failure_data.user_failure_data
+    assert said.description == "the partition job left no result: its node failed, number 1"
+    assert said.metadata["node"].value == "lab1"
 
 
 def start_real_job(path, *options):

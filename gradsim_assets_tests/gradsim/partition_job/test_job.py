@@ -65,7 +65,7 @@ def run(job_file: Path) -> "subprocess.CompletedProcess[str]":
 def test_a_job_survives_its_file(job: PartitionJob) -> None:
     again = PartitionJob.model_validate_json(job.model_dump_json())
     assert again == job
-    again.check_fingerprints(again.store())
+    again.check(again.store())
 
 
 def test_an_unknown_key_is_refused(job: PartitionJob) -> None:
@@ -103,7 +103,7 @@ def test_another_definition_than_the_sender_s(job: PartitionJob) -> None:
     found = job.store().lineage.fingerprint(job.key("dot_products"))
     assert found != sent
     with pytest.raises(TableError) as caught:
-        job.check_fingerprints(job.store())
+        job.check(job.store())
     assert str(caught.value) == (
         f"mine/dropped/dot_products: the job was sent for fingerprint {sent}, "
         f"here it is {found}; make the project and its files the same on both sides"
@@ -126,7 +126,7 @@ class TestTableWithoutPartitions:
         again = PartitionJob.model_validate_json(audit.model_dump_json())
         assert again == audit
         assert str(again.key("gradient_audit")) == "mine/dropped/analysis/gradient_audit"
-        again.check_fingerprints(again.store())
+        again.check(again.store())
 
     def test_work(self, audit: PartitionJob) -> None:
         store = audit.store()

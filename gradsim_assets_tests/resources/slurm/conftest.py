@@ -1,10 +1,11 @@
-"""Runs of single jobs on a lab, each in a process of its own."""
+"""Runs of single jobs on a lab, each in a process of its own; and what tests without one put in its place."""
 
 import json
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 from gradsim.partition_job import PartitionJob
 from gradsim.study import ModelConfiguration, Study
 from gradsim_assets_tests.labs import Lab
+from resources.slurm.site import Site
 
 # Stands in the way of the real partition job, and does what a test says.
 STAND_IN = """
@@ -161,3 +163,36 @@ def new_runs() -> type[Runs]:
 @pytest.fixture
 def runs(lab, tmp_path) -> Runs:
     return Runs(lab, tmp_path)
+
+
+@pytest.fixture
+def stand_in(tmp_path, monkeypatch) -> Callable[[str, str], None]:
+    """Puts a shell script in the place of a program."""
+    folder = tmp_path / "programs"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+    def write(program: str, script: str) -> None:
+        path = folder / program
+        path.write_text(f"#!/bin/bash\n{script}\n", encoding="utf-8")
+        path.chmod(0o755)
+
+    return write
+
+
+@pytest.fixture
+def site_of(tmp_path, monkeypatch) -> Callable[..., Site]:
+    """Reads the site of some variables alone, whatever this machine's environment and `.env` say."""
+    for name in list(os.environ):
+        if name.startswith("SLURM_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setattr("gradsim.environment.project_root", lambda: tmp_path)
+    monkeypatch.setenv("DAGSTER_SLURM_SSH_CONTROL_DIR", str(tmp_path / "control"))
+
+    def read(**variables: str) -> Site:
+        needed = {"SLURM_SSH_HOST": "login.example.org", "SLURM_SSH_USER": "someone"}
+        for name, value in {**needed, **variables}.items():
+            monkeypatch.setenv(name, value)
+        return Site.read()
+
+    return read

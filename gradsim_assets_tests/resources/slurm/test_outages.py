@@ -58,6 +58,19 @@ def test_a_job_whose_node_dies_is_requeued(runs, lab):
     assert list(runs.submitted()) == [job]
 
 
+def test_a_job_that_may_not_be_requeued_is_submitted_anew(runs, lab):
+    run = runs.start(ONCE)
+    job = runs.wait_for("RUNNING")
+    lab.run("scontrol", "update", f"JobId={job}", "Requeue=0")
+    lab.kill_node(lab.job(job)["BatchHost"])
+    outcome = run.outcome()
+    assert (outcome["materialized"], outcome["retries"]) == (1, 1), outcome
+    (other,) = set(runs.submitted()) - {job}
+    assert runs.submitted() == {job: "NODE_FAIL", other: "COMPLETED"}
+    assert any(text.startswith(f"Slurm job {job}: node_fail") for text in outcome["said"])
+    assert outcome["result"]["measured"]["slurm_job_id"] == int(other)
+
+
 def test_a_job_that_gives_way_is_requeued(runs, lab):
     run = runs.start(ONCE, SLURM_PARTITION="low")
     job = runs.wait_for("RUNNING")
