@@ -10,6 +10,7 @@ import pytest
 
 from gradsim.partition_job import JobResult, PartitionJob, result_path
 from gradsim.study import ModelConfiguration
+from gradsim.tables import TableKey
 from resources.compute import ComputeResource
 from resources.local import LocalCompute
 
@@ -28,10 +29,9 @@ def leave(**changes):
 def job(study, tmp_path):
     return PartitionJob(
         study=study,
-        setting="word_dropout",
+        keys=(TableKey("tiny", "dot_products", "word_dropout"),),
         partitions=("0000-0001", "0002-0003"),
-        tables=("dot_products",),
-        fingerprints={"dot_products": "0123456789abcdef"},
+        fingerprints={"tiny/word_dropout/dot_products": "0123456789abcdef"},
         root=tmp_path / "data root",
         model=ModelConfiguration("a model", device="cpu"),
     )
@@ -144,7 +144,8 @@ def start_real_job(path, *options):
 def test_the_real_job_says_which_table_is_missing(job, tmp_path, study):
     (tmp_path / "originals.jsonl").write_text("", encoding="utf-8")
     lineage = job.store().lineage
-    honest = job.model_copy(update={"fingerprints": {"dot_products": lineage.fingerprint(job.key("dot_products"))}})
+    (key,) = job.keys
+    honest = job.model_copy(update={"fingerprints": {str(key): lineage.fingerprint(key)}})
     path = tmp_path / "job.json"
     path.write_text(honest.model_dump_json(), encoding="utf-8")
     process = start_real_job(path)

@@ -79,7 +79,7 @@ def _identity(context: dg.AssetExecutionContext, job: PartitionJob) -> str:
     """Of the job; one that computes again what is there is another in every run, but for that run's retries."""
     if not job.force:
         return job.identity
-    return f"{job.identity}-{(context.run.root_run_id or context.run_id).split('-')[0]}"
+    return f"{job.identity}-{(context.run.root_run_id or context.run.run_id).split('-')[0]}"
 
 
 def _performed(end: JobEnd, folder: str) -> Performed:

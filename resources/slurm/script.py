@@ -96,9 +96,9 @@ def sbatch_command(client: SlurmPipesClient, site: Site, name: str, folder: Pure
 
 def describe(job: PartitionJob) -> str:
     """For example `sample paraphrased 0000-0019 to 0040-0059: dot_products and 2 more`."""
-    where = " ".join(part for part in (job.study.name, job.setting, job.room) if part)
+    where = " ".join([job.study.name, *job.settings])
     partitions = [partition for partition in job.partitions if partition]
     span = f" {partitions[0]}" if partitions else ""
     span += f" to {partitions[-1]}" if len(partitions) > 1 else ""
-    others = f" and {len(job.tables) - 1} more" if len(job.tables) > 1 else ""
-    return f"{where}{span}: {job.tables[0]}{others}"
+    others = f" and {len(job.keys) - 1} more" if len(job.keys) > 1 else ""
+    return f"{where}{span}: {job.keys[0].name}{others}"

@@ -14,6 +14,7 @@ import pytest
 
 from gradsim.partition_job import PartitionJob
 from gradsim.study import ModelConfiguration, Study
+from gradsim.tables import TableKey
 from gradsim_assets_tests.labs import Lab
 
 # Stands in the way of the real partition job, and does what a test says.
@@ -73,9 +74,8 @@ class Runs:
         }
         return PartitionJob(
             study=Study.model_validate(study),
-            setting="word_dropout",
+            keys=(TableKey("tiny", "rates", "word_dropout"),),
             partitions=("0000-0001",),
-            tables=("rates",),
             fingerprints={"rates": "0123456789abcdef"},
             root=self.folder / "data root",
             model=ModelConfiguration("a model"),
