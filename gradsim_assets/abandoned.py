@@ -44,4 +44,4 @@ def _is_alive(run: dg.DagsterRun) -> bool:
         started = psutil.Process(int(run.tags[PROCESS])).create_time()
     except psutil.NoSuchProcess:
         return False
-    return abs(started - float(run.tags[STARTED])) < SECONDS_OF_CLOCKS
+    return bool(abs(started - float(run.tags[STARTED])) < SECONDS_OF_CLOCKS)

@@ -19,18 +19,19 @@ from resources.slurm.walltime import walltime
 
 
 def print_scripts(session: Session, launches: Sequence[Launch], *, force: bool) -> None:
-    """What would be submitted for each job of these launches; nothing is, and the cluster is not asked.
+    """What would be submitted for each job of these launches; nothing is.
 
     Raises:
-        ClusterError: the site's settings cannot be followed.
+        ClusterError: the site's settings cannot be followed, or the cluster does not say where its user's home is.
     """
-    site = Site.read()
+    connection = Connection(Site.read(), console.print)
+    site = connection.at_home(seconds=0)
     if session.store.state(session.store.lineage.key("model")) is not State.FRESH:
         console.print("\nbatch scripts can be shown when the dataset and the model are there (run 1)")
         return
     for number, launch in enumerate(launches, start=1):
         for job in _jobs(session, launch, force=force):
-            client = PartitionJobClient(site, Connection(site, console.print), walltime(job, site), console.print)
+            client = PartitionJobClient(site, connection, walltime(job, site), console.print)
             there = at_site(job, site)
             sbatch, script = client.submission(there, there.identity, {})
             console.print(f"\n[bold]run {number}[/] submits to {site.queue}:")

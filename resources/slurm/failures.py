@@ -12,7 +12,7 @@ _AWAY = re.compile(
     r"Unable to contact slurm controller|Socket timed out|standby mode|Zero Bytes were transmitted|Connection refused"
 )
 
-# The exit status by which our submission says that.
+# The exit status by which our submission says that there is no Python.
 NO_ENVIRONMENT = 6
 
 # What sbatch or the shell says -> how to mend it.

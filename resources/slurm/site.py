@@ -1,15 +1,17 @@
 """A cluster as its user sees it: where it is, what a job asks for, where things lie there."""
 
+import hashlib
 import re
+import socket
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cached_property
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from dagster_slurm import SlurmQueueConfig, SlurmResource, SSHConnectionResource
 from pydantic import Field, ValidationError, field_validator
 
-from gradsim.environment import Settings, read_settings
+from gradsim.environment import Settings, project_root, read_settings
 from gradsim.errors import ClusterError, StudyError
 from gradsim.partition_job import code_version
 
@@ -25,12 +27,14 @@ class SiteSettings(Settings):
     qos: str | None = Field(None, alias="SLURM_QOS")
     gpus: int = Field(1, alias="SLURM_GPUS_PER_NODE", ge=0)
     cpus: int = Field(4, alias="SLURM_CPUS", ge=1)
-    memory: str = Field("32G", alias="SLURM_MEM", pattern=r"^\d+[KMGT]?$")
+    gpu_type: str | None = Field(None, alias="SLURM_GPU_TYPE", pattern=r"^[\w.-]+$")
+    memory: str = Field("32G", alias="SLURM_MEM", pattern=r"^(\d+[KMGT]?|none)$")
     walltime: str | None = Field(None, alias="SLURM_TIME")
     remote_base: str = Field("~/gradsim", alias="SLURM_REMOTE_BASE")
     data: str | None = Field(None, alias="SLURM_DATA")
     environment: str | None = Field(None, alias="SLURM_ENVIRONMENT")
     python: str = Field("python3", alias="SLURM_PYTHON")
+    options: str = Field("", alias="SLURM_OPTIONS")
     setup: str = Field("", alias="SLURM_SETUP")
     container: str = Field("", alias="SLURM_CONTAINER")
     poll_seconds: float = Field(1.0, alias="SLURM_STATUS_POLL_INTERVAL", gt=0)
@@ -107,17 +111,17 @@ class Site:
         """The data root as the cluster sees it; None: it does not, and files are copied."""
         return self._there(self.settings.data) if self.settings.data else None
 
-    @property
-    def data(self) -> PurePosixPath:
-        """The data root of jobs."""
-        return self.shared_data or self.base / "data"
+    def data(self, root: Path) -> PurePosixPath:
+        """The data root of jobs; where files are copied, one for each data root that they are copied from."""
+        origin = hashlib.sha256(f"{socket.gethostname()}:{root}".encode()).hexdigest()[:8]
+        return self.shared_data or self.base / "data" / origin
 
     @property
     def environment(self) -> PurePosixPath:
         """The virtual environment of jobs; by default the one that `gradsim cluster install` makes for this code."""
         if self.settings.environment:
             return self._there(self.settings.environment)
-        return self.base / "environments" / f"gradsim-{code_version()}"
+        return self.base / "environments" / f"gradsim-{code_version()}{_requirements_version()}"
 
     @property
     def python(self) -> PurePosixPath:
@@ -128,30 +132,32 @@ class Site:
         """Where a job's files lie."""
         return self.base / "jobs" / identity
 
-    def resource(self, walltime: timedelta) -> SlurmResource:
-        """The same for dagster-slurm's client."""
-        settings = self.settings
+    def resource(self) -> SlurmResource:
+        """The same for dagster-slurm's client, less what `script` asks for itself."""
         return SlurmResource(
             ssh=self.ssh,
-            queue=SlurmQueueConfig(
-                partition=settings.partition or "",
-                account=settings.account,
-                qos=settings.qos,
-                gpus_per_node=settings.gpus,
-                cpus=settings.cpus,
-                # Said as an option of the job, since a queue's own is dropped where GPUs are asked for.
-                mem=settings.memory,
-                time_limit=settings.walltime or walltime_text(walltime),
-            ),
+            queue=SlurmQueueConfig(),
             remote_base=str(self.base),
-            status_poll_interval_seconds=settings.poll_seconds,
-            status_poll_max_interval_seconds=max(10.0, settings.poll_seconds),
+            status_poll_interval_seconds=self.settings.poll_seconds,
+            status_poll_max_interval_seconds=max(10.0, self.settings.poll_seconds),
         )
+
+    def walltime(self, predicted: timedelta) -> str:
+        """What jobs ask for: what the settings say, else a prediction."""
+        return self.settings.walltime or walltime_text(predicted)
 
     def _there(self, path: str) -> PurePosixPath:
         if path.startswith("~/") and self.home is not None:
             return PurePosixPath(self.home) / path.removeprefix("~/")
         return PurePosixPath(path)
+
+
+def _requirements_version() -> str:
+    """Of what this checkout's environment is made of beside its own code; none without a checkout."""
+    files = [project_root() / name for name in ("constraints.txt", "pyproject.toml")]
+    if not all(file.is_file() for file in files):
+        return ""
+    return "." + hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()[:4]
 
 
 def walltime_text(walltime: timedelta) -> str:
