@@ -52,7 +52,7 @@ def run(folder: Path, samples: int, layers: int, partition_size: int) -> None:
     with measured("inputs, candidates of all pairs among them"):
         write_inputs(store, names)
     with measured("read what a job compares"):
-        inputs = read_inputs(job_of(store, partitions), store, partitions)
+        inputs = read_inputs(store, [(SETTING, partition) for partition in partitions])
     with measured(f"write dot_products, {len(inputs.pairs) * layers:,} rows"):
         gathered = Gathered(tiles(inputs, layers), inputs, [], [Method()], layers, with_dots=True, with_projected=False)
         for partition in inputs.partitions:
@@ -125,9 +125,8 @@ def job_of(store: Store, partitions: list[str]) -> PartitionJob:
     """A job for these partitions' dots."""
     return PartitionJob(
         study=store.study,
-        setting=SETTING,
+        keys=(store.lineage.key("dot_products", SETTING),),
         partitions=tuple(partitions),
-        tables=("dot_products",),
         fingerprints={},
         root=store.root,
         model=ModelConfiguration("org/model"),

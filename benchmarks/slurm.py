@@ -27,7 +27,6 @@ from gradsim_assets.assets.gradients import make_job
 from resources.gpu import GPUResource
 from resources.slurm.compute import SlurmCompute
 from resources.slurm.site import Site
-from resources.slurm.walltime import DEFAULT_WALLTIME
 
 PAYLOAD = "from dagster_pipes import open_dagster_pipes\nwith open_dagster_pipes():\n    pass\n"
 
@@ -120,7 +119,9 @@ def step_seconds(function: Callable[[dg.AssetExecutionContext], None]) -> float:
 
 def run_ours(context: dg.AssetExecutionContext, job: PartitionJob) -> None:
     """A partition job with nothing to do."""
-    assert SlurmCompute().run(context, job).computed == {}
+    result = SlurmCompute().perform_there(context, job).result
+    assert result is not None
+    assert result.computed == {}
 
 
 def run_stock(context: dg.AssetExecutionContext, payload: Path) -> None:
@@ -131,7 +132,7 @@ def run_stock(context: dg.AssetExecutionContext, payload: Path) -> None:
         deployed.mkdir()
         (deployed / "env").symlink_to(sys.prefix)
         (deployed / "activate.sh").write_text(f"export PATH={deployed}/env/bin:$PATH\n", encoding="utf-8")
-    client = SlurmPipesClient(site.resource(DEFAULT_WALLTIME), BashLauncher(), pre_deployed_env_path=str(deployed))
+    client = SlurmPipesClient(site.resource(), BashLauncher(), pre_deployed_env_path=str(deployed))
     client.run(context=context, payload_path=str(payload))
 
 

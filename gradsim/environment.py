@@ -3,7 +3,6 @@
 Values come from the process environment or, where that is silent, from the `.env` file in the project's root.
 """
 
-import re
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -88,7 +87,8 @@ def read_settings(kind: type[AnySettings]) -> AnySettings:
         if first["type"] == "missing":
             raise StudyError(f"{variable} is not set; set it in .env or the environment") from error
         size = first["type"].startswith("byte_size")
-        said = re.sub(r"^(Input|Value error,) ", "", first["msg"]).split(",")[0]
+        ours = first["type"] == "value_error"
+        said = first["msg"].removeprefix("Value error, ") if ours else first["msg"].removeprefix("Input ").split(",")[0]
         need = "should be a size such as 4GiB" if size else said
         raise StudyError(
             f"{variable}={first['input']!r} in the environment or .env {need}; correct or unset it"

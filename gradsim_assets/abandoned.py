@@ -9,6 +9,9 @@ import psutil
 
 HOST, PROCESS, STARTED = "gradsim/host", "gradsim/process", "gradsim/process_started"
 
+# When a process began is told by a clock that is set now and then.
+SECONDS_OF_CLOCKS = 300
+
 # Whose process it is: a run that is made from another one, such as a retry, inherits that one's tags.
 RUN = "gradsim/process_run"
 
@@ -38,6 +41,7 @@ def _is_tagged_itself(run: dg.DagsterRun) -> bool:
 def _is_alive(run: dg.DagsterRun) -> bool:
     """Whether the process still is; another one may have inherited its number."""
     try:
-        return str(psutil.Process(int(run.tags[PROCESS])).create_time()) == run.tags.get(STARTED)
+        started = psutil.Process(int(run.tags[PROCESS])).create_time()
     except psutil.NoSuchProcess:
         return False
+    return bool(abs(started - float(run.tags[STARTED])) < SECONDS_OF_CLOCKS)

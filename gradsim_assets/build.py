@@ -54,11 +54,10 @@ def study_assets(study: Study, dispatch: Dispatch) -> list[dg.AssetsDefinition]:
     assets = [*dataset_assets(study), *study_analysis_assets(study)]
     for name, setting in study.ordered_settings():
         assets += variant_assets(study, name, setting, dispatch)
-        assets.append(gradient_assets(study, name, dispatch))
         assets += result_assets(study, name)
         assets += setting_analysis_assets(study, name)
         assets.append(audit_asset(study, name, dispatch))
-    return [*assets, *index_assets(study, dispatch), report_asset(study)]
+    return [*assets, gradient_assets(study, dispatch), *index_assets(study, dispatch), report_asset(study)]
 
 
 def study_checks(study: Study) -> list[dg.AssetChecksDefinition]:

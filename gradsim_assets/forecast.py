@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
-from gradsim.forecast.costs import Forecaster, SettingForecast, shared_originals
+from gradsim.forecast.costs import Forecaster, SettingForecast
 from gradsim.forecast.inputs import CANDIDATES, LENGTHS
 from gradsim.forecast.sources import CHARACTERS_PER_TOKEN, Sources, estimated_tokens
 from gradsim.gradients.prediction import weight_bytes
@@ -46,7 +46,7 @@ def print_plan(session: Session, *, measure: bool = False) -> None:
     known = place.known(session)
     forecaster = Forecaster(sources, place.machine(session, known))
     with console.status("planning"):
-        forecasts = [forecaster.setting(name) for name in session.study.settings]
+        forecasts = forecaster.settings(list(session.study.settings))
     _print_heading(session.study, sources, place.name)
     console.print(_table(forecasts, weight_bytes(sources.model)))
     for note in (*_notes(sources, forecasts), *_api_notes(session, sources), _rates_note(session.study, known)):
@@ -65,14 +65,14 @@ def _print_heading(study: Study, sources: Sources, place: str) -> None:
 
 def _table(forecasts: Sequence[SettingForecast], weights: int) -> Table:
     """A column a setting, a row a quantity."""
-    table = Table(box=box.SIMPLE_HEAD)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("", no_wrap=True)
     for forecast in forecasts:
-        # Three settings fit a terminal of 80 columns if long names may break where their words do.
+        # Three settings and all together fit a terminal of 80 columns if long names may break where their words do.
         name = forecast.setting
-        table.add_column(
-            name if len(name) <= _NAME_WIDTH else name.replace("_", "_\n"), justify="right", overflow="fold"
-        )
+        lines = (name if len(name) <= _NAME_WIDTH else name.replace("_", "_\n")).split("\n")
+        width = min(max(map(len, lines)), _NAME_WIDTH)
+        table.add_column("\n".join(lines), justify="right", overflow="fold", min_width=width)
     for title, rows in _sections(weights):
         table.add_row(f"[bold]{title}[/]")
         for label, cell in rows:
@@ -104,7 +104,7 @@ def _sections(weights: int) -> Iterator[tuple[str, Sequence[tuple[str, Cell]]]]:
             ("operations", lambda f: operations_text(f.together.plan.cost.operations)),
             ("read to compare", lambda f: bytes_text(f.together.plan.cost.moved_bytes)),
             ("copied to the host and back", _copied),
-            ("gradients built, kept as factors", _forms),
+            ("built, kept as factors", _forms),
             ("memory: model", lambda f: bytes_text(weights)),
             ("memory: captured gradients", lambda f: bytes_text(f.together.plan.peak_bytes)),
             ("memory: a pass", lambda f: bytes_text(f.together.plan.working_bytes)),
@@ -125,7 +125,7 @@ def _sections(weights: int) -> Iterator[tuple[str, Sequence[tuple[str, Cell]]]]:
         "results",
         (
             ("rows of the partitions", lambda f: f"{f.rows.count:,}"),
-            ("on disk, with combined tables", lambda f: f"about {bytes_text(f.rows.nbytes)}"),
+            ("about, with combined tables", lambda f: bytes_text(f.rows.nbytes)),
         ),
     )
 
@@ -147,7 +147,7 @@ def _time(seconds: float | None) -> str:
 def _notes(sources: Sources, forecasts: Sequence[SettingForecast]) -> Iterator[str]:
     """What the table's numbers leave out or take for granted."""
     study = sources.store.study
-    if computed := [forecast.setting for forecast in forecasts if not forecast.missing]:
+    if computed := [forecast.setting for forecast in forecasts[: len(study.settings)] if not forecast.missing]:
         yield f"{', '.join(computed)}: all is computed; this is what computing it again would take (--force)"
     estimated = frozenset().union(*(forecast.estimated for forecast in forecasts))
     if LENGTHS in estimated:
@@ -165,11 +165,6 @@ def _notes(sources: Sources, forecasts: Sequence[SettingForecast]) -> Iterator[s
     if generated:
         yield f"not counted: the model generates the answers of {', '.join(generated)} first"
     yield from _index_notes(sources)
-    if repeated := shared_originals(forecasts):
-        yield (
-            f"{repeated:,} of all {sum(forecast.together.plan.passes for forecast in forecasts):,} passes repeat "
-            "originals of another setting: one job of all settings would run them once"
-        )
 
 
 def _index_notes(sources: Sources) -> Iterator[str]:

@@ -57,7 +57,9 @@ def describe(launch: Launch) -> str:
     """For example `sample/paraphrased: queries, tokenized, candidates (0000-0019 to 0040-0059)`."""
     places = {"/".join(key.parts[:-1]) for key in launch.keys}
     names = [key.name if len(places) == 1 else str(key) for key in launch.keys]
-    listed = ", ".join(names) if len(names) <= LISTED else f"{len(names)} tables"
+    settings = list(dict.fromkeys(key.setting for key in launch.keys if key.setting))
+    counted = f"{len(names)} tables" + (f" of {', '.join(settings)}" if len(places) > 1 and settings else "")
+    listed = ", ".join(names) if len(names) <= LISTED else counted
     text = f"{places.pop()}: {listed}" if len(places) == 1 else listed
     if not launch.partitions:
         return text

@@ -144,9 +144,8 @@ class Cluster:
             session.run(launches)
         job = PartitionJob(
             study=session.study,
-            setting=None,
+            keys=(store.lineage.key(RATES),),
             partitions=(None,),
-            tables=(RATES,),
             fingerprints={},
             digests=store.lineage.named_files(),
             root=store.root,

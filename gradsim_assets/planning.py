@@ -31,13 +31,12 @@ def plan_launches(
         targets: tables asked for.
         partitions: partitions asked for; a combined table needs all of its table's, asked for or not.
         force: targets are made again, of the partitions asked for, even where they are fresh.
-        runs: in how many runs a setting's partitions are computed, at least where there are as many.
+        runs: in how many runs partitions are computed, at least where there are as many.
     """
     work = _Work(store, set(targets), [partition.key for partition in partitions], force=force)
     shared = tuple(key for key in work.whole if key.setting is None and key.name != "report")
     launches = [Launch(shared)] if shared else []
-    for setting in (None, *(name for name, _ in store.study.ordered_settings())):
-        launches += _partition_launches(store, work.partitioned(setting), runs)
+    launches += _partition_launches(store, work.partitioned, runs)
     rest = tuple(key for key in work.whole if key not in set(shared))
     return [*launches, Launch(rest)] if rest else launches
 
@@ -62,12 +61,13 @@ class _Work:
         """Tables without partitions, inputs first."""
         return [key for key, partitions in self._made.items() if partitions == [None]]
 
-    def partitioned(self, setting: str | None) -> dict[str, tuple[TableKey, ...]]:
-        """Partition -> tables of a setting, or of the study itself, inputs first."""
+    @property
+    def partitioned(self) -> dict[str, tuple[TableKey, ...]]:
+        """Partition -> its tables, of all settings and of the study itself, inputs first."""
         tables: dict[str, list[TableKey]] = {}
         for key, partitions in self._made.items():
             for partition in partitions:
-                if key.setting == setting and partition is not None:
+                if partition is not None:
                     tables.setdefault(partition, []).append(key)
         return {partition: tuple(tables[partition]) for partition in sorted(tables)}
 

@@ -64,7 +64,7 @@ class ComputeResource(dg.ConfigurableResource[None], ABC):
         except GradsimError as error:
             raise dg.Failure(str(error), allow_retries=False) from error
         result = performed.result
-        if failure := _failure(performed, job):
+        if failure := failure_of(performed, job):
             if performed.worth_a_retry:
                 raise dg.RetryRequested(MOST_RETRIES, SECONDS_TO_RETRY) from failure
             raise failure
@@ -72,7 +72,7 @@ class ComputeResource(dg.ConfigurableResource[None], ABC):
         return result.model_copy(update={"measured": {**result.measured, **performed.used}})
 
 
-def _failure(performed: Performed, job: PartitionJob) -> dg.Failure | None:
+def failure_of(performed: Performed, job: PartitionJob) -> dg.Failure | None:
     """Why a job's outcome cannot be taken; None if it can."""
     result, metadata = performed.result, dict(performed.metadata)
     if result is None:

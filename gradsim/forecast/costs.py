@@ -18,6 +18,9 @@ from gradsim.projections import study_projections, study_projectors
 from gradsim.study.partitions import Partition
 from gradsim.tables.lineage import GRADIENT_TABLES, PROJECTED_TABLES
 
+# The name of the forecast of all settings.
+TOGETHER = "together"
+
 # Of a stored row, whose number hardly compresses and whose names take next to nothing; and of a file.
 _ROW_BYTES = 8
 _FILE_BYTES = 4_000
@@ -64,29 +67,31 @@ class Rows:
 
 @dataclass(frozen=True)
 class SettingForecast:
-    """What the gradients of a setting take.
+    """What the gradients of a setting take, or those of all settings that are computed together.
 
     Attributes:
         setting: its name.
         partitions: how many it has.
         missing: keys of those that are not computed.
-        counted: keys of those that are predicted: the missing ones, or all where none is missing.
+        parts: key -> what it compares, of those that are predicted: the missing ones, or all where none is missing.
         inputs: what they compare, together.
         estimated: what of that is not known yet.
         together: all in one job.
         split: one job a partition.
         rows: of the result.
+        projected: whether projected dots are computed, too.
     """
 
     setting: str
     partitions: int
     missing: tuple[str, ...]
-    counted: tuple[str, ...]
+    parts: Mapping[str, Sequence[PartitionInputs]]
     inputs: JobInputs
     estimated: frozenset[str]
     together: Prediction
     split: tuple[Prediction, ...]
     rows: Rows
+    projected: bool
 
     @property
     def split_passes(self) -> int:
@@ -112,31 +117,61 @@ class Forecaster:
     sources: Sources
     machine: Machine
 
-    def setting(self, setting: str) -> SettingForecast:
-        """All partitions of a setting that are missing; all of them where none is.
+    def settings(self, settings: Sequence[str]) -> list[SettingForecast]:
+        """Each setting by itself; of several, at last all of them together, which run shared originals once.
 
         Raises:
             GradsimError: model, samples or tables cannot be had or used, or the device cannot hold them.
         """
+        forecasts = [self._setting(setting) for setting in settings]
+        return [*forecasts, self._together(forecasts)] if len(forecasts) > 1 else forecasts
+
+    def _setting(self, setting: str) -> SettingForecast:
         study = self.sources.store.study
         missing = {
             partition.key: tables for partition in study.partitions if (tables := self._missing(setting, partition))
         }
         counted = [partition for partition in study.partitions if partition.key in missing or not missing]
-        inputs = [partition_inputs(self.sources, setting, partition) for partition in counted]
+        parts = {partition.key: [partition_inputs(self.sources, setting, partition)] for partition in counted}
         projected = not missing or not set().union(*missing.values()).isdisjoint(PROJECTED_TABLES)
+        return self._forecast(setting, len(study.partitions), tuple(missing), parts, projected=projected)
+
+    def _together(self, forecasts: Sequence[SettingForecast]) -> SettingForecast:
+        """All settings of which something is missing, or all of them where nothing is."""
+        wanted = [forecast for forecast in forecasts if forecast.missing] or forecasts
+        parts: dict[str, list[PartitionInputs]] = {}
+        for forecast in wanted:
+            for key, inputs in forecast.parts.items():
+                parts.setdefault(key, []).extend(inputs)
+        partitions = sum(forecast.partitions for forecast in forecasts)
+        missing = tuple(key for forecast in forecasts for key in forecast.missing)
+        projected = any(forecast.projected for forecast in wanted)
+        return self._forecast(TOGETHER, partitions, missing, parts, projected=projected)
+
+    def _forecast(
+        self,
+        name: str,
+        partitions: int,
+        missing: tuple[str, ...],
+        parts: Mapping[str, Sequence[PartitionInputs]],
+        *,
+        projected: bool,
+    ) -> SettingForecast:
+        study, originals = self.sources.store.study, self.sources.originals
         projectors = self.projectors if projected else []
-        together = JobInputs.of(inputs, self.sources.originals)
+        inputs = [each for part in parts.values() for each in part]
+        together = JobInputs.of(inputs, originals)
         return SettingForecast(
-            setting=setting,
-            partitions=len(study.partitions),
-            missing=tuple(missing),
-            counted=tuple(partition.key for partition in counted),
+            setting=name,
+            partitions=partitions,
+            missing=missing,
+            parts=parts,
             inputs=together,
             estimated=frozenset().union(*(each.estimated for each in inputs)),
             together=self.predict(together, projectors),
-            split=tuple(self.predict(JobInputs.of([each], self.sources.originals), projectors) for each in inputs),
+            split=tuple(self.predict(JobInputs.of(part, originals), projectors) for part in parts.values()),
             rows=result_rows(inputs, len(self._shapes), len(study.projections), len(study.projected)),
+            projected=projected,
         )
 
     def predict(self, inputs: JobInputs, projectors: Sequence[Projector]) -> Prediction:
@@ -182,12 +217,6 @@ class Forecaster:
 
     def _missing(self, setting: str, partition: Partition) -> list[str]:
         return [table for table in GRADIENT_TABLES if not self.sources.fresh(table, setting, partition.key)]
-
-
-def shared_originals(forecasts: Sequence[SettingForecast]) -> int:
-    """Passes of originals that jobs of several settings repeat: one job of all settings would run them once."""
-    originals = [sample.id for forecast in forecasts for sample in forecast.inputs.originals]
-    return len(originals) - len(set(originals))
 
 
 def result_rows(partitions: Sequence[PartitionInputs], layers: int, projections: int, projectors: int) -> Rows:

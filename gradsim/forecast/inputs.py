@@ -15,9 +15,6 @@ from gradsim.study.partitions import Partition
 
 Integers = NDArray[np.int64]
 
-# A token of queries that are estimated; originals have another, so that none is taken for its own original.
-_QUERY_TOKEN = 1
-
 LENGTHS, CANDIDATES = "lengths", "candidates"
 
 
@@ -81,7 +78,7 @@ def partition_inputs(sources: Sources, setting: str, partition: Partition) -> Pa
         tokenized = sources.store.read(key("tokenized", setting), [partition.key])
         queries = encoded(tokenized, sources.limits)
     else:
-        queries = _as_long_as_their_originals(sources, partition)
+        queries = _as_long_as_their_originals(sources, setting, partition)
         estimated.add(LENGTHS)
     if sources.fresh("candidates", setting, partition.key):
         candidates = sources.store.read(key("candidates", setting), [partition.key])
@@ -92,12 +89,14 @@ def partition_inputs(sources: Sources, setting: str, partition: Partition) -> Pa
     return PartitionInputs(queries, pairs, frozenset(estimated))
 
 
-def _as_long_as_their_originals(sources: Sources, partition: Partition) -> list[Encoded]:
+def _as_long_as_their_originals(sources: Sources, setting: str, partition: Partition) -> list[Encoded]:
     """Stand-ins for a partition's queries; an excluded original has none."""
+    # Originals have another token, and other settings too, so that none is taken for its own original or another query.
+    token = 1 + list(sources.store.study.settings).index(setting)
     originals = sources.originals
     ids = sources.samples["id"][partition.start : partition.end]
     own = [originals.samples[originals.position[each]] for each in ids if each in originals.position]
-    return [blank(sample.id, len(sample.tokens), len(sample.positions), _QUERY_TOKEN) for sample in own]
+    return [blank(sample.id, len(sample.tokens), len(sample.positions), token) for sample in own]
 
 
 def _pairs(candidates: pl.DataFrame, queries: Sequence[Encoded], originals: Originals) -> Integers:

@@ -52,8 +52,9 @@ def answer(question: Question) -> float:
     sources = Sources(store, lambda: pl.DataFrame(store.read(store.lineage.key("samples"))))
     forecaster = Forecaster(sources, Machine(question.device, known.memory_budget, known.rates))
     partitions = select_partitions(job.study.partitions, [str(partition) for partition in job.partitions])
-    inputs = JobInputs.of([partition_inputs(sources, job.setting_name, each) for each in partitions], sources.originals)
-    projected = not set(job.tables).isdisjoint(PROJECTED_TABLES)
+    parts = [partition_inputs(sources, setting, each) for setting in job.settings for each in partitions]
+    inputs = JobInputs.of(parts, sources.originals)
+    projected = any(key.name in PROJECTED_TABLES for key in job.keys)
     prediction = forecaster.predict(inputs, forecaster.projectors if projected else [])
     assert prediction.seconds is not None  # rates are known
     return prediction.seconds

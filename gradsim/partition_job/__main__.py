@@ -1,6 +1,7 @@
 """The job's process: reads the job file, computes, reports progress, writes the result file."""
 
 import argparse
+import json
 import os
 import resource
 import sys
@@ -18,8 +19,9 @@ from dagster_pipes import PipesContext, open_dagster_pipes
 from tqdm import tqdm
 
 from gradsim.errors import GradsimError
+from gradsim.partition_job.code import check_code
 from gradsim.partition_job.job import JobResult, Kind, PartitionJob, result_path
-from gradsim.tables import Store
+from gradsim.tables import Store, TableKey
 from gradsim.tables.files import atomic_path
 
 # The exit status for an error that the user can mend; its message stands in the result file.
@@ -28,7 +30,7 @@ USER_ERROR = 3
 Progress = Callable[[int, int], None]
 
 # Job, store, partition -> tables to compute, progress -> what it cost.
-Compute = Callable[[PartitionJob, Store, Mapping[Any, Sequence[str]], Progress], Mapping[str, Any]]
+Compute = Callable[[PartitionJob, Store, Mapping[Any, Sequence[TableKey]], Progress], Mapping[str, Any]]
 
 
 def main() -> int:
@@ -40,9 +42,13 @@ def main() -> int:
     path: Path = arguments.job
     if arguments.parent:
         _end_with(arguments.parent)
-    job = PartitionJob.model_validate_json(path.read_text(encoding="utf-8"))
-    result = JobResult(partitions=job.partitions, fingerprints=job.fingerprints)
+    text = path.read_text(encoding="utf-8")
+    result = JobResult(partitions=(), fingerprints={})
     try:
+        # Before the rest, which another version may write in another way.
+        check_code(json.loads(text).get("code"))
+        job = PartitionJob.model_validate_json(text)
+        result = JobResult(partitions=job.partitions, fingerprints=job.fingerprints)
         with _progress(job) as progress:
             result = result.model_copy(update=_run(job, progress))
     except GradsimError as error:
@@ -67,9 +73,9 @@ def _run(job: PartitionJob, progress: Progress) -> dict[str, Any]:
     measured["seconds"] = round(time.perf_counter() - started, 3)
     measured["peak_memory_bytes"] = _peak_memory()
     computed = {
-        table: [partition for partition, tables in work.items() if table in tables]
-        for table in job.tables
-        if any(table in tables for tables in work.values())
+        str(key): [partition for partition, keys in work.items() if key in keys]
+        for key in job.keys
+        if any(key in keys for keys in work.values())
     }
     return {"computed": computed, "measured": measured}
 
@@ -91,7 +97,7 @@ def _progress(job: PartitionJob) -> Iterator[Progress]:
             yield partial(_advance, bar)
         return
     with open_dagster_pipes() as pipes:
-        yield _Log(pipes, f"{job.setting or job.study.name} {job.kind}")
+        yield _Log(pipes, f"{' '.join(job.settings) or job.study.name} {job.kind}")
 
 
 def _advance(bar: "tqdm[NoReturn]", done: int, total: int) -> None:

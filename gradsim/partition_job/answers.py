@@ -21,7 +21,7 @@ LONGEST_ANSWER = 2048
 def compute(
     job: PartitionJob,
     store: Store,
-    work: Mapping[str, Sequence[str]],
+    work: Mapping[str, Sequence[TableKey]],
     progress: Callable[[int, int], None],
 ) -> dict[str, int]:
     """Generate and write the queries of each partition in `work`.
@@ -32,7 +32,7 @@ def compute(
     Raises:
         GradsimError: whatever a user can mend.
     """
-    setting = job.study.settings[job.setting_name]
+    setting = job.study.settings[str(job.only_key.setting)]
     assert isinstance(setting, GenerateSetting)
     device = resolve_device(job.model.device)
     model = load_model(job.model)
@@ -56,7 +56,7 @@ def compute(
         kept = {sample for sample, _ in rows}
         excluded = {s: "its prompt leaves the model no room to answer" for s in samples["id"] if s not in kept}
         provenance = model_provenance(job, store, device).model_copy(update={"excluded": excluded})
-        store.write(job.key("queries"), pl.DataFrame(rows, SAMPLES_SCHEMA, orient="row"), partition, provenance)
+        store.write(job.only_key, pl.DataFrame(rows, SAMPLES_SCHEMA, orient="row"), partition, provenance)
         done += len(samples)
         tokens += sum(answer.new_tokens for answer in answers)
     return {"answers": done, "new_tokens": tokens}

@@ -16,14 +16,14 @@ from gradsim.partition_job.inputs import TokenSequence, sequences
 from gradsim.partition_job.job import PartitionJob
 from gradsim.partition_job.provenance import model_provenance
 from gradsim.study import ModelConfiguration
-from gradsim.tables import Store
+from gradsim.tables import Store, TableKey
 from gradsim.tables.lineage import AUDIT, DOT_TABLES
 
 
 def compute(
     job: PartitionJob,
     store: Store,
-    work: Mapping[Any, Sequence[str]],
+    work: Mapping[Any, Sequence[TableKey]],
     progress: Callable[[int, int], None],
 ) -> dict[str, int]:
     """Compute and write the audit, which is all of `work`.
@@ -36,7 +36,8 @@ def compute(
     """
     device = resolve_device(job.model.device)
     job = job.model_copy(update={"model": accurate(job.model)})
-    read = {name: store.read(key) for name, key in store.lineage.analysis_inputs(AUDIT, job.setting_name).items()}
+    setting = str(job.only_key.setting)
+    read = {name: store.read(key) for name, key in store.lineage.analysis_inputs(AUDIT, setting).items()}
     pairs = audited_pairs(read["dot_products"], seed=job.study.seed)
     queries = _samples(read["query_tokens"], pairs["query_id"])
     originals = _samples(read["original_tokens"], pairs["original_id"])
@@ -54,7 +55,7 @@ def compute(
         )
         progress(2 * len(reference), 2 * len(pairs))
     audit = gradient_audit(pl.concat(reference), **{table: read[table] for table in DOT_TABLES})
-    store.write(job.key(AUDIT), audit, provenance=model_provenance(job, store, device))
+    store.write(job.only_key, audit, provenance=model_provenance(job, store, device))
     return {"passes": 2 * len(pairs)}
 
 

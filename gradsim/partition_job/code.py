@@ -5,6 +5,7 @@ from functools import cache
 from pathlib import Path
 
 import gradsim
+from gradsim.errors import TableError
 
 
 @cache
@@ -15,3 +16,16 @@ def code_version() -> str:
     for source in sorted(package.rglob("*.py")):
         digest.update(source.relative_to(package).as_posix().encode() + b"\0" + source.read_bytes() + b"\0")
     return f"{gradsim.__version__}+{digest.hexdigest()[:8]}"
+
+
+def check_code(sender: str | None) -> None:
+    """Refuse what another code has sent.
+
+    Raises:
+        TableError: it did.
+    """
+    if sender != code_version():
+        raise TableError(
+            f"the job was sent by gradsim {sender}, here is {code_version()}; "
+            "install the sender's version here: gradsim cluster install"
+        )

@@ -16,17 +16,17 @@ from gradsim.partition_job.job import PartitionJob
 from gradsim.partition_job.partition_tables import STREAMED, PartitionTables
 from gradsim.partition_job.provenance import model_provenance
 from gradsim.projections import SizedProjection, model_shapes, study_projections, study_projectors
-from gradsim.tables import SCHEMAS, Provenance, Store
+from gradsim.tables import SCHEMAS, Provenance, Store, TableKey
 from gradsim.tables.lineage import PROJECTED_TABLES
 
 
 def compute(
     job: PartitionJob,
     store: Store,
-    work: Mapping[str, Sequence[str]],
+    work: Mapping[str, Sequence[TableKey]],
     progress: Callable[[int, int], None],
 ) -> dict[str, float]:
-    """Compute and write `work`: partition -> tables.
+    """Compute and write `work`: partition -> tables, of one setting or of several that share originals.
 
     Returns:
         What the pass cost, and what had been predicted.
@@ -36,8 +36,14 @@ def compute(
     """
     device = resolve_device(job.model.device)
     provenance = model_provenance(job, store, device)
-    inputs = read_inputs(job, store, list(work))
-    wanted = {table for tables in work.values() for table in tables}
+    parts = [
+        (setting, partition)
+        for setting in job.settings
+        for partition, keys in work.items()
+        if any(key.setting == setting for key in keys)
+    ]
+    inputs = read_inputs(store, parts)
+    wanted = {key.name for keys in work.values() for key in keys}
     shapes = model_shapes(store.read(store.lineage.key("model")))
     projected = not wanted.isdisjoint(PROJECTED_TABLES)
     projections = study_projections(job.study, shapes) if projected else []
@@ -56,9 +62,10 @@ def compute(
             with_dots="dot_products" in wanted,
             with_projected="projected_dots" in wanted,
         )
-        for partition in inputs.partitions:
-            rows = PartitionTables(inputs, gathered, partition, list(shapes), names, projections)
-            _write(job, store, partition.key, work[partition.key], rows, provenance)
+        for part in inputs.partitions:
+            rows = PartitionTables(inputs, gathered, part, list(shapes), names, projections)
+            keys = [key for key in work[part.key] if key.setting == part.setting]
+            _write(store, part.key, keys, rows, provenance)
     return measured_cost(tiles, job, store, device, sum(map(prod, shapes.values()))) if tiles else {}
 
 
@@ -71,19 +78,18 @@ def _method(projection: SizedProjection) -> Method:
 
 
 def _write(
-    job: PartitionJob,
     store: Store,
     partition: str,
-    tables: Sequence[str],
+    keys: Sequence[TableKey],
     rows: PartitionTables,
     provenance: Provenance,
 ) -> None:
     """Write a partition's tables, the large ones while their rows come."""
     with ExitStack() as open_files:
         writers = {
-            table: open_files.enter_context(store.writer(job.key(table), partition, provenance))
-            for table in tables
-            if table in STREAMED
+            key.name: open_files.enter_context(store.writer(key, partition, provenance))
+            for key in keys
+            if key.name in STREAMED
         }
         if writers:
             for frames in rows.streamed():
@@ -93,9 +99,9 @@ def _write(
             writer.provenance = writer.provenance.model_copy(update={"excluded": rows.excluded})
     others = rows.others()
     known = provenance.model_copy(update={"excluded": rows.excluded})
-    for table in tables:
-        if table not in STREAMED:
-            store.write(job.key(table), others.get(table, SCHEMAS[table].empty()), partition, known)
+    for key in keys:
+        if key.name not in STREAMED:
+            store.write(key, others.get(key.name, SCHEMAS[key.name].empty()), partition, known)
 
 
 def _tiles(

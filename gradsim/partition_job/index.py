@@ -11,7 +11,7 @@ from gradsim.partition_job.inputs import sequences
 from gradsim.partition_job.job import PartitionJob
 from gradsim.partition_job.provenance import model_provenance
 from gradsim.projections import model_shapes, projector_of
-from gradsim.tables import Store
+from gradsim.tables import Store, TableKey
 from gradsim.tables.index import IndexHeader
 from gradsim.tables.provenance import ORIGINAL_LOSS
 
@@ -19,7 +19,7 @@ from gradsim.tables.provenance import ORIGINAL_LOSS
 def compute(
     job: PartitionJob,
     store: Store,
-    work: Mapping[str, Sequence[str]],
+    work: Mapping[str, Sequence[TableKey]],
     progress: Callable[[int, int], None],
 ) -> dict[str, float]:
     """Compute and write the index's partitions that `work` names.

@@ -9,7 +9,6 @@ import polars as pl
 from numpy.typing import NDArray
 
 from gradsim.errors import TableError
-from gradsim.partition_job.job import PartitionJob
 from gradsim.tables import Store
 
 
@@ -24,8 +23,9 @@ class TokenSequence:
 
 @dataclass(frozen=True)
 class PartitionSlice:
-    """Where a partition's queries and pairs stand among the job's."""
+    """Where the queries and pairs of a setting's partition stand among the job's."""
 
+    setting: str
     key: str
     queries: slice
     pairs: slice
@@ -36,7 +36,7 @@ class JobInputs:
     """Everything that a job compares.
 
     Attributes:
-        queries: of all partitions, in order.
+        queries: of all settings' partitions, in order; one id may stand for a query of each setting.
         originals: those that are a candidate of any query, in dataset order.
         candidates: `query_id`, `original_id` and `rank` of all partitions' candidates, in order.
         pairs: (n, 2) positions in `queries`, ascending, and `originals`, one row a row of `candidates`.
@@ -50,37 +50,37 @@ class JobInputs:
     partitions: list[PartitionSlice]
 
 
-def read_inputs(job: PartitionJob, store: Store, partitions: Sequence[str]) -> JobInputs:
-    """Read what the gradients of these partitions need.
+def read_inputs(store: Store, parts: Sequence[tuple[str, str]]) -> JobInputs:
+    """Read what the gradients of these parts need: settings, and partitions of theirs.
 
     Raises:
         TableError: a table is missing, unreadable or of another definition; candidates do not fit the samples.
     """
-    queries = [store.read(job.key("tokenized"), [partition]) for partition in partitions]
+    queries = [store.read(store.lineage.key("tokenized", setting), [partition]) for setting, partition in parts]
     candidates = [
-        store.read(job.key("candidates"), [partition]).select("query_id", "original_id", "rank")
-        for partition in partitions
+        store.read(store.lineage.key("candidates", setting), [partition]).select("query_id", "original_id", "rank")
+        for setting, partition in parts
     ]
-    all_queries, all_candidates = pl.concat(queries), pl.concat(candidates)
+    all_candidates = pl.concat(candidates)
     originals = store.read(store.lineage.key("tokenized")).join(
         all_candidates.select(id="original_id").unique(), on="id", how="semi", maintain_order="left"
     )
-    pairs = np.column_stack(
-        [
-            _positions(all_candidates["query_id"], all_queries["id"]),
-            _positions(all_candidates["original_id"], originals["id"]),
-        ]
-    )
-    if not np.array_equal(np.unique(pairs[:, 0]), np.arange(all_queries.height)) or (np.diff(pairs[:, 0]) < 0).any():
-        raise TableError(f"{job.key('candidates')}: not those of the queries with tokens, in order; make it again")
+    query_slices = _slices(queries)
+    of_queries = []
+    for (setting, partition), tokens, rows, place in zip(parts, queries, candidates, query_slices, strict=True):
+        positions = _positions(rows["query_id"], tokens["id"])
+        if not np.array_equal(np.unique(positions), np.arange(tokens.height)) or (np.diff(positions) < 0).any():
+            key = store.lineage.key("candidates", setting)
+            raise TableError(f"{key} {partition}: not those of the queries with tokens, in order; make it again")
+        of_queries.append(positions + place.start)
     return JobInputs(
-        queries=sequences(all_queries),
+        queries=[sample for tokens in queries for sample in sequences(tokens)],
         originals=sequences(originals),
         candidates=all_candidates,
-        pairs=pairs,
+        pairs=np.column_stack([np.concatenate(of_queries), _positions(all_candidates["original_id"], originals["id"])]),
         partitions=[
-            PartitionSlice(key, query_slice, pair_slice)
-            for key, query_slice, pair_slice in zip(partitions, _slices(queries), _slices(candidates), strict=True)
+            PartitionSlice(setting, partition, of_query, of_pairs)
+            for (setting, partition), of_query, of_pairs in zip(parts, query_slices, _slices(candidates), strict=True)
         ],
     )
 

@@ -8,10 +8,9 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from gradsim.errors import TableError
-from gradsim.partition_job.code import code_version
+from gradsim.partition_job.code import check_code, code_version
 from gradsim.study import ModelConfiguration, Study
 from gradsim.tables import State, Store, TableKey
-from gradsim.tables.keys import Room
 from gradsim.tables.lineage import AUDIT, GRADIENT_TABLES, INDEX
 
 # No table: a job that is asked for it measures, and writes nothing.
@@ -38,11 +37,9 @@ class PartitionJob(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     study: Study
-    setting: str | None = Field(description="None: the tables are the study's own")
-    room: Room | None = Field(None, description="of the setting, where the tables lie")
-    partitions: tuple[str | None, ...]
-    tables: tuple[str, ...]
-    fingerprints: dict[str, str]
+    keys: tuple[TableKey, ...] = Field(description="the tables, of one kind; gradients of several settings go together")
+    partitions: tuple[str | None, ...] = Field(description="of each table")
+    fingerprints: dict[str, str] = Field(description="of the tables' definitions")
     versions: dict[str, str] = Field({}, description="of the data that the tables are made from: name -> data version")
     digests: dict[Path, str] = Field({}, description="of the files that the study names; a node has none of them")
     root: Path
@@ -59,22 +56,23 @@ class PartitionJob(BaseModel):
     @property
     def kind(self) -> Kind:
         """What the job computes; its tables have it in common."""
-        (kind,) = {KINDS[table] for table in self.tables}
+        (kind,) = {KINDS[key.name] for key in self.keys}
         return kind
 
     @property
-    def setting_name(self) -> str:
-        """The setting of a job that has one."""
-        assert self.setting is not None
-        return self.setting
+    def settings(self) -> list[str]:
+        """The settings that the tables are of, each once, in order."""
+        return list(dict.fromkeys(key.setting for key in self.keys if key.setting))
+
+    @property
+    def only_key(self) -> TableKey:
+        """The table of a job that makes one."""
+        (key,) = self.keys
+        return key
 
     def store(self) -> Store:
         """The tables that the job reads and writes."""
-        return Store(self.root, self.study, self.digests)
-
-    def key(self, table: str) -> TableKey:
-        """The key of one of the job's tables, or of another in the same setting and room."""
-        return TableKey(self.study.name, table, self.setting, self.room)
+        return Store(self.root, self.study, self.digests, self.versions)
 
     def inputs(self, store: Store) -> set[tuple[TableKey, str | None]]:
         """Tables and partitions that the job reads."""
@@ -88,21 +86,17 @@ class PartitionJob(BaseModel):
         """Tables and partitions that the job leaves, those that are fresh already included."""
         if self.kind == RATES:
             return []
-        return [(self.key(table), partition) for table in self.tables for partition in self.partitions]
+        return [(key, partition) for key in self.keys for partition in self.partitions]
 
-    def work(self, store: Store) -> dict[str | None, list[str]]:
+    def work(self, store: Store) -> dict[str | None, list[TableKey]]:
         """Partition -> tables to compute: all of them with `force`, else those that are not fresh."""
         if self.kind == RATES:
-            return {None: [RATES]}
+            return {None: list(self.keys)}
         work = {
-            partition: [
-                table
-                for table in self.tables
-                if self.force or store.state(self.key(table), partition) is not State.FRESH
-            ]
+            partition: [key for key in self.keys if self.force or store.state(key, partition) is not State.FRESH]
             for partition in self.partitions
         }
-        return {partition: tables for partition, tables in work.items() if tables}
+        return {partition: keys for partition, keys in work.items() if keys}
 
     def of_what_is_stored(self, store: Store) -> Self:
         """The same job, of the data that are stored now and of no others.
@@ -125,15 +119,12 @@ class PartitionJob(BaseModel):
         Raises:
             TableError: code, fingerprints or data are not the sender's, or data are missing.
         """
-        if self.code != code_version():
-            raise TableError(
-                f"the job was sent by gradsim {self.code}, here is {code_version()}; "
-                "install the sender's version here: gradsim cluster install"
-            )
-        for table, expected in self.fingerprints.items():
-            if (found := store.lineage.fingerprint(self.key(table))) != expected:
+        check_code(self.code)
+        found = {str(key): store.lineage.fingerprint(key) for key in self.keys if str(key) in self.fingerprints}
+        for name, expected in self.fingerprints.items():
+            if found.get(name) != expected:
                 raise TableError(
-                    f"{self.key(table)}: the job was sent for fingerprint {expected}, here it is {found}; "
+                    f"{name}: the job was sent for fingerprint {expected}, here it is {found.get(name)}; "
                     "make the project and its files the same on both sides"
                 )
         found_versions = self._found_versions(store) if self.versions else {}

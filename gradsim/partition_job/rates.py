@@ -10,13 +10,13 @@ from gradsim.partition_job.inputs import sequences
 from gradsim.partition_job.job import PartitionJob
 from gradsim.projections import study_projectors
 from gradsim.rates import device_name
-from gradsim.tables import Store
+from gradsim.tables import Store, TableKey
 
 
 def compute(
     job: PartitionJob,
     store: Store,
-    work: Mapping[str, Sequence[str]],
+    work: Mapping[str, Sequence[TableKey]],
     progress: Callable[[int, int], None],
 ) -> dict[str, Any]:
     """Time a few of the study's originals.

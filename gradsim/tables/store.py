@@ -34,12 +34,26 @@ _READERS = {".parquet": read_provenance, ".html": read_page_provenance, ".arrow"
 
 
 class Store:
-    """The tables of one study below a data root; `digests` as in `Lineage`."""
+    """The tables of one study below a data root.
 
-    def __init__(self, root: Path, study: Study, digests: Mapping[Path, str] | None = None) -> None:
+    Attributes:
+        root: the data root.
+        study: the study.
+        lineage: of the study, with digests of files as it takes them.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        study: Study,
+        digests: Mapping[Path, str] | None = None,
+        versions: Mapping[str, str] | None = None,
+    ) -> None:
         self.root = root
         self.study = study
         self.lineage = Lineage(study, digests)
+        # Of inputs that were read long before anything is written: what lies there by then may be another.
+        self._versions = versions or {}
 
     # -- places ------------------------------------------------------------------------------
 
@@ -233,7 +247,10 @@ class Store:
         return (provenance or Provenance()).model_copy(
             update={
                 "fingerprint": self.lineage.fingerprint(key),
-                "inputs": self.input_versions(key, partition),
+                "inputs": {
+                    name: self._versions.get(name, version)
+                    for name, version in self.input_versions(key, partition).items()
+                },
             }
         )
 
@@ -268,12 +285,14 @@ class Store:
             for source, each in self.inputs(key, partition)
         }
 
-    def state(self, key: TableKey, partition: str | None = None) -> State:
-        """Whether a file is there, whole, and made from what is there now."""
-        if not self.path(key, partition).exists():
+    def state(self, key: TableKey, partition: str | None = None, path: Path | None = None) -> State:
+        """Whether a file is there, whole, and made from what is there now; `path`: a file that is to take its place."""
+        place = self.path(key, partition)
+        path = path or place
+        if not path.exists():
             return State.MISSING
         try:
-            provenance = self.provenance(key, partition)
+            provenance = _READERS[place.suffix](path)
         except TableError:
             return State.CORRUPT
         try:

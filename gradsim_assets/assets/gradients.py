@@ -25,15 +25,17 @@ class JobConfig(dg.Config):
     force: bool = False
 
 
-def gradient_assets(study: Study, setting: str, dispatch: Dispatch) -> dg.AssetsDefinition:
-    """Dots, self dots, similarities and projected similarities of one setting; any subset can be asked for."""
+def gradient_assets(study: Study, dispatch: Dispatch) -> dg.AssetsDefinition:
+    """Dots, self dots, similarities and projected similarities of all settings; any subset can be asked for.
+
+    They are one step, so that what is asked for together is one job, which runs the originals that settings share once.
+    """
     lineage = Lineage(study)
+    keys = [lineage.key(table, setting) for setting, _ in study.ordered_settings() for table in GRADIENT_TABLES]
 
     @dg.multi_asset(
-        name=gradients_op(study, setting),
-        specs=[
-            table_spec(lineage, lineage.key(table, setting), kinds={"torch", "parquet"}) for table in GRADIENT_TABLES
-        ],
+        name=gradients_op(study),
+        specs=[table_spec(lineage, key, kinds={"torch", "parquet"}) for key in keys],
         can_subset=True,
         backfill_policy=dispatch.backfill_policy,
         pool=dispatch.pool,
@@ -45,22 +47,22 @@ def gradient_assets(study: Study, setting: str, dispatch: Dispatch) -> dg.Assets
         gpu: GPUResource,
         compute: ComputeResource,
     ) -> Iterator[dg.MaterializeResult[None]]:
-        selected = {table_key(key).name for key in context.selected_asset_keys}
-        tables = [table for table in GRADIENT_TABLES if table in selected]
-        yield from compute_tables(context, study, setting, tables, config, storage, gpu, compute)
+        selected = {table_key(key) for key in context.selected_asset_keys}
+        asked = [key for key in keys if key in selected]
+        yield from compute_tables(context, study, asked, config, storage, gpu, compute)
 
     return gradients
 
 
-def gradients_op(study: Study, setting: str) -> str:
-    """Name of the step that makes a setting's gradient tables."""
-    return f"{study.name}__{setting}__gradients"
+def gradients_op(study: Study) -> str:
+    """Name of the step that makes a study's gradient tables."""
+    return f"{study.name}__gradients"
 
 
 def job_op(study: Study, key: TableKey) -> str | None:
     """Name of the step that makes a table by a partition job; None for a table that needs none."""
     if key.name in GRADIENT_TABLES and key.room is None:
-        return gradients_op(study, str(key.setting))
+        return gradients_op(study)
     if key.name in (AUDIT, INDEX):
         return "__".join(key.parts)
     generated = key.name == "queries" and isinstance(study.settings[str(key.setting)], GenerateSetting)
@@ -70,8 +72,7 @@ def job_op(study: Study, key: TableKey) -> str | None:
 def compute_tables(
     context: dg.AssetExecutionContext,
     study: Study,
-    setting: str,
-    tables: Sequence[str],
+    keys: Sequence[TableKey],
     config: JobConfig,
     storage: StorageResource,
     gpu: GPUResource,
@@ -79,13 +80,12 @@ def compute_tables(
 ) -> Iterator[dg.MaterializeResult[None]]:
     """Run one partition job for these tables and the step's partitions, and report each table."""
     store = storage.store(study)
-    keys = [store.lineage.key(table, setting) for table in tables]
     partitions = context.partition_keys
     result = run_job(context, store, keys, partitions, config, gpu, compute)
     for key in keys:
         for partition in partitions:
             context.add_asset_metadata(stored_metadata(store, key, partition), asset_key(key), partition)
-        yield dg.MaterializeResult(asset_key=asset_key(key), metadata=_cost(result, key.name))
+        yield dg.MaterializeResult(asset_key=asset_key(key), metadata=_cost(result, key))
 
 
 def run_job(
@@ -97,9 +97,9 @@ def run_job(
     gpu: GPUResource,
     compute: ComputeResource,
 ) -> JobResult:
-    """Run one partition job for these tables, which lie in one setting and room, and these partitions of theirs."""
+    """Run one partition job for these tables and these partitions of each."""
     # A run that waits for hours must be known to be dead when its process is.
-    context.instance.add_run_tags(context.run_id, process_tags(context.run_id))
+    context.instance.add_run_tags(context.run.run_id, process_tags(context.run.run_id))
     job = make_job(store, keys, partitions, gpu, force=config.force)
     return compute.run(context, job.of_what_is_stored(store))
 
@@ -107,14 +107,12 @@ def run_job(
 def make_job(
     store: Store, keys: Sequence[TableKey], partitions: Sequence[str | None], gpu: GPUResource, *, force: bool
 ) -> PartitionJob:
-    """The job of these tables, which lie in one setting and room, and these partitions of theirs."""
+    """The job of these tables and these partitions of each."""
     return PartitionJob(
         study=store.study,
-        setting=keys[0].setting,
-        room=keys[0].room,
+        keys=tuple(keys),
         partitions=tuple(partitions),
-        tables=tuple(key.name for key in keys),
-        fingerprints={key.name: store.lineage.fingerprint(key) for key in keys},
+        fingerprints={str(key): store.lineage.fingerprint(key) for key in keys},
         digests=store.lineage.named_files(),
         root=store.root,
         model=gpu.configuration(store.study, store),
@@ -123,9 +121,9 @@ def make_job(
     )
 
 
-def _cost(result: JobResult, table: str) -> dict[str, Any]:
+def _cost(result: JobResult, key: TableKey) -> dict[str, Any]:
     """How much of a table this job computed, and what the job cost."""
-    computed = len(result.computed.get(table, []))
+    computed = len(result.computed.get(str(key), []))
     return {
         "partitions_computed": computed,
         "partitions_already_fresh": len(result.partitions) - computed,

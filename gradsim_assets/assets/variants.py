@@ -97,7 +97,7 @@ def _generated(study: Study, name: str, dispatch: Dispatch) -> dg.AssetsDefiniti
         gpu: GPUResource,
         compute: ComputeResource,
     ) -> dg.MaterializeResult[None]:
-        return next(compute_tables(context, study, name, ["queries"], config, storage, gpu, compute))
+        return next(compute_tables(context, study, [key], config, storage, gpu, compute))
 
     return queries
 

@@ -76,11 +76,10 @@ REST = [*combined("dropped"), *combined("generated"), "report"]
 
 
 def test_a_fresh_store_needs_all_of_it_in_order(store: Store) -> None:
-    """Generated queries come after the prompts that they take, though their setting stands first in the study."""
+    """All settings in one run, for one job; generated queries come after the prompts that they take."""
     assert plan(store) == [
         (SHARED, []),
-        (of("dropped", *VARIANTS, *GRADIENT_TABLES), KEYS),
-        (of("generated", *VARIANTS, *GRADIENT_TABLES), KEYS),
+        ([*of("dropped", *VARIANTS, *GRADIENT_TABLES), *of("generated", *VARIANTS, *GRADIENT_TABLES)], KEYS),
         (REST, []),
     ]
 
@@ -92,8 +91,7 @@ def test_nothing_where_nothing_is_stale(filled: Store) -> None:
 def test_queries_alone(store: Store) -> None:
     assert plan(store, "generated/queries") == [
         (["samples", "model"], []),
-        (["dropped/queries"], KEYS),
-        (["generated/queries"], KEYS),
+        (["dropped/queries", "generated/queries"], KEYS),
     ]
 
 
@@ -144,8 +142,7 @@ def test_force_makes_the_targets_and_what_is_made_from_them(filled: Store) -> No
     ]
     assert plan(filled, force=True) == [
         (SHARED, []),
-        (of("dropped", *VARIANTS, *GRADIENT_TABLES), KEYS),
-        (of("generated", *VARIANTS, *GRADIENT_TABLES), KEYS),
+        ([*of("dropped", *VARIANTS, *GRADIENT_TABLES), *of("generated", *VARIANTS, *GRADIENT_TABLES)], KEYS),
         (REST, []),
     ]
 
@@ -190,7 +187,7 @@ def test_a_combined_table_needs_all_partitions(filled: Store) -> None:
 def test_an_edited_data_file_makes_everything_again(filled: Store, tmp_path: Path) -> None:
     (tmp_path / "originals.jsonl").write_text(json.dumps({"id": "y"}))
     launches = plan_launches(filled, [filled.lineage.key("report")], filled.study.partitions)
-    assert [launch.partitions for launch in launches] == [(), tuple(KEYS), tuple(KEYS), ()]
+    assert [launch.partitions for launch in launches] == [(), tuple(KEYS), ()]
     # Nothing is made of the projected dots that the report shows.
     unused = [node.key for node in filled.lineage if node.key.name in PROJECTED_DOT_TABLES]
     assert {key for launch in launches for key in launch.keys} == {node.key for node in filled.lineage} - set(unused)

@@ -86,7 +86,7 @@ def test_a_node_half_as_fast_takes_twice_the_time(make, site, measure):
 def test_the_users_own_wins_and_nothing_is_predicted(make, site_variables, measure):
     measure(memory_budget=1)  # with which nothing can be predicted
     site = site_variables(SLURM_GPUS_PER_NODE="0", SLURM_TIME="00:20:00").with_home("/home/x")
-    assert site.resource(walltime(make(), site)).queue.time_limit == "00:20:00"
+    assert site.walltime(walltime(make(), site)) == "00:20:00"
 
 
 def test_a_job_that_does_not_fit_the_node_is_an_error(make, site, measure):
@@ -99,7 +99,7 @@ def test_a_job_that_does_not_fit_the_node_is_an_error(make, site, measure):
 def test_it_is_what_a_job_asks_for(make, site, measure):
     measure()
     found = walltime(make(), site)
-    limit = site.with_home("/home/x").resource(found).queue.time_limit
+    limit = site.walltime(found)
     days, _, clock = limit.rpartition("-")
     hours, minutes, _ = map(int, clock.split(":"))
     assert found <= timedelta(days=int(days or 0), hours=hours, minutes=minutes) < found + timedelta(minutes=2)

@@ -10,6 +10,7 @@ import pytest
 
 from gradsim.partition_job import JobResult, PartitionJob, result_path
 from gradsim.study import ModelConfiguration
+from gradsim.tables import TableKey
 from resources import compute as module
 from resources.compute import MOST_RETRIES, ComputeResource, Performed
 from resources.local import LocalCompute
@@ -29,10 +30,9 @@ def leave(**changes):
 def job(study, tmp_path):
     return PartitionJob(
         study=study,
-        setting="word_dropout",
+        keys=(TableKey("tiny", "dot_products", "word_dropout"),),
         partitions=("0000-0001", "0002-0003"),
-        tables=("dot_products",),
-        fingerprints={"dot_products": "0123456789abcdef"},
+        fingerprints={"tiny/word_dropout/dot_products": "0123456789abcdef"},
         root=tmp_path / "data root",
         model=ModelConfiguration("a model", device="cpu"),
     )
@@ -223,7 +223,8 @@ def start_real_job(path, *options):
 def test_the_real_job_says_which_table_is_missing(job, tmp_path, study):
     (tmp_path / "originals.jsonl").write_text("", encoding="utf-8")
     lineage = job.store().lineage
-    honest = job.model_copy(update={"fingerprints": {"dot_products": lineage.fingerprint(job.key("dot_products"))}})
+    (key,) = job.keys
+    honest = job.model_copy(update={"fingerprints": {str(key): lineage.fingerprint(key)}})
     path = tmp_path / "job.json"
     path.write_text(honest.model_dump_json(), encoding="utf-8")
     process = start_real_job(path)
@@ -245,13 +246,12 @@ def test_the_real_job_refuses_another_definition_than_the_senders(job, tmp_path)
 
 
 @pytest.mark.slow
-def test_a_corrupt_job_file_leaves_no_result(tmp_path):
+def test_a_corrupt_job_file_leaves_no_result_but_the_reason(tmp_path):
     path = tmp_path / "job.json"
     path.write_text('{"study": ', encoding="utf-8")
     process = start_real_job(path)
     assert process.returncode == 1
-    assert "PartitionJob" in process.stderr
-    assert not result_path(path).exists()
+    assert "JSONDecodeError" in JobResult.model_validate_json(result_path(path).read_text()).traceback
 
 
 @pytest.mark.slow

@@ -7,9 +7,7 @@
 - Without accounting it waits five minutes, then takes a job for successful: here only a job's own result counts.
 """
 
-import io
 import shlex
-import tarfile
 import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
@@ -19,9 +17,10 @@ from dagster_slurm import BashLauncher, SlurmPipesClient
 
 from gradsim.errors import ClusterError
 from gradsim.partition_job import PartitionJob
-from resources.slurm.connection import Connection
+from resources.slurm.archive import archive
+from resources.slurm.connection import Answer, Connection
 from resources.slurm.failures import NO_ENVIRONMENT, is_away, refusal
-from resources.slurm.job_state import LOG, MESSAGES, RESULT, STATUS, TAKEN, JobEnd
+from resources.slurm.job_state import LOG, MESSAGES, RESULT, STATUS, TAKEN, JobEnd, job_number
 from resources.slurm.messages import FedMessageReader
 from resources.slurm.script import JOB_FILE, SCRIPT, batch_script, describe, sbatch_command
 from resources.slurm.site import Site
@@ -36,18 +35,18 @@ _MINUTES_TO_KEEP = 24 * 60
 _SECONDS_TO_CANCEL = 60
 
 
+# Exit statuses of our submission: no folder, sbatch or squeue failed, somebody else is submitting the same job.
+_NO_FOLDER, _REFUSED, _BUSY = 4, 5, 7
+
+
 class PartitionJobClient(SlurmPipesClient):
     """Runs one partition job to its end, whatever happens between here and the cluster."""
 
     def __init__(self, site: Site, connection: Connection, walltime: timedelta, log: Callable[[str], None]) -> None:
-        super().__init__(
-            slurm_resource=site.resource(walltime),
-            launcher=BashLauncher(),
-            cleanup_on_failure=False,
-            pre_deployed_env_path=str(site.environment),
-        )
+        super().__init__(site.resource(), BashLauncher(), pre_deployed_env_path=str(site.environment))
         self._site = site
         self._connection = connection
+        self._walltime = walltime
         self._log = log
 
     def run(  # type: ignore[override]  # the stock one takes any script, and cannot know what it computes
@@ -58,18 +57,24 @@ class PartitionJobClient(SlurmPipesClient):
         An interrupt cancels the job if the run is being terminated, and otherwise leaves it to the next run.
 
         Raises:
-            ClusterError: the job cannot be submitted.
+            ClusterError: the job cannot be submitted, or will never start.
         """
         folder = self._site.job_folder(identity)
         reader = FedMessageReader(str(folder / MESSAGES))
         with dg.open_pipes_session(
             context=context, context_injector=dg.PipesEnvContextInjector(), message_reader=reader
         ) as pipes:
-            job_id = self.submit(job, identity, pipes.get_bootstrap_env_vars())
             try:
-                return self._wait(context, JobWatch(self._connection, folder, job_id, reader, self._log))
+                number = self.submit(job, identity, pipes.get_bootstrap_env_vars())
+                return self._wait(context, JobWatch(self._connection, folder, number, reader, self._log), identity)
             except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
-                self._leave(job_id, canceled=self._is_run_canceling(context.op_execution_context))
+                # A job that computes again what is there is this run's alone: no other would take it up.
+                if job.force or self._is_run_canceling(context.op_execution_context):
+                    self._cancel(identity)
+                else:
+                    self._log(
+                        f"interrupted; its Slurm job goes on, run again to take it up (to end it: {_cancel(identity)})"
+                    )
                 raise
 
     # -- submitting --------------------------------------------------------------------------
@@ -77,8 +82,8 @@ class PartitionJobClient(SlurmPipesClient):
     def submission(self, job: PartitionJob, identity: str, variables: Mapping[str, str]) -> tuple[str, str]:
         """The `sbatch` command of a job, and its script."""
         folder = self._site.job_folder(identity)
-        command = sbatch_command(self, self._site, _job_name(identity), folder, describe(job))
-        return command, batch_script(self._site, job, folder, variables)
+        command = sbatch_command(self._site, self._walltime, job_name(identity), folder, describe(job))
+        return " ".join(command), batch_script(self._site, job, folder, variables)
 
     def submit(self, job: PartitionJob, identity: str, variables: Mapping[str, str]) -> int:
         """Slurm's number of the job that does this: a living one, one that has done it unseen, or a new one.
@@ -88,30 +93,36 @@ class PartitionJobClient(SlurmPipesClient):
         """
         sbatch, script = self.submission(job, identity, variables)
         command = _submit_command(self._site, identity, sbatch)
-        files = _archive({JOB_FILE: job.model_dump_json(), SCRIPT: script})
+        files = archive({JOB_FILE: job.model_dump_json().encode(), SCRIPT: script.encode()})
         deadline = time.monotonic() + SECONDS_TO_SUBMIT
-        while True:
-            answer = self._connection.patiently(command, files, seconds=SECONDS_TO_SUBMIT, timeout=120)
-            if answer.status == 0:
-                break
-            if not is_away(answer) or time.monotonic() > deadline:
+        while (answer := self._ask_to_submit(command, files)).status:
+            waits = answer.status == _BUSY or is_away(answer)
+            if not waits or time.monotonic() > deadline:
                 raise ClusterError(refusal(answer, self._site))
-            self._log(f"Slurm's controller does not answer ({answer.errors.splitlines()[-1]}); trying again")
+            said = (answer.errors.splitlines() or ["somebody submits the same job"])[-1]
+            self._log(f"Slurm's controller does not answer, or is busy ({said}); trying again")
             time.sleep(5)
-        how, number = answer.text.split()[-2:]
+        number = job_number(answer)
         told = {
             "submitted": f"submitted Slurm job {number}",
             "living": f"Slurm job {number} does this already; taken up again",
             "finished": f"Slurm job {number} did this while nobody looked; its result is taken",
         }
-        self._log(f"{told[how]} ({describe(job)}); its files: {self._site.job_folder(identity)}")
-        return int(number)
+        how = next(text for word, text in told.items() if word in answer.text)
+        self._log(f"{how} ({describe(job)}); its files: {self._site.job_folder(identity)}")
+        return number
+
+    def _ask_to_submit(self, command: str, files: bytes) -> Answer:
+        return self._connection.patiently(command, files, seconds=SECONDS_TO_SUBMIT, timeout=120)
 
     # -- waiting -----------------------------------------------------------------------------
 
-    def _wait(self, context: dg.AssetExecutionContext, watch: JobWatch) -> JobEnd:
+    def _wait(self, context: dg.AssetExecutionContext, watch: JobWatch, identity: str) -> JobEnd:
         pause = self.slurm.status_poll_interval_seconds
         while not watch.has_ended():
+            if watch.never_starts_because:
+                self._cancel(identity)
+                raise ClusterError(watch.never_starts_because)
             if self._is_run_canceling(context.op_execution_context):
                 raise dg.DagsterExecutionInterruptedError
             time.sleep(pause)
@@ -121,56 +132,65 @@ class PartitionJobClient(SlurmPipesClient):
 
     # -- leaving -----------------------------------------------------------------------------
 
-    def _leave(self, job_id: int, *, canceled: bool) -> None:
-        if not canceled:
-            self._log(f"interrupted; Slurm job {job_id} goes on, run again to take it up (to end it: scancel {job_id})")
-            return
-        try:
-            self._connection.patiently(f"scancel {job_id}", seconds=_SECONDS_TO_CANCEL)
-            self._log(f"Slurm job {job_id} is canceled")
-        except ClusterError as error:
-            self._log(f"Slurm job {job_id} could not be canceled ({error}); do it by hand: scancel {job_id}")
+    def _cancel(self, identity: str) -> None:
+        """Cancel the job, and the submission that may still be on its way."""
+        deadline = time.monotonic() + _SECONDS_TO_CANCEL
+        folder = shlex.quote(str(self._site.job_folder(identity)))
+        command = f"cd {folder} 2>/dev/null && exec 9>lock && flock -w 20 9; {_cancel(identity)}"
+        said = "the cluster is away"
+        while time.monotonic() < deadline:
+            try:
+                answer = self._connection.patiently(command, seconds=deadline - time.monotonic())
+            except ClusterError as error:
+                said = str(error)
+                break
+            if answer.status == 0:
+                self._log("its Slurm job is canceled, if there was one")
+                return
+            said = answer.errors
+            time.sleep(2)
+        self._log(f"its Slurm job could not be canceled ({said}); do it by hand: {_cancel(identity)}")
 
     def mark_taken(self, identity: str) -> None:
         """Say that a job's result was taken: its files go when they are old, since another run may still read them."""
-        self._connection.patiently(f"touch {shlex.quote(str(self._site.job_folder(identity) / TAKEN))}")
+        self._connection.patiently(f"touch {shlex.quote(str(self._site.job_folder(identity) / TAKEN))} || true")
 
 
-def _job_name(identity: str) -> str:
+def job_name(identity: str) -> str:
+    """By which Slurm knows a job."""
     return f"gradsim-{identity}"
 
 
+def _cancel(identity: str) -> str:
+    """The command that ends a job."""
+    return f"scancel --name={job_name(identity)}"
+
+
 def _submit_command(site: Site, identity: str, sbatch: str) -> str:
-    """Looks whether the job is there, else submits it; both under a lock, so that it may run twice."""
-    folder, name = shlex.quote(str(site.job_folder(identity))), _job_name(identity)
+    """Looks whether the job is there, else submits it; both under a lock, so that it may run twice.
+
+    A file system may have no locks; a lock that is held by somebody else must be waited for.
+    """
+    folder, name = shlex.quote(str(site.job_folder(identity))), job_name(identity)
     # What a container holds the login node need not see.
     python = "" if site.settings.container else f"[ -x {shlex.quote(str(site.python))} ] || exit {NO_ENVIRONMENT}"
     return f"""
 {python}
-umask 077; mkdir -p {folder} && cd {folder} || exit 4
-exec 9>lock; flock -w 60 9 || true
-living=$(timeout 30 squeue -h -u "$(id -un)" --name={name} -o '%i %T') || exit 5
-living=$(printf '%s\\n' "$living" | grep -v COMPLETING | head -n 1)
-if [ -n "$living" ]; then echo living "${{living%% *}}"; exit 0; fi
+umask 077; mkdir -p {folder} && cd {folder} || exit {_NO_FOLDER}
+exec 9>lock; flock -w 60 9; [ $? = 1 ] && exit {_BUSY}
+jobs=$(timeout 30 squeue -h -a -u "$(id -un)" --name={name} -o '%i %T')
+status=$?; [ $status = 124 ] && echo 'squeue: Socket timed out' >&2; [ $status = 0 ] || exit {_REFUSED}
+living=$(printf '%s\n' "$jobs" | grep -v COMPLETING | head -n 1)
+if [ -n "$living" ]; then echo "living ${{living%% *}}"; exit 0; fi
+[ -z "$jobs" ] || exit {_BUSY}
 if [ -s job_id ] && [ -s {RESULT} ] && [ "$(cat {STATUS} 2>/dev/null)" = 0 ] && [ ! -e {TAKEN} ]; then
-  echo finished "$(cat job_id)"; exit 0
+  echo "finished $(cat job_id)"; exit 0
 fi
 rm -f job_id {RESULT} {STATUS} {MESSAGES} {LOG} {TAKEN}
-find .. -mindepth 2 -maxdepth 2 -name {TAKEN} -mmin +{_MINUTES_TO_KEEP} -printf '%h\\0' | xargs -0 -r rm -rf
-tar -xf - || exit 4
-id=$({sbatch}) || exit 5
-echo "${{id%%;*}}" > job_id || true
-echo submitted "${{id%%;*}}"
+find .. -mindepth 2 -maxdepth 2 -name {TAKEN} -mmin +{_MINUTES_TO_KEEP} -printf '%h\0' | xargs -0 -r rm -rf
+tar -xf - || exit {_NO_FOLDER}
+said=$({sbatch}) || exit {_REFUSED}
+number=$(printf '%s\n' "$said" | grep -oE '^[0-9]+' | tail -n 1)
+echo "$number" > job_id || true
+echo "submitted $number"
 """
-
-
-def _archive(files: Mapping[str, str]) -> bytes:
-    """Files as tar writes them."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for name, text in files.items():
-            content = text.encode()
-            header = tarfile.TarInfo(name)
-            header.size, header.mode = len(content), 0o600
-            archive.addfile(header, io.BytesIO(content))
-    return buffer.getvalue()

@@ -6,8 +6,8 @@ from pathlib import Path
 import dagster as dg
 from dagster_slurm import SlurmMetric
 
-from gradsim.partition_job import PartitionJob
-from resources.compute import ComputeResource, Performed
+from gradsim.partition_job import JobResult, PartitionJob
+from resources.compute import ComputeResource, Performed, failure_of
 from resources.slurm.client import SECONDS_TO_SUBMIT, PartitionJobClient
 from resources.slurm.connection import Connection
 from resources.slurm.failures import explain
@@ -43,22 +43,32 @@ class SlurmCompute(ComputeResource):
             ClusterError: the cluster cannot be used as it is.
             TableError: a result cannot be written here.
         """
+        if not (job.force or job.work(job.store())):
+            return Performed(JobResult(partitions=job.partitions, fingerprints=job.fingerprints))
+        return self.perform_there(context, job)
+
+    def perform_there(self, context: dg.AssetExecutionContext, job: PartitionJob) -> Performed:
+        """The same for a job that has something to do, or is sent all the same."""
         connection = Connection(Site.read(), context.log.info)
         site = connection.at_home(seconds=SECONDS_TO_SUBMIT)
-        remote_job = at_site(job, site)
-        identity = _identity(context, remote_job)
-        files = None if site.shared_data else RemoteFiles(connection, site)
+        data = site.data(job.root)
+        there = at_site(job, site)
+        identity = _identity(context, there)
+        files = None if site.shared_data else RemoteFiles(connection, data)
         if files:
             files.send_inputs(job, context.log.info)
         client = PartitionJobClient(site, connection, walltime(job, site), context.log.info)
-        end = client.run(context=context, job=remote_job, identity=identity)
+        end = client.run(context=context, job=there, identity=identity)
         performed = _performed(end, str(site.job_folder(identity)))
-        if performed.result and not performed.trouble and not performed.result.error:
-            if files:
-                files.fetch_results(job, context.log.info)
-            else:
-                wait_until_seen(job, site)
-            client.mark_taken(identity)
+        if failure_of(performed, there) is None:
+            try:
+                if files:
+                    files.fetch_results(job, context.log.info)
+                else:
+                    wait_until_seen(job, data)
+            finally:
+                # Also where its results cannot be had: the next run then computes them again.
+                client.mark_taken(identity)
         return performed
 
 
@@ -66,10 +76,10 @@ def at_site(job: PartitionJob, site: Site) -> PartitionJob:
     """The same job as a node of the site sees it: its data root, its device."""
     name = job.model.name
     if Path(name).is_relative_to(job.root):
-        name = str(site.data / Path(name).relative_to(job.root).as_posix())
+        name = str(site.data(job.root) / Path(name).relative_to(job.root).as_posix())
     return job.model_copy(
         update={
-            "root": Path(site.data),
+            "root": Path(site.data(job.root)),
             "model": replace(job.model, name=name, device=site.device),
         }
     )
@@ -79,7 +89,7 @@ def _identity(context: dg.AssetExecutionContext, job: PartitionJob) -> str:
     """Of the job; one that computes again what is there is another in every run, but for that run's retries."""
     if not job.force:
         return job.identity
-    return f"{job.identity}-{(context.run.root_run_id or context.run_id).split('-')[0]}"
+    return f"{job.identity}-{(context.run.root_run_id or context.run.run_id).split('-')[0]}"
 
 
 def _performed(end: JobEnd, folder: str) -> Performed:

@@ -1,12 +1,14 @@
 """Commands on the login node: one ssh connection that all share, patient with a network that is not."""
 
+import base64
+import contextlib
 import re
-import shlex
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain, repeat
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from gradsim.errors import ClusterError
@@ -24,19 +26,23 @@ _PAUSES = (1, 2, 4, 8, 15)
 # What a person must be told at most this often.
 _SECONDS_BETWEEN_COMPLAINTS = 300
 
-# What ssh says -> how to mend it. Nothing of this mends itself.
+# What ssh says -> how to mend it; the first that it says counts. Nothing of this mends itself.
 _REFUSED = {
-    r"Permission denied": "the login was refused; SLURM_SSH_USER and SLURM_SSH_KEY must be a user of the cluster and "
-    "the private key whose public half it knows (ssh-copy-id -i KEY.pub)",
+    r"invalid format|error in libcrypto|UNPROTECTED PRIVATE KEY": "SLURM_SSH_KEY cannot be used as a private key",
+    r"Permission denied|Too many authentication failures": "the login was refused; SLURM_SSH_USER and SLURM_SSH_KEY "
+    "must be a user of the cluster and the private key whose public half it knows (ssh-copy-id -i KEY.pub)",
     r"REMOTE HOST IDENTIFICATION HAS CHANGED": "its host key is another than the known one; ask the cluster's "
     "operators, then correct SLURM_SSH_KNOWN_HOSTS_FILE",
     r"Host key verification failed": "its host key is not known; compare it with what the cluster's operators publish, "
     "then add it: ssh-keyscan -p {port} {host} >> {known_hosts}",
-    r"invalid format|error in libcrypto|UNPROTECTED PRIVATE KEY": "SLURM_SSH_KEY cannot be used as a private key",
     r"too long for Unix domain socket": "the path of the shared connection's socket is too long; set "
     "DAGSTER_SLURM_SSH_CONTROL_DIR to a short folder of your own, such as /tmp/$USER-ssh",
     r"Bad configuration option|command-line": "ssh does not understand its options (SLURM_SSH_OPTS_EXTRA)",
 }
+
+
+# Before what a command prints; what comes earlier a shell has said that greets whoever logs in.
+_BEGIN = "=====gradsim-begins====="
 
 
 class UnreachableError(Exception):
@@ -66,6 +72,7 @@ class Connection:
     def __init__(self, site: Site, log: Callable[[str], None]) -> None:
         self.site = site
         self._log = log
+        self._has_answered = False
 
     def run(
         self,
@@ -87,7 +94,7 @@ class Connection:
             ClusterError: the login is refused, which does not mend itself.
             UnreachableError: there was no answer, and it is not known whether the command ran.
         """
-        remote = f"bash --noprofile --norc -c {shlex.quote(command)}"
+        remote = _in_bash(command if target else f"printf %s {_BEGIN}; {command}")
         reads: dict[str, Any] = {"input": source} if isinstance(source, bytes) else {"stdin": source}
         try:
             process = subprocess.run(
@@ -107,7 +114,9 @@ class Connection:
         if process.returncode == SSH_FAILED:
             self._refuse(errors)
             raise UnreachableError(errors.splitlines()[-1] if errors else "the connection was closed")
-        return Answer(process.returncode, process.stdout or b"", errors)
+        self._has_answered = True
+        _, _, output = (process.stdout or b"").partition(_BEGIN.encode())
+        return Answer(process.returncode, output, errors)
 
     def patiently(
         self,
@@ -159,13 +168,19 @@ class Connection:
         return self.site
 
     def drop(self) -> None:
-        """End the shared connection, so that the next command makes a new one; a hung one would hang them all."""
+        """Leave the shared connection, so that the next command makes a new one; a hung one would hang them all."""
         path = self.site.ssh.control_socket_path()
         if path:
-            command = ["ssh", "-O", "exit", "-o", f"ControlPath={path}", self.site.ssh.get_remote_target()]
-            subprocess.run(command, capture_output=True, timeout=10, check=False)
+            # Who still uses it may go on; one that does not even answer this is left alone with its socket gone.
+            command = ["ssh", "-O", "stop", "-o", f"ControlPath={path}", self.site.ssh.get_remote_target()]
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                subprocess.run(command, capture_output=True, timeout=5, check=False)
+            Path(path).unlink(missing_ok=True)
 
     def _refuse(self, errors: str) -> None:
+        """Where a login is refused that has worked before, something is away that may come back."""
+        if self._has_answered:
+            return
         for pattern, mend in _REFUSED.items():
             if re.search(pattern, errors):
                 ssh = self.site.ssh
@@ -177,3 +192,9 @@ class Connection:
     @staticmethod
     def _pauses() -> Iterator[float]:
         return chain(_PAUSES, repeat(_PAUSES[-1]))
+
+
+def _in_bash(command: str) -> str:
+    """A command for bash, whatever shell the user has there: others read quotes and line ends in their own ways."""
+    text = base64.b64encode(command.encode()).decode()
+    return f"bash --noprofile --norc -c 'eval \"$(echo {text} | base64 -d)\"'"

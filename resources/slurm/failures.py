@@ -12,7 +12,7 @@ _AWAY = re.compile(
     r"Unable to contact slurm controller|Socket timed out|standby mode|Zero Bytes were transmitted|Connection refused"
 )
 
-# The exit status by which our submission says that.
+# The exit status by which our submission says that there is no Python.
 NO_ENVIRONMENT = 6
 
 # What sbatch or the shell says -> how to mend it.
@@ -21,10 +21,13 @@ _REFUSALS = {
     r"[Ii]nvalid account|account or account/partition": "the account is unknown, expired or not yours; set "
     "SLURM_ACCOUNT to one of `sacctmgr show assoc user=$USER format=account,partition,qos`",
     r"[Ii]nvalid qos": "set SLURM_QOS to one of `sacctmgr show assoc user=$USER format=account,partition,qos`",
-    r"SubmitJob|MaxSubmit|job submit limit": "too many jobs are queued already; lower GRADSIM_CONCURRENT_JOBS, or wait",
+    r"SubmitJob|MaxSubmit": "too many jobs are queued already; lower GRADSIM_CONCURRENT_JOBS, or wait",
+    r"(?:QOS|Assoc)\w+": "a limit of the account or QOS; ask for less, or set SLURM_ACCOUNT or SLURM_QOS",
+    r"job submit limit": "a limit of the account or QOS: of jobs (GRADSIM_CONCURRENT_JOBS), their sizes or SLURM_TIME",
     r"time limit|TimeLimit": "the walltime is longer than the partition allows; set SLURM_TIME or SLURM_PARTITION",
     r"Memory specification|more memory": "no node has that much memory; lower SLURM_MEM",
-    r"generic resource|[Gg]res": "no node has such GPUs; set SLURM_GPUS_PER_NODE (0 for none) or SLURM_PARTITION",
+    r"generic resource|\b(?:gres|GRES)\b": "no node has such GPUs; set SLURM_GPUS_PER_NODE (0 for none) or "
+    "SLURM_PARTITION",
     r"node configuration is not available": "no node of the partition can give SLURM_CPUS, SLURM_MEM and "
     "SLURM_GPUS_PER_NODE together; lower one of them",
     r"No space left|[Qq]uota exceeded": "the cluster's disk is full; make room, or set SLURM_REMOTE_BASE elsewhere",
@@ -68,8 +71,11 @@ def refusal(answer: Answer, site: Site) -> str:
     if answer.status == NO_ENVIRONMENT:
         return f"{site.address}: {site.python} is not there; install this code's environment: gradsim cluster install"
     said = _last_line(answer.errors) or f"exit status {answer.status}"
-    mend = next((mend for pattern, mend in _REFUSALS.items() if re.search(pattern, answer.errors)), None)
-    return f"{site.address}: the job was refused ({said})" + (f"; {mend}" if mend else "")
+    for pattern, mend in _REFUSALS.items():
+        if found := re.search(pattern, answer.errors):
+            limit = f"{found[0]}: " if mend.startswith("a limit of the account or QOS;") else ""
+            return f"{site.address}: the job was refused ({said}); {limit}{mend}"
+    return f"{site.address}: the job was refused ({said})"
 
 
 def explain(end: JobEnd) -> Explanation:
@@ -77,18 +83,19 @@ def explain(end: JobEnd) -> Explanation:
     name = f"Slurm job {end.job_id}"
     if early := _WORTH_A_RETRY.get(end.state):
         return Explanation(f"{name} ended early: {early} ({end.state})", retry=True)
-    killed_for_memory = end.exit_status in {None, 128 + _SIGKILL} and _OUT_OF_MEMORY.search(end.log)
-    if end.state == "OUT_OF_MEMORY" or killed_for_memory:
-        limit = f" of {end.asked['memory']}" if end.asked["memory"] else ""
-        return Explanation(
-            f"{name} needed more memory than its limit{limit} (OUT_OF_MEMORY): raise SLURM_MEM, or bound what "
-            f"gradients may take (GRADSIM_MEMORY_BUDGET=4GiB); {_KEPT}"
-        )
     if end.state in {"TIMEOUT", "DEADLINE"}:
         limit = f" of {end.asked['walltime']}" if end.asked["walltime"] else ""
         return Explanation(
             f"{name} exceeded its walltime{limit} ({end.state}): raise SLURM_TIME, or lower "
             f"GRADSIM_PARTITIONS_PER_JOB; {_KEPT}"
+        )
+    told = end.state in {"CANCELLED", "OUT_OF_MEMORY"}
+    by_the_log = not told and end.exit_status in {None, 128 + _SIGKILL} and _OUT_OF_MEMORY.search(end.log)
+    if end.state == "OUT_OF_MEMORY" or by_the_log:
+        limit = f" of {end.asked['memory']}" if end.asked["memory"] else ""
+        return Explanation(
+            f"{name} needed more memory than its limit{limit} (OUT_OF_MEMORY): raise SLURM_MEM, or bound what "
+            f"gradients may take (GRADSIM_MEMORY_BUDGET=4GiB); {_KEPT}"
         )
     return Explanation(f"{name} {_ended(end)}")
 

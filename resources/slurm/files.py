@@ -12,7 +12,6 @@ from gradsim.partition_job import PartitionJob
 from gradsim.tables import State
 from gradsim.tables.files import atomic_path
 from resources.slurm.connection import Connection
-from resources.slurm.site import Site
 
 # A network file system shows a new file everywhere within about a minute.
 SECONDS_TO_BE_SEEN = 90
@@ -23,9 +22,9 @@ _SECONDS_A_FILE = 3600
 class RemoteFiles:
     """The site's own data root, below which files lie as they do here."""
 
-    def __init__(self, connection: Connection, site: Site) -> None:
+    def __init__(self, connection: Connection, root: PurePosixPath) -> None:
         self._connection = connection
-        self._root = site.data
+        self._root = root
 
     def send_inputs(self, job: PartitionJob, log: Callable[[str], None]) -> None:
         """Have every file there that a job reads.
@@ -49,17 +48,21 @@ class RemoteFiles:
             TableError: it cannot be written here.
         """
         store = job.store()
-        wanted = [
-            store.path(key, partition)
+        wanted = {
+            store.path(key, partition): (key, partition)
             for key, partition in job.outputs
             if job.force or store.state(key, partition) is not State.FRESH
-        ]
+        }
         checksums = self._checksums([path.relative_to(job.root) for path in wanted])
-        for path in wanted:
+        for path, (key, partition) in wanted.items():
             relative = path.relative_to(job.root)
+            there = self._root / relative.as_posix()
             if relative not in checksums:
-                raise ClusterError(f"{self._root / relative.as_posix()}: the job did not write it; run it again")
-            self._fetch(self._root / relative.as_posix(), path, checksums[relative])
+                raise ClusterError(f"{there}: the job did not write it; run it again")
+            with atomic_path(path) as partial:
+                self._fetch(there, partial, checksums[relative])
+                if (state := store.state(key, partition, partial)) is not State.FRESH:
+                    raise ClusterError(f"{there} is {state}: not made from what lies here now; run it again")
         if wanted:
             log(f"results copied from {self._root}: {len(wanted)}")
 
@@ -70,8 +73,8 @@ class RemoteFiles:
         answer = self._connection.patiently(
             f"mkdir -p {root} && cd {root} && xargs -0 sha256sum -- 2>/dev/null || true", names, timeout=_SECONDS_A_FILE
         )
-        lines = (line.split("  ", 1) for line in answer.output.decode().splitlines())
-        return {Path(name): checksum for checksum, name in lines}
+        lines = [line.split("  ", 1) for line in answer.output.decode().splitlines()]
+        return {Path(line[1]): line[0] for line in lines if len(line) == 2}
 
     def _send(self, here: Path, there: PurePosixPath, checksum: str) -> None:
         # Another run may send the same file at the same time.
@@ -88,11 +91,12 @@ class RemoteFiles:
             )
 
     def _fetch(self, there: PurePosixPath, here: Path, checksum: str) -> None:
-        with atomic_path(here) as partial:
-            with partial.open("wb") as target:
-                self._connection.patiently(f"cat {shlex.quote(str(there))}", target=target, timeout=_SECONDS_A_FILE)
-            if _checksum(partial) != checksum:
-                raise ClusterError(f"{there}: came here with another checksum; run it again")
+        with here.open("wb") as target:
+            self._connection.patiently(f"cat {shlex.quote(str(there))}", target=target, timeout=_SECONDS_A_FILE)
+        if _checksum(here) != checksum:
+            raise ClusterError(
+                f"{there}: came here with another checksum; run it again, and have nothing printed there by ~/.bashrc"
+            )
 
 
 def _checksum(path: Path) -> str:
@@ -108,7 +112,7 @@ def input_files(job: PartitionJob) -> Iterator[Path]:
         yield from sorted(path for path in store.model_folder.rglob("*") if path.is_file())
 
 
-def wait_until_seen(job: PartitionJob, site: Site) -> None:
+def wait_until_seen(job: PartitionJob, there: PurePosixPath) -> None:
     """Wait until the results of a job on a shared file system are seen here, too.
 
     Raises:
@@ -121,6 +125,6 @@ def wait_until_seen(job: PartitionJob, site: Site) -> None:
             if time.monotonic() > end or state is State.CORRUPT:
                 raise ClusterError(
                     f"{store.path(key, partition)} is {state}, though the job says that it wrote it: "
-                    f"SLURM_DATA ({site.data}) must be the cluster's name of GRADSIM_DATA ({job.root})"
+                    f"SLURM_DATA ({there}) must be the cluster's name of GRADSIM_DATA ({job.root})"
                 )
             time.sleep(1)

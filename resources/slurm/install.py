@@ -5,21 +5,20 @@ not. A stamp says that it is whole; one without is made anew.
 """
 
 import importlib.util
-import io
 import re
 import shlex
 import shutil
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import gradsim
 from gradsim.errors import ClusterError
 from gradsim.partition_job import code_version
+from resources.slurm.archive import archive
 from resources.slurm.connection import Answer, Connection
 from resources.slurm.script import PRINT_CODE_VERSION, python_command, setup_lines
 from resources.slurm.site import Site
@@ -162,7 +161,7 @@ class Installation:
         constraints = wheel.parent / _CONSTRAINTS
         shutil.copyfile(checkout() / _CONSTRAINTS, constraints)
         (wheel.parent / _SCRIPT).write_text(self._script(wheel.name), encoding="utf-8")
-        files = _archive([wheel, constraints, wheel.parent / _SCRIPT])
+        files = archive({path.name: path.read_bytes() for path in (wheel, constraints, wheel.parent / _SCRIPT)})
         folder = shlex.quote(str(self._folder))
         answer = self._ask(
             f"mkdir -p {folder} && cd {folder} || exit {_NO_ROOM}\n"
@@ -273,15 +272,6 @@ def _build_command(source: Path, folder: Path) -> list[str]:
     if importlib.util.find_spec("pip") or not (uv := shutil.which("uv")):
         return [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), str(source)]
     return [uv, "build", "--quiet", "--wheel", "--out-dir", str(folder), str(source)]
-
-
-def _archive(files: Iterable[Path]) -> bytes:
-    """Files as tar writes them."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for path in files:
-            archive.add(path, path.name)
-    return buffer.getvalue()
 
 
 def _size(size: int) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from dagster_slurm.helpers.metrics import SlurmJobMetrics, SlurmMetricsCollector
 
+from gradsim.errors import ClusterError
 from gradsim.partition_job import JobResult
 from resources.slurm.connection import Answer
 
@@ -29,6 +30,12 @@ ENDED = frozenset(
         "DEADLINE",
         "REVOKED",
     }
+)
+
+# Reasons for which a job waits that no waiting mends.
+_FOR_EVER = re.compile(
+    r"Partition(Time|Node)Limit|BadConstraints|Invalid(Account|QOS)|QOSNotAllowed|AccountNotAllowed|JobHeld|"
+    r"Max\w*Per(Job|Node)|\w*MinutesPerJob|requeued held"
 )
 
 LOG_LINES = 50
@@ -69,12 +76,17 @@ class Look:
         """Whether the job will do nothing more."""
         return self.state == "" or self.state in ENDED
 
+    @property
+    def will_never_start(self) -> bool:
+        """Whether it waits for what does not come by waiting."""
+        return self.state in {"PENDING", "REQUEUE_HOLD", "SPECIAL_EXIT"} and bool(_FOR_EVER.search(self.reason))
+
 
 def look_command(folder: PurePosixPath, job_id: int, messages_from: int, log_from: int) -> str:
     """Prints state and reason, new messages, new lines of the log; the numbers are bytes seen before."""
     return (
         f"{_enter(folder)}; "
-        f"{_SLURM} squeue -h -t all -j {job_id} -o '%T|%r' 2>&1; printf '\\nstatus=%s\\n{_CUT}' $?; "
+        f"{_SLURM} squeue -h -a -t all -j {job_id} -o '%T|%r' 2>&1; printf '\\nstatus=%s\\n{_CUT}' $?; "
         f"tail -c +{messages_from + 1} {MESSAGES} 2>/dev/null | head -c {_LOOK_BYTES}; printf '{_CUT}'; "
         f"tail -c +{log_from + 1} {LOG} 2>/dev/null | head -c {_LOOK_BYTES}; printf '{_CUT}'"
     )
@@ -104,6 +116,18 @@ def _queue_state(text: str, status: str) -> tuple[str | None, str]:
     return None, text or "squeue did not answer"
 
 
+def job_number(answer: Answer) -> int:
+    """Slurm's number of a job that was submitted: what stands alone in the last such line, whatever sbatch says beside.
+
+    Raises:
+        ClusterError: there is none.
+    """
+    found = re.findall(r"^(?:\w+ )?(\d+)(?:;\S*)?$", answer.text, re.MULTILINE)
+    if not found:
+        raise ClusterError(f"sbatch said {answer.text!r}, which names no job; look for it: squeue --me")
+    return int(found[-1])
+
+
 @dataclass(frozen=True)
 class JobEnd:
     """A job that has ended.
@@ -130,11 +154,17 @@ class JobEnd:
     log: str
     metrics: SlurmJobMetrics | None
 
+    @property
+    def lacks_files(self) -> bool:
+        """Whether it seems to have ended well, and has not left what every job leaves that comes to its end."""
+        return self.state in {"COMPLETED", ""} and self.exit_status is None
+
 
 def end_command(folder: PurePosixPath, job_id: int) -> str:
     """Prints exit status, result, the log's last lines, the controller's and the accounting's record of the job."""
     return (
-        f"{_enter(folder)}; "
+        # Listing a folder has a network file system look again.
+        f"{_enter(folder)}; ls >/dev/null 2>&1; "
         f"cat {STATUS} 2>/dev/null; printf '{_CUT}'; "
         f"cat {RESULT} 2>/dev/null; printf '{_CUT}'; "
         f"tail -n {LOG_LINES} {LOG} 2>/dev/null; printf '{_CUT}'; "

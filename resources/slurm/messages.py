@@ -31,8 +31,8 @@ class FedMessageReader(dg.PipesMessageReader):
         whole = piece[: piece.rfind(b"\n") + 1]
         self.read_bytes += len(whole)
         for line in whole.splitlines():
-            # A job that was killed may leave half a line, which its next life goes on behind.
-            with suppress(json.JSONDecodeError):
+            # A job that was killed may leave half a line, which its next life goes on behind; a dead node even less.
+            with suppress(ValueError):
                 self._handler.handle_message(json.loads(line))
         return bool(whole)
 

@@ -2,10 +2,9 @@
 
 import shlex
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import PurePosixPath
 from types import MappingProxyType
-
-from dagster_slurm import SlurmPipesClient
 
 from gradsim.partition_job import PartitionJob
 from resources.slurm.job_state import LOG, RESULT, STATUS
@@ -70,35 +69,42 @@ def python_command(site: Site) -> str:
     return f"{site.settings.container} {shlex.quote(str(site.python))}".strip()
 
 
-def sbatch_command(client: SlurmPipesClient, site: Site, name: str, folder: PurePosixPath, comment: str) -> str:
-    """What submits the script that lies in a folder, with all that the site asks for.
+def sbatch_command(site: Site, walltime: timedelta, name: str, folder: PurePosixPath, comment: str) -> list[str]:
+    """What submits the script that lies in a folder, with all that the site asks for; quoted for a shell.
 
     Args:
-        client: dagster-slurm's, of the site's resource.
         site: the cluster.
+        walltime: predicted, where the site says none.
         name: of the job.
         folder: on the cluster; takes the log, too.
         comment: for who asks Slurm about the job.
     """
-    quoted = shlex.quote(str(folder))
-    command: str = client._build_sbatch_command(
-        job_name=name,
-        working_dir=quoted,
-        output_file=f"{quoted}/{LOG}",
-        error_file=f"{quoted}/{LOG}",
-        script_path=f"{quoted}/{SCRIPT}",
-        # dagster-slurm leaves a queue's memory out where GPUs are asked for; many clusters then give next to none.
-        extra_opts={"mem": site.settings.memory},
-    )
-    options = f"--parsable --requeue --open-mode=append --comment={shlex.quote(comment)}"
-    return command.replace("sbatch ", f"sbatch {options} ", 1)
+    settings = site.settings
+    gpus = f"gpu:{settings.gpu_type}:{settings.gpus}" if settings.gpu_type else f"gpu:{settings.gpus}"
+    options = {
+        "job-name": name,
+        "comment": comment,
+        "chdir": str(folder),
+        "output": f"{folder}/{LOG}",
+        "time": site.walltime(walltime),
+        "nodes": "1",
+        "cpus-per-task": str(settings.cpus),
+        "mem": None if settings.memory == "none" else settings.memory,
+        "gres": gpus if settings.gpus else None,
+        "partition": settings.partition,
+        "account": settings.account,
+        "qos": settings.qos,
+    }
+    said = [f"--{option}={shlex.quote(value)}" for option, value in options.items() if value]
+    own = [settings.options] if settings.options else []
+    return ["sbatch", "--parsable", "--requeue", "--open-mode=append", *said, *own, shlex.quote(f"{folder}/{SCRIPT}")]
 
 
 def describe(job: PartitionJob) -> str:
     """For example `sample paraphrased 0000-0019 to 0040-0059: dot_products and 2 more`."""
-    where = " ".join(part for part in (job.study.name, job.setting, job.room) if part)
+    where = " ".join([job.study.name, *job.settings])
     partitions = [partition for partition in job.partitions if partition]
     span = f" {partitions[0]}" if partitions else ""
     span += f" to {partitions[-1]}" if len(partitions) > 1 else ""
-    others = f" and {len(job.tables) - 1} more" if len(job.tables) > 1 else ""
-    return f"{where}{span}: {job.tables[0]}{others}"
+    others = f" and {len(job.keys) - 1} more" if len(job.keys) > 1 else ""
+    return f"{where}{span}: {job.keys[0].name}{others}"

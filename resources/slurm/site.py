@@ -1,15 +1,20 @@
 """A cluster as its user sees it: where it is, what a job asks for, where things lie there."""
 
+import hashlib
+import os
 import re
+import shlex
+import socket
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cached_property
-from pathlib import PurePosixPath
+from math import ceil
+from pathlib import Path, PurePosixPath
 
 from dagster_slurm import SlurmQueueConfig, SlurmResource, SSHConnectionResource
 from pydantic import Field, ValidationError, field_validator
 
-from gradsim.environment import Settings, read_settings
+from gradsim.environment import Settings, project_root, read_settings
 from gradsim.errors import ClusterError, StudyError
 from gradsim.partition_job import code_version
 
@@ -25,12 +30,14 @@ class SiteSettings(Settings):
     qos: str | None = Field(None, alias="SLURM_QOS")
     gpus: int = Field(1, alias="SLURM_GPUS_PER_NODE", ge=0)
     cpus: int = Field(4, alias="SLURM_CPUS", ge=1)
-    memory: str = Field("32G", alias="SLURM_MEM", pattern=r"^\d+[KMGT]?$")
+    gpu_type: str | None = Field(None, alias="SLURM_GPU_TYPE", pattern=r"^[\w.-]+$")
+    memory: str = Field("32G", alias="SLURM_MEM")
     walltime: str | None = Field(None, alias="SLURM_TIME")
     remote_base: str = Field("~/gradsim", alias="SLURM_REMOTE_BASE")
     data: str | None = Field(None, alias="SLURM_DATA")
     environment: str | None = Field(None, alias="SLURM_ENVIRONMENT")
     python: str = Field("python3", alias="SLURM_PYTHON")
+    options: str = Field("", alias="SLURM_OPTIONS")
     setup: str = Field("", alias="SLURM_SETUP")
     container: str = Field("", alias="SLURM_CONTAINER")
     poll_seconds: float = Field(1.0, alias="SLURM_STATUS_POLL_INTERVAL", gt=0)
@@ -41,6 +48,13 @@ class SiteSettings(Settings):
         if path is not None and not path.startswith(("/", "~/")):
             raise ValueError("should be an absolute path on the cluster, or begin with ~/")
         return path
+
+    @field_validator("memory")
+    @classmethod
+    def _is_memory(cls, text: str) -> str:
+        if not re.fullmatch(r"\d+[KMGT]?|none", text):
+            raise ValueError("should be a size such as 32G, or none where the cluster wants none to be asked for")
+        return text
 
     @field_validator("walltime")
     @classmethod
@@ -107,17 +121,17 @@ class Site:
         """The data root as the cluster sees it; None: it does not, and files are copied."""
         return self._there(self.settings.data) if self.settings.data else None
 
-    @property
-    def data(self) -> PurePosixPath:
-        """The data root of jobs."""
-        return self.shared_data or self.base / "data"
+    def data(self, root: Path) -> PurePosixPath:
+        """The data root of jobs; where files are copied, one for each data root that they are copied from."""
+        origin = hashlib.sha256(f"{socket.gethostname()}:{root}".encode()).hexdigest()[:8]
+        return self.shared_data or self.base / "data" / origin
 
     @property
     def environment(self) -> PurePosixPath:
         """The virtual environment of jobs; by default the one that `gradsim cluster install` makes for this code."""
         if self.settings.environment:
             return self._there(self.settings.environment)
-        return self.base / "environments" / f"gradsim-{code_version()}"
+        return self.base / "environments" / f"gradsim-{code_version()}{_requirements_version()}"
 
     @property
     def python(self) -> PurePosixPath:
@@ -128,25 +142,19 @@ class Site:
         """Where a job's files lie."""
         return self.base / "jobs" / identity
 
-    def resource(self, walltime: timedelta) -> SlurmResource:
-        """The same for dagster-slurm's client."""
-        settings = self.settings
+    def resource(self) -> SlurmResource:
+        """The same for dagster-slurm's client, less what `script` asks for itself."""
         return SlurmResource(
             ssh=self.ssh,
-            queue=SlurmQueueConfig(
-                partition=settings.partition or "",
-                account=settings.account,
-                qos=settings.qos,
-                gpus_per_node=settings.gpus,
-                cpus=settings.cpus,
-                # Said as an option of the job, since a queue's own is dropped where GPUs are asked for.
-                mem=settings.memory,
-                time_limit=settings.walltime or walltime_text(walltime),
-            ),
+            queue=SlurmQueueConfig(),
             remote_base=str(self.base),
-            status_poll_interval_seconds=settings.poll_seconds,
-            status_poll_max_interval_seconds=max(10.0, settings.poll_seconds),
+            status_poll_interval_seconds=self.settings.poll_seconds,
+            status_poll_max_interval_seconds=max(10.0, self.settings.poll_seconds),
         )
+
+    def walltime(self, predicted: timedelta) -> str:
+        """What jobs ask for: what the settings say, else a prediction."""
+        return self.settings.walltime or walltime_text(predicted)
 
     def _there(self, path: str) -> PurePosixPath:
         if path.startswith("~/") and self.home is not None:
@@ -154,9 +162,17 @@ class Site:
         return PurePosixPath(path)
 
 
+def _requirements_version() -> str:
+    """Of what this checkout's environment is made of beside its own code; none without a checkout."""
+    files = [project_root() / name for name in ("constraints.txt", "pyproject.toml")]
+    if not all(file.is_file() for file in files):
+        return ""
+    return "." + hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()[:4]
+
+
 def walltime_text(walltime: timedelta) -> str:
     """As Slurm writes it, in whole minutes, which it counts in: `1-04:30:00`."""
-    minutes = max(1, -(-int(walltime.total_seconds()) // 60))
+    minutes = max(1, ceil(walltime / timedelta(minutes=1)))
     days, minutes = divmod(minutes, 24 * 60)
     return f"{f'{days}-' if days else ''}{minutes // 60:02}:{minutes % 60:02}:00"
 
@@ -167,21 +183,34 @@ def _read_ssh() -> SSHConnectionResource:
     Raises:
         ClusterError: a variable is missing, or holds what it cannot hold.
     """
+    _refuse_unreadable()
     try:
         ssh = SSHConnectionResource.from_env()
     except ValidationError as error:
         first = error.errors()[0]
-        variable = (
-            f"SLURM_SSH_{str(first['loc'][0]).removesuffix('_path').upper()}" if first["loc"] else "SLURM_SSH_..."
-        )
-        said = first["msg"].removeprefix("Value error, ")
-        raise ClusterError(f"{variable}: {said}; correct it in .env") from error
+        variable = f"SLURM_SSH_{first['loc'][0]}".upper() if first["loc"] else "SLURM_SSH_..."
+        raise ClusterError(f"{variable}: {first['msg'].removeprefix('Value error, ')}; correct it in .env") from error
     except ValueError as error:
         raise ClusterError(f"{error}; set it in .env, see docs/cluster.md") from error
-    if ssh.password or ssh.force_tty or ssh.post_login_command:
+    if any(each and (each.password or each.force_tty or each.post_login_command) for each in (ssh, ssh.jump_host)):
         raise ClusterError(
             "SLURM_SSH_PASSWORD, _FORCE_TTY and _POST_LOGIN_COMMAND are not supported: nobody sits there to type; "
             "log in by a key (SLURM_SSH_KEY) or an ssh agent"
         )
     keepalive = [part for option in _KEEPALIVE for part in ("-o", option)]
     return ssh.model_copy(update={"extra_opts": [*ssh.extra_opts, *keepalive]})
+
+
+def _refuse_unreadable() -> None:
+    """What dagster-slurm would stumble over without naming the variable."""
+    for prefix in ("SLURM_SSH", "SLURM_SSH_JUMP"):
+        port = os.environ.get(f"{prefix}_PORT", "").strip()
+        if port and not (port.isdigit() and 0 < int(port) < 1 << 16):
+            raise ClusterError(f"{prefix}_PORT: {port!r} is no port; correct it in .env")
+        key = os.environ.get(f"{prefix}_KEY", "").strip()
+        if key and not Path(key).expanduser().exists():
+            raise ClusterError(f"{prefix}_KEY: SSH key not found at path: {key}; correct it in .env")
+        try:
+            shlex.split(os.environ.get(f"{prefix}_OPTS_EXTRA", ""))
+        except ValueError as error:
+            raise ClusterError(f"{prefix}_OPTS_EXTRA: {error}; correct it in .env") from error

@@ -9,6 +9,9 @@ from resources.slurm.connection import Connection
 from resources.slurm.job_state import JobEnd, Look, end_command, look_command, parse_end, parse_look
 from resources.slurm.messages import FedMessageReader
 
+# A login node's view of a network file system may be so old.
+SECONDS_TO_BE_SEEN, SECONDS_BETWEEN_LOOKS = 60, 3
+
 # A state that a requeue may still change is believed when it has lasted so long.
 SECONDS_TO_REQUEUE = 5
 
@@ -18,6 +21,7 @@ class JobWatch:
 
     Attributes:
         saw_something_new: whether the last look did.
+        never_starts_because: why the job will never start, and how to mend it; "": it has started, or will.
     """
 
     def __init__(
@@ -29,6 +33,7 @@ class JobWatch:
         log: Callable[[str], None],
     ) -> None:
         self.saw_something_new = False
+        self.never_starts_because = ""
         self._connection = connection
         self._folder = folder
         self._job_id = job_id
@@ -36,6 +41,7 @@ class JobWatch:
         self._log = log
         self._log_bytes = 0
         self._state: str | None = ""
+        self._reason = ""
         self._since = time.monotonic()
 
     def has_ended(self) -> bool:
@@ -44,17 +50,29 @@ class JobWatch:
         look = parse_look(self._connection.patiently(command))
         said = self._pass_on(look)
         changed = look.state != self._state
-        if changed:
+        if changed or (look.state == "PENDING" and look.reason != self._reason):
             self._log(self._described(look))
-            self._state, self._since = look.state, time.monotonic()
+        if changed:
+            self._since = time.monotonic()
+        self._state, self._reason = look.state, look.reason
+        if look.will_never_start and not changed:
+            self.never_starts_because = (
+                f"Slurm job {self._job_id} would never start ({look.reason}); ask for what the partition, account and "
+                "QOS allow: SLURM_TIME, SLURM_CPUS, SLURM_MEM, SLURM_GPUS_PER_NODE"
+            )
         self.saw_something_new = said or changed
         settled = look.state not in {"NODE_FAIL", "PREEMPTED"} or time.monotonic() - self._since > SECONDS_TO_REQUEUE
         return look.has_ended and settled and not said
 
     def end(self) -> JobEnd:
         """Of a job that has ended: how."""
-        answer = self._connection.patiently(end_command(self._folder, self._job_id), timeout=120)
-        return parse_end(answer, self._job_id, self._state or "")
+        deadline = time.monotonic() + SECONDS_TO_BE_SEEN
+        while True:
+            answer = self._connection.patiently(end_command(self._folder, self._job_id), timeout=120)
+            end = parse_end(answer, self._job_id, self._state or "")
+            if not end.lacks_files or time.monotonic() > deadline:
+                return end
+            time.sleep(SECONDS_BETWEEN_LOOKS)
 
     def _pass_on(self, look: Look) -> bool:
         sys.stdout.write(look.log.decode(errors="replace"))

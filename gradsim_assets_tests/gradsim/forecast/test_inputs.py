@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from gradsim.errors import DeviceError, MemoryBudgetError, ModelError
-from gradsim.forecast.costs import Forecaster, Machine, result_rows, shared_originals
+from gradsim.forecast.costs import Forecaster, Machine, result_rows
 from gradsim.forecast.inputs import JobInputs, PartitionInputs, partition_inputs
 from gradsim.forecast.sources import Originals, Sources, blank, estimated_tokens
 from gradsim.samples import SAMPLES_SCHEMA
@@ -102,22 +102,24 @@ def test_a_job_has_the_originals_of_all_its_partitions_once():
     assert rows.nbytes == 8 * (rows.count + combined) + 4000 * 8 * 3
 
 
-def test_a_job_a_partition_repeats_originals_and_so_does_a_job_a_setting(make_sources):
+def test_a_job_a_partition_repeats_originals_and_one_job_of_all_settings_repeats_none(make_sources):
     forecaster = Forecaster(make_sources(), Machine("cpu", 10**9))
-    forecasts = [forecaster.setting(name) for name in ("dropped", "more")]
-    first = forecasts[0]
-    assert (first.partitions, first.missing, first.counted) == (2, ("0000-0003", "0004-0005"), first.missing)
+    first, second, together = forecaster.settings(["dropped", "more"])
+    assert (first.partitions, first.missing, tuple(first.parts)) == (2, ("0000-0003", "0004-0005"), first.missing)
     assert first.together.plan.passes == first.together.plan.unique_samples == 12
     assert first.split_passes > 12
     assert first.split_operations > first.together.plan.cost.operations
     assert first.split_seconds is None
-    assert shared_originals(forecasts) == 6
-    assert shared_originals(forecasts[:1]) == 0
+    assert (together.setting, together.partitions, len(together.missing)) == ("together", 4, 4)
+    originals = 6
+    assert together.together.plan.passes == together.together.plan.unique_samples
+    assert together.together.plan.passes == first.together.plan.passes + second.together.plan.passes - originals
+    assert together.rows.count == first.rows.count + second.rows.count
 
 
 def test_nothing_is_stored(make_sources):
     sources = make_sources()
-    Forecaster(sources, Machine("cpu", 10**9)).setting("dropped")
+    Forecaster(sources, Machine("cpu", 10**9)).settings(["dropped"])
     assert not sources.store.root.exists()
 
 
@@ -130,7 +132,7 @@ def test_memory_that_is_too_small_for_a_pair(make_sources):
     with pytest.raises(
         MemoryBudgetError, match=r"memory_budget is 1,000: set .* to at least \d+, in GRADSIM_MEMORY_BUDGET"
     ):
-        Forecaster(make_sources(), Machine("cpu", 1000)).setting("dropped")
+        Forecaster(make_sources(), Machine("cpu", 1000)).settings(["dropped"])
 
 
 def test_a_model_that_is_too_large_for_the_device():

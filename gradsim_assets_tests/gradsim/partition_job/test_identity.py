@@ -15,9 +15,10 @@ import gradsim
 from gradsim.errors import StudyError, TableError
 from gradsim.partition_job import PartitionJob, code_version
 from gradsim.study import ModelConfiguration, Study
-from gradsim.tables import SCHEMAS, Store
+from gradsim.tables import SCHEMAS, Store, TableKey
 
 TABLES = ("dot_products", "query_self")
+KEYS = tuple(TableKey("mine", table, "dropped") for table in TABLES)
 
 
 def definition(folder: Path, **changes: Any) -> Study:
@@ -40,10 +41,9 @@ def job(tmp_path: Path) -> PartitionJob:
     store = Store(tmp_path / "data root", definition(tmp_path))
     return PartitionJob(
         study=store.study,
-        setting="dropped",
+        keys=KEYS,
         partitions=("0000-0001",),
-        tables=TABLES,
-        fingerprints={table: store.lineage.fingerprint(store.lineage.key(table, "dropped")) for table in TABLES},
+        fingerprints={str(key): store.lineage.fingerprint(key) for key in KEYS},
         digests=store.lineage.named_files(),
         root=store.root,
         model=ModelConfiguration("org/model", device="cpu"),
@@ -110,14 +110,12 @@ from gradsim.study import ModelConfiguration, Study
 from gradsim.tables import Store
 
 store = Store(Path(sys.argv[2]), Study.model_validate_json(Path(sys.argv[1]).read_text()))
-tables = ("dot_products", "query_self")
-keys = {table: store.lineage.key(table, "dropped") for table in tables}
+keys = tuple(store.lineage.key(table, "dropped") for table in ("dot_products", "query_self"))
 job = PartitionJob(
     study=store.study,
-    setting="dropped",
+    keys=keys,
     partitions=("0000-0001",),
-    tables=tables,
-    fingerprints={table: store.lineage.fingerprint(key) for table, key in keys.items()},
+    fingerprints={str(key): store.lineage.fingerprint(key) for key in keys},
     digests=store.lineage.named_files(),
     root=store.root,
     model=ModelConfiguration("org/model", device="cpu"),
@@ -132,9 +130,9 @@ print(job.of_what_is_stored(store).identity)
         [
             {"partitions": ("0002-0003",)},
             {"partitions": ("0000-0001", "0002-0003")},
-            {"tables": ("dot_products",)},
-            {"setting": "read"},
-            {"fingerprints": dict.fromkeys(TABLES, "0123456789abcdef")},
+            {"keys": KEYS[:1]},
+            {"keys": tuple(TableKey("mine", table, "read") for table in TABLES)},
+            {"fingerprints": {str(key): "0123456789abcdef" for key in KEYS}},
             {"versions": {"mine/samples": "0123456789abcdef"}},
             {"digests": {}},
             {"root": Path("/another")},
@@ -171,7 +169,7 @@ class TestFilesOfTheStudy:
         for path in job.digests:
             path.unlink()
         read = PartitionJob.model_validate_json(job.model_dump_json())
-        assert {table: read.store().lineage.fingerprint(read.key(table)) for table in TABLES} == sent
+        assert {str(key): read.store().lineage.fingerprint(key) for key in KEYS} == sent
         read.check(read.store())
         with pytest.raises(StudyError, match=r"originals\.jsonl"):
             read.model_copy(update={"digests": {}}).check(Store(tmp_path, job.study))
@@ -201,7 +199,9 @@ class TestInputsAndOutputs:
         ]
 
     def test_of_an_audit(self, job: PartitionJob) -> None:
-        audit = job.model_copy(update={"room": "analysis", "partitions": (None,), "tables": ("gradient_audit",)})
+        audit = job.model_copy(
+            update={"keys": (TableKey("mine", "gradient_audit", "dropped", "analysis"),), "partitions": (None,)}
+        )
         names = {str(key) for key, _ in audit.inputs(audit.store())}
         assert {"mine/dropped/results/dot_products", "mine/tokenized", "mine/model", "mine/samples"} <= names
         assert [(str(key), partition) for key, partition in audit.outputs] == [
@@ -209,10 +209,10 @@ class TestInputsAndOutputs:
         ]
 
     def test_of_measuring_rates(self, job: PartitionJob) -> None:
-        rates = job.model_copy(update={"setting": None, "partitions": (None,), "tables": ("rates",)})
+        rates = job.model_copy(update={"keys": (TableKey("mine", "rates"),), "partitions": (None,)})
         assert {str(key) for key, _ in rates.inputs(rates.store())} == {"mine/samples", "mine/model", "mine/tokenized"}
         assert rates.outputs == []
-        assert rates.work(rates.store()) == {None: ["rates"]}
+        assert rates.work(rates.store()) == {None: [TableKey("mine", "rates")]}
 
 
 class TestCodeVersion:

@@ -13,10 +13,11 @@ from pydantic import ValidationError
 from gradsim.errors import TableError
 from gradsim.partition_job import JobResult, PartitionJob, result_path
 from gradsim.study import ModelConfiguration, Study
-from gradsim.tables import SCHEMAS, Store
+from gradsim.tables import SCHEMAS, Store, TableKey
 
 KEYS = ("0000-0001", "0002-0003")
 TABLES = ("dot_products", "query_self")
+AUDIT_KEY = TableKey("mine", "gradient_audit", "dropped", "analysis")
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def study(tmp_path: Path) -> Study:
 def job(study: Study, tmp_path: Path) -> PartitionJob:
     """A job for two tables of two partitions, whose inputs are there."""
     store = Store(tmp_path / "data root", study)
-    keys = {table: store.lineage.key(table, "dropped") for table in TABLES}
+    keys = {table: key(table) for table in TABLES}
     for node in store.lineage:
         if node.key.room is None and node.key.name not in {*TABLES, "report"}:
             frame = SCHEMAS[node.key.name].empty()
@@ -47,13 +48,16 @@ def job(study: Study, tmp_path: Path) -> PartitionJob:
                 store.write(node.key, frame, partition)
     return PartitionJob(
         study=study,
-        setting="dropped",
+        keys=tuple(keys.values()),
         partitions=KEYS,
-        tables=TABLES,
-        fingerprints={table: store.lineage.fingerprint(key) for table, key in keys.items()},
+        fingerprints={str(key): store.lineage.fingerprint(key) for key in keys.values()},
         root=store.root,
         model=ModelConfiguration("org/model", device="cuda:99"),
     )
+
+
+def key(table: str) -> TableKey:
+    return TableKey("mine", table, "dropped")
 
 
 def run(job_file: Path) -> "subprocess.CompletedProcess[str]":
@@ -76,31 +80,36 @@ def test_an_unknown_key_is_refused(job: PartitionJob) -> None:
 
 class TestWork:
     def test_all_of_it_at_first(self, job: PartitionJob) -> None:
-        assert job.work(job.store()) == {key: list(TABLES) for key in KEYS}
+        assert job.work(job.store()) == {partition: [key(table) for table in TABLES] for partition in KEYS}
 
     def test_only_what_is_not_fresh(self, job: PartitionJob) -> None:
         """A job that is run again continues where it ended."""
         store = job.store()
         for table, partition in [("dot_products", KEYS[0]), ("query_self", KEYS[0]), ("query_self", KEYS[1])]:
-            store.write(job.key(table), SCHEMAS[table].empty(), partition)
-        assert job.work(store) == {KEYS[1]: ["dot_products"]}
-        store.path(job.key("query_self"), KEYS[0]).write_bytes(b"half")
-        assert job.work(store) == {KEYS[0]: ["query_self"], KEYS[1]: ["dot_products"]}
+            store.write(key(table), SCHEMAS[table].empty(), partition)
+        assert job.work(store) == {KEYS[1]: [key("dot_products")]}
+        store.path(key("query_self"), KEYS[0]).write_bytes(b"half")
+        assert job.work(store) == {KEYS[0]: [key("query_self")], KEYS[1]: [key("dot_products")]}
         store.write(store.lineage.key("candidates", "dropped"), SCHEMAS["candidates"].empty(), KEYS[1])
-        assert job.work(store) == {KEYS[0]: ["query_self"], KEYS[1]: ["dot_products"]}  # the same candidates again
+        assert job.work(store) == {
+            KEYS[0]: [key("query_self")],
+            KEYS[1]: [key("dot_products")],
+        }  # the same candidates again
 
     def test_everything_with_force(self, job: PartitionJob) -> None:
         store = job.store()
         for table in TABLES:
-            store.write(job.key(table), SCHEMAS[table].empty(), KEYS[0])
-        assert job.model_copy(update={"force": True}).work(store) == {key: list(TABLES) for key in KEYS}
+            store.write(key(table), SCHEMAS[table].empty(), KEYS[0])
+        assert job.model_copy(update={"force": True}).work(store) == {
+            partition: [key(table) for table in TABLES] for partition in KEYS
+        }
 
 
 def test_another_definition_than_the_sender_s(job: PartitionJob) -> None:
     """The node's code or data files are others."""
-    sent = job.fingerprints["dot_products"]
+    sent = job.fingerprints["mine/dropped/dot_products"]
     (job.root.parent / "originals.jsonl").write_text("edited")
-    found = job.store().lineage.fingerprint(job.key("dot_products"))
+    found = job.store().lineage.fingerprint(key("dot_products"))
     assert found != sent
     with pytest.raises(TableError) as caught:
         job.check(job.store())
@@ -113,29 +122,27 @@ def test_another_definition_than_the_sender_s(job: PartitionJob) -> None:
 class TestTableWithoutPartitions:
     @pytest.fixture
     def audit(self, job: PartitionJob) -> PartitionJob:
-        key = job.store().lineage.key("gradient_audit", "dropped", "analysis")
         changes = {
-            "room": "analysis",
+            "keys": (AUDIT_KEY,),
             "partitions": (None,),
-            "tables": ("gradient_audit",),
-            "fingerprints": {"gradient_audit": job.store().lineage.fingerprint(key)},
+            "fingerprints": {str(AUDIT_KEY): job.store().lineage.fingerprint(AUDIT_KEY)},
         }
         return job.model_copy(update=changes)
 
     def test_it_survives_its_file(self, audit: PartitionJob) -> None:
         again = PartitionJob.model_validate_json(audit.model_dump_json())
         assert again == audit
-        assert str(again.key("gradient_audit")) == "mine/dropped/analysis/gradient_audit"
+        assert again.only_key == AUDIT_KEY
         again.check(again.store())
 
     def test_work(self, audit: PartitionJob) -> None:
         store = audit.store()
-        assert audit.work(store) == {None: ["gradient_audit"]}
+        assert audit.work(store) == {None: [AUDIT_KEY]}
         for table in ("dot_products", "query_self", "original_self"):
             for partition in KEYS:
                 store.write(store.lineage.key(table, "dropped"), SCHEMAS[table].empty(), partition)
             store.write(store.lineage.key(table, "dropped", "results"), SCHEMAS[table].empty())
-        store.write(audit.key("gradient_audit"), SCHEMAS["gradient_audit"].empty())
+        store.write(AUDIT_KEY, SCHEMAS["gradient_audit"].empty())
         assert audit.work(store) == {}
 
     def test_a_result_survives_its_file(self, audit: PartitionJob) -> None:
@@ -144,7 +151,9 @@ class TestTableWithoutPartitions:
 
 
 def test_what_computes_a_table(job: PartitionJob) -> None:
-    kinds = [job.model_copy(update={"tables": (table,)}).kind for table in ("queries", "query_self", "gradient_audit")]
+    kinds = [
+        job.model_copy(update={"keys": (key(table),)}).kind for table in ("queries", "query_self", "gradient_audit")
+    ]
     assert kinds == ["answers", "gradients", "audit"]
     assert job.kind == "gradients"
 
@@ -167,7 +176,7 @@ class TestProcess:
         store = job.store()
         for table in TABLES:
             for partition in KEYS:
-                store.write(job.key(table), SCHEMAS[table].empty(), partition)
+                store.write(key(table), SCHEMAS[table].empty(), partition)
         path = tmp_path / "job.json"
         path.write_text(job.model_dump_json())
         assert run(path).returncode == 0

@@ -99,7 +99,7 @@ def make_case(lists: Sequence[Sequence[int]], sizes: Sequence[int], n_originals:
     starts = np.searchsorted(pairs[:, 0], np.arange(len(lists) + 1))
     borders = np.cumsum([0, *sizes]).tolist()
     partitions = [
-        PartitionSlice(f"{start}-{stop}", slice(start, stop), slice(int(starts[start]), int(starts[stop])))
+        PartitionSlice("dropped", f"{start}-{stop}", slice(start, stop), slice(int(starts[start]), int(starts[stop])))
         for start, stop in pairwise(borders)
     ]
     samples = [TokenSequence(each, [1], [1]) for each in ids]

@@ -15,6 +15,7 @@ import pytest
 
 from gradsim.partition_job import PartitionJob
 from gradsim.study import ModelConfiguration, Study
+from gradsim.tables import TableKey
 from gradsim_assets_tests.labs import Lab
 from resources.slurm.site import Site
 
@@ -75,9 +76,8 @@ class Runs:
         }
         return PartitionJob(
             study=Study.model_validate(study),
-            setting="word_dropout",
+            keys=(TableKey("tiny", "rates", "word_dropout"),),
             partitions=("0000-0001",),
-            tables=("rates",),
             fingerprints={"rates": "0123456789abcdef"},
             root=self.folder / "data root",
             model=ModelConfiguration("a model"),

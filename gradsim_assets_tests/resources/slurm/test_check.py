@@ -180,7 +180,9 @@ def test_a_gpu_that_torch_does_not_see(look):
 
 
 def test_a_job_that_breaks(look):
-    with pytest.raises(ClusterError, match=r"exit status 127 on node lab\d: .*/nowhere/bin/python.*; mend SLURM_SETUP"):
+    with pytest.raises(
+        ClusterError, match=r"could not start Python on node lab\d: .*/nowhere/bin/python.*; mend SLURM_SETUP"
+    ):
         look("a job", SLURM_ENVIRONMENT="/nowhere")
 
 

@@ -59,7 +59,6 @@ def test_a_refusal_is_one_line_that_says_how_to_mend_it(site_of, errors):
     assert said == f"someone@login.example.org: the job was refused ({last}){mend}"
 
 
-@pytest.mark.xfail(strict=True, reason="bug: what Slurm says of every limit names submit and time limits, too")
 @pytest.mark.parametrize("limit", ["QOSMaxCpuPerJobLimit", "AssocMaxWallDurationPerJobLimit", "QOSMaxMemoryPerJob"])
 def test_a_limit_of_the_account_is_named(site_of, limit):
     said = refusal(Answer(5, b"", f"sbatch: error: {limit}\n{FAILED}{POLICY}"), site_of())
@@ -67,7 +66,6 @@ def test_a_limit_of_the_account_is_named(site_of, limit):
     assert "too many jobs" not in said
 
 
-@pytest.mark.xfail(strict=True, reason="bug: 'gres' is looked for within words")
 def test_a_folder_s_name_is_no_reason(site_of):
     errors = "mkdir: cannot create directory '/home/gresham/gradsim': Permission denied"
     assert "set SLURM_REMOTE_BASE" in refusal(Answer(4, b"", errors), site_of())
@@ -179,7 +177,6 @@ def test_an_exit_status_of_its_own_says_more_than_the_log():
     assert explain(end("FAILED", 1, log="RuntimeError: out of memory")).text.endswith("exit status 1; its log says why")
 
 
-@pytest.mark.xfail(strict=True, reason="bug: a log that speaks of memory hides the state that Slurm tells")
 @pytest.mark.parametrize("state", ["TIMEOUT", "DEADLINE", "CANCELLED"])
 def test_what_slurm_tells_says_more_than_the_log(state):
     log = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB\nslurmstepd: error: *** JOB 17 ***"

@@ -1,14 +1,14 @@
 """A job's files, there and back, and waiting until a file system shows them."""
 
 import threading
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 
 from gradsim.errors import ClusterError
 from gradsim.partition_job import PartitionJob
 from gradsim.study import ModelConfiguration
-from gradsim.tables import SCHEMAS
+from gradsim.tables import SCHEMAS, TableKey
 from resources.slurm import files as module
 from resources.slurm.connection import Connection
 from resources.slurm.files import RemoteFiles, input_files, wait_until_seen
@@ -22,9 +22,8 @@ def job(study, tmp_path):
     (tmp_path / "originals.jsonl").touch()
     job = PartitionJob(
         study=study,
-        setting=SETTING,
+        keys=tuple(TableKey("tiny", table, SETTING) for table in TABLES),
         partitions=KEYS[:1],
-        tables=TABLES,
         fingerprints={},
         root=tmp_path / "data root",
         model=ModelConfiguration("a model"),
@@ -73,7 +72,7 @@ def test_inputs_are_the_tables_that_a_job_reads_and_the_model_that_the_study_mad
 
 
 def test_a_job_that_measures_reads_the_samples_and_the_model(job):
-    measuring = job.model_copy(update={"tables": ("rates",), "setting": None, "partitions": (None,)})
+    measuring = job.model_copy(update={"keys": (TableKey("tiny", "rates"),), "partitions": (None,)})
     expected = {name for name in INPUTS if SETTING not in name}
     assert relative(input_files(measuring), job.root) == expected
 
@@ -81,12 +80,10 @@ def test_a_job_that_measures_reads_the_samples_and_the_model(job):
 # -- a shared file system --------------------------------------------------------------------
 
 
-@pytest.fixture
-def site(site_of):
-    return site_of(SLURM_DATA="/cluster/data")
+SITE = PurePosixPath("/cluster/data")
 
 
-def not_seen(job, site, state, table="dot_products"):
+def not_seen(job, state, table="dot_products"):
     path = job.root / f"tiny/word_dropout/{table}/0000-0001.parquet"
     return (
         f"{path} is {state}, though the job says that it wrote it: "
@@ -94,31 +91,31 @@ def not_seen(job, site, state, table="dot_products"):
     )
 
 
-def test_what_is_there_is_not_waited_for(job, site, monkeypatch):
+def test_what_is_there_is_not_waited_for(job, monkeypatch):
     monkeypatch.setattr(module, "SECONDS_TO_BE_SEEN", -1)
     write_outputs(job)
-    wait_until_seen(job, site)
+    wait_until_seen(job, SITE)
 
 
-def test_what_comes_late_is_waited_for(job, site, monkeypatch):
+def test_what_comes_late_is_waited_for(job, monkeypatch):
     monkeypatch.setattr(module, "SECONDS_TO_BE_SEEN", 60)
     writer = threading.Timer(0.2, write_outputs, [job])
     writer.start()
-    wait_until_seen(job, site)
+    wait_until_seen(job, SITE)
     writer.join()
     assert job.work(job.store()) == {}
 
 
-def test_what_never_comes_is_an_error(job, site, monkeypatch):
+def test_what_never_comes_is_an_error(job, monkeypatch):
     monkeypatch.setattr(module, "SECONDS_TO_BE_SEEN", 0)
     write_outputs(job)
     (job.root / "tiny/word_dropout/query_self/0000-0001.parquet").unlink()
     with pytest.raises(ClusterError) as caught:
-        wait_until_seen(job, site)
-    assert str(caught.value) == not_seen(job, site, "missing", "query_self")
+        wait_until_seen(job, SITE)
+    assert str(caught.value) == not_seen(job, "missing", "query_self")
 
 
-def test_a_table_of_other_inputs_is_an_error(job, site, monkeypatch):
+def test_a_table_of_other_inputs_is_an_error(job, monkeypatch):
     """As of another data root: SLURM_DATA names it."""
     monkeypatch.setattr(module, "SECONDS_TO_BE_SEEN", 0)
     write_outputs(job)
@@ -126,17 +123,17 @@ def test_a_table_of_other_inputs_is_an_error(job, site, monkeypatch):
     key = store.lineage.key("candidates", SETTING)
     write(store, key, KEYS[0], rows=1)
     with pytest.raises(ClusterError) as caught:
-        wait_until_seen(job, site)
-    assert str(caught.value) == not_seen(job, site, "stale")
+        wait_until_seen(job, SITE)
+    assert str(caught.value) == not_seen(job, "stale")
 
 
-def test_a_broken_table_is_not_waited_for(job, site, monkeypatch):
+def test_a_broken_table_is_not_waited_for(job, monkeypatch):
     monkeypatch.setattr(module, "SECONDS_TO_BE_SEEN", 1e9)
     write_outputs(job)
     (job.root / "tiny/word_dropout/dot_products/0000-0001.parquet").write_bytes(b"half")
     with pytest.raises(ClusterError) as caught:
-        wait_until_seen(job, site)
-    assert str(caught.value) == not_seen(job, site, "corrupt")
+        wait_until_seen(job, SITE)
+    assert str(caught.value) == not_seen(job, "corrupt")
 
 
 # -- copies ----------------------------------------------------------------------------------
@@ -153,7 +150,7 @@ def files(stand_in, site_of, there):
     """Copies through an ssh that runs commands here."""
     stand_in("ssh", 'exec bash -c "${@: -1}"')
     site = site_of(SLURM_REMOTE_BASE=str(there.parent))
-    return RemoteFiles(Connection(site, print), site)
+    return RemoteFiles(Connection(site, print), site.base / "data")
 
 
 def contents(root, names):
@@ -179,7 +176,7 @@ def test_a_cluster_that_cannot_be_written_is_an_error(job, stand_in, site_of):
     with pytest.raises(
         ClusterError, match=r"^/proc/gradsim/data/tiny/.*: cannot be written on the cluster \(mkdir: .*"
     ):
-        RemoteFiles(Connection(site, print), site).send_inputs(job, print)
+        RemoteFiles(Connection(site, print), site.base / "data").send_inputs(job, print)
 
 
 def computed_there(job, there):
@@ -223,8 +220,10 @@ def test_a_result_that_was_not_written_is_an_error(job, files, there):
 def test_a_result_that_comes_broken_is_an_error_and_leaves_nothing(job, files, there, stand_in):
     files.send_inputs(job, print)
     written = computed_there(job, there)
-    stand_in("ssh", '[[ ${@: -1} == *"-c \'cat "* ]] && { echo half; exit 0; }; exec bash -c "${@: -1}"')
+    # Only what reads a file gets something else.
+    told = "$(echo ${@: -1} | grep -oE '[A-Za-z0-9+/=]{12,}' | head -n 1 | base64 -d 2>/dev/null)"
+    stand_in("ssh", f'[[ "{told}" == "cat "* ]] && {{ echo half; exit 0; }}; exec bash -c "${{@: -1}}"')
     with pytest.raises(ClusterError) as caught:
         files.fetch_results(job, print)
-    assert str(caught.value) == f"{there / written[0]}: came here with another checksum; run it again"
+    assert str(caught.value).startswith(f"{there / written[0]}: came here with another checksum; run it again, and")
     assert not list(Path(job.root).glob("tiny/word_dropout/dot_products/*"))

@@ -1,7 +1,6 @@
 """A short job on a compute node: does it start, and does it find there what every job needs?"""
 
 import json
-import re
 import shlex
 import time
 from dataclasses import replace
@@ -17,19 +16,13 @@ from resources.slurm.check.cluster import Cluster
 from resources.slurm.check.places import NODE, holds_token
 from resources.slurm.check.queue import submission
 from resources.slurm.failures import explain, refusal
-from resources.slurm.job_state import Look, end_command, look_command, parse_end, parse_look
+from resources.slurm.job_state import Look, end_command, job_number, look_command, parse_end, parse_look
 from resources.slurm.script import SCRIPT, python_script
 
 # Enough to import torch from a cold network file system, and short enough to slip in between long jobs.
 WALLTIME = timedelta(minutes=10)
 
 _PROBE, _FOUND = "probe.py", "found.json"
-
-# Reasons for which a job waits that no waiting mends.
-_FOR_EVER = re.compile(
-    r"Partition(Time|Node)Limit|BadConstraints|Invalid(Account|QOS)|QOSNotAllowed|AccountNotAllowed|JobHeld|"
-    r"Max\w*Per(Job|Node)|\w*MinutesPerJob"
-)
 
 
 def job(cluster: Cluster) -> str:
@@ -61,10 +54,10 @@ def _submit(cluster: Cluster) -> int:
     )
     brief = replace(site, settings=site.settings.model_copy(update={"walltime": None}))
     cluster.submitted = True
-    answer = cluster.ask(f"umask 077; {submission(cluster, brief, WALLTIME)}")
+    answer = cluster.ask(f"umask 077; {' '.join(submission(cluster, brief, WALLTIME))}")
     if answer.status:
         raise ClusterError(refusal(answer, site))
-    return int(answer.text.splitlines()[-1].split(";")[0])
+    return job_number(answer)
 
 
 def _wait(cluster: Cluster, job_id: int) -> Look:
@@ -85,7 +78,7 @@ def _wait(cluster: Cluster, job_id: int) -> Look:
 
 def _give_up(cluster: Cluster, job_id: int, look: Look, waited: float) -> None:
     """On a job that will not start, or not soon."""
-    if _FOR_EVER.search(look.reason):
+    if look.will_never_start:
         raise ClusterError(
             f"Slurm job {job_id} would never start ({look.reason}); ask for what the partition, account and QOS allow: "
             "SLURM_TIME, SLURM_CPUS, SLURM_MEM, SLURM_GPUS_PER_NODE"

@@ -1,24 +1,21 @@
 """What Slurm says of the partition, and of a job like ours without running it."""
 
 import re
-import shlex
 from datetime import timedelta
 
 from gradsim.errors import ClusterError
 from resources.diagnosis import Doubt
 from resources.slurm.check.cluster import Cluster, last_line
-from resources.slurm.client import PartitionJobClient
-from resources.slurm.connection import Answer, Connection
+from resources.slurm.connection import Answer
 from resources.slurm.failures import is_away, refusal
-from resources.slurm.script import SCRIPT, sbatch_command
+from resources.slurm.script import sbatch_command
 from resources.slurm.site import Site
 from resources.slurm.walltime import DEFAULT_WALLTIME
 
 
-def submission(cluster: Cluster, site: Site, walltime: timedelta) -> str:
+def submission(cluster: Cluster, site: Site, walltime: timedelta) -> list[str]:
     """The `sbatch` command of a job in our folder, with the options of every other job of the site."""
-    client = PartitionJobClient(site, Connection(site, cluster.say), walltime, cluster.say)
-    return sbatch_command(client, site, cluster.name, cluster.folder, "gradsim cluster check")
+    return sbatch_command(site, walltime, cluster.name, cluster.folder, "gradsim cluster check")
 
 
 def partition(cluster: Cluster) -> str:
@@ -38,7 +35,7 @@ def partition(cluster: Cluster) -> str:
     chosen = [row for row in rows if row[0].rstrip("*") in names]
     if not any(row[1] == "up" for row in chosen):
         raise ClusterError(f"partition {', '.join(names)} is {chosen[0][1]}; wait, or set SLURM_PARTITION to another")
-    _refuse_long_walltime(cluster.site.resource(DEFAULT_WALLTIME).queue.time_limit, chosen)
+    _refuse_long_walltime(cluster.site.walltime(DEFAULT_WALLTIME), chosen)
     nodes = sum(int(row[3]) for row in chosen)
     return f"{', '.join(names)}: {nodes} nodes, jobs of up to {chosen[0][2]}"
 
@@ -63,11 +60,9 @@ def _seconds(walltime: str) -> int:
 
 def options(cluster: Cluster) -> str:
     """Slurm would take a job with our account, quality of service and sizes."""
-    command = submission(cluster, cluster.site, DEFAULT_WALLTIME)
     # Nothing lies in the folder yet: the script comes over standard input.
-    command = command.removesuffix(f"{shlex.quote(str(cluster.folder))}/{SCRIPT}")
-    command = command.replace("sbatch ", "sbatch --test-only ", 1)
-    answer = cluster.ask(f"printf '#!/bin/bash\\ntrue\\n' | {command}")
+    sbatch, *said, _ = submission(cluster, cluster.site, DEFAULT_WALLTIME)
+    answer = cluster.ask(f"printf '#!/bin/bash\\ntrue\\n' | {' '.join([sbatch, '--test-only', *said])}")
     _refuse_silence(answer)
     if answer.status:
         raise ClusterError(refusal(answer, cluster.site))
