@@ -68,7 +68,7 @@ def run(
     partition_start: Annotated[int | None, typer.Option(metavar="A", help="First position.", min=0)] = None,
     partition_end: Annotated[int | None, typer.Option(metavar="B", help="Last position, exclusive.", min=1)] = None,
     num_partitions: Annotated[
-        int, typer.Option(metavar="N", help="Compute a setting's partitions in N runs, not in one.", min=1)
+        int, typer.Option(metavar="N", help="Compute partitions in N runs, not in one.", min=1)
     ] = 1,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would run, with its batch scripts on a cluster; run nothing.")

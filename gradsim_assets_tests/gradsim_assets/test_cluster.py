@@ -106,6 +106,13 @@ def test_a_backfill_of_all_partitions_takes_few_jobs_and_gives_the_numbers_of_th
         assert value <= 1e-5 * largest, table
 
 
+def test_what_is_fresh_is_not_sent_again(web, new_jobs, wait_until):
+    launched = web.launch_backfill(KEYS[:1], ["0200-0299"])
+    wait_until(lambda: web.backfill(launched)["status"] in ENDED, "the backfill", pause=1)
+    assert web.backfill(launched)["status"] == "COMPLETED_SUCCESS"
+    assert new_jobs() == []
+
+
 def test_terminating_a_run_cancels_its_job(web, place, lab, slow, wait_until):
     place.delete(f"{STUDY}/{SETTING}/dot_products/0000-0099.parquet")
     slow.touch()

@@ -62,6 +62,12 @@ class Answer:
         """The output as text."""
         return self.output.decode(errors="replace").strip()
 
+    @property
+    def complaint(self) -> str:
+        """What was said last of what is wrong, in one line."""
+        lines = [line.strip() for line in (self.errors or self.text).splitlines() if line.strip()]
+        return lines[-1].removeprefix("sbatch: ").removeprefix("error: ") if lines else f"exit status {self.status}"
+
 
 class Connection:
     """Runs shell commands on a site's login node.

@@ -70,7 +70,7 @@ def refusal(answer: Answer, site: Site) -> str:
     """Why a submission was refused."""
     if answer.status == NO_ENVIRONMENT:
         return f"{site.address}: {site.python} is not there; install this code's environment: gradsim cluster install"
-    said = _last_line(answer.errors) or f"exit status {answer.status}"
+    said = answer.complaint
     for pattern, mend in _REFUSALS.items():
         if found := re.search(pattern, answer.errors):
             limit = f"{found[0]}: " if mend.startswith("a limit of the account or QOS;") else ""
@@ -115,8 +115,3 @@ def _ended(end: JobEnd) -> str:
         return f"ended with exit status {end.exit_status}; its log says why"
     how = f"by signal {end.signal}" if end.signal else f"as {end.state}" if end.state else "nobody knows how"
     return f"ended before its script was through ({how}); its log may say why"
-
-
-def _last_line(text: str) -> str:
-    lines = [line.removeprefix("sbatch: ").removeprefix("error: ") for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else ""

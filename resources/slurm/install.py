@@ -4,28 +4,25 @@ It is built where it stays, since virtual environments do not move, by a script 
 not. A stamp says that it is whole; one without is made anew.
 """
 
-import importlib.util
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-import gradsim
 from gradsim.errors import ClusterError
 from gradsim.partition_job import code_version
 from resources.slurm.archive import archive
 from resources.slurm.connection import Answer, Connection
 from resources.slurm.script import PRINT_CODE_VERSION, python_command, setup_lines
 from resources.slurm.site import Site
+from resources.slurm.wheel import CONSTRAINTS, build_wheel, checkout
 
 STAMP = "gradsim-installed"
 
-_SCRIPT, _LOG, _STATUS, _CONSTRAINTS = "install.sh", "install.log", "exit_status", "constraints.txt"
+_SCRIPT, _LOG, _STATUS = "install.sh", "install.log", "exit_status"
 
 _PYTHONS = ((3, 11), (3, 12))
 
@@ -36,9 +33,6 @@ _SHOWN_LINES = 15
 
 # Exit statuses of our commands there.
 _NO_ROOM, _ENDED, _DIED, _AT_WORK = 4, 5, 6, 7
-
-# What a wheel is made of; the rest of a checkout, such as an old `build` folder, must not get into it.
-_PACKAGES, _FILES = ("gradsim", "gradsim_assets", "resources"), ("pyproject.toml", "README.md", "LICENSE")
 
 # What pip says -> how to mend it.
 _MENDS = {
@@ -158,8 +152,8 @@ class Installation:
 
     def _begin(self, wheel: Path) -> None:
         """Start the script there, unless another one runs."""
-        constraints = wheel.parent / _CONSTRAINTS
-        shutil.copyfile(checkout() / _CONSTRAINTS, constraints)
+        constraints = wheel.parent / CONSTRAINTS
+        shutil.copyfile(checkout() / CONSTRAINTS, constraints)
         (wheel.parent / _SCRIPT).write_text(self._script(wheel.name), encoding="utf-8")
         files = archive({path.name: path.read_bytes() for path in (wheel, constraints, wheel.parent / _SCRIPT)})
         folder = shlex.quote(str(self._folder))
@@ -192,7 +186,7 @@ class Installation:
             'cd "$gradsim_folder"\n'
             f"rm -rf {environment}\n"
             f"{first_python} -m venv {environment}\n"
-            f"{pip} install --progress-bar off --constraint {_CONSTRAINTS} {shlex.quote(f'./{wheel}[node]')}\n"
+            f"{pip} install --progress-bar off --constraint {CONSTRAINTS} {shlex.quote(f'./{wheel}[node]')}\n"
             f"found=$({python} -c {shlex.quote(PRINT_CODE_VERSION)})\n"
             f'[ "$found" = {code_version()} ] || {{ echo "gradsim is $found there, not {code_version()}"; exit 3; }}\n'
             f'echo "$found" > {environment}/{STAMP}\n'
@@ -231,47 +225,6 @@ class Installation:
 
     def _ask(self, command: str, source: bytes = b"") -> Answer:
         return self._connection.patiently(command, source, timeout=120, seconds=_SECONDS_TO_ANSWER)
-
-
-def checkout() -> Path:
-    """The checkout that this code runs from.
-
-    Raises:
-        ClusterError: it was installed without one.
-    """
-    folder = Path(gradsim.__file__).resolve().parents[1]
-    if not all((folder / name).exists() for name in (*_PACKAGES, *_FILES, _CONSTRAINTS)):
-        raise ClusterError(
-            f"gradsim runs from {folder}, which is no checkout of its sources; run this command from one, or make an "
-            "environment on the cluster yourself and set SLURM_ENVIRONMENT"
-        )
-    return folder
-
-
-def build_wheel(folder: Path) -> Path:
-    """A wheel of this checkout as it is now, in a folder.
-
-    Raises:
-        ClusterError: there is no checkout, or it cannot be built.
-    """
-    source = folder / "source"
-    for name in _PACKAGES:
-        shutil.copytree(checkout() / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in _FILES:
-        shutil.copy(checkout() / name, source / name)
-    built = subprocess.run(_build_command(source, folder), capture_output=True, text=True, check=False)
-    wheels = sorted(folder.glob("*.whl"))
-    if built.returncode or not wheels:
-        said = (built.stderr or built.stdout).strip().splitlines()[-1:] or [f"exit status {built.returncode}"]
-        raise ClusterError(f"a wheel of {checkout()} cannot be built here ({said[0]}); see: pip wheel --no-deps .")
-    return wheels[0]
-
-
-def _build_command(source: Path, folder: Path) -> list[str]:
-    """By pip; an environment that uv made has none."""
-    if importlib.util.find_spec("pip") or not (uv := shutil.which("uv")):
-        return [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), str(source)]
-    return [uv, "build", "--quiet", "--wheel", "--out-dir", str(folder), str(source)]
 
 
 def _size(size: int) -> str:

@@ -49,6 +49,27 @@ class TestState:
             "paraphrased/results/candidates": "stale",
         }
 
+    def test_what_was_made_from_inputs_that_changed_meanwhile_is_stale(self, filled: Store) -> None:
+        """A job reads first and writes hours later; it says what it read."""
+        dots, candidates = (filled.lineage.key(name, "paraphrased") for name in ("dot_products", "candidates"))
+        read = filled.input_versions(dots, LAST)
+        job = Store(filled.root, filled.study, versions=read)
+        rewrite(filled, candidates, LAST, lambda rows: rows.with_columns(pl.col("score") + 1))
+        rewrite(job, dots, LAST)
+        assert filled.provenance(dots, LAST).inputs == read
+        assert filled.state(dots, LAST) is State.STALE
+        rewrite(filled, dots, LAST)
+        assert filled.state(dots, LAST) is State.FRESH
+
+    def test_a_file_that_is_to_take_a_tables_place_is_judged_as_the_table(self, filled: Store) -> None:
+        key = filled.lineage.key("dot_products", "paraphrased")
+        other = filled.path(key, LAST).with_name(".on its way")
+        filled.path(key, LAST).rename(other)
+        assert filled.state(key, LAST) is State.MISSING
+        assert filled.state(key, LAST, other) is State.FRESH
+        other.write_bytes(b"half")
+        assert filled.state(key, LAST, other) is State.CORRUPT
+
     def test_the_same_rows_written_again_change_nothing(self, filled: Store) -> None:
         for node in filled.lineage:
             for partition in filled.partitions(node.key):

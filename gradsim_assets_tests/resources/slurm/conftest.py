@@ -98,7 +98,9 @@ class Runs:
             "DAGSTER_SLURM_SSH_CONTROL_DIR": str(self.lab.folder / "control"),
         }
 
-    def start(self, behaviour: str = LEAVE_PARTITION, partition: str = "0000-0001", **variables: str) -> Run:
+    def start(
+        self, behaviour: str = LEAVE_PARTITION, partition: str = "0000-0001", table: str = "rates", **variables: str
+    ) -> Run:
         """Have a job of a partition run that does what is said."""
         self._count += 1
         folder = self.folder / f"run-{self._count}"
@@ -108,7 +110,8 @@ class Runs:
             (place / "__init__.py").touch()
         (package / "__main__.py").write_text(f"{STAND_IN}\n{behaviour}\n", encoding="utf-8")
         job_file = folder / "asked.json"
-        job_file.write_text(self.job.model_copy(update={"partitions": (partition,)}).model_dump_json())
+        changes = {"partitions": (partition,), "keys": (TableKey("tiny", table, "word_dropout"),)}
+        job_file.write_text(self.job.model_copy(update=changes).model_dump_json())
         setup = f"export PYTHONPATH='{folder}'"
         return self.drive("driver.py", str(job_file), folder / "outcome.json", **{"SLURM_SETUP": setup, **variables})
 

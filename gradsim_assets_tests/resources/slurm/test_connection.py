@@ -57,6 +57,26 @@ def test_a_command_is_answered_as_by_a_clean_shell(connect):
     assert answer.text == "it's bash\n*$\nread \N{REPLACEMENT CHARACTER}"
 
 
+def test_what_a_shell_says_to_whoever_logs_in_is_no_answer(connect):
+    connection = connect(then=f"echo Welcome to the cluster; echo; {ANSWER}")
+    assert connection.run("echo 7").output == b"7\n"
+
+
+@pytest.mark.parametrize("shell", ["bash", "sh"])
+def test_the_users_shell_need_not_read_the_command(connect, shell):
+    text = 'it\'s a "text", with $dollars, `ticks`,\n!lines! and \\ signs'
+    connection = connect(then=f'exec {shell} -c "${{@: -1}}"')
+    assert connection.run(f"cat <<'END'\n{text}\nEND").text == text
+
+
+def test_a_login_that_has_worked_before_and_is_refused_now_is_waited_for(connect, calls, tmp_path):
+    connection = connect()
+    connection.run("true")
+    connect(fails=3, text="Permission denied (publickey).")
+    assert connection.patiently("echo again").text == "again"
+    assert len(calls()) == 4
+
+
 def test_what_fails_a_few_times_is_tried_again_and_said_once(connect, calls):
     connection = connect(fails=4)
     assert connection.patiently("echo here").text == "here"

@@ -28,6 +28,17 @@ FAILURES = {
 AT_A_TIME = 4
 
 
+BROKE = "leave(traceback='Traceback:\\n  File x\\nValueError: boom\\n'); sys.exit(1)"
+
+
+def test_the_results_of_a_job_that_broke_are_not_looked_for(runs):
+    """They would be waited for, and what is wrong would be told of them."""
+    outcome = runs.start(BROKE, table="dot_products").outcome()
+    assert outcome["failure"] == "the partition job broke: ValueError: boom"
+    assert "File x" in outcome["metadata"]["traceback"]
+    assert outcome["materialized"] == 0
+
+
 @pytest.fixture(scope="module")
 def outcomes(lab, new_runs, tmp_path_factory):
     """What each job does -> what came of its run; the longest one goes on beside all others."""

@@ -40,6 +40,13 @@ def test_a_refusal_is_one_clear_line(runs, lab, tmp_path, variables, description
     assert runs.submitted() == {}
 
 
+def test_a_job_that_would_never_start_is_canceled(runs):
+    """Slurm takes a job of two days on a partition of one, and lets it wait for ever."""
+    outcome = runs.run(SLURM_TIME="2-00:00:00")
+    assert "would never start (PartitionTimeLimit); ask for what the partition, account and" in outcome["failure"]
+    assert list(runs.submitted().values()) == ["CANCELLED"]
+
+
 def test_a_full_disk(runs, tmp_path):
     full = tmp_path / "full"
     full.mkdir()

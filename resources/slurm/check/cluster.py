@@ -131,7 +131,7 @@ class Cluster:
         for name, text in files.items():
             answer = self.ask(f"umask 077; mkdir -p {folder} && cat > {folder}/{name}", text.encode())
             if answer.status:
-                raise ClusterError(f"{self.folder}: cannot be written ({last_line(answer)}); make room there")
+                raise ClusterError(f"{self.folder}: cannot be written ({answer.complaint}); make room there")
 
     def is_seen(self, look: Callable[[], bool]) -> bool:
         """Whether something is seen within the time that a network file system takes for it."""
@@ -142,9 +142,3 @@ class Cluster:
             self.say("waiting for the network file system")
             time.sleep(min(1.0, self.seconds_to_be_seen))
         return True
-
-
-def last_line(answer: Answer) -> str:
-    """What a command that failed said last."""
-    lines = [line for line in (answer.errors or answer.text).splitlines() if line.strip()]
-    return lines[-1].strip() if lines else f"exit status {answer.status}"

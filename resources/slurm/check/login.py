@@ -5,7 +5,7 @@ from dataclasses import replace
 from dagster_slurm import SSHConnectionResource
 
 from gradsim.errors import ClusterError
-from resources.slurm.check.cluster import Cluster, last_line
+from resources.slurm.check.cluster import Cluster
 from resources.slurm.connection import Connection, UnreachableError
 
 # What our commands there call.
@@ -55,5 +55,5 @@ def programs(cluster: Cluster) -> str:
         )
     version = cluster.ask("sbatch --version")
     if version.status:
-        raise ClusterError(f"sbatch does not run ({last_line(version)}); ask the cluster's operators")
+        raise ClusterError(f"sbatch does not run ({version.complaint}); ask the cluster's operators")
     return f"{version.text}, and all others that are needed"

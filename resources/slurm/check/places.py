@@ -5,7 +5,7 @@ import shlex
 from gradsim.errors import ClusterError
 from gradsim.partition_job import code_version
 from resources.diagnosis import Doubt
-from resources.slurm.check.cluster import Cluster, last_line
+from resources.slurm.check.cluster import Cluster
 from resources.slurm.connection import Answer
 from resources.slurm.script import PRINT_CODE_VERSION
 
@@ -23,7 +23,7 @@ def base(cluster: Cluster) -> str:
     answer = cluster.ask(f"mkdir -p {quoted} && echo > {test} && rm {test} && df -Pk {quoted}")
     if answer.status:
         raise ClusterError(
-            f"{folder} cannot be written ({last_line(answer)}); set SLURM_REMOTE_BASE to a folder of the cluster that "
+            f"{folder} cannot be written ({answer.complaint}); set SLURM_REMOTE_BASE to a folder of the cluster that "
             "you can write, and that compute nodes see"
         )
     free = int(answer.text.splitlines()[-1].split()[3]) * 1024 / 1e9
@@ -39,7 +39,7 @@ def environment(cluster: Cluster) -> str:
     mend = f"install it there: pip install '.[node]', or unset SLURM_ENVIRONMENT and {_INSTALL}" if own else _INSTALL
     if answer.status:
         there = cluster.site.environment
-        raise _trouble(cluster, f"{there} cannot run gradsim ({last_line(answer)}); {_module_hint(answer)}{mend}")
+        raise _trouble(cluster, f"{there} cannot run gradsim ({answer.complaint}); {_module_hint(answer)}{mend}")
     if (found := answer.text.splitlines()[-1]) != code_version():
         raise ClusterError(f"{cluster.site.environment} has gradsim {found}, here is {code_version()}; {mend}")
     return f"{cluster.site.environment}: gradsim {found}, as here"
@@ -49,7 +49,7 @@ def torch(cluster: Cluster) -> str:
     """PyTorch loads from it."""
     answer = cluster.ask_python("import torch; print(torch.__version__)")
     if answer.status:
-        raise _trouble(cluster, f"torch does not load there ({last_line(answer)}); {_module_hint(answer)}{_INSTALL}")
+        raise _trouble(cluster, f"torch does not load there ({answer.complaint}); {_module_hint(answer)}{_INSTALL}")
     return f"{answer.text.splitlines()[-1]} loads on the login node"
 
 
@@ -86,7 +86,7 @@ def shared_data(cluster: Cluster) -> str:
         raise ClusterError(f"a file written here is not seen in {shared}; {mend}")
     answer = cluster.ask(f"printf %s {cluster.name} > {there}/{LOGIN}")
     if answer.status:
-        raise ClusterError(f"{shared} cannot be written on the cluster ({last_line(answer)}); ask for the right to")
+        raise ClusterError(f"{shared} cannot be written on the cluster ({answer.complaint}); ask for the right to")
     if not cluster.is_seen(lambda: holds_token(cluster, LOGIN)):
         raise ClusterError(f"a file written in {shared} cannot be read here; {mend}, for the same user")
     return f"{shared} is {here.parent}: files are seen both ways"

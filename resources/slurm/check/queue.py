@@ -5,7 +5,7 @@ from datetime import timedelta
 
 from gradsim.errors import ClusterError
 from resources.diagnosis import Doubt
-from resources.slurm.check.cluster import Cluster, last_line
+from resources.slurm.check.cluster import Cluster
 from resources.slurm.connection import Answer
 from resources.slurm.failures import is_away, refusal
 from resources.slurm.script import sbatch_command
@@ -77,14 +77,14 @@ def accounting(cluster: Cluster) -> str:
     """What jobs used can be asked for; nothing depends on that."""
     answer = cluster.ask('timeout 30 sacct -n -X -u "$(id -un)" -S now-1hours -o JobID')
     if answer.status:
-        raise Doubt(f"sacct does not answer ({last_line(answer)}); works without: resource use is not shown")
+        raise Doubt(f"sacct does not answer ({answer.complaint}); works without: resource use is not shown")
     return "sacct answers"
 
 
 def _refuse_silence(answer: Answer) -> None:
     silent = answer.status == 124  # as `timeout` says it
     if silent or is_away(answer):
-        said = "within 30 s" if silent else f"({last_line(answer)})"
+        said = "within 30 s" if silent else f"({answer.complaint})"
         raise ClusterError(
             f"Slurm's controller does not answer {said}; try again later, or ask the cluster's operators"
         )
