@@ -5,6 +5,7 @@ import signal
 import sys
 
 import polars as pl
+import psutil
 import pytest
 
 from gradsim.tables.lineage import GRADIENT_TABLES
@@ -165,7 +166,7 @@ def test_a_dry_run_shows_the_script_and_submits_nothing(place, variables, new_jo
         "run", STUDY, "--computation", "dot-product", "--partition", "0900-0987", "--dry-run", **variables
     )
     assert "sbatch --parsable --requeue" in output
-    assert "-t 00:20:00 -c 1 --mem=2G" in output
+    assert "--time=00:20:00 --nodes=1 --cpus-per-task=1 --mem=2G --partition=gpu" in output
     assert "-m gradsim.partition_job job.json" in output
     assert new_jobs() == []
 
@@ -179,13 +180,27 @@ def long(tmp_path):
     return place
 
 
+def partition_jobs(lab):
+    """Processes on a lab's nodes that compute partitions."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "environ"]):
+        is_job = "gradsim.partition_job" in (process.info["cmdline"] or [])
+        if is_job and str(lab.folder) in (process.info["environ"] or {}).get("SLURM_CONF", ""):
+            found.append(process)
+    return found
+
+
 def test_a_node_that_dies_in_the_middle_costs_no_partition_that_was_finished(
     long, variables, lab, new_jobs, wait_until
 ):
     folder = long.data / "tiny" / SETTING / "dot_products"
     there = {**variables, "SLURM_DATA": str(long.data)}
     process = long.start("gradsim", "run", "tiny", "--computation", "dot-product", **there)
-    wait_until(lambda: list(folder.glob("[0-9]*.parquet")) or process.poll(), "the first partition", pause=0.01)
+    wait_until(lambda: partition_jobs(lab), "the job's process")
+    (working,) = partition_jobs(lab)
+    wait_until(lambda: list(folder.glob("[0-9]*.parquet")) or process.poll(), "the first partition", pause=0.002)
+    # It must not come to its end while somebody makes ready to kill its node.
+    working.suspend()
     (job,) = new_jobs()
     lab.kill_node(job["BatchHost"])
     finished = {path: path.stat().st_mtime_ns for path in folder.glob("[0-9]*.parquet")}

@@ -79,7 +79,8 @@ def test_every_step_that_is_given_the_device_and_the_compute_resource_is_in_the_
 def test_tables_with_partitions_go_into_runs_as_the_environment_says(study, partitions, policy):
     found = assets(study, compute="slurm", partitions_per_job=partitions)
     partitioned = [asset for asset in found if asset.partitions_def]
-    assert len(partitioned) == 4 * len(study.settings) + 1
+    # Queries, tokens and candidates of each setting; gradients of all, and the index.
+    assert len(partitioned) == 3 * len(study.settings) + 2
     assert {asset.backfill_policy for asset in partitioned} == {policy}
     assert Dispatch.of(environment(partitions_per_job=partitions)).backfill_policy == policy
 

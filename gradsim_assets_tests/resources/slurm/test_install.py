@@ -15,6 +15,7 @@ from gradsim.errors import ClusterError
 from gradsim.partition_job import code_version
 from gradsim_assets.cli import app
 from resources.slurm.install import STAMP
+from resources.slurm.site import Site
 from resources.slurm.wheel import build_wheel
 
 pytestmark = pytest.mark.slow
@@ -49,12 +50,19 @@ def base(lab, monkeypatch, tmp_path, offline):
     return tmp_path / "remote base"
 
 
+def environment_of(base):
+    """The one that this code would be installed into."""
+    environment = Path(Site.read().environment)
+    assert environment.is_relative_to(base)
+    return environment
+
+
 def install():
     return CliRunner().invoke(app, ["cluster", "install"])
 
 
 def test_it_is_installed_once_and_anew_where_it_was_not_finished(base, tmp_path):
-    environment = base / "environments" / f"gradsim-{code_version()}"
+    environment = environment_of(base)
     environment.mkdir(parents=True)
     (environment / "half").touch()
     result = install()
@@ -81,7 +89,7 @@ def test_what_pip_said_last_is_shown_where_it_failed(base, monkeypatch):
     monkeypatch.setenv("SLURM_SETUP", "export PIP_NO_INDEX=1 PIP_CONFIG_FILE=/dev/null")
     result = install()
     assert "ERROR: " in result.output
-    log = base / "environments" / f"gradsim-{code_version()}.install/install.log"
+    log = environment_of(base).with_name(f"{environment_of(base).name}.install") / "install.log"
     assert str(log) in str(result.exception)
     assert "must reach a package index" in str(result.exception)
     assert log.exists()
