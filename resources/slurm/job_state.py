@@ -32,10 +32,10 @@ ENDED = frozenset(
     }
 )
 
-# Reasons for which a job waits that no waiting mends.
+# Reasons for which a job waits that no waiting mends; one that somebody holds, somebody may release.
 _FOR_EVER = re.compile(
-    r"Partition(Time|Node)Limit|BadConstraints|Invalid(Account|QOS)|QOSNotAllowed|AccountNotAllowed|JobHeld|"
-    r"Max\w*Per(Job|Node)|\w*MinutesPerJob|requeued held"
+    r"Partition(Time|Node)Limit|BadConstraints|Invalid(Account|QOS)|QOSNotAllowed|AccountNotAllowed|"
+    r"Max\w*Per(Job|Node)|\w*MinutesPerJob"
 )
 
 LOG_LINES = 50
@@ -79,7 +79,7 @@ class Look:
     @property
     def will_never_start(self) -> bool:
         """Whether it waits for what does not come by waiting."""
-        return self.state in {"PENDING", "REQUEUE_HOLD", "SPECIAL_EXIT"} and bool(_FOR_EVER.search(self.reason))
+        return self.state == "PENDING" and bool(_FOR_EVER.search(self.reason))
 
 
 def look_command(folder: PurePosixPath, job_id: int, messages_from: int, log_from: int) -> str:
