@@ -74,18 +74,26 @@ class ComputeResource(dg.ConfigurableResource[None], ABC):
 
 def failure_of(performed: Performed, job: PartitionJob) -> dg.Failure | None:
     """Why a job's outcome cannot be taken; None if it can."""
-    result, metadata = performed.result, dict(performed.metadata)
-    if result is None:
-        return dg.Failure(f"the partition job left no result: {performed.trouble}", metadata, allow_retries=False)
-    if result.error:
-        return dg.Failure(result.error, metadata, allow_retries=False)
-    if result.traceback:
-        last_line = result.traceback.strip().splitlines()[-1]
-        metadata = {"traceback": dg.MetadataValue.md(f"```\n{result.traceback}\n```"), **metadata}
-        return dg.Failure(f"the partition job broke: {last_line}", metadata, allow_retries=False)
-    if performed.trouble:
-        return dg.Failure(f"the partition job broke after its work: {performed.trouble}", metadata, allow_retries=False)
-    if (result.partitions, result.fingerprints) != (job.partitions, job.fingerprints):
-        said = f"the partition job's result is not what was asked for: {result}"
-        return dg.Failure(said, metadata, allow_retries=False)
-    return None
+    why = _why_not(performed, job)
+    if why is None:
+        return None
+    metadata = dict(performed.metadata)
+    if performed.result and performed.result.traceback:
+        metadata = {"traceback": dg.MetadataValue.md(f"```\n{performed.result.traceback}\n```"), **metadata}
+    return dg.Failure(why, metadata, allow_retries=False)
+
+
+def _why_not(performed: Performed, job: PartitionJob) -> str | None:
+    match performed.result:
+        case None:
+            return f"the partition job left no result: {performed.trouble}"
+        case JobResult(error=str(error)) if error:
+            return error
+        case JobResult(traceback=str(traceback)) if traceback:
+            return f"the partition job broke: {traceback.strip().splitlines()[-1]}"
+        case _ if performed.trouble:
+            return f"the partition job broke after its work: {performed.trouble}"
+        case JobResult(partitions=job.partitions, fingerprints=job.fingerprints):
+            return None
+        case result:
+            return f"the partition job's result is not what was asked for: {result}"

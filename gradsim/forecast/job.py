@@ -6,7 +6,6 @@ A process of its own, because whoever asks then waits for the job, and need not 
 import subprocess
 import sys
 
-import polars as pl
 from pydantic import BaseModel, ConfigDict
 
 from gradsim.errors import GradsimError
@@ -49,7 +48,7 @@ def answer(question: Question) -> float:
 
     job, known = question.job, question.rates
     store = job.store()
-    sources = Sources(store, lambda: pl.DataFrame(store.read(store.lineage.key("samples"))))
+    sources = Sources(store, lambda: store.read(store.lineage.key("samples")))
     forecaster = Forecaster(sources, Machine(question.device, known.memory_budget, known.rates))
     partitions = select_partitions(job.study.partitions, [str(partition) for partition in job.partitions])
     parts = [partition_inputs(sources, setting, each) for setting in job.settings for each in partitions]

@@ -34,7 +34,6 @@ _MINUTES_TO_KEEP = 24 * 60
 
 _SECONDS_TO_CANCEL = 60
 
-
 # Exit statuses of our submission: no folder, sbatch or squeue failed, somebody else is submitting the same job.
 _NO_FOLDER, _REFUSED, _BUSY = 4, 5, 7
 
@@ -43,7 +42,7 @@ class PartitionJobClient(SlurmPipesClient):
     """Runs one partition job to its end, whatever happens between here and the cluster."""
 
     def __init__(self, site: Site, connection: Connection, walltime: timedelta, log: Callable[[str], None]) -> None:
-        super().__init__(site.resource(), BashLauncher(), pre_deployed_env_path=str(site.environment))
+        super().__init__(site.resource(), BashLauncher())
         self._site = site
         self._connection = connection
         self._walltime = walltime
@@ -72,9 +71,8 @@ class PartitionJobClient(SlurmPipesClient):
                 if job.force or self._is_run_canceling(context.op_execution_context):
                     self._cancel(identity)
                 else:
-                    self._log(
-                        f"interrupted; its Slurm job goes on, run again to take it up (to end it: {_cancel(identity)})"
-                    )
+                    by_hand = cancel_command(identity)
+                    self._log(f"interrupted; its Slurm job goes on, run again to take it up (to end it: {by_hand})")
                 raise
 
     # -- submitting --------------------------------------------------------------------------
@@ -136,7 +134,7 @@ class PartitionJobClient(SlurmPipesClient):
         """Cancel the job, and the submission that may still be on its way."""
         deadline = time.monotonic() + _SECONDS_TO_CANCEL
         folder = shlex.quote(str(self._site.job_folder(identity)))
-        command = f"cd {folder} 2>/dev/null && exec 9>lock && flock -w 20 9; {_cancel(identity)}"
+        command = f"cd {folder} 2>/dev/null && exec 9>lock && flock -w 20 9; {cancel_command(identity)}"
         said = "the cluster is away"
         while time.monotonic() < deadline:
             try:
@@ -149,7 +147,7 @@ class PartitionJobClient(SlurmPipesClient):
                 return
             said = answer.errors
             time.sleep(2)
-        self._log(f"its Slurm job could not be canceled ({said}); do it by hand: {_cancel(identity)}")
+        self._log(f"its Slurm job could not be canceled ({said}); do it by hand: {cancel_command(identity)}")
 
     def mark_taken(self, identity: str) -> None:
         """Say that a job's result was taken: its files go when they are old, since another run may still read them."""
@@ -161,7 +159,7 @@ def job_name(identity: str) -> str:
     return f"gradsim-{identity}"
 
 
-def _cancel(identity: str) -> str:
+def cancel_command(identity: str) -> str:
     """The command that ends a job."""
     return f"scancel --name={job_name(identity)}"
 
