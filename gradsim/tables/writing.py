@@ -14,6 +14,9 @@ from gradsim.tables.provenance import Provenance
 # Few enough that readers who look at statistics can skip most of a large table when they look for a query.
 ROW_GROUP_ROWS = 1 << 18
 
+# Of zstd: a little smaller than its fastest, and not slower for numbers that are split.
+COMPRESSION_LEVEL = 3
+
 Conform = Callable[[pl.DataFrame], pl.DataFrame]
 
 # Arrow's types that Parquet knows.
@@ -112,9 +115,19 @@ class TableWriter:
         table = block.to_arrow(compat_level=_COMPATIBLE)
         if self._parquet is None:
             self._parquet = pq.ParquetWriter(
-                self._path, table.schema, compression="zstd", use_dictionary=_repetitive(block.schema)
+                self._path,
+                table.schema,
+                compression="zstd",
+                compression_level=COMPRESSION_LEVEL,
+                use_dictionary=_repetitive(block.schema),
+                use_byte_stream_split=_numbers(block.schema),
             )
         self._parquet.write_table(table, row_group_size=ROW_GROUP_ROWS)
+
+
+def _numbers(schema: pl.Schema) -> list[str] | bool:
+    """Columns whose signs and exponents, which are much alike, are stored apart from the digits, which are not."""
+    return [name for name, dtype in schema.items() if dtype.is_float()] or False
 
 
 def _repetitive(schema: pl.Schema) -> list[str]:

@@ -159,6 +159,7 @@ def test_a_row_group_s_statistics_name_what_stands_in_it(tmp_path: Path, monkeyp
     assert [(each.min, each.max) for each in bounds] == [(ids[at], ids[at + 1]) for at in range(0, 20, 2)]
     assert metadata.row_group(0).column(0).compression == "ZSTD"
     assert metadata.row_group(0).column(0).has_dictionary_page
+    assert "BYTE_STREAM_SPLIT" in metadata.row_group(0).column(1).encodings
     wanted = pl.col("query_id") == "s07"
     assert pl.scan_parquet(path).filter(wanted).collect().equals(frame.filter(wanted))
 
