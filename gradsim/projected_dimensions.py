@@ -1,4 +1,4 @@
-"""How many dimensions each layer gets."""
+"""How many dimensions of a projected gradient each layer gets."""
 
 from collections.abc import Mapping
 

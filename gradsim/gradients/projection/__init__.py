@@ -3,7 +3,7 @@
 A projection R of a layer keeps inner products on average, E<Rg, Rg'> = <g, g'>, and is the same in every process, on
 every device and for every partition: it follows from (seed, kind, layer's name, dimension) alone.
 
-projector.py     what is asked for; dimensions.py how many dimensions each layer gets
+projector.py     what is asked for
 at_work.py       a projector at work on a model's layers
 kind.py          what every kind offers; registry.py the kinds by name
 sjlt.py  rademacher.py  srht.py  logra.py  mask.py  traker.py     one kind each
@@ -11,8 +11,8 @@ randomness.py    random bits that follow from a key and a counter
 """
 
 from gradsim.gradients.projection.at_work import Projection, make_projections
-from gradsim.gradients.projection.dimensions import published_dimension
 from gradsim.gradients.projection.projector import Projector
 from gradsim.gradients.projection.registry import KINDS
+from gradsim.projected_dimensions import published_dimension
 
 __all__ = ["KINDS", "Projection", "Projector", "make_projections", "published_dimension"]
