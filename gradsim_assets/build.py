@@ -7,6 +7,7 @@ import dagster as dg
 
 from gradsim.environment import Environment, read_environment
 from gradsim.study import Study, load_studies
+from gradsim.tables import Lineage
 from gradsim_assets.assets.analysis import setting_analysis_assets, study_analysis_assets
 from gradsim_assets.assets.audit import audit_asset, audit_check
 from gradsim_assets.assets.dataset import dataset_assets
@@ -16,6 +17,7 @@ from gradsim_assets.assets.report import report_asset
 from gradsim_assets.assets.results import result_assets
 from gradsim_assets.assets.variants import variant_assets
 from gradsim_assets.checks import partition_checks
+from gradsim_assets.describe import table_spec
 from gradsim_assets.dispatch import Dispatch, compute_resource
 from gradsim_assets.io_manager import TableIOManager
 from gradsim_assets.jobs import study_jobs
@@ -49,19 +51,34 @@ def build_definitions(
     )
 
 
-def study_assets(study: Study, dispatch: Dispatch) -> list[dg.AssetsDefinition]:
+def study_assets(study: Study, dispatch: Dispatch) -> list[dg.AssetsDefinition | dg.AssetSpec]:
     """All assets of one study."""
-    assets = [*dataset_assets(study), *study_analysis_assets(study)]
+    assets = imported_assets(study) if study.imported else computed_assets(study, dispatch)
+    for setting in study.settings:
+        assets += setting_analysis_assets(study, setting)
+    return [*assets, *study_analysis_assets(study), report_asset(study)]
+
+
+def computed_assets(study: Study, dispatch: Dispatch) -> list[dg.AssetsDefinition | dg.AssetSpec]:
+    """From the dataset to the combined tables, and what else needs the model."""
+    assets: list[dg.AssetsDefinition | dg.AssetSpec] = [*dataset_assets(study)]
     for name, setting in study.ordered_settings():
         assets += variant_assets(study, name, setting, dispatch)
         assets += result_assets(study, name)
-        assets += setting_analysis_assets(study, name)
         assets.append(audit_asset(study, name, dispatch))
-    return [*assets, gradient_assets(study, dispatch), *index_assets(study, dispatch), report_asset(study)]
+    return [*assets, gradient_assets(study, dispatch), *index_assets(study, dispatch)]
+
+
+def imported_assets(study: Study) -> list[dg.AssetsDefinition | dg.AssetSpec]:
+    """Tables that nothing here makes: Dagster shows them, and what is made from them."""
+    lineage = Lineage(study)
+    return [table_spec(lineage, node.key, kinds={"json", "parquet"}) for node in lineage if node.imported]
 
 
 def study_checks(study: Study) -> list[dg.AssetChecksDefinition]:
-    """All asset checks of one study."""
+    """All asset checks of one study; imported tables were checked when they were."""
+    if study.imported:
+        return []
     audits = [audit_check(study, setting) for setting in study.settings]
     return [tokenization_check(study), *partition_checks(study), *audits]
 

@@ -9,11 +9,12 @@ from rich.markup import escape
 
 from gradsim.errors import GradsimError
 from gradsim.study.partitions import select_partitions
-from gradsim.tables.lineage import ANALYSES, COMBINED_TABLES, DOT_TABLES, GRADIENT_TABLES, INDEX, PROJECTED_TABLES
+from gradsim.tables.lineage import COMBINED_TABLES, DOT_TABLES, GRADIENT_TABLES, INDEX, PROJECTED_TABLES, TRANSFER
 from gradsim_assets.cluster import WaitOption, examine_cluster
 from gradsim_assets.cluster import app as cluster
 from gradsim_assets.console import console
 from gradsim_assets.findings import Findings
+from gradsim_assets.publishing import export_command, import_command
 from gradsim_assets.session import Session
 from gradsim_assets.summary import print_launches, print_results, print_status
 
@@ -25,6 +26,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 app.add_typer(cluster, name="cluster")
+app.command("import-published")(import_command)
+app.command("export-published")(export_command)
 
 StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="A study file's name, without .yaml.")]
 SettingOption = Annotated[
@@ -82,16 +85,20 @@ def run(
     session = Session.open(study)
     settings = session.settings(setting)
     partitions = select_partitions(session.study.partitions, partition or (), partition_start, partition_end)
-    key = session.store.lineage.key
+    everything = computation is Computation.ALL and len(partitions) == len(session.study.partitions)
+    if not everything:
+        session.refuse_imported()
+    lineage, key = session.store.lineage, session.store.lineage.key
     targets = [key(table, name) for name in settings for table in TABLES[computation]]
-    if computation is Computation.ALL and len(partitions) == len(session.study.partitions):
+    if everything:
         targets += [key(table, name, "results") for name in settings for table in COMBINED_TABLES]
-        targets += [key(analysis, name, "analysis") for name in settings for analysis in ANALYSES]
+        targets += [key(analysis, name, "analysis") for name in settings for analysis in lineage.analyses]
         targets.append(key("parameters_per_layer", room="analysis"))
         if len(settings) == len(session.study.settings):
-            targets.append(key("report"))
-    if computation is Computation.ALL and key(INDEX) in session.store.lineage:
+            targets += [key(TRANSFER, room="analysis"), key("report")]
+    if computation is Computation.ALL:
         targets.append(key(INDEX))
+    targets = [target for target in targets if target in lineage]
     launches = session.plan(targets, partitions, force=force, runs=num_partitions)
     if dry_run:
         print_launches(launches)
@@ -109,6 +116,7 @@ def run(
 def combine(study: StudyName, setting: SettingOption = None) -> None:
     """Combine the partitions of each table; only that."""
     session = Session.open(study)
+    session.refuse_imported()
     key = session.store.lineage.key
     launches = session.plan(
         [key(table, name, "results") for name in session.settings(setting) for table in COMBINED_TABLES]
@@ -121,6 +129,7 @@ def combine(study: StudyName, setting: SettingOption = None) -> None:
 def prepare(study: StudyName, variants: Annotated[Variants, typer.Argument(help="Which queries to make.")]) -> None:
     """Make the queries of one setting, or of both; only that."""
     session = Session.open(study)
+    session.refuse_imported()
     names = [Variants.PARAPHRASED, Variants.MODEL_GENERATED] if variants is Variants.BOTH else [variants]
     settings = [setting for name in names for setting in session.settings(name)]
     session.run(session.plan([session.store.lineage.key("queries", setting) for setting in settings]))
@@ -140,7 +149,9 @@ def plan(
     """
     from gradsim_assets.forecast import print_plan  # noqa: PLC0415 - torch takes seconds to load
 
-    print_plan(Session.open(study), measure=measure)
+    session = Session.open(study)
+    session.refuse_imported()
+    print_plan(session, measure=measure)
 
 
 @app.command()
@@ -166,7 +177,9 @@ def query(
     """
     from gradsim_assets.querying import print_nearest  # noqa: PLC0415 - torch takes seconds to load
 
-    print_nearest(Session.open(study), text, answer, top)
+    session = Session.open(study)
+    session.refuse_imported()
+    print_nearest(session, text, answer, top)
 
 
 @app.command()

@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 
 from gradsim.tables import SCHEMAS, Lineage, TableKey, TableSchema
+from gradsim.tables.lineage import TRANSFER
 from gradsim_assets.dispatch import Dispatch
 from gradsim_assets.keys import asset_key
 from gradsim_assets.partitions import query_ranges
@@ -55,19 +56,27 @@ def table_asset(
 
 
 def table_spec(lineage: Lineage, key: TableKey, *, kinds: set[str]) -> dg.AssetSpec:
-    """A table's asset for steps that make several, and write them themselves."""
+    """A table's asset where there is no function of its own: steps that make several, and imported tables."""
     node, schema = lineage[key], SCHEMAS[key.name]
     return dg.AssetSpec(
         asset_key(key),
         description=schema.description,
-        # Assets of a study, or of one of its settings, stand together.
-        group_name=f"{key.study}_{key.setting}" if key.setting else key.study,
+        group_name=group_of(key),
         owners=OWNERS,
         kinds=kinds,
         metadata={"dagster/column_schema": column_schema(schema)},
         deps=[asset_key(source) for source in node.inputs],
         partitions_def=query_ranges(lineage.study) if node.partitioned else None,
     )
+
+
+def group_of(key: TableKey) -> str:
+    """Which assets stand together: a study's, its settings', their analyses; no two groups depend on each other."""
+    if key.name in {"report", TRANSFER}:  # from all settings, which are from the study's
+        return f"{key.study}_report"
+    if key.setting is None:
+        return key.study
+    return "_".join([key.study, key.setting, *(["analysis"] if key.room == "analysis" else [])])
 
 
 def column_schema(schema: TableSchema) -> dg.TableSchema:

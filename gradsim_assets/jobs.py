@@ -10,11 +10,21 @@ from gradsim_assets.keys import asset_key
 
 
 def study_jobs(study: Study) -> list[Any]:
-    """`STUDY__dataset`, `STUDY__partitions` (to backfill), `STUDY__combine` and `STUDY__analysis`."""
+    """`STUDY__dataset`, `STUDY__partitions` (to backfill), `STUDY__combine` and `STUDY__analysis`.
+
+    Of an imported study there is the last alone.
+    """
     lineage = Lineage(study)
     partitioned = [node.key for node in lineage if node.partitioned]
     combined = [node.key for node in lineage if node.key.room == "results"]
     analysed = [node.key for node in lineage if node.key.room == "analysis" or node.key.name == "report"]
+    analysis = dg.define_asset_job(
+        f"{study.name}__analysis",
+        [asset_key(key) for key in analysed],
+        description="All analyses and the report, from the combined tables.",
+    )
+    if study.imported:
+        return [analysis]
     dataset = [lineage.key(name) for name in ("samples", "model", "tokenized", "projections")]
     return [
         dg.define_asset_job(
@@ -32,9 +42,5 @@ def study_jobs(study: Study) -> list[Any]:
             [asset_key(key) for key in combined],
             description="Combine the partitions of every setting.",
         ),
-        dg.define_asset_job(
-            f"{study.name}__analysis",
-            [asset_key(key) for key in analysed],
-            description="All analyses, the audit and the report, from the combined tables.",
-        ),
+        analysis,
     ]

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+from gradsim.errors import TableError
 from gradsim.study.partitions import Partition
 from gradsim.tables import Node, State, Store, TableKey
 
@@ -28,17 +29,25 @@ def plan_launches(
 
     Args:
         store: the study's tables as they are.
-        targets: tables asked for.
+        targets: tables asked for; one that was imported is there.
         partitions: partitions asked for; a combined table needs all of its table's, asked for or not.
         force: targets are made again, of the partitions asked for, even where they are fresh.
         runs: in how many runs partitions are computed, at least where there are as many.
+
+    Raises:
+        TableError: an imported table is gone, or of another import than the study.
     """
     work = _Work(store, set(targets), [partition.key for partition in partitions], force=force)
-    shared = tuple(key for key in work.whole if key.setting is None and key.name != "report")
+    shared = tuple(key for key in work.whole if _is_shared(store.lineage[key]))
     launches = [Launch(shared)] if shared else []
     launches += _partition_launches(store, work.partitioned, runs)
     rest = tuple(key for key in work.whole if key not in set(shared))
     return [*launches, Launch(rest)] if rest else launches
+
+
+def _is_shared(node: Node) -> bool:
+    """Whether a table is the study's own, made before any setting's."""
+    return all(key.setting is None for key in (node.key, *node.inputs))
 
 
 class _Work:
@@ -72,6 +81,9 @@ class _Work:
         return {partition: tuple(tables[partition]) for partition in sorted(tables)}
 
     def _must_be_made(self, node: Node, partition: str | None) -> bool:
+        if node.imported:
+            self._refuse_absent(node)
+            return False
         if node.key in self._forced and partition in self._asked:
             return True
         for source in node.inputs:
@@ -80,6 +92,13 @@ class _Work:
             if (partition in made) if aligned else made:
                 return True
         return self._store.state(node.key, partition) is not State.FRESH
+
+    def _refuse_absent(self, node: Node) -> None:
+        if (state := self._store.state(node.key)) is not State.FRESH:
+            raise TableError(
+                f"{self._store.path(node.key)}: {state}; it was imported, so import it again: "
+                f"gradsim import-published DIR --study {node.key.study} --force"
+            )
 
 
 def _needed(store: Store, targets: set[TableKey], partitions: list[str]) -> dict[TableKey, list[str | None]]:

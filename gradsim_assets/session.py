@@ -74,6 +74,18 @@ class Session:
             return
         run_launches(self.study, launches, self.environment, force=force)
 
+    def refuse_imported(self) -> None:
+        """For commands that need more than tables.
+
+        Raises:
+            StudyError: the study was imported.
+        """
+        if self.study.imported:
+            raise StudyError(
+                f"study '{self.study.name}' was imported and has no model, no texts and no partitions; "
+                f"gradsim run {self.study.name} makes its analyses and report"
+            )
+
     def check_device(self, launches: Sequence[Launch]) -> None:
         """Refuse a device that is not there before any work starts.
 

@@ -70,7 +70,7 @@ def _print_audits(store: Store, settings: Sequence[str]) -> None:
     """What the audits of these settings came to, where they are there."""
     keys = {setting: store.lineage.key(AUDIT, setting, "analysis") for setting in settings}
     for setting, key in keys.items():
-        if store.state(key) is State.FRESH:
+        if key in store.lineage and store.state(key) is State.FRESH:
             verdict = audit_verdict(store.read(key), store.study.model.precision)
             if verdict.passed:
                 agreement = f"{verdict.numbers} numbers are those of plain autograd, to within {verdict.worst:.2g}"

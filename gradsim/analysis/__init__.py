@@ -1,71 +1,79 @@
 """From stored dots to the study's answers: polars frames in, polars frames out.
 
-Nothing here loads a model, and nothing imports Dagster, torch or transformers.
+Nothing here loads a model, and nothing imports Dagster, torch or transformers. Every table is made by the function of
+its name; `QUESTIONS` lists those of a setting, with what they read and what their columns mean.
 
-| table, made by | from | answers |
-| --- | --- | --- |
-| `gradient_similarity` | the three tables of dots | how alike are the gradients of a pair |
-| `accuracy` | similarity, candidates, projected | how often is the source the most similar |
-| `controls` | similarity, answer lengths | what is found without looking at gradients |
-| `best_similarity` | similarity, projected | how similar are best candidate and source |
-| `decisions` | similarity, candidates | which candidate does each query choose |
-| `accuracy_per_layer` | layer dots | how often by one layer's gradient alone |
-| `similarity_to_full_gradient` | layer dots | which layer sees pairs as the whole does |
-| `projection_audit` | layer dots, projected | do projections err as theory says |
-| `gradient_audit` | dots by plain autograd, stored ones | are the stored dots right |
-| `parameters_per_layer` | the model's layers | which part of the model is how large |
+| module | answers |
+| --- | --- |
+| `layer_dots`, `candidate_lists` | the long tables of dots as arrays, checked, and the rule by which a query counts |
+| `similarity` | how alike are the gradients of a pair |
+| `retrieval`, `metrics` | how often, and how high in the list, is the source found |
+| `controls` | what is found without looking at gradients |
+| `comparisons` | which of two methods or layers finds more, and is that chance |
+| `layers`, `layer_means` | what each layer is and sees; components, blocks, attention and MLP |
+| `divergence` | which queries do the best layer and the full gradient see differently |
+| `selection` | which layers suffice, on other queries, within a budget, beside projections, in another setting |
+| `projections` | do projections err as theory says |
+| `audit` | are the stored dots right |
+| `evaluation`, `layer_evaluation` | what similarities are worth, query by query, so that they can be resampled |
+| `statistics` | intervals and tests |
 
-Every table is made by the function of its name. `LayerDots.from_tables` is the one place where the
-long tables of dots become arrays and are checked. `SCHEMAS` documents every column; one of ids or
-layers is listed as `String` and keeps the dtype of the input (Enum stays Enum).
+Columns of ids or layers are documented as `String` and keep the dtype of the input (Enum stays Enum).
 """
 
 from gradsim.analysis.audit import GRADIENT_AUDIT, Verdict, audit_verdict, audited_pairs, gradient_audit
-from gradsim.analysis.controls import CONTROLS, answer_lengths, controls
+from gradsim.analysis.comparisons import layer_differences, method_differences
+from gradsim.analysis.controls import answer_lengths, controls
+from gradsim.analysis.divergence import divergence, similarity_over_layers
 from gradsim.analysis.layer_dots import LayerDots
+from gradsim.analysis.layer_means import attention_against_mlp, layer_means
 from gradsim.analysis.layers import (
     PARAMETERS_PER_LAYER,
-    SIMILARITY_TO_FULL_GRADIENT,
     block_of,
     component_of,
     parameters_per_layer,
     similarity_to_full_gradient,
 )
-from gradsim.analysis.projections import PROJECTION_AUDIT, projection_audit, projection_errors
-from gradsim.analysis.retrieval import (
-    ACCURACY,
-    ACCURACY_PER_LAYER,
-    BEST_SIMILARITY,
-    DECISIONS,
-    accuracy,
-    accuracy_per_layer,
-    best_similarity,
-    decisions,
-)
+from gradsim.analysis.metrics import retrieval_metrics
+from gradsim.analysis.projections import projection_audit, projection_errors
+from gradsim.analysis.questions import QUESTIONS, Question
+from gradsim.analysis.retrieval import accuracy, accuracy_per_layer, best_similarity, decisions
 from gradsim.analysis.schema import Schema
-from gradsim.analysis.similarity import GRADIENT_SIMILARITY, gradient_similarity
+from gradsim.analysis.selection import (
+    SELECTION_TRANSFER,
+    Criterion,
+    greedy_selection,
+    held_out_selection,
+    select_or_project,
+    selection_transfer,
+    selection_under_budget,
+    value_of_selection,
+)
+from gradsim.analysis.similarity import gradient_similarity
 from gradsim.analysis.statistics import wilson_interval
 
 SCHEMAS: dict[str, Schema] = {
-    "gradient_similarity": GRADIENT_SIMILARITY,
-    "accuracy": ACCURACY,
-    "controls": CONTROLS,
-    "accuracy_per_layer": ACCURACY_PER_LAYER,
-    "best_similarity": BEST_SIMILARITY,
-    "decisions": DECISIONS,
-    "similarity_to_full_gradient": SIMILARITY_TO_FULL_GRADIENT,
-    "parameters_per_layer": PARAMETERS_PER_LAYER,
+    **{name: question.schema for name, question in QUESTIONS.items()},
     "gradient_audit": GRADIENT_AUDIT,
-    "projection_audit": PROJECTION_AUDIT,
+    "parameters_per_layer": PARAMETERS_PER_LAYER,
+    "selection_transfer": SELECTION_TRANSFER,
 }
 
 __all__ = [
+    "GRADIENT_AUDIT",
+    "PARAMETERS_PER_LAYER",
+    "QUESTIONS",
     "SCHEMAS",
+    "SELECTION_TRANSFER",
+    "Criterion",
     "LayerDots",
+    "Question",
+    "Schema",
     "Verdict",
     "accuracy",
     "accuracy_per_layer",
     "answer_lengths",
+    "attention_against_mlp",
     "audit_verdict",
     "audited_pairs",
     "best_similarity",
@@ -73,11 +81,23 @@ __all__ = [
     "component_of",
     "controls",
     "decisions",
+    "divergence",
     "gradient_audit",
     "gradient_similarity",
+    "greedy_selection",
+    "held_out_selection",
+    "layer_differences",
+    "layer_means",
+    "method_differences",
     "parameters_per_layer",
     "projection_audit",
     "projection_errors",
+    "retrieval_metrics",
+    "select_or_project",
+    "selection_transfer",
+    "selection_under_budget",
+    "similarity_over_layers",
     "similarity_to_full_gradient",
+    "value_of_selection",
     "wilson_interval",
 ]

@@ -57,6 +57,18 @@ class CandidateLists:
             )
         return cls(query_ids, query, starts, np.diff(starts, append=len(query)), source)
 
+    def of_queries(self, queries: Positions) -> "CandidateLists":
+        """The same of some queries alone: positions in `query_ids`, ascending."""
+        lengths = self.lengths[queries]
+        starts = np.cumsum(lengths) - lengths
+        return CandidateLists(
+            query_ids=self.query_ids.gather(queries),
+            query=np.repeat(np.arange(len(queries)), lengths),
+            starts=starts,
+            lengths=lengths,
+            source=starts + self.source[queries] - self.starts[queries],
+        )
+
     def best(self, scores: Floats) -> Floats:
         """Best score of each query, (n_queries, ...), from scores of pairs, (n_pairs, ...)."""
         return np.maximum.reduceat(scores, self.starts, axis=0)

@@ -83,7 +83,7 @@ class LayerDots:
         Raises:
             TableError: a layer is not in the tables, is named twice, or none is named.
         """
-        chosen = self._columns(layers)
+        chosen = np.arange(len(self.layers)) if layers is None else self.positions_of(layers)
         return cosine(
             np.take(self.dots, chosen, axis=1).sum(axis=1),
             np.take(self.query_self_dots, chosen, axis=1).sum(axis=1)[self.lists.query],
@@ -98,9 +98,32 @@ class LayerDots:
             self.original_self_dots[self.original],
         )
 
-    def _columns(self, layers: Sequence[str] | None) -> Positions:
-        if layers is None:
-            return np.arange(len(self.layers))
+    def of_queries(self, queries: Positions) -> "LayerDots":
+        """The same of some queries alone.
+
+        Args:
+            queries: positions in `lists.query_ids`, ascending.
+        """
+        chosen = np.zeros(len(self.lists.query_ids), dtype=np.bool_)
+        chosen[queries] = True
+        pair = np.flatnonzero(chosen[self.lists.query])
+        originals, original = np.unique(self.original[pair], return_inverse=True)
+        return LayerDots(
+            pairs=self.pairs[pair],
+            layers=self.layers,
+            lists=self.lists.of_queries(queries),
+            original=original,
+            dots=self.dots[pair],
+            query_self_dots=self.query_self_dots[queries],
+            original_self_dots=self.original_self_dots[originals],
+        )
+
+    def positions_of(self, layers: Sequence[str]) -> Positions:
+        """Where these layers stand in `layers`.
+
+        Raises:
+            TableError: a layer is not in the tables, is named twice, or none is named.
+        """
         named = pl.Series(layers, dtype=pl.String)
         columns = _positions(named, self.layers)
         if len(named) == 0:

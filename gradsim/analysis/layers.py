@@ -2,11 +2,13 @@
 
 import re
 
-import numpy as np
 import polars as pl
 
+from gradsim.analysis.evaluation import Criterion
 from gradsim.analysis.layer_dots import LayerDots
+from gradsim.analysis.layer_evaluation import evaluate_layers
 from gradsim.analysis.schema import Schema
+from gradsim.analysis.statistics import Bootstrap
 from gradsim.errors import TableError
 
 SIMILARITY_TO_FULL_GRADIENT: Schema = {
@@ -15,6 +17,8 @@ SIMILARITY_TO_FULL_GRADIENT: Schema = {
         pl.Float64,
         "cosine of the layer's similarities of all pairs with the full gradient's; 0 if all are 0",
     ),
+    "low": (pl.Float64, "lower end of its 95 % interval, a bootstrap over queries"),
+    "high": (pl.Float64, "the interval's upper end"),
 }
 
 PARAMETERS_PER_LAYER: Schema = {
@@ -79,23 +83,26 @@ def block_of(layer: str) -> int | None:
     return int(number[1]) if number else None
 
 
-def similarity_to_full_gradient(layer_dots: LayerDots) -> pl.DataFrame:
+def similarity_to_full_gradient(layer_dots: LayerDots, *, seed: int) -> pl.DataFrame:
     """How alike each layer and the whole gradient see the pairs, in model order.
 
     The cosine between two vectors over all pairs: the layer's similarities and the full gradient's.
+
+    Args:
+        layer_dots: of all queries.
+        seed: of the bootstrap.
     """
-    layers, full = layer_dots.layer_similarities(), layer_dots.similarity()
-    norms = np.linalg.norm(layers, axis=0) * np.linalg.norm(full)
-    dots = full @ layers
-    similarity = np.divide(dots, norms, out=np.zeros_like(dots), where=norms > 0)
-    return pl.DataFrame({"layer": layer_dots.layers, "similarity": similarity})
+    evaluation = evaluate_layers(layer_dots)
+    low, high = evaluation.interval(Criterion.SIMILARITY, Bootstrap(len(evaluation.credit), seed=seed))
+    return pl.DataFrame({"layer": layer_dots.layers, "similarity": evaluation.similarity, "low": low, "high": high})
 
 
 def parameters_per_layer(layers: pl.DataFrame) -> pl.DataFrame:
     """Component, block, size and share of each layer.
 
     Args:
-        layers: `layer` and its number of `parameters`, in model order; other columns are ignored.
+        layers: `layer` and its number of `parameters`, in model order, null for all layers where sizes are unknown;
+            other columns are ignored.
 
     Raises:
         TableError: a layer stands twice, or has no parameters.
@@ -103,7 +110,8 @@ def parameters_per_layer(layers: pl.DataFrame) -> pl.DataFrame:
     for name in layers.filter(layers["layer"].is_duplicated())["layer"][:1]:
         raise TableError(f"layer {name!r} is listed twice in the model's layers")
     sizes = pl.col("parameters").cast(pl.Int64)
-    for name in layers.filter(~(sizes > 0).fill_null(False))["layer"][:1]:
+    unknown = layers["parameters"].null_count() == len(layers)
+    for name in layers.filter(~(sizes > 0).fill_null(unknown))["layer"][:1]:
         raise TableError(f"layer {name!r} has no parameters in the model's layers")
     names = layers["layer"].cast(pl.String).to_list()
     return layers.select(

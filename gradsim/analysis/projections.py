@@ -7,9 +7,12 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from gradsim.analysis.candidate_lists import CandidateLists
+from gradsim.analysis.evaluation import Criterion, Evaluation
 from gradsim.analysis.layer_dots import LayerDots, cosine
 from gradsim.analysis.schema import Schema, column_types
 from gradsim.analysis.similarity import ordered_similarity
+from gradsim.analysis.statistics import Bootstrap
 from gradsim.errors import TableError
 
 Floats = NDArray[np.float64]
@@ -42,6 +45,8 @@ PROJECTION_AUDIT: Schema = {
     "predicted_sd": (pl.Float64, "what theory gives for it; null for kinds whose needs more than dots"),
     "sd_ratio": (pl.Float64, "error_sd over predicted_sd: near 1 if the projection does what it promises"),
     "agreement": (pl.Float64, "cosine of all projected similarities and all of the full gradient"),
+    "agreement_low": (pl.Float64, "lower end of its 95 % interval, a bootstrap over queries with these projections"),
+    "agreement_high": (pl.Float64, "the interval's upper end"),
     "agreement_without_noise": (pl.Float64, "the same of the cosines that the projection estimates"),
     "agreement_rightly_scaled": (pl.Float64, "the same of a dense projection, rightly scaled, drawn at random"),
 }
@@ -84,7 +89,7 @@ def projection_errors(
     random = np.random.default_rng(seed)
     frames = [pl.DataFrame(schema=column_types(PROJECTION_ERRORS))]
     for (name, dimension), layers in _by_projection(projections, layer_dots):
-        observed = _observed(projected, layer_dots, name, dimension)
+        observed = observed_similarity(projected, layer_dots, name, dimension)
         k = layers["layer_dimension"].to_numpy().astype(np.float64)
         weights = k if layers["scaling"][0] == AS_PUBLISHED else np.ones_like(k)
         inverse = inverse_dimensions(layers["kind"][0], k, layers["parameters"].to_numpy())
@@ -105,25 +110,27 @@ def projection_errors(
     return pl.concat(frames)
 
 
-def projection_audit(errors: pl.DataFrame) -> pl.DataFrame:
+def projection_audit(errors: pl.DataFrame, *, seed: int) -> pl.DataFrame:
     """How near projected similarities are to what theory expects, one row a projection.
 
     Args:
         errors: of `projection_errors`.
+        seed: of the bootstrap.
     """
-    full, error = pl.col("full"), pl.col("observed") - pl.col("expected")
+    error = pl.col("observed") - pl.col("expected")
     error_sd = error.pow(2).mean().sqrt()
     predicted_sd = pl.col("predicted_sd").pow(2).mean().sqrt()
-    return errors.group_by("projection", "dimension", maintain_order=True).agg(
+    by_projection = errors.group_by("projection", "dimension", maintain_order=True)
+    audit = by_projection.agg(
         pairs=pl.len().cast(pl.Int64),
         mean_error=error.mean(),
         error_sd=error_sd,
         predicted_sd=predicted_sd,
         sd_ratio=error_sd / predicted_sd,
-        agreement=_cosine_of("observed", full),
-        agreement_without_noise=_cosine_of("expected", full),
-        agreement_rightly_scaled=_cosine_of("rightly_scaled", full),
     )
+    agreements = [_agreements(rows, seed) for _, rows in by_projection]
+    names = list(PROJECTION_AUDIT)[len(audit.columns) :]
+    return audit.hstack(pl.DataFrame(agreements, schema=dict.fromkeys(names, pl.Float64)))
 
 
 def cosine_variance(gram: Gram, weights: Floats, inverse_dimensions: Floats) -> Floats:
@@ -210,7 +217,7 @@ def _by_projection(projections: pl.DataFrame, layer_dots: LayerDots) -> Iterator
         yield (str(key[0]), int(key[1])), layers
 
 
-def _observed(projected: pl.DataFrame, layer_dots: LayerDots, name: str, dimension: int) -> Floats:
+def observed_similarity(projected: pl.DataFrame, layer_dots: LayerDots, name: str, dimension: int) -> Floats:
     """(pairs,) stored similarities of a projection, in the order of the dots' pairs."""
     chosen = projected.filter(pl.col("projection") == name, pl.col("dimension") == dimension)
     rows = ordered_similarity(chosen, f"projected_similarity {name}-{dimension}")
@@ -223,6 +230,16 @@ def _observed(projected: pl.DataFrame, layer_dots: LayerDots, name: str, dimensi
     return rows["similarity"].to_numpy()
 
 
-def _cosine_of(column: str, full: pl.Expr) -> pl.Expr:
-    other = pl.col(column)
-    return other.dot(full) / (other.dot(other).sqrt() * full.dot(full).sqrt())
+def _agreements(rows: pl.DataFrame, seed: int) -> dict[str, float]:
+    """How alike a projection and the full gradient see the pairs; of the projection's own, with an interval."""
+    similarities = rows.select("observed", "expected", "rightly_scaled").to_numpy()
+    evaluation = Evaluation.of(CandidateLists.from_pairs(rows), similarities, rows["full"].to_numpy())
+    low, high = evaluation.interval(Criterion.SIMILARITY, Bootstrap(len(evaluation.credit), seed=seed))
+    observed, expected, rightly_scaled = evaluation.similarity
+    return {
+        "agreement": observed,
+        "agreement_low": low[0],
+        "agreement_high": high[0],
+        "agreement_without_noise": expected,
+        "agreement_rightly_scaled": rightly_scaled,
+    }

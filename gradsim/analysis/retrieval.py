@@ -6,14 +6,13 @@ from numpy.typing import NDArray
 
 from gradsim.analysis.candidate_lists import CandidateLists
 from gradsim.analysis.layer_dots import LayerDots
+from gradsim.analysis.layer_evaluation import in_parts
+from gradsim.analysis.methods import BM25, Methods, sources_forced
 from gradsim.analysis.schema import Schema, column_types
-from gradsim.analysis.similarity import ordered_similarity, similarities_by_method
-from gradsim.analysis.statistics import wilson_interval
-from gradsim.errors import TableError
+from gradsim.analysis.similarity import ordered_similarity
+from gradsim.analysis.statistics import Bootstrap, exact_mcnemar, holm, percentile_interval, wilson_interval
 
 Floats = NDArray[np.float64]
-
-BM25 = "bm25"
 
 SHARE: Schema = {
     "accuracy": (
@@ -41,14 +40,21 @@ ACCURACY: Schema = {
 ACCURACY_PER_LAYER: Schema = {
     "layer": (pl.String, "parameter tensor, in model order"),
     **SHARE,
+    "only_layer": (pl.Int64, "queries that count more by the layer than by the full gradient"),
+    "only_full": (pl.Int64, "queries that count more by the full gradient"),
+    "p": (pl.Float64, "two-sided p-value of the exact McNemar test of the layer against the full gradient"),
+    "p_holm": (pl.Float64, "the same by Holm's correction for all layers"),
 }
 
 BEST_SIMILARITY: Schema = {
     "method": (pl.String, "full_gradient or PROJECTION-DIMENSION"),
-    "mean": (pl.Float64, "mean over queries of the best candidate's similarity"),
-    "median": (pl.Float64, "median over queries of the best candidate's similarity"),
-    "source_mean": (pl.Float64, "mean over queries of the true source's similarity"),
-    "source_median": (pl.Float64, "median over queries of the true source's similarity"),
+    "candidate": (pl.String, "best: each query's most similar candidate; source: its true source"),
+    "mean": (pl.Float64, "mean over queries of that candidate's similarity"),
+    "mean_low": (pl.Float64, "lower end of its 95 % interval, a bootstrap over queries"),
+    "mean_high": (pl.Float64, "the interval's upper end"),
+    "median": (pl.Float64, "median over queries of that candidate's similarity"),
+    "median_low": (pl.Float64, "lower end of its 95 % interval, a bootstrap over queries"),
+    "median_high": (pl.Float64, "the interval's upper end"),
 }
 
 DECISIONS: Schema = {
@@ -88,31 +94,38 @@ def accuracy(
         projected: the table `projected_similarity`.
 
     Raises:
-        TableError: tables that do not fit together, or similarities that are not finite.
+        TableError: tables that do not have the same pairs, or similarities that are not finite.
     """
-    methods = similarities_by_method(similarity, projected)
-    rows: list[dict[str, object]] = []
-    for name, pairs in methods.items():
-        lists = CandidateLists.from_pairs(pairs)
-        scores = pairs["similarity"].to_numpy()
-        groups = _groups(_forced(lists.query_ids, candidates))
-        credit, tied = lists.credit(scores), lists.number_of_best(scores) > 1
-        rows += _shares(name, groups, credit, tied)
-
-    pairs = next(iter(methods.values()))
-    lists = CandidateLists.from_pairs(pairs)
-    forced = _forced(lists.query_ids, candidates)
-    first = (lists.source == lists.starts) & ~forced.fill_null(False).to_numpy()
-    rows += _shares(BM25, _groups(forced), first.astype(np.float64), np.zeros_like(first))
+    methods = Methods.from_tables(similarity, candidates, projected)
+    credit, tied = methods.credit(), methods.lists.number_of_best(methods.scores) > 1
+    rows = [
+        {
+            "method": name,
+            "group": group,
+            "accuracy": float(credit[members, column].mean()),
+            "low": float(low),
+            "high": float(high),
+            "queries": int(members.sum()),
+            "tied": int(tied[members, column].sum()),
+        }
+        for column, name in enumerate(methods.names)
+        for group, members in methods.groups().items()
+        for low, high in [wilson_interval(credit[members, column].sum(), members.sum())]
+    ]
     return pl.DataFrame(rows, schema=column_types(ACCURACY))
 
 
 def accuracy_per_layer(layer_dots: LayerDots) -> pl.DataFrame:
-    """Accuracy of each layer's gradient alone, in model order."""
-    similarities = layer_dots.layer_similarities()
-    credit = layer_dots.lists.credit(similarities)
-    tied = layer_dots.lists.number_of_best(similarities) > 1
+    """Accuracy of each layer's gradient alone, beside the full gradient's, in model order."""
+    credit, tied = np.empty(layer_dots.query_self_dots.shape), np.zeros(len(layer_dots.layers), dtype=np.int64)
+    for queries, part in in_parts(layer_dots):
+        similarities = part.layer_similarities()
+        credit[queries] = part.lists.credit(similarities)
+        tied += (part.lists.number_of_best(similarities) > 1).sum(axis=0)
     low, high = wilson_interval(credit.sum(axis=0), len(credit))
+    of_full = layer_dots.lists.credit(layer_dots.similarity())[:, None]
+    only_layer, only_full = (credit > of_full).sum(axis=0), (credit < of_full).sum(axis=0)
+    p = exact_mcnemar(only_layer, only_full)
     return pl.DataFrame(
         {
             "layer": layer_dots.layers,
@@ -120,25 +133,46 @@ def accuracy_per_layer(layer_dots: LayerDots) -> pl.DataFrame:
             "low": low,
             "high": high,
             "queries": np.full(len(low), len(credit)),
-            "tied": tied.sum(axis=0),
+            "tied": tied,
+            "only_layer": only_layer,
+            "only_full": only_full,
+            "p": p,
+            "p_holm": holm(p),
         }
     )
 
 
-def best_similarity(similarity: pl.DataFrame, projected: pl.DataFrame | None = None) -> pl.DataFrame:
+def best_similarity(similarity: pl.DataFrame, projected: pl.DataFrame | None = None, *, seed: int) -> pl.DataFrame:
     """Mean and median over queries of the best candidate's similarity and of the true source's.
 
     Args:
         similarity: the table `gradient_similarity`.
         projected: the table `projected_similarity`.
+        seed: of the bootstrap.
+
+    Raises:
+        TableError: tables that do not have the same pairs, or similarities that are not finite.
     """
-    rows = []
-    for name, pairs in similarities_by_method(similarity, projected).items():
-        lists = CandidateLists.from_pairs(pairs)
-        scores = pairs["similarity"].to_numpy()
-        best, source = lists.best(scores), scores[lists.source]
-        rows.append((name, np.mean(best), np.median(best), np.mean(source), np.median(source)))
-    return pl.DataFrame(rows, schema=column_types(BEST_SIMILARITY), orient="row")
+    methods = Methods.from_tables(similarity, projected=projected)
+    names = [name for name in methods.names if name != BM25]
+    lists, scores = methods.lists, methods.scores[:, : len(names)]
+    # Two columns a method.
+    columns = np.stack([lists.best(scores), scores[lists.source]], axis=2).reshape(-1, 2 * len(names))
+    bootstrap = Bootstrap(len(columns), seed=seed)
+    mean_low, mean_high = bootstrap.mean_interval(columns)
+    median_low, median_high = percentile_interval(bootstrap.medians(columns))
+    return pl.DataFrame(
+        {
+            "method": [name for name in names for _ in range(2)],
+            "candidate": ["best", "source"] * len(names),
+            "mean": columns.mean(axis=0),
+            "mean_low": mean_low,
+            "mean_high": mean_high,
+            "median": np.median(columns, axis=0),
+            "median_low": median_low,
+            "median_high": median_high,
+        }
+    )
 
 
 def decisions(similarity: pl.DataFrame, candidates: pl.DataFrame | None = None) -> pl.DataFrame:
@@ -167,7 +201,7 @@ def decisions(similarity: pl.DataFrame, candidates: pl.DataFrame | None = None) 
             "margin": source_scores - scores[other],
             "credit": lists.credit(scores),
             "source_rank": pairs["rank"][lists.source].cast(pl.Int32),
-            "forced": _forced(lists.query_ids, candidates),
+            "forced": sources_forced(lists.query_ids, candidates),
         }
     ).with_columns(pl.when(has_other).then(pl.col("best_other_id", "best_other_similarity", "margin")))
 
@@ -177,47 +211,3 @@ def _first_best(lists: CandidateLists, scores: Floats) -> NDArray[np.int64]:
     is_best = np.flatnonzero(scores == lists.best(scores)[lists.query])
     _, first = np.unique(lists.query[is_best], return_index=True)
     return is_best[first]
-
-
-def _forced(query_ids: pl.Series, candidates: pl.DataFrame | None) -> pl.Series:
-    """Whether the true source of each query was put in by rule; null where unknown."""
-    if candidates is None:
-        return pl.Series("forced", [None] * len(query_ids), dtype=pl.Boolean)
-    sources = candidates.select(
-        pl.col("query_id", "original_id").cast(pl.String), pl.col("forced").cast(pl.Boolean)
-    ).filter(pl.col("query_id") == pl.col("original_id"))
-    known = dict(sources.select("query_id", "forced").iter_rows())
-    ids = query_ids.cast(pl.String).to_list()
-    for query_id in ids:
-        if query_id not in known:
-            raise TableError(f"candidates has no row of query {query_id!r} and its true source")
-    return pl.Series("forced", [known[query_id] for query_id in ids], dtype=pl.Boolean)
-
-
-def _groups(forced: pl.Series) -> dict[str, NDArray[np.bool_]]:
-    groups = {
-        "all": np.ones(len(forced), dtype=np.bool_),
-        "ranked": (~forced).fill_null(False).to_numpy(),
-        "forced": forced.fill_null(False).to_numpy(),
-    }
-    return {name: members for name, members in groups.items() if members.any()}
-
-
-def _shares(
-    method: str, groups: dict[str, NDArray[np.bool_]], credit: Floats, tied: NDArray[np.bool_]
-) -> list[dict[str, object]]:
-    rows: list[dict[str, object]] = []
-    for group, members in groups.items():
-        low, high = wilson_interval(credit[members].sum(), members.sum())
-        rows.append(
-            {
-                "method": method,
-                "group": group,
-                "accuracy": float(credit[members].mean()),
-                "low": float(low),
-                "high": float(high),
-                "queries": int(members.sum()),
-                "tied": int(tied[members].sum()),
-            }
-        )
-    return rows

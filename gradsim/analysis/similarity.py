@@ -29,22 +29,6 @@ def gradient_similarity(
     return layer_dots.pairs.with_columns(pl.col("rank").cast(pl.Int32), similarity=layer_dots.similarity())
 
 
-def similarities_by_method(similarity: pl.DataFrame, projected: pl.DataFrame | None) -> dict[str, pl.DataFrame]:
-    """Checked and ordered pairs with their similarity, of the full gradient and of each projection.
-
-    Args:
-        similarity: the table `gradient_similarity`.
-        projected: the table `projected_similarity`; each of its projections and dimensions is a
-            method named `PROJECTION-DIMENSION`.
-    """
-    methods = {FULL_GRADIENT: ordered_similarity(similarity, "gradient_similarity")}
-    if projected is not None:
-        for key, rows in projected.group_by("projection", "dimension", maintain_order=True):
-            name = f"{key[0]}-{key[1]}"
-            methods[name] = ordered_similarity(rows, f"projected_similarity {name}")
-    return methods
-
-
 def ordered_similarity(similarity: pl.DataFrame, table: str) -> pl.DataFrame:
     """`query_id`, `original_id`, `rank`, `similarity` in list order.
 

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gradsim.analysis.controls import CHANCE
-from gradsim.analysis.retrieval import BM25
+from gradsim.analysis.methods import BM25
 from gradsim.analysis.similarity import FULL_GRADIENT
 from gradsim.plots.labels import control_label, listed, method_label, percent, setting_label
 from gradsim.plots.style import BLUE, INK, MUTED, PAPER, VERMILION, bare, new_figure, styled

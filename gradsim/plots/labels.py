@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 
 from gradsim.analysis.controls import ANSWER_LENGTH, BM25_RANK, CHANCE, SOURCES_SHUFFLED
-from gradsim.analysis.retrieval import BM25
+from gradsim.analysis.methods import BM25
 from gradsim.analysis.similarity import FULL_GRADIENT
 
 METHODS = {FULL_GRADIENT: "full gradient", BM25: "BM25"}
@@ -49,6 +49,11 @@ def layer_label(layer: str) -> str:
 def percent(share: float, decimals: int = 1) -> str:
     """`0.9929` -> `99.3 %`, with a space that does not break."""
     return f"{100 * share:.{decimals}f}\u00a0%"
+
+
+def points(difference: float, decimals: int = 1) -> str:
+    """`-2.87` -> `−2.9`, `2.87` -> `+2.9`: a difference with its sign."""
+    return f"{difference:+.{decimals}f}".replace("-", "−")
 
 
 def count(number: int) -> str:

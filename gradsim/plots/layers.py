@@ -1,33 +1,27 @@
 """Figures with one mark a layer."""
 
-import re
 from typing import Any
 
 import numpy as np
 import polars as pl
-import seaborn
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullLocator
 
 from gradsim.analysis.layers import COMPONENTS
 from gradsim.errors import TableError
+from gradsim.plots.grid import LayerGrid
 from gradsim.plots.labels import count, layer_label, percent
-from gradsim.plots.style import (
-    BLUE,
-    COMPONENT_COLOURS,
-    COMPONENT_MARKERS,
-    FAINT,
-    MUTED,
-    bare,
-    new_figure,
-    styled,
-)
+from gradsim.plots.marks import draw_columns, draw_rows, logarithmic
+from gradsim.plots.style import BLUE, COMPONENT_COLOURS, COMPONENT_MARKERS, FAINT, MUTED, bare, new_figure, styled
 
 MOST_DOTS = 40
 """Up to so many layers each get a line with an interval; more become a heat map."""
 
-MOST_NUMBERED_BLOCKS = 18
-"""Up to so many blocks the heat map's cells have room for their number."""
+MOST_APART = 0.05
+"""Layers of one size stand at most so many decades apart, ..."""
+
+WIDEST_CROWD = 0.4
+"""... and all of them within so many."""
 
 
 @styled
@@ -36,13 +30,27 @@ def accuracy_of_layers(accuracy_per_layer: pl.DataFrame, parameters_per_layer: p
 
     Args:
         accuracy_per_layer: the table of that name.
-        parameters_per_layer: the table of that name, for the same layers.
+        parameters_per_layer: the table of that name, for the same layers; sizes may be null.
+
+    Raises:
+        TableError: a layer is not in `parameters_per_layer`.
     """
-    layers = _joined(accuracy_per_layer, parameters_per_layer)
+    layers = described(accuracy_per_layer, parameters_per_layer)
     title = _accuracy_title(layers)
     if len(layers) <= MOST_DOTS or layers["block"].null_count() == len(layers):
         return _layer_intervals(layers, title)
-    return _layer_heat_map(layers, title)
+    grid = LayerGrid.of(layers)
+    figure = new_figure(title, height=grid.height)
+    grid.draw(
+        figure.subplots(),
+        100 * layers["accuracy"].to_numpy(),
+        cmap="cividis",
+        annot=grid.numbered,
+        fmt=".1f",
+        annot_kws={"fontsize": 6.5},
+        cbar_kws={"label": "sources found (%)", "aspect": 15, "pad": 0.02},
+    )
+    return figure
 
 
 def _accuracy_title(layers: pl.DataFrame) -> str:
@@ -59,8 +67,8 @@ def _layer_intervals(layers: pl.DataFrame, title: str) -> Figure:
     figure = new_figure(title, height=1.1 + 0.19 * len(layers))
     axes = figure.subplots()
     positions = -np.arange(len(layers))
-    axes.hlines(positions, 100 * layers["low"], 100 * layers["high"], color=BLUE, linewidth=1.6)
-    axes.plot(100 * layers["accuracy"], positions, "o", color=BLUE, markersize=4.5)
+    shares = ("accuracy", "low", "high")
+    draw_rows(axes, positions, layers.with_columns(pl.col(shares) * 100), shares, color=BLUE, marker="o")
     axes.set_yticks(positions, [layer_label(layer) for layer in layers["layer"]], fontsize=8)
     axes.set_ylim(positions[-1] - 0.6, 0.6)
     axes.set_xlabel("queries whose source is found (%), with 95 % intervals")
@@ -69,89 +77,82 @@ def _layer_intervals(layers: pl.DataFrame, title: str) -> Figure:
     return figure
 
 
-def _layer_heat_map(layers: pl.DataFrame, title: str) -> Figure:
-    inside = layers.filter(pl.col("block").is_not_null())
-    outside = layers.filter(pl.col("block").is_null())
-    kinds = inside.with_columns(kind=_kinds(inside))
-    names = kinds["kind"].unique(maintain_order=True).to_list()
-    n_blocks = max(inside["block"]) + 1
-    cells = np.full((len(names) + len(outside), n_blocks), np.nan)
-    for kind, block, accuracy in kinds.select("kind", "block", "accuracy").iter_rows():
-        cells[names.index(kind), block] = 100 * accuracy
-    # A layer outside the blocks has a row of its own, with one cell.
-    cells[len(names) :, 0] = 100 * outside["accuracy"].to_numpy()
-    names += [layer_label(layer) for layer in outside["layer"]]
-
-    figure = new_figure(title, height=1.3 + 0.27 * len(names))
-    axes = figure.subplots()
-    numbered = n_blocks <= MOST_NUMBERED_BLOCKS
-    seaborn.heatmap(
-        cells,
-        ax=axes,
-        cmap="cividis",
-        mask=np.isnan(cells),
-        linewidths=0.5,
-        linecolor="none",
-        annot=numbered,
-        fmt=".1f",
-        annot_kws={"fontsize": 6.5},
-        yticklabels=names,
-        xticklabels=max(1, round(n_blocks / 16)),
-        cbar_kws={"label": "sources found (%)", "aspect": 15, "pad": 0.02},
-    )
-    axes.tick_params(axis="y", rotation=0)
-    axes.set_xlabel("transformer block")
-    bare(axes)
-    return figure
-
-
 @styled
 def layers_against_full_gradient(
     similarity_to_full_gradient: pl.DataFrame, parameters_per_layer: pl.DataFrame
 ) -> Figure:
-    """How alike each layer and the full gradient see the pairs, against the layer's size.
+    """How alike each layer and the full gradient see the pairs, with 95 % intervals, against the layer's size.
+
+    Where sizes are unknown, against its transformer block.
 
     Args:
         similarity_to_full_gradient: the table of that name.
-        parameters_per_layer: the table of that name, for the same layers.
+        parameters_per_layer: the table of that name, for the same layers; sizes may be null.
+
+    Raises:
+        TableError: a layer is not in `parameters_per_layer`.
     """
-    layers = _joined(similarity_to_full_gradient, parameters_per_layer)
+    layers = described(similarity_to_full_gradient, parameters_per_layer)
+    sized = layers["share"].null_count() == 0
     best = _highest(layers, "similarity")
-    title = (
-        f"{layer_label(best['layer'])}, {percent(best['share'])} of the parameters, sees the pairs "
-        f"most as the full gradient does (cosine {best['similarity']:.3f})"
+    size = f", {percent(best['share'])} of the parameters," if sized else ""
+    figure = new_figure(
+        f"{layer_label(best['layer'])}{size} sees the pairs most as the full gradient does "
+        f"(cosine {best['similarity']:.3f})",
+        height=3.6,
     )
-    figure = new_figure(title, height=3.6)
     axes = figure.subplots()
-    # Layers of one size would hide each other: their components stand side by side.
-    sizes = layers.select("share", "component").unique(maintain_order=True)
-    beside = sizes.with_columns(
-        share_drawn=pl.col("share") * 1.12 ** (pl.int_range(pl.len()) - (pl.len() - 1) / 2).over("share")
-    )
-    layers = layers.join(beside, on=["share", "component"], maintain_order="left")
+    layers = _beside_each_other(layers) if sized else _at_their_block(layers)
     for component in COMPONENTS:
         rows = layers.filter(pl.col("component") == component)
         if rows.is_empty():
             continue
-        axes.plot(
-            100 * rows["share_drawn"],
-            rows["similarity"],
-            COMPONENT_MARKERS[component],
+        draw_columns(
+            axes,
+            rows["place"],
+            rows,
+            ("similarity", "low", "high"),
             color=COMPONENT_COLOURS.get(component, MUTED),
-            markersize=5,
+            marker=COMPONENT_MARKERS[component],
             alpha=0.75,
             markeredgewidth=0,
+            markersize=5,
             label=component,
         )
-    axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter(lambda share, _: f"{share:g}")
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xlabel("share of the model's parameters (%, log scale; equal sizes side by side)")
+    if sized:
+        logarithmic(axes)
+        axes.set_xlabel(
+            "share of the model's parameters (%, log scale)\n"
+            "layers of one size stand side by side, by component and depth"
+        )
+    else:
+        _number_blocks(axes, layers)
     axes.set_ylabel("similarity to the full gradient (cosine)")
     axes.grid()
     figure.legend(loc="outside right center", handletextpad=0.2)
     return figure
+
+
+def _beside_each_other(layers: pl.DataFrame) -> pl.DataFrame:
+    """Shares in per cent as places; layers of one size, which would hide each other, by component and depth."""
+    ordered = layers.sort(pl.col("component").cast(pl.Enum(COMPONENTS)), maintain_order=True)
+    same, number = pl.len().over("share"), pl.int_range(pl.len()).over("share")
+    apart = pl.min_horizontal(MOST_APART, WIDEST_CROWD / same)
+    return ordered.with_columns(place=100 * pl.col("share") * 10 ** (apart * (number - (same - 1) / 2)))
+
+
+def _at_their_block(layers: pl.DataFrame) -> pl.DataFrame:
+    """Blocks as places; layers outside them stand at the left, a little apart."""
+    apart = layers.select((pl.col("block").max() / 10).ceil().cast(pl.Int32).fill_null(0)).item()
+    return layers.with_columns(place=pl.col("block").fill_null(-max(2, apart)))
+
+
+def _number_blocks(axes: Axes, layers: pl.DataFrame) -> None:
+    n_blocks = int(layers["place"].to_numpy().max()) + 1
+    blocks = range(0, n_blocks, max(1, round(n_blocks / 16)))
+    outside = layers.filter(pl.col("block").is_null())["place"].to_list()[:1]
+    axes.set_xticks([*outside, *blocks], ["none"] * len(outside) + [str(block) for block in blocks])
+    axes.set_xlabel("transformer block")
 
 
 @styled
@@ -160,7 +161,12 @@ def parameters_of_components(parameters_per_layer: pl.DataFrame) -> Figure:
 
     Args:
         parameters_per_layer: the table of that name.
+
+    Raises:
+        TableError: sizes are unknown.
     """
+    if parameters_per_layer["share"].has_nulls():
+        raise TableError("parameters_per_layer lacks sizes of layers: leave the figure of its components out")
     sizes = parameters_per_layer.group_by("component").agg(pl.col("parameters", "share").sum(), layers=pl.len())
     components = [name for name in COMPONENTS if name in sizes["component"]]
     sizes = pl.DataFrame({"component": components}).join(sizes, on="component", maintain_order="left")
@@ -193,13 +199,16 @@ def _parameters_title(sizes: pl.DataFrame) -> str:
     return f"Of {count(sum(sizes['parameters']))} parameters: {listed}"
 
 
-def _joined(table: pl.DataFrame, parameters_per_layer: pl.DataFrame) -> pl.DataFrame:
-    """A table of layers with component, block and share of each, in the table's order."""
+def described(table: pl.DataFrame, parameters_per_layer: pl.DataFrame) -> pl.DataFrame:
+    """A table of layers with component, block and share of each, in the table's order.
+
+    Raises:
+        TableError: a layer is not in `parameters_per_layer`.
+    """
     named = pl.col("layer").cast(pl.String)
-    layers = table.with_columns(named).join(
-        parameters_per_layer.with_columns(named), on="layer", how="left", maintain_order="left"
-    )
-    for unknown in layers.filter(pl.col("share").is_null())["layer"][:1]:
+    columns = parameters_per_layer.select(named, "component", "block", "share")
+    layers = table.with_columns(named).join(columns, on="layer", how="left", maintain_order="left")
+    for unknown in layers.filter(pl.col("component").is_null())["layer"][:1]:
         raise TableError(f"layer {unknown!r} is not in parameters_per_layer: materialize it again")
     return layers
 
@@ -207,15 +216,3 @@ def _joined(table: pl.DataFrame, parameters_per_layer: pl.DataFrame) -> pl.DataF
 def _highest(layers: pl.DataFrame, column: str, *, lowest: bool = False) -> dict[str, Any]:
     """The layer with the highest value, the first in model order if several have it."""
     return layers.sort(column, descending=not lowest, maintain_order=True).row(0, named=True)
-
-
-def _kinds(layers: pl.DataFrame) -> pl.Series:
-    """What a layer is within its block: its component, or its name where a block has several of it."""
-    several = layers.select(pl.len().over("component", "block").max().over("component") > 1).to_series()
-    within = [re.sub(r"^\d+\.", "", layer_label(layer)) for layer in layers["layer"]]
-    return pl.Series(
-        [
-            name if many else component
-            for name, many, component in zip(within, several, layers["component"], strict=True)
-        ]
-    )

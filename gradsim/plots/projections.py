@@ -4,24 +4,20 @@ import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullLocator
 
-from gradsim.plots.labels import count, listed, power_of_ten
+from gradsim.plots.labels import count, listed
+from gradsim.plots.marks import logarithmic
 from gradsim.plots.style import BLUE, MUTED, ORANGE, PAPER, new_figure, styled
 
 SMALLEST_SHOWN = 1e-16
 """Less than that is rounding; zero has no place on a logarithmic axis."""
 
-SMALLEST_IN_FULL = 1e-3
-"""Smaller numbers are written as powers of ten."""
-
-FEWEST_DECADES = 2
-"""Axes that span less have ticks within a decade, too."""
-
 
 @styled
 def errors_of_projections(projection_audit: pl.DataFrame) -> Figure:
     """The error of each projection's cosines beside theory's, and how far their similarities are from the full ones.
+
+    What is stored has 95 % intervals.
 
     Args:
         projection_audit: the table of that name, at least one row.
@@ -43,14 +39,20 @@ def errors_of_projections(projection_audit: pl.DataFrame) -> Figure:
         ("agreement", "s", ORANGE, ORANGE, "as stored"),
     ):
         _draw(agreements, 1 - audit[column], places, marker, colour, face, label)
+    ends = (1 - audit[f"agreement_{end}"].clip(upper_bound=1 - SMALLEST_SHOWN) for end in ("high", "low"))
+    agreements.hlines(places, *ends, color=ORANGE, linewidth=1.8)
     agreements.set_title("distance from the full gradient")
     agreements.set_xlabel("1 - cosine of similarities (log scale)")
     for axes in (errors, agreements):
-        first, last = axes.get_xlim()
-        subs = (1.0,) if last / first > 10**FEWEST_DECADES else (1.0, 2.0, 5.0)
-        axes.xaxis.set_major_locator(LogLocator(subs=subs, numticks=6))
+        axes.margins(x=0.12)
+        axes.autoscale_view()
+        logarithmic(axes, most=6)
+        axes.tick_params(axis="y", length=0)
+        axes.grid(axis="x")
     errors.set_yticks(places, labels)
     errors.set_ylim(-audit.height + 0.4, 0.6)
+    handles = [handle for axes in figure.axes for handle in axes.get_legend_handles_labels()[0]]
+    figure.legend(handles=handles, loc="outside lower left", ncols=2, handletextpad=0.2, columnspacing=3)
     return figure
 
 
@@ -58,12 +60,6 @@ def _draw(axes: Axes, values: pl.Series, places: np.ndarray, marker: str, colour
     shown = values.clip(SMALLEST_SHOWN).to_numpy()
     axes.plot(shown, places, marker, color=colour, markerfacecolor=face, markersize=6, label=label, clip_on=False)
     axes.set_xscale("log")
-    axes.margins(x=0.12)
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}" if value >= SMALLEST_IN_FULL else power_of_ten(value))
-    axes.tick_params(axis="y", length=0)
-    axes.grid(axis="x")
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.28), ncols=1, handletextpad=0.2)
 
 
 def _title(audit: pl.DataFrame) -> str:

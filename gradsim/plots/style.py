@@ -38,6 +38,9 @@ COMPONENT_COLOURS = {
 }
 COMPONENT_MARKERS = dict(zip(COMPONENTS, "Dos^dXpv<>Ph*8H", strict=True))
 
+# A marker and a colour for each projection, in the order of the tables.
+PROJECTION_LOOKS = (("D", ORANGE), ("^", GREEN), ("P", PURPLE), ("v", BROWN), ("X", SKY), ("<", MUTED))
+
 WIDTH = 5.8
 """Width of a figure in inches: 557 pixels of a page, legible from 460."""
 
@@ -86,7 +89,7 @@ def styled(draw: Callable[Arguments, Figure]) -> Callable[Arguments, Figure]:
 def new_figure(title: str, height: float) -> Figure:
     """An empty figure that states its finding at the top left."""
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    figure.suptitle(textwrap.fill(title, 62), x=0.01, ha="left")
+    figure.suptitle(textwrap.fill(title, 62, break_on_hyphens=False), x=0.01, ha="left")
     return figure
 
 

@@ -5,34 +5,25 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from gradsim.analysis import LayerDots
+
 
 @dataclass(frozen=True)
 class SettingReport:
-    """The analysis tables of one setting, as `gradsim.analysis` makes them.
+    """What is known of one setting.
 
     Attributes:
         setting: as in asset keys, `model_generated`.
-        accuracy: the table of that name, as the following ones.
-        controls: null controls.
-        best_similarity: of the best candidate and the source.
-        decisions: one row a query.
-        accuracy_per_layer: None if dots by layer were not computed.
-        similarity_to_full_gradient: None if dots by layer were not computed.
-        projection_audit: None or empty: nothing was projected.
-        gradient_audit: None if no dot was computed again with plain autograd.
+        tables: analysis -> its table. `accuracy`, `controls` and `decisions` must be there; what else is absent is left
+            out of the page and named there.
         queries: `id`, `messages` of the queries; None if their texts are not at hand.
+        layer_dots: of all pairs; None if dots by layer are not at hand.
     """
 
     setting: str
-    accuracy: pl.DataFrame
-    controls: pl.DataFrame
-    best_similarity: pl.DataFrame
-    decisions: pl.DataFrame
-    accuracy_per_layer: pl.DataFrame | None = None
-    similarity_to_full_gradient: pl.DataFrame | None = None
-    projection_audit: pl.DataFrame | None = None
-    gradient_audit: pl.DataFrame | None = None
+    tables: Mapping[str, pl.DataFrame]
     queries: pl.DataFrame | None = None
+    layer_dots: LayerDots | None = None
 
 
 @dataclass(frozen=True)
@@ -45,7 +36,9 @@ class ReportData:
         provenance: what to say about how the numbers came about, label -> value, in the order to show
             (fingerprint, model, revision, device, precision, code version, when).
         precision: that the model ran in, as the study names it.
+        description: what the study says of itself; empty if it says nothing.
         parameters_per_layer: the table of that name; None if the study has no model.
+        selection_transfer: the table of that name; None if nothing was carried over.
         originals: `id`, `messages` of the training samples; None if their texts are not at hand.
         exclusions: `id`, `reason` of samples left out; None or empty: nothing was left out.
     """
@@ -54,6 +47,8 @@ class ReportData:
     settings: Sequence[SettingReport]
     provenance: Mapping[str, str]
     precision: str = "float32"
+    description: str = ""
     parameters_per_layer: pl.DataFrame | None = None
+    selection_transfer: pl.DataFrame | None = None
     originals: pl.DataFrame | None = None
     exclusions: pl.DataFrame | None = None

@@ -1,22 +1,15 @@
 """What the tables say, in sentences and single numbers."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import polars as pl
 
 from gradsim.analysis.audit import Verdict
 from gradsim.analysis.controls import CHANCE
-from gradsim.analysis.retrieval import BM25
+from gradsim.analysis.methods import BM25
 from gradsim.analysis.similarity import FULL_GRADIENT
-from gradsim.plots.labels import listed, method_label, percent, power_of_ten, setting_label
+from gradsim.plots.labels import method_label, percent, power_of_ten, setting_label
 from gradsim.report.data import SettingReport
-
-MOST_DECISIONS = 12
-FEWEST_DECISIONS = 3
-
-Messages = Mapping[str, list[tuple[str, str]]]
 
 
 @dataclass(frozen=True)
@@ -30,33 +23,14 @@ class BigNumber:
     chance: float
 
 
-@dataclass(frozen=True)
-class Text:
-    """One of the samples that stand side by side; no messages: the text is not at hand."""
-
-    role: str
-    id: str
-    similarity: float | None
-    messages: list[tuple[str, str]]
-
-
-@dataclass(frozen=True)
-class Decision:
-    """A query that is worth reading."""
-
-    query_id: str
-    verdict: str
-    texts: list[Text]
-
-
 def chance_of(setting: SettingReport) -> float:
     """The accuracy of choosing any candidate."""
-    return float(setting.controls.filter(pl.col("control") == CHANCE)["accuracy"][0])
+    return float(setting.tables["controls"].filter(pl.col("control") == CHANCE)["accuracy"][0])
 
 
 def big_numbers(setting: SettingReport) -> list[BigNumber]:
     """Accuracy over all queries: the full gradient, each projection, BM25."""
-    rows = setting.accuracy.filter(pl.col("group") == "all")
+    rows = setting.tables["accuracy"].filter(pl.col("group") == "all")
     chance = chance_of(setting)
     return [
         BigNumber(method_label(row["method"]), row["accuracy"], row["low"], row["high"], chance)
@@ -66,7 +40,7 @@ def big_numbers(setting: SettingReport) -> list[BigNumber]:
 
 def summary_of(setting: SettingReport) -> list[str]:
     """How the full gradient compares with chance, and what holds where the source was forced in."""
-    share = {(row["method"], row["group"]): row for row in setting.accuracy.iter_rows(named=True)}
+    share = {(row["method"], row["group"]): row for row in setting.tables["accuracy"].iter_rows(named=True)}
     full, bm25 = share[FULL_GRADIENT, "all"], share[BM25, "all"]
     chance = chance_of(setting)
     if full["low"] > chance:
@@ -89,7 +63,7 @@ def summary_of(setting: SettingReport) -> list[str]:
             f"candidates by rule; of these the full gradient finds {percent(forced['accuracy'])} "
             f"({percent(forced['low'])} to {percent(forced['high'])}), with help that BM25 does not get."
         )
-    elif setting.decisions["forced"].null_count():
+    elif setting.tables["decisions"]["forced"].null_count():
         sentences.append("It is not recorded for which queries the true source was put in by rule.")
     if full["tied"]:
         sentences.append(f"{full['tied']} queries have several best candidates; each counts one over their number.")
@@ -108,43 +82,4 @@ def proof_of(verdict: Verdict) -> str:
     return (
         f"{again} In {verdict.beyond} of them the difference exceeds {limit}; the worst, the {verdict.where}, "
         f"is off by {power_of_ten(verdict.worst)}. Do not rely on this setting\u2019s numbers."
-    )
-
-
-def interesting_decisions(setting: SettingReport, queries: Messages, originals: Messages) -> tuple[str, list[Decision]]:
-    """The wrong decisions, the clearest first, filled up with the closest right ones; and what they are."""
-    # A query without another candidate is nothing to read.
-    ordered = setting.decisions.filter(pl.col("margin").is_not_null()).sort("margin", maintain_order=True)
-    wrong = ordered.filter(pl.col("credit") < 1)
-    close = ordered.filter(pl.col("credit") == 1).head(max(0, FEWEST_DECISIONS - len(wrong)))
-    shown = pl.concat([wrong.head(MOST_DECISIONS), close])
-
-    parts = []
-    if len(wrong):
-        number = f"{MOST_DECISIONS} of {len(wrong)}" if len(wrong) > MOST_DECISIONS else f"all {len(wrong)}"
-        how = "wrongly or by a tie" if (wrong["credit"] > 0).any() else "wrongly"
-        parts.append(f"{number} queries decided {how}, the clearest first")
-    if len(close):
-        parts.append(f"the {len(close)} closest that were decided rightly")
-    decisions = [_decision(row, queries, originals) for row in shown.iter_rows(named=True)]
-    return (listed(parts) if parts else "none, for no query has another candidate"), decisions
-
-
-def _decision(row: dict[str, Any], queries: Messages, originals: Messages) -> Decision:
-    query, other = str(row["query_id"]), str(row["best_other_id"])
-    source_similarity, other_similarity = row["source_similarity"], row["best_other_similarity"]
-    verdict = {1.0: "right", 0.0: "wrong"}.get(row["credit"], "tied")
-    return Decision(
-        query_id=query,
-        verdict=verdict,
-        texts=[
-            Text("query", query, None, queries.get(query, [])),
-            Text("true source", query, source_similarity, originals.get(query, [])),
-            Text(
-                "chosen candidate" if verdict == "wrong" else "best other candidate",
-                other,
-                other_similarity,
-                originals.get(other, []),
-            ),
-        ],
     )

@@ -1,70 +1,42 @@
 """Puts a study's results into the page."""
 
+import base64
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
-from matplotlib.figure import Figure
 
-from gradsim import analysis, plots
+from gradsim import plots
 from gradsim.plots.labels import listed, percent, setting_label
+from gradsim.report.answer import answer_of
+from gradsim.report.browser import Browsed, Texts, browsed, layers_of, packed_texts, texts_by_id
+from gradsim.report.contents import accuracy_figure, missing_of, sections_of
 from gradsim.report.data import ReportData, SettingReport
-from gradsim.report.findings import (
-    BigNumber,
-    Decision,
-    Messages,
-    big_numbers,
-    interesting_decisions,
-    proof_of,
-    summary_of,
-)
-from gradsim.report.tables import Table, table_of, texts_by_id
+from gradsim.report.downloads import Downloads
+from gradsim.report.findings import BigNumber, big_numbers, chance_of
+from gradsim.report.tables import Table, table_of
 
-FOLDER = Path(__file__).parent
+PAGE = Path(__file__).parent / "page"
 
-_LAYER = pl.col("layer").cast(pl.String)  # Enums of several tables need not be equal
+STYLES = ("tokens", "layout", "masthead", "figures", "tables", "browser", "chart", "print")
+SCRIPTS = ("elements", "blocks", "settings", "navigation", "tables", "pairs", "chart", "lists", "browser")
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A figure as the page shows it: the finding as text, the rest as SVG."""
-
-    title: str
-    svg: Markup
-
-
-@dataclass(frozen=True)
-class Proof:
-    """Stored dots beside those of plain autograd."""
-
-    agrees: bool
-    sentence: str
-    picture: Picture
-    table: Table
-
-
-@dataclass(frozen=True)
-class SettingView:
-    """What the template says about one setting."""
+class Scores:
+    """What the head of the page says of a setting."""
 
     name: str
     label: str
+    queries: str
     big_numbers: list[BigNumber]
-    summary: list[str]
-    tables: list[Table]
-    pictures: list[Picture]
-    layers: Table | None
-    proof: Proof | None
-    decisions_shown: str
-    decisions: list[Decision]
-    decisions_table: Table
-    missing: str
 
 
 def render_report(data: ReportData) -> str:
-    """One HTML page of a study's findings, tables, figures, texts, method and provenance.
+    """One HTML page of a study's findings, figures, tables, texts, method and provenance.
 
     Nothing in it is fetched from elsewhere; every text from the data is escaped.
 
@@ -74,126 +46,63 @@ def render_report(data: ReportData) -> str:
     if not data.settings:
         raise ValueError("a report needs at least one setting")
     environment = Environment(
-        loader=FileSystemLoader(FOLDER),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+        loader=FileSystemLoader(PAGE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["percent"] = percent
+    downloads = Downloads()
+    answer = answer_of(data.settings)
+    sections = sections_of(data, answer, downloads)
+    exclusions = _exclusions(data.exclusions, downloads)
     originals = texts_by_id(data.originals)
-    accuracy = plots.accuracy_of_methods(
-        {setting.setting: setting.accuracy for setting in data.settings},
-        {setting.setting: setting.controls for setting in data.settings},
-    )
-    return environment.get_template("template.html.j2").render(
+    pairs = _browsed(data, originals)
+    script = _joined("js", SCRIPTS)
+    return environment.get_template("page.html.j2").render(
         study=data.study,
-        headline=plots.title_of(accuracy),
-        accuracy=_picture(accuracy, "accuracy"),
-        settings=[_setting_view(setting, data, originals) for setting in data.settings],
-        parameters=_parameters(data.parameters_per_layer),
+        description=data.description,
+        headline=plots.title_of(accuracy_figure(data)),
+        settings=[_scores(setting) for setting in data.settings],
+        several=len(data.settings) > 1,
+        chances=listed(list(dict.fromkeys(percent(chance_of(setting)) for setting in data.settings))),
+        answer=answer,
+        sections=sections,
         provenance=data.provenance,
-        exclusions=_exclusions(data.exclusions),
-        css=Markup((FOLDER / "style.css").read_text(encoding="utf-8")),
-        script=Markup((FOLDER / "script.js").read_text(encoding="utf-8")),
+        exclusions=exclusions,
+        missing={
+            setting_label(setting.setting): what for setting in data.settings if (what := missing_of(setting, data))
+        },
+        downloads=downloads,
+        browsed=pairs,
+        layers=next((layers_of(each.layer_dots) for each in data.settings if each.layer_dots), None),
+        original_texts=_shown(originals, pairs) if originals else None,
+        css=Markup(_joined("css", STYLES)),
+        script=Markup(script),
+        script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
 
 
-def _setting_view(setting: SettingReport, data: ReportData, originals: Messages) -> SettingView:
-    name = setting.setting
-    queries = texts_by_id(setting.queries)
-    decisions_shown, decisions = interesting_decisions(setting, queries, originals)
-    return SettingView(
-        name=name,
-        label=setting_label(name),
-        big_numbers=big_numbers(setting),
-        summary=summary_of(setting),
-        tables=[
-            table_of(f"{name}_{table}", caption, frame, analysis.SCHEMAS[table])
-            for table, caption, frame in (
-                ("accuracy", "Accuracy", setting.accuracy),
-                ("controls", "Null controls", setting.controls),
-                ("best_similarity", "Similarity of the best candidate", setting.best_similarity),
-                ("projection_audit", "Projections beside theory", setting.projection_audit),
-            )
-            if frame is not None and not frame.is_empty()
-        ],
-        pictures=_pictures(setting, data.parameters_per_layer),
-        layers=_layers(setting, data.parameters_per_layer),
-        proof=_proof(setting, data.precision),
-        decisions_shown=decisions_shown,
-        decisions=decisions,
-        decisions_table=table_of(
-            f"{name}_decisions", "All decisions", setting.decisions, analysis.SCHEMAS["decisions"]
-        ),
-        missing=_missing(setting, data),
-    )
+def _joined(folder: str, names: tuple[str, ...]) -> str:
+    return "\n".join((PAGE / folder / f"{name}.{folder}").read_text(encoding="utf-8") for name in names)
 
 
-def _picture(figure: Figure, name: str) -> Picture:
-    return Picture(plots.title_of(figure), Markup(plots.to_svg(figure, name)))
+def _scores(setting: SettingReport) -> Scores:
+    number = len(setting.tables["decisions"])
+    queries = "1 query" if number == 1 else f"{number:,} queries"
+    return Scores(setting.setting, setting_label(setting.setting), queries, big_numbers(setting))
 
 
-def _pictures(setting: SettingReport, parameters: pl.DataFrame | None) -> list[Picture]:
-    figures = {"similarity": plots.source_against_others(setting.decisions)}
-    if setting.accuracy_per_layer is not None and parameters is not None:
-        figures["layers"] = plots.accuracy_of_layers(setting.accuracy_per_layer, parameters)
-    if setting.similarity_to_full_gradient is not None and parameters is not None:
-        figures["full"] = plots.layers_against_full_gradient(setting.similarity_to_full_gradient, parameters)
-    if setting.projection_audit is not None and not setting.projection_audit.is_empty():
-        figures["projections"] = plots.errors_of_projections(setting.projection_audit)
-    return [_picture(figure, f"{setting.setting}-{name}") for name, figure in figures.items()]
+def _browsed(data: ReportData, originals: Texts) -> list[Browsed]:
+    every = (browsed(setting, texts_by_id(setting.queries), originals) for setting in data.settings)
+    return [each for each in every if each is not None]
 
 
-def _layers(setting: SettingReport, parameters: pl.DataFrame | None) -> Table | None:
-    """All that is known of each layer in one table."""
-    if setting.accuracy_per_layer is None:
-        return None
-    layers = setting.accuracy_per_layer.drop("queries", "tied").with_columns(_LAYER)
-    for table in (setting.similarity_to_full_gradient, parameters):
-        if table is not None:
-            layers = layers.join(table.with_columns(_LAYER), on="layer", maintain_order="left")
-    schema = {
-        **analysis.SCHEMAS["accuracy_per_layer"],
-        **analysis.SCHEMAS["similarity_to_full_gradient"],
-        **analysis.SCHEMAS["parameters_per_layer"],
-    }
-    return table_of(f"{setting.setting}_layers", "All layers", layers, schema)
+def _shown(originals: Texts, pairs: list[Browsed]) -> str:
+    """Texts of the originals that the page shows, packed."""
+    shown = set[str]().union(*(each.originals for each in pairs))
+    return packed_texts({name: messages for name, messages in originals.items() if name in shown})
 
 
-def _proof(setting: SettingReport, precision: str) -> Proof | None:
-    audit = setting.gradient_audit
-    if audit is None or audit.is_empty():
-        return None
-    verdict = analysis.audit_verdict(audit, precision)
-    return Proof(
-        agrees=verdict.passed,
-        sentence=proof_of(verdict),
-        picture=_picture(plots.errors_of_audit(audit, precision), f"{setting.setting}-audit"),
-        table=table_of(f"{setting.setting}_audit", "Audited numbers", audit, analysis.SCHEMAS["gradient_audit"]),
-    )
-
-
-def _missing(setting: SettingReport, data: ReportData) -> str:
-    """What the page leaves out because it was not at hand."""
-    absent = {
-        "accuracy by layer": setting.accuracy_per_layer,
-        "similarity of layers to the full gradient": setting.similarity_to_full_gradient,
-        "dots by plain autograd": setting.gradient_audit,
-        "sizes of the layers": data.parameters_per_layer,
-        "texts of the queries": setting.queries,
-        "texts of the originals": data.originals,
-    }
-    return listed([name for name, table in absent.items() if table is None])
-
-
-def _parameters(parameters: pl.DataFrame | None) -> Picture | None:
-    if parameters is None:
-        return None
-    return _picture(plots.parameters_of_components(parameters), "parameters")
-
-
-def _exclusions(exclusions: pl.DataFrame | None) -> Table | None:
+def _exclusions(exclusions: pl.DataFrame | None, downloads: Downloads) -> Table | None:
     if exclusions is None or exclusions.is_empty():
         return None
-    return table_of("exclusions", "Samples left out", exclusions, {})
+    download = downloads.add("exclusions", "exclusions", exclusions)
+    return table_of("exclusions", "Samples left out", exclusions, {}, download)

@@ -1,20 +1,37 @@
 """Frames as HTML tables that can be sorted and downloaded."""
 
-import base64
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import polars as pl
 
 from gradsim.analysis.schema import Schema
-from gradsim.plots.labels import control_label, layer_label, method_label, power_of_ten
+from gradsim.plots.labels import control_label, count, layer_label, method_label, points, power_of_ten
+from gradsim.report.downloads import Download
 
 Format = Callable[..., str]
 
 
 @dataclass(frozen=True)
-class Column:
-    """A table's column; `description` explains it to whoever points at the heading."""
+class Shown:
+    """A column of a frame as the page shows it.
+
+    Attributes:
+        column: its name.
+        write: makes a text of a value.
+        label: of the heading; None: the name.
+        interval: the columns of the interval's ends, which share a column of the page.
+    """
+
+    column: str
+    write: Format = str
+    label: str | None = None
+    interval: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Heading:
+    """Of a column of the page; `description` explains it."""
 
     label: str
     numeric: bool
@@ -31,74 +48,148 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """What the template needs to draw a table."""
+    """What the template needs to draw a table.
+
+    Attributes:
+        name: the same for all settings.
+        caption: said above it.
+        headings: one a column.
+        rows: as many cells as headings each.
+        download: of the whole frame, with columns that are not shown.
+        folded: shown only when asked for.
+    """
 
     name: str
     caption: str
-    columns: list[Column]
+    headings: list[Heading]
     rows: list[list[Cell]]
-    csv: str
-    """The whole frame, unrounded, as a data URI."""
+    download: Download
+    folded: bool
 
 
-FORMATS: dict[str, Format] = {
-    **dict.fromkeys(("accuracy", "low", "high"), lambda share: f"{100 * share:.1f}"),
-    "share": lambda share: f"{100 * share:.3g}",
-    **dict.fromkeys(
-        (
-            "mean", "median", "source_mean", "source_median", "similarity", "source_similarity",
-            "best_other_similarity", "margin",
-        ),
-        lambda value: f"{value:.4f}",
+def in_percent(share: float) -> str:
+    """`0.9929` -> `99.3`."""
+    return f"{100 * share:.1f}"
+
+
+def in_points(difference: float) -> str:
+    """`-0.0121` -> `−1.2`."""
+    return points(100 * difference)
+
+
+def three_digits(share: float) -> str:
+    """`0.0123` -> `1.23`: for shares that may be small."""
+    return f"{100 * share:.3g}"
+
+
+def cosine(value: float) -> str:
+    """Four decimals, with a minus sign that is as wide as a digit."""
+    return f"{value:.4f}".replace("-", "−")
+
+
+def p_value(p: float) -> str:
+    """`0.0321` -> `0.032`, `3e-07` -> `3·10⁻⁷`."""
+    return f"{p:.2g}" if p >= 0.001 else power_of_ten(p)
+
+
+LAYER = Shown("layer", layer_label)
+QUERIES = Shown("queries", "{:,}".format)
+SIMILARITY = Shown("similarity", cosine, interval=("similarity_low", "similarity_high"))
+P_HOLM = Shown("p_holm", p_value, "p (Holm)")
+
+
+def share_shown(column: str, label: str, interval: tuple[str, str] | None = ("low", "high")) -> Shown:
+    """A share in per cent."""
+    return Shown(column, in_percent, f"{label} (%)", interval)
+
+
+COLUMNS: dict[str, Sequence[Shown]] = {
+    "accuracy": (
+        Shown("method", method_label), Shown("group"), share_shown("accuracy", "accuracy"), QUERIES, Shown("tied"),
     ),
-    **dict.fromkeys(("stored", "reference"), lambda value: f"{value:.8g}"),
-    **dict.fromkeys(("error", "mean_error", "error_sd", "predicted_sd"), power_of_ten),
-    "sd_ratio": lambda ratio: f"{ratio:.3f}",
-    **dict.fromkeys(
-        ("agreement", "agreement_without_noise", "agreement_rightly_scaled"), lambda cosine: f"{cosine:.7f}"
+    "controls": (Shown("control", control_label), share_shown("accuracy", "accuracy"), QUERIES, Shown("tied")),
+    "method_differences": (
+        Shown("method", method_label), Shown("other", method_label, "less"),
+        Shown("difference", in_points, "difference (points)", ("low", "high")),
+        Shown("only_method", label="only the first"), Shown("only_other", label="only the other"), P_HOLM,
     ),
-    **dict.fromkeys(("parameters", "dimension"), lambda number: f"{number:,}"),
-    "method": method_label,
-    "control": control_label,
-    "layer": layer_label,
+    "best_similarity": (
+        Shown("method", method_label), Shown("candidate"), Shown("mean", cosine, interval=("mean_low", "mean_high")),
+        Shown("median", cosine, interval=("median_low", "median_high")),
+    ),
+    "retrieval": (
+        Shown("method", method_label), Shown("group"), Shown("metric", lambda name: name.replace("_", " ")), Shown("k"),
+        Shown("value", "{:.4f}".format, interval=("low", "high")), QUERIES,
+    ),
+    "layers": (
+        LAYER, Shown("component"), Shown("block"), share_shown("accuracy", "accuracy"),
+        Shown("only_layer", label="only the layer"), Shown("only_full", label="only the full gradient"), P_HOLM,
+        Shown("similarity", cosine, "similarity to the full gradient", ("similarity_low", "similarity_high")),
+        Shown("parameters", count), Shown("share", three_digits, "share (%)"),
+    ),
+    "layer_means": (
+        Shown("grouping"), Shown("group"), Shown("layers"),
+        share_shown("accuracy", "accuracy", ("accuracy_low", "accuracy_high")), SIMILARITY,
+    ),
+    "select_or_project": (
+        Shown("projection"), Shown("dimension", count), Shown("criterion", label="selected by"), Shown("layers"),
+        Shown("parameters", count), share_shown("selected_accuracy", "selected", None),
+        share_shown("projected_accuracy", "projected", None),
+        Shown("difference", in_points, "difference (points)", ("low", "high")), P_HOLM,
+        Shown("selected_similarity", cosine), Shown("projected_similarity", cosine),
+        Shown("similarity_difference", cosine, interval=("similarity_low", "similarity_high")),
+    ),
+    "selection_under_budget": (
+        Shown("criterion", label="selected by"), Shown("budget", count, "most parameters"),
+        Shown("budget_share", three_digits, "of all (%)"), Shown("layers"),
+        share_shown("accuracy", "accuracy", ("accuracy_low", "accuracy_high")), SIMILARITY,
+    ),
+    "projection_audit": (
+        Shown("projection"), Shown("dimension", count), Shown("pairs", "{:,}".format),
+        Shown("mean_error", power_of_ten), Shown("error_sd", power_of_ten), Shown("predicted_sd", power_of_ten),
+        Shown("sd_ratio", "{:.3f}".format),
+        Shown("agreement", "{:.6f}".format, interval=("agreement_low", "agreement_high")),
+        Shown("agreement_without_noise", "{:.6f}".format), Shown("agreement_rightly_scaled", "{:.6f}".format),
+    ),
+    "exclusions": (Shown("id"), Shown("reason")),
 }  # fmt: skip
 
-UNITS = {"accuracy": " (%)", "low": " (%)", "high": " (%)", "share": " (%)"}
 
-
-def table_of(name: str, caption: str, frame: pl.DataFrame, schema: Schema) -> Table:
+def table_of(
+    name: str, caption: str, frame: pl.DataFrame, schema: Schema, download: Download, *, folded: bool = False
+) -> Table:
     """A frame as a table.
 
     Args:
-        name: of the file to download, without ending.
-        caption: said above the table.
-        frame: one row a row.
-        schema: descriptions of its columns; one that is not in it has none.
+        name: of its columns in `COLUMNS`.
+        caption: said above it.
+        frame: one row a row; a column that it lacks is not shown.
+        schema: descriptions of its columns.
+        download: of the whole frame.
+        folded: shown only when asked for.
     """
-    columns = [
-        Column(
-            label=column.replace("_", " ") + UNITS.get(column, ""),
-            numeric=dtype.is_numeric(),
-            description=schema[column][1] if column in schema else "",
+    shown = [each for each in COLUMNS[name] if each.column in frame.columns]
+    headings = [heading for each in shown for heading in _headings(each, frame.schema[each.column], schema)]
+    rows = [[cell for each in shown for cell in _cells(each, row)] for row in frame.iter_rows(named=True)]
+    return Table(name, caption, headings, rows, download, folded)
+
+
+def _headings(shown: Shown, dtype: pl.DataType, schema: Schema) -> Iterator[Heading]:
+    _, description = schema.get(shown.column, (None, ""))
+    yield Heading(shown.label or shown.column.replace("_", " "), dtype.is_numeric(), description)
+    if shown.interval:
+        yield Heading(
+            "95 % interval", True, f"where the {shown.column.replace('_', ' ')} lies, sorted by the lower end"
         )
-        for column, dtype in frame.schema.items()
-    ]
-    rows = [[_cell(column, value) for column, value in row.items()] for row in frame.iter_rows(named=True)]
-    csv = base64.b64encode(frame.write_csv().encode()).decode()
-    return Table(name, caption, columns, rows, f"data:text/csv;charset=utf-8;base64,{csv}")
 
 
-def _cell(column: str, value: object) -> Cell:
-    if value is None:
-        return Cell("–", "")
-    return Cell(FORMATS.get(column, str)(value), str(value))
+def _cells(shown: Shown, row: dict[str, object]) -> Iterator[Cell]:
+    yield _cell(shown.write, row[shown.column])
+    if shown.interval:
+        low, high = (row[end] for end in shown.interval)
+        text = "–" if low is None else f"{shown.write(low)} to {shown.write(high)}"
+        yield Cell(text, "" if low is None else str(low))
 
 
-def texts_by_id(samples: pl.DataFrame | None) -> Mapping[str, list[tuple[str, str]]]:
-    """The messages of each sample as pairs of role and text; empty if there are none at hand."""
-    if samples is None:
-        return {}
-    return {
-        str(sample): [(message["role"], message["content"]) for message in messages]
-        for sample, messages in samples.select("id", "messages").iter_rows()
-    }
+def _cell(write: Format, value: object) -> Cell:
+    return Cell("–", "") if value is None else Cell(write(value), str(value))

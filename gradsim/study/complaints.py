@@ -17,14 +17,17 @@ _UNION_DEPTH = {"dataset": 1, "model": 1, "top_k": 1, "settings": 2}
 _SECTIONS: Mapping[str, type[Section]] = {
     "HubDataset": definition.HubDataset,
     "FileDataset": definition.FileDataset,
+    "ImportedDataset": definition.ImportedDataset,
     "HubModel": definition.HubModel,
     "ReferenceModel": definition.ReferenceModel,
+    "ImportedModel": definition.ImportedModel,
     "reference": definition.Architecture,
     "projections": definition.Projection,
     "file": definition.FileSetting,
     "word_dropout": definition.WordDropoutSetting,
     "paraphrase": definition.ParaphraseSetting,
     "generate": definition.GenerateSetting,
+    definition.IMPORTED: definition.ImportedSetting,
 }
 
 # What pydantic asks for, in words for people who have never heard of it.
@@ -112,7 +115,8 @@ def _without_kind(place: str, value: Any, keys: list[str]) -> str:
 
 
 def _methods() -> str:
-    *others, last = [f"'{tag}'" for tag, section in _SECTIONS.items() if "method" in section.model_fields]
+    tags = [tag for tag, section in _SECTIONS.items() if "method" in section.model_fields]
+    *others, last = [f"'{tag}'" for tag in tags if tag != definition.IMPORTED]  # which nobody writes by hand
     return f"{', '.join(others)} or {last}"
 
 

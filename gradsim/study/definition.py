@@ -41,6 +41,9 @@ class Section(BaseModel):
 # The type of pydantic's error for a section that has none of the keys by which its kinds are told apart.
 NO_KIND = "no_kind"
 
+# The key, and the settings' method, of studies that `gradsim import-published` defines; nobody writes it by hand.
+IMPORTED = "imported"
+
 
 def _told_apart_by(**kinds: str) -> Discriminator:
     """For a section of several kinds: the key that only one kind has -> the kind's tag."""
@@ -53,7 +56,7 @@ def _told_apart_by(**kinds: str) -> Discriminator:
         kind_of,
         custom_error_type=NO_KIND,
         custom_error_message="has none of the keys {keys}",
-        custom_error_context={"keys": " ".join(kinds)},
+        custom_error_context={"keys": " ".join(key for key in kinds if key != IMPORTED)},
     )
 
 
@@ -72,9 +75,17 @@ class FileDataset(Section):
     path: StudyPath
 
 
+class ImportedDataset(Section):
+    """Samples of which only the ids are known."""
+
+    imported: str = Field(description="digest of the results that were imported")
+
+
 Dataset = Annotated[
-    Annotated[HubDataset, Tag("HubDataset")] | Annotated[FileDataset, Tag("FileDataset")],
-    _told_apart_by(hub="HubDataset", path="FileDataset"),
+    Annotated[HubDataset, Tag("HubDataset")]
+    | Annotated[FileDataset, Tag("FileDataset")]
+    | Annotated[ImportedDataset, Tag("ImportedDataset")],
+    _told_apart_by(hub="HubDataset", path="FileDataset", imported="ImportedDataset"),
 ]
 
 
@@ -111,9 +122,17 @@ class ReferenceModel(RunsModel):
     reference: Architecture
 
 
+class ImportedModel(RunsModel):
+    """The model that imported results are of; nothing runs it."""
+
+    imported: str = Field(description="its name, as the results give it")
+
+
 Model = Annotated[
-    Annotated[HubModel, Tag("HubModel")] | Annotated[ReferenceModel, Tag("ReferenceModel")],
-    _told_apart_by(name="HubModel", reference="ReferenceModel"),
+    Annotated[HubModel, Tag("HubModel")]
+    | Annotated[ReferenceModel, Tag("ReferenceModel")]
+    | Annotated[ImportedModel, Tag("ImportedModel")],
+    _told_apart_by(name="HubModel", reference="ReferenceModel", imported="ImportedModel"),
 ]
 
 
@@ -148,8 +167,14 @@ class GenerateSetting(Section):
     max_new_tokens: int | None = Field(None, ge=1, description="None: up to the context")
 
 
+class ImportedSetting(Section):
+    """Queries of which only the ids are known."""
+
+    method: Literal["imported"]
+
+
 Setting = Annotated[
-    FileSetting | WordDropoutSetting | ParaphraseSetting | GenerateSetting,
+    FileSetting | WordDropoutSetting | ParaphraseSetting | GenerateSetting | ImportedSetting,
     Field(discriminator="method"),
 ]
 
@@ -250,6 +275,19 @@ class Study(Section):
         if sum(each.store_projected for each in self.projections) > 1:
             raise ValueError("projections: store_projected is set for several; store one")
         return self
+
+    @model_validator(mode="after")
+    def _imported_as_a_whole(self) -> Self:
+        kinds = (ImportedDataset, ImportedModel, ImportedSetting)
+        parts = [isinstance(part, kinds) for part in (self.dataset, self.model, *self.settings.values())]
+        if any(parts) and not all(parts):
+            raise ValueError("imported results have no other dataset, model or setting; import them again")
+        return self
+
+    @property
+    def imported(self) -> bool:
+        """Whether its tables were imported: there are no texts, and no model that could be run."""
+        return isinstance(self.dataset, ImportedDataset)
 
     @property
     def size(self) -> int:

@@ -12,7 +12,10 @@ from pydantic import ValidationError
 from gradsim.environment import Environment, read_environment
 from gradsim.errors import StudyError
 from gradsim.study.complaints import explain
-from gradsim.study.definition import HubModel, Study
+from gradsim.study.definition import IMPORTED, HubModel, Study
+
+# Of a study without a model, in the folder of its tables.
+IMPORTED_FILE = "study.yaml"
 
 
 def load_study(name: str | Path, environment: Environment | None = None) -> Study:
@@ -31,14 +34,14 @@ def load_study(name: str | Path, environment: Environment | None = None) -> Stud
 
 
 def load_studies(environment: Environment | None = None) -> list[Study]:
-    """Every study of the studies folder, in the order of the files' names.
+    """Every study of the studies folder, then every imported one, each in the order of their names.
 
     Raises:
         StudyError: a file cannot be followed, or two studies have one name.
     """
     environment = environment or read_environment()
     studies: dict[str, Study] = {}
-    for path in _study_files(environment).values():
+    for path in [*_study_files(environment).values(), *_imported_files(environment).values()]:
         study = _adapted(_read(path), environment)
         if study.name in studies:
             raise StudyError(f"{path}: there is another study named '{study.name}'; rename one file")
@@ -59,24 +62,44 @@ def _study_files(environment: Environment) -> dict[str, Path]:
     return files
 
 
+def imported_file(name: str, environment: Environment) -> Path:
+    """Where an imported study of this name keeps its definition."""
+    return environment.data_root / name / IMPORTED_FILE
+
+
+def _imported_files(environment: Environment) -> dict[str, Path]:
+    """Name of an imported study -> file."""
+    return {path.parent.name: path for path in sorted(environment.data_root.glob(f"*/{IMPORTED_FILE}"))}
+
+
 def _study_file(name: str, environment: Environment) -> Path:
     files = _study_files(environment)
+    if name not in files and (path := imported_file(name, environment)).is_file():
+        return path
     # An adapted study is also found by the name that its tables bear.
     candidates = [stem for stem in files if name == stem or name.startswith(f"{stem}_")]
     for stem in sorted(candidates, key=len, reverse=True):
         if name == stem or _adapted(_read(files[stem]), environment).name == name:
             return files[stem]
-    close = difflib.get_close_matches(name, files, n=1)
-    hint = f"did you mean '{close[0]}'?" if close else f"there are: {', '.join(files) or 'none'}"
+    names = [*files, *_imported_files(environment)]
+    close = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean '{close[0]}'?" if close else f"there are: {', '.join(names) or 'none'}"
     raise StudyError(f"no study '{name}' in {environment.studies_folder}; {hint}")
 
 
 def _read(path: Path) -> Study:
-    definition = {"name": path.stem, **_expanded(_content(path), path)}
+    """A study is named as its file, an imported one as the folder of its tables."""
+    content = _expanded(_content(path), path)
+    named = path.parent if path.name == IMPORTED_FILE and _is_imported(content) else path
+    definition = {"name": named.stem, **content}
     try:
         return Study.model_validate(definition, context={"folder": path.parent.resolve()})
     except ValidationError as error:
         raise StudyError(f"{path}: {explain(error)}") from error
+
+
+def _is_imported(content: dict[str, Any]) -> bool:
+    return isinstance(dataset := content.get("dataset"), dict) and IMPORTED in dataset
 
 
 def _content(path: Path) -> dict[str, Any]:
@@ -140,6 +163,8 @@ def _expanded(value: Any, path: Path) -> Any:
 
 def _adapted(study: Study, environment: Environment) -> Study:
     """The study that `MT_MODEL_NAME` and `MT_SAMPLE_SIZE` ask for; itself where they change nothing."""
+    if study.imported:
+        return study
     name, changes = study.name, dict[str, Any]()
     model = environment.model_name
     if model is not None and model != getattr(study.model, "name", None):

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from gradsim.analysis.questions import DOTS, QUESTIONS, SIZES, TOKENS
 from gradsim.errors import StudyError
 from gradsim.study import (
     FileDataset,
@@ -24,7 +25,7 @@ from gradsim.study import (
 from gradsim.tables.keys import TableKey
 
 # To be raised when a table's rows change for the same definition and inputs: it makes stored ones stale.
-CODE_VERSIONS: Mapping[str, int] = {}
+CODE_VERSIONS: Mapping[str, int] = {"accuracy_per_layer": 2, "projection_audit": 2}
 
 PROJECTED_DOT_TABLES = ("projected_dots", "projected_query_self", "projected_original_self")
 PROJECTED_TABLES = ("projected_similarity", *PROJECTED_DOT_TABLES)
@@ -36,7 +37,7 @@ GRADIENT_TABLES = (
     *PROJECTED_TABLES,
 )
 COMBINED_TABLES = ("candidates", *GRADIENT_TABLES)
-DOT_TABLES = ("dot_products", "query_self", "original_self")
+DOT_TABLES = DOTS
 
 # The originals' projected gradients.
 INDEX = "gradient_index"
@@ -44,30 +45,35 @@ INDEX = "gradient_index"
 # The one analysis that a partition job makes: it runs the model.
 AUDIT = "gradient_audit"
 
-# Analysis of a setting -> what it reads: combined tables of the setting, and what `analysis_inputs` finds elsewhere.
+# Analysis of a setting -> what it reads: combined tables of the setting, other analyses, and what `analysis_inputs`
+# finds elsewhere.
 ANALYSES: Mapping[str, tuple[str, ...]] = {
-    "accuracy": ("candidates", "gradient_similarity", "projected_similarity"),
-    "controls": ("gradient_similarity", "original_tokens", "query_tokens"),
-    "decisions": ("candidates", "gradient_similarity"),
-    "best_similarity": ("gradient_similarity", "projected_similarity"),
-    "accuracy_per_layer": (*DOT_TABLES, "parameters_per_layer"),
-    "similarity_to_full_gradient": (*DOT_TABLES, "parameters_per_layer"),
-    "projection_audit": (*DOT_TABLES, "projected_similarity", "projections"),
+    **{name: question.inputs for name, question in QUESTIONS.items()},
     AUDIT: (*DOT_TABLES, "original_tokens", "query_tokens", "model"),
 }
 
 # Analyses that draw at random.
-SEEDED = frozenset({"controls", "projection_audit", AUDIT})
+SEEDED = frozenset({*(name for name, question in QUESTIONS.items() if question.draws), AUDIT})
+
+# The analysis of all settings together.
+TRANSFER = "selection_transfer"
+
+# Of a setting, what published results hold; the rest is made from it.
+IMPORTED_TABLES = ("candidates", *DOT_TABLES, "gradient_similarity", "projected_similarity")
 
 
 @dataclass(frozen=True)
 class Node:
-    """A table, what it is made from, and the part of the study that bears on it directly."""
+    """A table, what it is made from, and the part of the study that bears on it directly.
+
+    An imported one is made from nothing that there is here, and by nothing.
+    """
 
     key: TableKey
     inputs: tuple[TableKey, ...] = ()
     partitioned: bool = False
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    imported: bool = False
 
 
 class Lineage:
@@ -95,10 +101,13 @@ class Lineage:
     @cached_property
     def nodes(self) -> dict[TableKey, Node]:
         """Key -> node, in dependency order."""
-        nodes = list(self._study_nodes())
+        imported = self.study.imported
+        nodes = list(self._imported_study_nodes() if imported else self._study_nodes())
+        nodes.append(Node(self.key(SIZES, room="analysis"), inputs=(self.key("model"),)))
         for name, setting in self.study.ordered_settings():
-            nodes += self._setting_nodes(name, setting)
-        nodes.append(self._report_node())
+            nodes += self._imported_setting_nodes(name) if imported else self._setting_nodes(name, setting)
+            nodes += self._analysis_nodes(name)
+        nodes += [self._transfer_node(), self._report_node()]
         return {node.key: node for node in nodes}
 
     def fingerprint(self, key: TableKey) -> str:
@@ -157,6 +166,17 @@ class Lineage:
     def _digest(self, path: Path) -> str:
         return self.digests.get(path) or _digest(path)
 
+    def _imported_study_nodes(self) -> Iterator[Node]:
+        for name in ("samples", "model", "projections"):
+            yield self._imported_node(self.key(name))
+
+    def _imported_setting_nodes(self, setting: str) -> Iterator[Node]:
+        for name in IMPORTED_TABLES:
+            yield self._imported_node(self.key(name, setting, "results"))
+
+    def _imported_node(self, key: TableKey) -> Node:
+        return Node(key, parameters={"imported": self.study.dataset}, imported=True)
+
     def _study_nodes(self) -> Iterator[Node]:
         study = self.study
         samples, model = self.key("samples"), self.key("model")
@@ -184,7 +204,6 @@ class Lineage:
             inputs=(model,),
             parameters={"projections": study.projections},
         )
-        yield Node(self.key("parameters_per_layer", room="analysis"), inputs=(model,))
         if stored := study.stored_projection:
             yield Node(
                 self.key(INDEX),
@@ -241,34 +260,60 @@ class Lineage:
             )
         for table in COMBINED_TABLES:
             yield Node(self.key(table, name, "results"), inputs=(self.key(table, name),))
-        for analysis in ANALYSES:
-            inputs = tuple(self.analysis_inputs(analysis, name).values())
-            seed = study.seed if analysis in SEEDED else None
-            yield Node(self.key(analysis, name, "analysis"), inputs, parameters={"seed": seed})
+
+    def _analysis_nodes(self, setting: str) -> Iterator[Node]:
+        for name in self.analyses:
+            inputs = tuple(self.analysis_inputs(name, setting).values())
+            seed = self.study.seed if name in SEEDED else None
+            yield Node(self.key(name, setting, "analysis"), inputs, parameters={"seed": seed})
 
     @property
     def _running(self) -> dict[str, str]:
         """How the model runs: bears on what it computes, not on what it is."""
         return {"precision": self.study.model.precision, "attention": self.study.model.attention}
 
+    @property
+    def analyses(self) -> tuple[str, ...]:
+        """The analyses of each setting; all, or those that need no model."""
+        return tuple(name for name in ANALYSES if not (self.study.imported and name == AUDIT))
+
     def analysis_inputs(self, analysis: str, setting: str) -> dict[str, TableKey]:
-        """What an analysis of a setting reads: name there -> table."""
+        """What an analysis of a setting reads: name there -> table. Tokens are left out where they are unknown."""
         elsewhere = {
             "model": self.key("model"),
             "projections": self.key("projections"),
             "original_tokens": self.key("tokenized"),
             "query_tokens": self.key("tokenized", setting),
-            "parameters_per_layer": self.key("parameters_per_layer", room="analysis"),
+            SIZES: self.key(SIZES, room="analysis"),
+            **{name: self.key(name, setting, "analysis") for name in ANALYSES},
         }
-        return {name: elsewhere.get(name) or self.key(name, setting, "results") for name in ANALYSES[analysis]}
+        unknown = TOKENS if self.study.imported else ()
+        return {
+            name: elsewhere.get(name) or self.key(name, setting, "results")
+            for name in ANALYSES[analysis]
+            if name not in unknown
+        }
+
+    def transfer_inputs(self, setting: str) -> dict[str, TableKey]:
+        """What the analysis of all settings together reads of each: name there -> table."""
+        dots = {name: self.key(name, setting, "results") for name in DOT_TABLES}
+        selections = ("greedy_by_accuracy", "greedy_by_similarity")
+        return dots | {name: self.key(name, setting, "analysis") for name in selections}
+
+    def _transfer_node(self) -> Node:
+        inputs = [key for setting in self.study.settings for key in self.transfer_inputs(setting).values()]
+        key, sizes = self.key(TRANSFER, room="analysis"), self.key(SIZES, room="analysis")
+        return Node(key, (sizes, *inputs), parameters={"seed": self.study.seed})
 
     def _report_node(self) -> Node:
-        study = self.study
-        analyses = [self.key(name, setting, "analysis") for setting in study.settings for name in ANALYSES]
-        texts = [self.key("queries", setting) for setting in study.settings]
-        tokens = [self.key("tokenized"), *(self.key("tokenized", setting) for setting in study.settings)]
-        model = [self.key("model"), self.key("parameters_per_layer", room="analysis")]
-        return Node(self.key("report"), (self.key("samples"), *model, *tokens, *texts, *analyses))
+        settings = self.study.settings
+        keys = [self.key("samples"), self.key(SIZES, room="analysis"), self.key(TRANSFER, room="analysis")]
+        keys += [self.key(name, setting, "analysis") for setting in settings for name in self.analyses]
+        keys += [self.key(name, setting, "results") for setting in settings for name in DOT_TABLES]
+        if not self.study.imported:
+            keys += [self.key("model"), self.key("tokenized")]
+            keys += [self.key(name, setting) for setting in settings for name in ("queries", "tokenized")]
+        return Node(self.key("report"), tuple(keys))
 
 
 def _named_file(section: BaseModel) -> Path | None:

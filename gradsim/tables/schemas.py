@@ -66,17 +66,18 @@ PROJECTOR = Column(pl.String, "name of the projection: its kind and size")
 _MESSAGES = pl.List(pl.Struct({"role": pl.String, "content": pl.String}))
 
 
-IDENTIFIERS = frozenset({"id", "query_id", "original_id", "chosen_id", "best_other_id", "layer"})
+LAYERS = frozenset({"layer", "other_layer"})
+IDENTIFIERS = frozenset({"id", "query_id", "original_id", "chosen_id", "best_other_id"}) | LAYERS
 
 
 def _schema(description: str, **columns: Column) -> TableSchema:
     return TableSchema(description, MappingProxyType(columns))
 
 
-def _analysis(name: str, description: str) -> TableSchema:
+def _analysis(description: str, schema: analysis.Schema) -> TableSchema:
     columns = {
         column: Column(IDENTIFIER if column in IDENTIFIERS else dtype, meaning)
-        for column, (dtype, meaning) in analysis.SCHEMAS[name].items()
+        for column, (dtype, meaning) in schema.items()
     }
     return TableSchema(description, MappingProxyType(columns))
 
@@ -191,24 +192,14 @@ SCHEMAS: Mapping[str, TableSchema] = MappingProxyType(
             scale=Column(pl.List(pl.Float32), "what each layer's part was divided by"),
             self_dot=Column(pl.List(pl.Float64), "inner product of each layer's part with itself"),
         ),
-        "accuracy": _analysis(
-            "accuracy", "How often the true source is the most similar candidate: full gradient, projections, BM25."
-        ),
-        "controls": _analysis("controls", "What would be found without gradients: the null controls."),
-        "best_similarity": _analysis("best_similarity", "How similar the best candidate and the true source are."),
-        "decisions": _analysis("decisions", "Which candidate the full gradient chooses for each query."),
-        "accuracy_per_layer": _analysis(
-            "accuracy_per_layer", "How often the gradient of one layer alone finds the true source."
-        ),
-        "similarity_to_full_gradient": _analysis(
-            "similarity_to_full_gradient", "How far a layer alone sees pairs as the whole gradient does."
-        ),
-        "projection_audit": _analysis(
-            "projection_audit", "How near projected similarities are to what theory expects of their projection."
-        ),
+        **{name: _analysis(question.description, question.schema) for name, question in analysis.QUESTIONS.items()},
         "gradient_audit": _analysis(
-            "gradient_audit", "Proof: stored dots beside those of plain autograd, for a few pairs drawn at random."
+            "Proof: stored dots beside those of plain autograd, for a few pairs drawn at random.",
+            analysis.GRADIENT_AUDIT,
         ),
-        "parameters_per_layer": _analysis("parameters_per_layer", "Which part of the model is how large."),
+        "parameters_per_layer": _analysis("Which part of the model is how large.", analysis.PARAMETERS_PER_LAYER),
+        "selection_transfer": _analysis(
+            "What one setting's selections of layers are worth in another.", analysis.SELECTION_TRANSFER
+        ),
     }
 )

@@ -16,7 +16,7 @@ from gradsim.tables.keys import TableKey
 from gradsim.tables.lineage import Lineage
 from gradsim.tables.pages import read_page_provenance, write_page
 from gradsim.tables.provenance import Provenance
-from gradsim.tables.schemas import IDENTIFIERS, SCHEMAS
+from gradsim.tables.schemas import IDENTIFIERS, LAYERS, SCHEMAS
 from gradsim.tables.writing import TableWriter, table_writer
 
 
@@ -262,7 +262,7 @@ class Store:
         texts = [name for name in frame.columns if name in IDENTIFIERS and frame.schema[name] == pl.String]
         if key.name in {"samples", "model"}:
             return frame.with_columns(pl.col(name).cast(pl.Enum(frame[name])) for name in texts)
-        return frame.with_columns(pl.col(name).cast(self.layers if name == "layer" else self.ids) for name in texts)
+        return frame.with_columns(pl.col(name).cast(self.layers if name in LAYERS else self.ids) for name in texts)
 
     def ids_of(self, partition: str) -> list[str]:
         """Ids of the samples at a partition's positions."""

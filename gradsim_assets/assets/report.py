@@ -5,10 +5,12 @@ from collections.abc import Iterable
 import dagster as dg
 import polars as pl
 
+from gradsim.analysis import LayerDots
+from gradsim.analysis.questions import SIZES
 from gradsim.report import ReportData, SettingReport, render_report
 from gradsim.study import Study
-from gradsim.tables import Lineage, Store, TableKey
-from gradsim.tables.lineage import ANALYSES
+from gradsim.tables import Lineage, Provenance, Store, TableKey
+from gradsim.tables.lineage import DOT_TABLES, TRANSFER
 from gradsim_assets.describe import OWNERS
 from gradsim_assets.keys import asset_key
 from resources.storage import StorageResource
@@ -41,43 +43,60 @@ def gather(store: Store) -> ReportData:
     Raises:
         TableError: a table is missing or unreadable.
     """
-    key = store.lineage.key
+    study, key = store.study, store.lineage.key
     return ReportData(
-        study=store.study.name,
-        settings=[_setting(store, setting) for setting in store.study.settings],
+        study=study.name,
+        settings=[_setting(store, setting) for setting in study.settings],
         provenance=_provenance(store),
-        precision=store.study.model.precision,
-        parameters_per_layer=store.read(key("parameters_per_layer", room="analysis")),
-        originals=store.read(key("samples")),
+        precision=study.model.precision,
+        description=study.description,
+        parameters_per_layer=store.read(key(SIZES, room="analysis")),
+        selection_transfer=store.read(key(TRANSFER, room="analysis")),
+        originals=None if study.imported else store.read(key("samples")),
         exclusions=_exclusions(store),
     )
 
 
 def _setting(store: Store, setting: str) -> SettingReport:
-    tables = {name: store.read(store.lineage.key(name, setting, "analysis")) for name in ANALYSES}
-    return SettingReport(setting, **tables, queries=store.read(store.lineage.key("queries", setting)))
+    lineage = store.lineage
+    nodes = [node for node in lineage if node.key.room == "analysis" and node.key.setting == setting]
+    dots = (store.read(lineage.key(name, setting, "results")) for name in DOT_TABLES)
+    return SettingReport(
+        setting,
+        tables={node.key.name: store.read(node.key) for node in nodes},
+        queries=None if store.study.imported else store.read(lineage.key("queries", setting)),
+        layer_dots=LayerDots.from_tables(*dots),
+    )
 
 
 def _provenance(store: Store) -> dict[str, str]:
-    """How the numbers came about; where partitions differ, all that is true of one."""
+    """How the numbers came about; where partitions differ, all that is true of one. What is unknown is left out."""
     lineage = store.lineage
-    dots = [lineage.key("dot_products", setting) for setting in store.study.settings]
+    room = "results" if store.study.imported else None
+    dots = [lineage.key("dot_products", setting, room) for setting in store.study.settings]
     files = [store.provenance(key, partition) for key in dots for partition in store.partitions(key)]
     created = sorted(file.created for file in files)
-    return {
-        "Study": store.study.description or store.study.name,
+    said = {
+        "Study": store.study.name,
         "Fingerprint": lineage.fingerprint(lineage.key("report")),
-        "Model": _listed(f"{file.model}, revision {file.revision}" for file in files),
-        "Device": _listed(str(file.device) for file in files),
-        "Precision": _listed(str(file.precision) for file in files),
+        "Model": _listed(_model(file) for file in files),
+        "Device": _listed(file.device for file in files),
+        "Precision": _listed(file.precision for file in files),
         "Seed": str(store.study.seed),
-        "Gradients computed": created[0] if len(set(created)) == 1 else f"{created[0]} to {created[-1]}",
+        "Gradients imported" if store.study.imported else "Gradients computed": (
+            created[0] if len(set(created)) == 1 else f"{created[0]} to {created[-1]}"
+        ),
         "Code version": _listed(file.code_version for file in files),
     }
+    return {label: value for label, value in said.items() if value}
 
 
-def _listed(values: Iterable[str]) -> str:
-    return "; ".join(dict.fromkeys(values))
+def _model(file: Provenance) -> str | None:
+    return f"{file.model}, revision {file.revision}" if file.model and file.revision else file.model
+
+
+def _listed(values: Iterable[str | None]) -> str:
+    return "; ".join(dict.fromkeys(value for value in values if value))
 
 
 def _exclusions(store: Store) -> pl.DataFrame:
@@ -88,6 +107,7 @@ def _exclusions(store: Store) -> pl.DataFrame:
     rows = [
         (sample if key.setting is None else f"{key.setting}: {sample}", reason)
         for key in keys
+        if key in store.lineage
         for partition in store.partitions(key)
         for sample, reason in store.provenance(key, partition).excluded.items()
     ]

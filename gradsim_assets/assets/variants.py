@@ -10,6 +10,7 @@ from gradsim.queries import QueryFile, QueryMaker, WordDropout
 from gradsim.study import (
     FileSetting,
     GenerateSetting,
+    ImportedSetting,
     ParaphraseSetting,
     Setting,
     Study,
@@ -48,6 +49,8 @@ def _queries(study: Study, name: str, setting: Setting, dispatch: Dispatch) -> d
             return _paraphrased(study, name, setting, dispatch)
         case GenerateSetting():
             return _generated(study, name, dispatch)
+        case ImportedSetting():
+            raise ValueError(f"queries of {study.name}/{name} were imported, nothing makes them")
 
 
 def _made(study: Study, name: str, maker: QueryMaker, dispatch: Dispatch) -> dg.AssetsDefinition:

@@ -72,7 +72,26 @@ def combined(setting: str) -> list[str]:
 
 
 SHARED = ["samples", "model", "tokenized", "projections", "analysis/parameters_per_layer"]
-REST = [*combined("dropped"), *combined("generated"), "report"]
+REST = [*combined("dropped"), *combined("generated"), "analysis/selection_transfer", "report"]
+OF_DOTS = (
+    "accuracy_per_layer",
+    "layer_differences",
+    "similarity_to_full_gradient",
+    "layer_means",
+    "attention_against_mlp",
+    "divergence",
+    "similarity_over_layers",
+    "greedy_by_accuracy",
+    "greedy_by_similarity",
+    "held_out_selection",
+    "selection_under_budget",
+    "select_or_project",
+    "projection_audit",
+    "gradient_audit",
+)
+"""The analyses of a setting that dots of layers bear on."""
+
+MADE_OF_DOTS = [*of("dropped", *(f"analysis/{name}" for name in OF_DOTS)), "analysis/selection_transfer", "report"]
 
 
 def test_a_fresh_store_needs_all_of_it_in_order(store: Store) -> None:
@@ -107,10 +126,9 @@ def test_some_partitions_of_one_table(store: Store) -> None:
 def test_a_damaged_partition_in_the_middle(filled: Store) -> None:
     key = filled.lineage.key("dot_products", "dropped")
     filled.path(key, KEYS[2]).write_bytes(b"damaged")
-    analyses = ["accuracy_per_layer", "similarity_to_full_gradient", "projection_audit", "gradient_audit"]
     assert plan(filled) == [
         (["dropped/dot_products"], [KEYS[2]]),
-        (["dropped/results/dot_products", *of("dropped", *(f"analysis/{name}" for name in analyses)), "report"], []),
+        (["dropped/results/dot_products", *MADE_OF_DOTS], []),
     ]
 
 
@@ -152,17 +170,7 @@ def test_the_report_of_forced_partitions(filled: Store) -> None:
     targets = ("dropped/query_self", "dropped/results/query_self", "report")
     assert plan(filled, *targets, keys=KEYS[:1], force=True) == [
         (["dropped/query_self"], KEYS[:1]),
-        (
-            [
-                "dropped/results/query_self",
-                "dropped/analysis/accuracy_per_layer",
-                "dropped/analysis/similarity_to_full_gradient",
-                "dropped/analysis/projection_audit",
-                "dropped/analysis/gradient_audit",
-                "report",
-            ],
-            [],
-        ),
+        (["dropped/results/query_self", *MADE_OF_DOTS], []),
     ]
 
 

@@ -79,6 +79,12 @@ def draw_study() -> Callable[[st.DataObject], SmallStudy]:
     return draw
 
 
+@pytest.fixture(scope="session")
+def study_of() -> Callable[..., SmallStudy]:
+    """Makes a study of gradients of queries, gradients of originals, and lists of candidates."""
+    return make_study
+
+
 @pytest.fixture
 def study() -> SmallStudy:
     """Three queries: one right, one wrong, one tied with the source among the two best."""

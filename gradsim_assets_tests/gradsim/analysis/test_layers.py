@@ -1,7 +1,7 @@
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradsim import analysis
@@ -117,7 +117,7 @@ def test_layers_must_be_distinct_and_have_a_size(names, sizes, message: str) -> 
 def test_similarity_to_the_full_gradient_is_a_cosine_over_pairs(draw_study, data) -> None:
     layer_dots = LayerDots.from_tables(*draw_study(data).tables)
     full = layer_dots.similarity()
-    table = analysis.similarity_to_full_gradient(layer_dots)
+    table = analysis.similarity_to_full_gradient(layer_dots, seed=0)
     assert table["layer"].to_list() == layer_dots.layers.to_list()
     for at, value in enumerate(table["similarity"]):
         alone = layer_dots.layer_similarities()[:, at]
@@ -127,5 +127,24 @@ def test_similarity_to_the_full_gradient_is_a_cosine_over_pairs(draw_study, data
 
 def test_the_only_layer_is_the_full_gradient(study) -> None:
     of_one_layer = [table.filter(pl.col("layer") == "layer.1") for table in study.tables]
-    table = analysis.similarity_to_full_gradient(LayerDots.from_tables(*of_one_layer))
-    assert table["similarity"].to_list() == [pytest.approx(1)]
+    table = analysis.similarity_to_full_gradient(LayerDots.from_tables(*of_one_layer), seed=0)
+    assert table.select("similarity", "low", "high").row(0) == (pytest.approx(1),) * 3
+
+
+@settings(max_examples=10)
+@given(data=st.data())
+def test_its_interval_is_a_bootstrap_over_queries(draw_study, data) -> None:
+    layer_dots = LayerDots.from_tables(*draw_study(data).tables)
+    table = analysis.similarity_to_full_gradient(layer_dots, seed=11)
+    n, query = len(layer_dots.lists.query_ids), layer_dots.lists.query
+    pairs_of = [np.flatnonzero(query == each) for each in range(n)]
+    layers, full = layer_dots.layer_similarities(), layer_dots.similarity()
+    values = []
+    for drawn in np.random.default_rng(11).integers(n, size=(1000, n)):
+        pairs = np.concatenate([pairs_of[each] for each in drawn])
+        norms = np.sqrt((layers[pairs] ** 2).sum(axis=0)) * np.sqrt((full[pairs] ** 2).sum())
+        dots = full[pairs] @ layers[pairs]
+        values.append(np.divide(dots, norms, out=np.zeros_like(dots), where=norms > 0))
+    low, high = np.quantile(values, [0.025, 0.975], axis=0)
+    np.testing.assert_allclose(table["low"], low, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(table["high"], high, rtol=0, atol=1e-12)

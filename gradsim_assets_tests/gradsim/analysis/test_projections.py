@@ -61,7 +61,7 @@ def published(golden):
             projection=pl.lit("rademacher_as_published"), dimension=pl.col("projection_dim").cast(pl.Int64),
         )  # fmt: skip
         errors = projection_errors(LayerDots.from_tables(*tables), projected, projections, seed=42)
-        audits[setting] = projection_audit(errors)
+        audits[setting] = projection_audit(errors, seed=42)
     return audits
 
 
@@ -131,7 +131,7 @@ def test_dense_projections_err_as_theory_says(scaling):
         layer_dots, projected, rows_of("p", 130, "rademacher", scaling, LAYERS, DIMENSIONS), seed=0
     )
     assert errors.schema == pl.Schema(column_types(PROJECTION_ERRORS))
-    audit = projection_audit(errors)
+    audit = projection_audit(errors, seed=0)
     assert audit.schema == pl.Schema(column_types(PROJECTION_AUDIT))
     (row,) = audit.iter_rows(named=True)
     assert row["sd_ratio"] == pytest.approx(1, abs=0.1)
@@ -147,14 +147,14 @@ def test_dense_projections_err_as_theory_says(scaling):
 def test_a_projection_that_does_not_do_what_it_promises_shows():
     layer_dots, projected = made_here(UNBIASED, spoilt=1.5)
     errors = projection_errors(layer_dots, projected, rows_of("p", 130, "sjlt", UNBIASED, LAYERS, DIMENSIONS), seed=0)
-    assert projection_audit(errors)["sd_ratio"][0] > 1.3
+    assert projection_audit(errors, seed=0)["sd_ratio"][0] > 1.3
 
 
 @pytest.mark.parametrize("kind", ["logra", "mask"])
 def test_kinds_whose_variance_needs_more_than_dots_have_none(kind):
     layer_dots, projected = made_here(UNBIASED)
     audit = projection_audit(
-        projection_errors(layer_dots, projected, rows_of("p", 130, kind, UNBIASED, LAYERS, DIMENSIONS), seed=0)
+        projection_errors(layer_dots, projected, rows_of("p", 130, kind, UNBIASED, LAYERS, DIMENSIONS), seed=0), seed=0
     )
     assert audit["predicted_sd"].to_list() == audit["sd_ratio"].to_list() == [None]
     assert audit["error_sd"][0] > 0
@@ -186,7 +186,24 @@ def test_drawn_gram_matrices_are_unbiased(dimension):
 def test_no_projection_no_rows():
     layer_dots, projected = made_here(UNBIASED)
     nothing = rows_of("p", 130, "sjlt", UNBIASED, LAYERS, DIMENSIONS).clear()
-    assert projection_audit(projection_errors(layer_dots, projected.clear(), nothing, seed=0)).is_empty()
+    audit = projection_audit(projection_errors(layer_dots, projected.clear(), nothing, seed=0), seed=0)
+    assert audit.is_empty()
+    assert audit.schema == pl.Schema(column_types(PROJECTION_AUDIT))
+
+
+def test_agreement_has_an_interval_over_queries():
+    layer_dots, projected = made_here(UNBIASED)
+    errors = projection_errors(layer_dots, projected, rows_of("p", 130, "sjlt", UNBIASED, LAYERS, DIMENSIONS), seed=0)
+    (row,) = projection_audit(errors, seed=3).iter_rows(named=True)
+    observed, full = (errors[name].to_numpy().reshape(QUERIES, CANDIDATES) for name in ("observed", "full"))
+    agreements = []
+    for drawn in np.random.default_rng(3).integers(QUERIES, size=(1000, QUERIES)):
+        one, other = observed[drawn].ravel(), full[drawn].ravel()
+        agreements.append(one @ other / (np.linalg.norm(one) * np.linalg.norm(other)))
+    low, high = np.quantile(agreements, [0.025, 0.975])
+    assert row["agreement_low"] == pytest.approx(low, abs=1e-12)
+    assert row["agreement_high"] == pytest.approx(high, abs=1e-12)
+    assert low < row["agreement"] < high
 
 
 def test_tables_that_do_not_fit():

@@ -137,18 +137,44 @@ def test_each_projection_is_a_method(similarity) -> None:
         ("sjlt-128", 1.0),
         ("bm25", 0.5),
     ]
-    best = analysis.best_similarity(table, projected)
+    best = analysis.best_similarity(table, projected, seed=0).filter(candidate="source")
     assert best["method"].to_list() == ["full_gradient", "sjlt-64", "sjlt-128"]
-    assert best["source_mean"].to_list() == pytest.approx([0.85, -0.85, 0.425])
+    assert best["mean"].to_list() == pytest.approx([0.85, -0.85, 0.425])
+
+
+@given(data=st.data())
+def test_projections_may_list_the_pairs_in_another_order(draw_study, data) -> None:
+    similarity = analysis.gradient_similarity(*draw_study(data).tables)
+    projected = similarity.with_columns(projection=pl.lit("sjlt"), dimension=pl.lit(64))
+    mixed = projected.sample(fraction=1, shuffle=True, seed=data.draw(st.integers(0, 99)))
+    rows = analysis.accuracy(similarity, None, mixed).drop("method").rows()
+    assert rows[0] == rows[1]
 
 
 def test_best_similarity(similarity) -> None:
     table = similarity(a=[("b", 0.7), ("a", 0.9)], b=[("b", 0.3), ("a", 0.4)], c=[("c", -0.5), ("a", -0.6)])
-    row = analysis.best_similarity(table).row(0, named=True)
-    assert row["mean"] == pytest.approx((0.9 + 0.4 - 0.5) / 3)
-    assert row["median"] == pytest.approx(0.4)
-    assert row["source_mean"] == pytest.approx((0.9 + 0.3 - 0.5) / 3)
-    assert row["source_median"] == pytest.approx(0.3)
+    best, source = analysis.best_similarity(table, seed=0).iter_rows(named=True)
+    assert (best["candidate"], source["candidate"]) == ("best", "source")
+    assert best["mean"] == pytest.approx((0.9 + 0.4 - 0.5) / 3)
+    assert best["median"] == pytest.approx(0.4)
+    assert source["mean"] == pytest.approx((0.9 + 0.3 - 0.5) / 3)
+    assert source["median"] == pytest.approx(0.3)
+
+
+@given(data=st.data())
+def test_best_similaritys_intervals_are_a_bootstrap_over_queries(draw_study, data) -> None:
+    similarity = analysis.gradient_similarity(*draw_study(data).tables)
+    by_query = similarity.group_by("query_id", maintain_order=True)
+    best = by_query.agg(pl.col("similarity").max())["similarity"].to_numpy()
+    source = similarity.filter(pl.col("query_id") == pl.col("original_id"))["similarity"].to_numpy()
+    drawn = np.random.default_rng(4).integers(len(best), size=(1000, len(best)))
+    rows = analysis.best_similarity(similarity, seed=4).iter_rows(named=True)
+    for row, values in zip(rows, (best, source), strict=True):
+        for name, statistic in (("mean", np.mean), ("median", np.median)):
+            low, high = np.quantile(statistic(values[drawn], axis=1), [0.025, 0.975])
+            assert row[name] == pytest.approx(statistic(values), abs=1e-12)
+            assert row[f"{name}_low"] == pytest.approx(low, abs=1e-12)
+            assert row[f"{name}_high"] == pytest.approx(high, abs=1e-12)
 
 
 def test_decisions(similarity) -> None:

@@ -1,42 +1,92 @@
+import math
 import subprocess
 import sys
 
+import numpy as np
 import polars as pl
+import pytest
 
 from gradsim import analysis
-from gradsim.analysis import LayerDots
+from gradsim.analysis import QUESTIONS, LayerDots
+
+
+def stored(study) -> dict[str, pl.DataFrame]:
+    """Everything that a question may read, of a study with one projection."""
+    similarity = analysis.gradient_similarity(*study.tables)
+    layers = LayerDots.from_tables(*study.tables).layers
+    components = [("attention q", "MLP up")[at % 2] for at in range(len(layers))]
+    is_source = pl.col("query_id") == pl.col("original_id")
+    tokens = pl.DataFrame({"id": list(study.originals), "labels": [[-100, 1]] * len(study.originals)})
+    return {
+        **dict(zip(("dot_products", "query_self", "original_self"), study.tables, strict=True)),
+        "gradient_similarity": similarity,
+        "projected_similarity": similarity.with_columns(projection=pl.lit("mask"), dimension=pl.lit(2, pl.Int64)),
+        "candidates": similarity.select("query_id", "original_id", "rank", score=1.0, forced=is_source),
+        "projections": pl.DataFrame(
+            {"projection": "mask", "dimension": 2, "kind": "mask", "scaling": "unbiased", "layer": layers}
+        ).with_columns(parameters=pl.lit(2, pl.Int64), layer_dimension=pl.lit(1, pl.Int64)),
+        "parameters_per_layer": analysis.parameters_per_layer(
+            pl.DataFrame({"layer": layers, "parameters": 2})
+        ).with_columns(component=pl.Series(components)),
+        "original_tokens": tokens,
+        "query_tokens": tokens,
+    }
+
+
+def answers(study) -> dict[str, pl.DataFrame]:
+    """Every question's answer, from the tables that it says it reads."""
+    tables = stored(study)
+    for name, question in QUESTIONS.items():
+        tables[name] = question.answer({read: tables[read] for read in question.inputs}, 0)
+    return {name: tables[name] for name in QUESTIONS}
+
+
+def check(name: str, table: pl.DataFrame) -> None:
+    schema = analysis.SCHEMAS[name]
+    assert {column: dtype for column, (dtype, _) in schema.items()} == dict(table.schema), name
+    assert all(description for _, description in schema.values()), name
 
 
 def test_tables_have_the_documented_columns(study) -> None:
-    similarity = analysis.gradient_similarity(*study.tables)
-    layer_dots = LayerDots.from_tables(*study.tables)
+    tables = answers(study)
     pair_layers = study.dot_products.join(study.query_self, on=["query_id", "layer"]).join(
         study.original_self, on=["original_id", "layer"], suffix="_original"
     )
     reference = pair_layers.rename({"self_dot": "query_self", "self_dot_original": "original_self"})
-    projections = pl.DataFrame(
-        {"projection": "mask", "dimension": 2, "kind": "mask", "scaling": "unbiased", "layer": layer_dots.layers}
-    ).with_columns(parameters=pl.lit(2, pl.Int64), layer_dimension=pl.lit(1, pl.Int64))
-    projected = similarity.with_columns(projection=pl.lit("mask"), dimension=pl.lit(2, pl.Int64))
-    tables = {
-        "gradient_similarity": similarity,
-        "accuracy": analysis.accuracy(similarity),
-        "controls": analysis.controls(similarity),
-        "best_similarity": analysis.best_similarity(similarity),
-        "decisions": analysis.decisions(similarity),
-        "accuracy_per_layer": analysis.accuracy_per_layer(layer_dots),
-        "similarity_to_full_gradient": analysis.similarity_to_full_gradient(layer_dots),
-        "projection_audit": analysis.projection_audit(
-            analysis.projection_errors(layer_dots, projected, projections, seed=0)
-        ),
+    layer_dots = LayerDots.from_tables(*study.tables)
+    criteria = {criterion: tables[f"greedy_by_{criterion}"] for criterion in analysis.Criterion}
+    sizes = stored(study)["parameters_per_layer"]
+    tables |= {
         "gradient_audit": analysis.gradient_audit(reference, *study.tables),
-        "parameters_per_layer": analysis.parameters_per_layer(pl.DataFrame({"layer": ["w"], "parameters": [1]})),
+        "parameters_per_layer": sizes,
+        "selection_transfer": analysis.selection_transfer(
+            {"one": layer_dots, "other": layer_dots}, {"one": criteria, "other": criteria}, sizes, seed=0
+        ),
     }
     assert tables.keys() == analysis.SCHEMAS.keys()
     for name, table in tables.items():
-        schema = analysis.SCHEMAS[name]
-        assert {column: dtype for column, (dtype, _) in schema.items()} == dict(table.schema), name
-        assert all(description for _, description in schema.values()), name
+        check(name, table)
+        assert len(table), name
+
+
+ONE, ZERO = np.ones((3, 2)), np.zeros((3, 2))
+
+
+@pytest.mark.parametrize(
+    ("queries", "originals", "lists"),
+    [
+        ({"a": ONE}, {"a": ONE}, {"a": ["a"]}),
+        ({"a": ONE[:1]}, {"a": ONE[:1], "b": ONE[:1]}, {"a": ["b", "a"]}),
+        ({"a": ONE, "b": ONE}, {"a": ONE, "b": ONE}, {"a": ["a"], "b": ["a", "b"]}),
+        ({"a": ZERO, "b": ZERO}, {"a": ONE, "b": ZERO}, {"a": ["a", "b"], "b": ["a", "b"]}),
+    ],
+    ids=["one query, one candidate", "one layer", "ties everywhere", "zero gradients"],
+)
+def test_studies_that_say_little_are_answered_without_nonsense(study_of, queries, originals, lists) -> None:
+    for name, table in answers(study_of(queries, originals, lists)).items():
+        check(name, table)
+        for column in table.select(pl.col(pl.Float64)):
+            assert all(math.isfinite(value) for value in column.drop_nulls()), (name, column)
 
 
 def test_analysis_is_light_to_import() -> None:

@@ -8,14 +8,35 @@ from typing import Any
 import pytest
 
 from gradsim.errors import StudyError
-from gradsim.study import Study
+from gradsim.study import ImportedDataset, Study
 from gradsim.tables import Lineage, TableKey
-from gradsim.tables.lineage import ANALYSES, COMBINED_TABLES, GRADIENT_TABLES, PROJECTED_TABLES, SEEDED
+from gradsim.tables.lineage import (
+    ANALYSES,
+    COMBINED_TABLES,
+    GRADIENT_TABLES,
+    IMPORTED_TABLES,
+    PROJECTED_TABLES,
+    SEEDED,
+)
 
 MakeStudy = Callable[..., Study]
 
 DROPOUT = {"method": "word_dropout", "every": 7}
 PARAPHRASE = {"method": "paraphrase", "model": "gpt"}
+
+
+@pytest.fixture
+def imported() -> Study:
+    """As `gradsim import-published` defines one."""
+    return Study.model_validate(
+        {
+            "name": "published",
+            "dataset": {"imported": "1234"},
+            "samples": 4,
+            "model": {"imported": "org/model"},
+            "settings": {"paraphrased": {"method": "imported"}, "other": {"method": "imported"}},
+        }
+    )
 
 
 def fingerprints(study: Study) -> dict[str, str]:
@@ -49,7 +70,7 @@ class TestOrder:
     def test_every_table_is_there_once(self, study: Study) -> None:
         names = list(fingerprints(study))
         per_setting = 3 + len(GRADIENT_TABLES) + len(COMBINED_TABLES) + len(ANALYSES)
-        assert len(names) == len(set(names)) == 4 + 1 + 2 * per_setting + 1
+        assert len(names) == len(set(names)) == 4 + 2 * per_setting + 2 + 1  # of the study, its analyses, the report
         assert names[:3] == ["samples", "model", "tokenized"]
         assert names[-1] == "report"
 
@@ -75,7 +96,10 @@ PROJECTED = (
     *(f"{setting}/{table}" for setting in ("paraphrased", "model_generated") for table in PROJECTED_TABLES),
 )
 TOKENIZED = ("tokenized", "paraphrased/tokenized", "model_generated/tokenized")
-DRAWN = tuple(f"{setting}/analysis/{name}" for setting in ("paraphrased", "model_generated") for name in sorted(SEEDED))
+DRAWN = (
+    *(f"{setting}/analysis/{name}" for setting in ("paraphrased", "model_generated") for name in sorted(SEEDED)),
+    "analysis/selection_transfer",
+)
 
 CHANGES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "description": ({"description": "another"}, ()),
@@ -120,7 +144,12 @@ def test_projections_reach_so_far(make_study: MakeStudy) -> None:
         for table in (
             *(place + table for table in PROJECTED_TABLES for place in ("", "results/")),
             "analysis/accuracy",
+            "analysis/method_differences",
+            "analysis/retrieval",
             "analysis/best_similarity",
+            "analysis/held_out_selection",  # its figure shows projections, too
+            "analysis/selection_under_budget",
+            "analysis/select_or_project",
             "analysis/projection_audit",
         )
     } | {"projections", "report"}
@@ -153,9 +182,9 @@ class TestSettings:
     def settings(self, make_study: MakeStudy, **settings: dict[str, Any]) -> Study:
         return make_study(settings={"a": DROPOUT, **settings})
 
-    def test_a_further_setting_changes_only_the_report(self, make_study: MakeStudy) -> None:
+    def test_a_further_setting_changes_only_what_all_settings_are_in(self, make_study: MakeStudy) -> None:
         one, two = self.settings(make_study), self.settings(make_study, b=DROPOUT)
-        assert changed(one, two) == {"report"}
+        assert changed(one, two) == {"analysis/selection_transfer", "report"}
 
     @pytest.mark.parametrize(
         ("one", "two"),
@@ -186,6 +215,39 @@ class TestSettings:
             for each in ({}, {"max_new_tokens": 9})
         )
         assert changed(one, two) == below(one, "b/queries")
+
+
+class TestImported:
+    """Published results: tables that nothing makes, and what can be said of them without a model."""
+
+    def test_tables(self, imported: Study) -> None:
+        nodes = {"/".join(node.key.parts[1:]): node for node in Lineage(imported)}
+        given = {name for name, node in nodes.items() if node.imported}
+        assert given == {
+            "samples",
+            "model",
+            "projections",
+            *(f"{setting}/results/{table}" for setting in ("paraphrased", "other") for table in IMPORTED_TABLES),
+        }
+        assert not any(nodes[name].inputs for name in given)
+        assert set(nodes) - given == {
+            "analysis/parameters_per_layer",
+            "analysis/selection_transfer",
+            "report",
+            *(
+                f"{setting}/analysis/{name}"
+                for setting in ("paraphrased", "other")
+                for name in ANALYSES
+                if name != "gradient_audit"
+            ),
+        }
+
+    def test_what_reads_tokens_does_without(self, imported: Study) -> None:
+        assert list(Lineage(imported).analysis_inputs("controls", "other")) == ["gradient_similarity"]
+
+    def test_other_results_make_everything_another(self, imported: Study) -> None:
+        other = imported.model_copy(update={"dataset": ImportedDataset(imported="5678")})
+        assert changed(imported, other) == set(fingerprints(imported))
 
 
 class TestFiles:

@@ -30,6 +30,18 @@ def rewrite(store: Store, key: TableKey, partition: str | None = None, change: C
     store.write(key, change(rows) if change else rows, partition)
 
 
+OF_PROJECTIONS = (
+    "accuracy",
+    "method_differences",
+    "retrieval",
+    "best_similarity",
+    "held_out_selection",
+    "selection_under_budget",
+    "select_or_project",
+    "projection_audit",
+)
+
+
 class TestState:
     def test_nothing_is_there_at_first(self, store: Store) -> None:
         assert set(states(store).values()) == {State.MISSING}
@@ -84,7 +96,7 @@ class TestState:
         assert not_fresh(store) == {
             f"{setting}/{name}": "stale"
             for setting in ("paraphrased", "model_generated")
-            for name in (*names, "analysis/accuracy", "analysis/best_similarity", "analysis/projection_audit")
+            for name in (*names, *(f"analysis/{name}" for name in OF_PROJECTIONS))
         } | {"projections": "stale", "report": "stale"}
 
     def test_a_partition_that_is_gone(self, filled: Store) -> None:

@@ -120,8 +120,9 @@ def test_a_wheel_has_the_code_and_what_the_report_needs_and_nothing_else(tmp_pat
     sources = {path.relative_to(package.parent).as_posix() for path in package.rglob("*.py")}
     assert sources <= set(names)
     assert {name.split("/")[0] for name in names} == {"gradsim", "gradsim_assets", "resources"}
-    others = {name for name in names if not name.endswith(".py")}
-    assert others == {f"gradsim/report/{name}" for name in ("script.js", "style.css", "template.html.j2")}
+    page = {path.relative_to(package.parent).as_posix() for path in (package / "report/page").rglob("*.*")}
+    assert {Path(name).suffix for name in page} == {".j2", ".css", ".js"}
+    assert {name for name in names if not name.endswith(".py")} == page
 
 
 def test_without_a_checkout_there_is_nothing_to_build(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 // Sorts a table by the column whose heading is pressed; pressing it again turns the order round.
-for (const table of document.querySelectorAll("table")) {
+
+function sortable(table) {
   const headings = [...table.tHead.rows[0].cells];
   headings.forEach((heading, column) => {
     heading.querySelector("button").addEventListener("click", () => {
@@ -17,3 +18,5 @@ for (const table of document.querySelectorAll("table")) {
     });
   });
 }
+
+document.querySelectorAll("table").forEach(sortable);

@@ -1,0 +1,110 @@
+"""Which of two methods, or of two layers, finds the source of more queries."""
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from gradsim.analysis.layer_dots import LayerDots
+from gradsim.analysis.layer_evaluation import evaluate_layers
+from gradsim.analysis.methods import Methods
+from gradsim.analysis.schema import Schema
+from gradsim.analysis.statistics import Bootstrap, exact_mcnemar, holm, percentile_interval
+
+Floats = NDArray[np.float64]
+Positions = NDArray[np.int64]
+
+METHOD_DIFFERENCES: Schema = {
+    "method": (pl.String, "full_gradient, PROJECTION-DIMENSION, or bm25 (the source ranks first, not forced)"),
+    "other": (pl.String, "the method that it is compared with"),
+    "difference": (pl.Float64, "accuracy of the method less that of the other, over all queries"),
+    "low": (pl.Float64, "lower end of its 95 % interval, a paired bootstrap over queries"),
+    "high": (pl.Float64, "the interval's upper end"),
+    "only_method": (pl.Int64, "queries that count more by the method than by the other"),
+    "only_other": (pl.Int64, "queries that count more by the other"),
+    "p": (pl.Float64, "two-sided p-value of the exact McNemar test"),
+    "p_holm": (pl.Float64, "the same by Holm's correction for all rows of this table"),
+}
+
+LAYER_DIFFERENCES: Schema = {
+    "layer": (pl.String, "parameter tensor, in model order"),
+    "other_layer": (pl.String, "a later one; every pair of layers is listed once"),
+    "difference": (pl.Float64, "accuracy by the layer alone less that by the other alone"),
+    "only_layer": (pl.Int64, "queries that count more by the layer than by the other"),
+    "only_other": (pl.Int64, "queries that count more by the other"),
+    "p": (pl.Float64, "two-sided p-value of the exact McNemar test"),
+    "p_holm": (pl.Float64, "the same by Holm's correction for all rows of this table"),
+}
+
+
+def method_differences(
+    similarity: pl.DataFrame,
+    candidates: pl.DataFrame | None = None,
+    projected: pl.DataFrame | None = None,
+    *,
+    seed: int,
+) -> pl.DataFrame:
+    """Every pair of methods once, over all queries; a query counts its credit, less than 1 where the source is tied.
+
+    Args:
+        similarity: the table `gradient_similarity`.
+        candidates: the table `candidates`; None, or `forced` null: unknown who was forced.
+        projected: the table `projected_similarity`.
+        seed: of the bootstrap.
+
+    Raises:
+        TableError: tables that do not have the same pairs, or similarities that are not finite.
+    """
+    methods = Methods.from_tables(similarity, candidates, projected)
+    credit = methods.credit()
+    first, second = np.triu_indices(len(methods.names), 1)
+    draws = Bootstrap(len(credit), seed=seed).totals(credit) / len(credit)
+    low, high = percentile_interval(draws[:, first] - draws[:, second])
+    names = pl.Series(methods.names)
+    return (
+        pl.DataFrame(
+            {
+                "method": names.gather(first),
+                "other": names.gather(second),
+                **_tested(credit, first, second, ("only_method", "only_other")),
+            }
+        )
+        .with_columns(low=pl.Series(low), high=pl.Series(high))
+        .select(METHOD_DIFFERENCES.keys())
+    )
+
+
+def layer_differences(layer_dots: LayerDots) -> pl.DataFrame:
+    """Every pair of layers once, in model order; no row where there is one layer."""
+    credit = evaluate_layers(layer_dots).credit
+    first, second = np.triu_indices(len(layer_dots.layers), 1)
+    return pl.DataFrame(
+        {
+            "layer": layer_dots.layers.gather(first),
+            "other_layer": layer_dots.layers.gather(second),
+            **_tested(credit, first, second, ("only_layer", "only_other")),
+        }
+    )
+
+
+def _tested(
+    credit: Floats, first: Positions, second: Positions, counts: tuple[str, str]
+) -> dict[str, NDArray[np.generic]]:
+    """Differences of accuracy of pairs of columns, and whether they may be chance."""
+    accuracy, more = credit.mean(axis=0), _counts_more(credit)
+    only_first, only_second = more[first, second], more[second, first]
+    p = exact_mcnemar(only_first, only_second)
+    return {
+        "difference": accuracy[first] - accuracy[second],
+        counts[0]: only_first,
+        counts[1]: only_second,
+        "p": p,
+        "p_holm": holm(p),
+    }
+
+
+def _counts_more(credit: Floats) -> Positions:
+    """How many queries count more by one column than by another, (columns, columns), from (queries, columns)."""
+    more = np.zeros((credit.shape[1], credit.shape[1]))
+    for level in np.unique(credit[credit > 0]):
+        more += (credit == level).T.astype(np.float64) @ (credit < level).astype(np.float64)
+    return more.astype(np.int64)

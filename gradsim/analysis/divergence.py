@@ -1,0 +1,92 @@
+"""Queries that the best layer and the full gradient see differently, and what every layer makes of them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from gradsim.analysis.evaluation import TOLERANCE
+from gradsim.analysis.layer_dots import LayerDots, cosine
+from gradsim.analysis.layer_evaluation import evaluate_layers
+from gradsim.analysis.schema import Schema
+from gradsim.errors import TableError
+
+# So many queries are shown layer by layer, unless others are asked for.
+MOST_DIVERGENT = 3
+
+DIVERGENCE: Schema = {
+    "query_id": (pl.String, "the query"),
+    "layer": (pl.String, "the layer with the best accuracy, the first in model order of equal ones"),
+    "cosine": (
+        pl.Float64,
+        "cosine of the similarities of the query's candidates by that layer with those by the full gradient; "
+        "0 if either's are all 0",
+    ),
+    "rank": (pl.Int32, "place of the query, 0 for the most divergent one"),
+}
+
+SIMILARITY_OVER_LAYERS: Schema = {
+    "query_id": (pl.String, "the query"),
+    "original_id": (pl.String, "the candidate that it is compared with"),
+    "rank": (pl.Int32, "place of the candidate in the query's list, 0 first"),
+    "layer": (pl.String, "parameter tensor, in model order"),
+    "similarity": (pl.Float64, "cosine of the two gradients in this layer alone"),
+}
+
+
+def divergence(layer_dots: LayerDots) -> pl.DataFrame:
+    """All queries, those first whose candidates the most accurate layer sees least as the full gradient does."""
+    evaluation = evaluate_layers(layer_dots)
+    accuracy = evaluation.accuracy
+    best = int(np.flatnonzero(accuracy >= accuracy.max() - TOLERANCE)[0])
+    cosines = cosine(evaluation.with_full[:, best], evaluation.squares[:, best], evaluation.full_squares[:, 0])
+    # Sums in another order may differ in the last digits: such queries are equal, and their positions decide.
+    order = np.argsort(cosines.round(12), kind="stable")
+    return pl.DataFrame(
+        {
+            "query_id": layer_dots.lists.query_ids.gather(order),
+            "layer": layer_dots.layers.gather(np.full(len(order), best)),
+            "cosine": cosines[order],
+            "rank": np.arange(len(order), dtype=np.int32),
+        }
+    )
+
+
+def similarity_over_layers(layer_dots: LayerDots, query_ids: Sequence[str]) -> pl.DataFrame:
+    """Similarity of some queries to each of their candidates in every layer alone.
+
+    Args:
+        layer_dots: of all queries.
+        query_ids: the queries, in the order in which they are wanted.
+
+    Raises:
+        TableError: a query is unknown, or named twice.
+    """
+    lists = layer_dots.lists
+    queries = _positions_of(query_ids, lists.query_ids)
+    lengths = lists.lengths[queries]
+    pair = np.repeat(lists.starts[queries] - np.cumsum(lengths) + lengths, lengths) + np.arange(lengths.sum())
+    similarities = cosine(
+        layer_dots.dots[pair],
+        layer_dots.query_self_dots[lists.query[pair]],
+        layer_dots.original_self_dots[layer_dots.original[pair]],
+    )
+    n_layers = len(layer_dots.layers)
+    return layer_dots.pairs.select("query_id", "original_id", pl.col("rank").cast(pl.Int32))[
+        np.repeat(pair, n_layers)
+    ].with_columns(
+        layer=layer_dots.layers.gather(np.tile(np.arange(n_layers), len(pair))),
+        similarity=pl.Series(similarities.ravel()),
+    )
+
+
+def _positions_of(query_ids: Sequence[str], known: pl.Series) -> NDArray[np.int64]:
+    named = pl.Series(query_ids, dtype=pl.String)
+    for name in named.filter(named.is_duplicated())[:1]:
+        raise TableError(f"query {name!r} is named twice")
+    place = {name: at for at, name in enumerate(known.cast(pl.String))}
+    for name in named:
+        if name not in place:
+            raise TableError(f"query {name!r} is not in dot_products")
+    return np.array([place[name] for name in named], dtype=np.int64)

@@ -1,0 +1,173 @@
+"""Means over layers: by component, by part of the model, by depth, and attention against MLP."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from gradsim.analysis.evaluation import Criterion
+from gradsim.analysis.layer_dots import LayerDots
+from gradsim.analysis.layer_evaluation import evaluate_layers
+from gradsim.analysis.schema import Schema
+from gradsim.analysis.statistics import Bootstrap, percentile_interval
+from gradsim.errors import TableError
+
+Floats = NDArray[np.float64]
+Members = NDArray[np.bool_]
+
+LAYER_MEANS: Schema = {
+    "grouping": (
+        pl.String,
+        "component; part: the component's first word; block: transformer block, layers outside the blocks left out",
+    ),
+    "group": (pl.String, "which component, part or block"),
+    "layers": (pl.Int64, "number of its layers"),
+    "accuracy": (pl.Float64, "mean over these layers of the accuracy by each layer alone"),
+    "accuracy_low": (pl.Float64, "lower end of its 95 % interval, a bootstrap over queries of the same layers"),
+    "accuracy_high": (pl.Float64, "the interval's upper end"),
+    "similarity": (pl.Float64, "mean over these layers of each layer's similarity to the full gradient"),
+    "similarity_low": (pl.Float64, "lower end of its 95 % interval, a bootstrap over queries of the same layers"),
+    "similarity_high": (pl.Float64, "the interval's upper end"),
+}
+
+ATTENTION_AGAINST_MLP: Schema = {
+    "block": (pl.Int32, "transformer block from 0; null: all of the model's attention and MLP layers"),
+    "accuracy_difference": (
+        pl.Float64,
+        "mean accuracy by each attention layer alone less that by each MLP layer; above 0: attention is better",
+    ),
+    "accuracy_low": (pl.Float64, "lower end of its 95 % interval, a paired bootstrap over queries"),
+    "accuracy_high": (pl.Float64, "the interval's upper end"),
+    "similarity_difference": (
+        pl.Float64,
+        "mean similarity to the full gradient of the attention layers less that of the MLP layers",
+    ),
+    "similarity_low": (pl.Float64, "lower end of its 95 % interval, a paired bootstrap over queries"),
+    "similarity_high": (pl.Float64, "the interval's upper end"),
+}
+
+
+def layer_means(layer_dots: LayerDots, parameters_per_layer: pl.DataFrame, *, seed: int) -> pl.DataFrame:
+    """Mean accuracy and mean similarity to the full gradient of the layers of each component, part and block.
+
+    Components and parts are in the order in which the model has them, blocks by number. Intervals say what other
+    queries would change; layers are not drawn.
+
+    Args:
+        layer_dots: of all queries.
+        parameters_per_layer: the table of that name; sizes may be null.
+        seed: of the bootstrap.
+
+    Raises:
+        TableError: a layer is not in `parameters_per_layer`, or is there twice.
+    """
+    layers = _described(layer_dots, parameters_per_layer)
+    blocks = layers["block"].drop_nulls().unique().sort()
+    groups = [
+        (grouping, str(group), (layers[grouping] == group).fill_null(False).to_numpy())
+        for grouping, names in (
+            ("component", layers["component"].unique(maintain_order=True)),
+            ("part", layers["part"].unique(maintain_order=True)),
+            ("block", blocks),
+        )
+        for group in names
+    ]
+    members = np.stack([of_group for _, _, of_group in groups])
+    means = _Means.of(layer_dots, members, seed)
+    (accuracy_low, accuracy_high), (similarity_low, similarity_high) = (
+        percentile_interval(draws) for draws in (means.accuracy_draws, means.similarity_draws)
+    )
+    return pl.DataFrame(
+        {
+            "grouping": [grouping for grouping, _, _ in groups],
+            "group": [group for _, group, _ in groups],
+            "layers": members.sum(axis=1),
+            "accuracy": means.accuracy,
+            "accuracy_low": accuracy_low,
+            "accuracy_high": accuracy_high,
+            "similarity": means.similarity,
+            "similarity_low": similarity_low,
+            "similarity_high": similarity_high,
+        }
+    )
+
+
+def attention_against_mlp(layer_dots: LayerDots, parameters_per_layer: pl.DataFrame, *, seed: int) -> pl.DataFrame:
+    """Attention layers less MLP layers: of the whole model first, then of each block that has both.
+
+    No rows where the model does not have both.
+
+    Args:
+        layer_dots: of all queries.
+        parameters_per_layer: the table of that name; sizes may be null.
+        seed: of the bootstrap.
+
+    Raises:
+        TableError: a layer is not in `parameters_per_layer`, or is there twice.
+    """
+    layers = _described(layer_dots, parameters_per_layer)
+    attention, mlp = ((layers["part"] == part).to_numpy() for part in ("attention", "MLP"))
+    places: list[tuple[int | None, Members]] = [(None, np.ones(len(layers), dtype=np.bool_))]
+    places += [
+        (block, (layers["block"] == block).fill_null(False).to_numpy())
+        for block in layers["block"].drop_nulls().unique().sort()
+    ]
+    both = [(block, here) for block, here in places if (attention & here).any() and (mlp & here).any()]
+    members = [part & here for part in (attention, mlp) for _, here in both]
+    means = _Means.of(layer_dots, np.array(members, dtype=np.bool_).reshape(-1, len(layers)), seed)
+    columns: dict[str, object] = {"block": pl.Series([block for block, _ in both], dtype=pl.Int32)}
+    for name, values, draws in (
+        ("accuracy", means.accuracy, means.accuracy_draws),
+        ("similarity", means.similarity, means.similarity_draws),
+    ):
+        of_attention, of_mlp = np.split(values, 2)
+        low, high = percentile_interval(np.subtract(*np.split(draws, 2, axis=1)))
+        columns |= {f"{name}_difference": of_attention - of_mlp, f"{name}_low": low, f"{name}_high": high}
+    return pl.DataFrame(columns)
+
+
+@dataclass(frozen=True)
+class _Means:
+    """Means over groups of layers, of all queries and of resampled ones.
+
+    Attributes:
+        accuracy: (groups,).
+        accuracy_draws: (resamples, groups).
+        similarity: (groups,) to the full gradient.
+        similarity_draws: (resamples, groups).
+    """
+
+    accuracy: Floats
+    accuracy_draws: Floats
+    similarity: Floats
+    similarity_draws: Floats
+
+    @classmethod
+    def of(cls, layer_dots: LayerDots, members: Members, seed: int) -> "_Means":
+        """Of groups whose layers are marked, (groups, layers)."""
+        sizes = members.sum(axis=1)
+        evaluation = evaluate_layers(layer_dots)
+        bootstrap = Bootstrap(len(evaluation.credit), seed=seed)
+        per_layer = (
+            evaluation.accuracy,
+            evaluation.draws(Criterion.ACCURACY, bootstrap),
+            evaluation.similarity,
+            evaluation.draws(Criterion.SIMILARITY, bootstrap),
+        )
+        return cls(*(values @ members.T / sizes for values in per_layer))
+
+
+def _described(layer_dots: LayerDots, parameters_per_layer: pl.DataFrame) -> pl.DataFrame:
+    """`component`, `part` and `block` of the dots' layers, in model order."""
+    names = pl.col("layer").cast(pl.String)
+    known = parameters_per_layer.select(
+        names, "component", "block", part=pl.col("component").str.split(" ").list.first(), known=True
+    )
+    for name in known.filter(known["layer"].is_duplicated())["layer"][:1]:
+        raise TableError(f"layer {name!r} is listed twice in parameters_per_layer: materialize it again")
+    layers = layer_dots.layers.to_frame("layer").select(names)
+    described = layers.join(known, on="layer", how="left", maintain_order="left")
+    for name in described.filter(pl.col("known").is_null())["layer"][:1]:
+        raise TableError(f"layer {name!r} is not in parameters_per_layer: materialize it again")
+    return described

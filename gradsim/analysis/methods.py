@@ -1,0 +1,111 @@
+"""What looks for sources among the same candidates: the full gradient, each projection, and BM25."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from gradsim.analysis.candidate_lists import CandidateLists
+from gradsim.analysis.similarity import FULL_GRADIENT, ordered_similarity
+from gradsim.errors import TableError
+
+Floats = NDArray[np.float64]
+Members = NDArray[np.bool_]
+
+BM25 = "bm25"
+
+
+@dataclass(frozen=True)
+class Methods:
+    """Scores of all pairs by every method.
+
+    Attributes:
+        names: the full gradient, each projection as `PROJECTION-DIMENSION`, BM25.
+        lists: the pairs as one candidate list a query.
+        scores: (n_pairs, n_methods), the higher the nearer; similarities, and the order of rank for BM25.
+        forced: whether the true source of each query was put in by rule, (n_queries,); null where unknown.
+    """
+
+    names: list[str]
+    lists: CandidateLists
+    scores: Floats
+    forced: pl.Series
+
+    @classmethod
+    def from_tables(
+        cls, similarity: pl.DataFrame, candidates: pl.DataFrame | None = None, projected: pl.DataFrame | None = None
+    ) -> "Methods":
+        """Reads the tables, rows in any order; queries keep the order of `similarity`.
+
+        Args:
+            similarity: the table `gradient_similarity`.
+            candidates: the table `candidates`; None, or `forced` null: unknown who was forced.
+            projected: the table `projected_similarity`.
+
+        Raises:
+            TableError: tables that do not have the same pairs, or similarities that are not finite.
+        """
+        pairs = ordered_similarity(similarity, "gradient_similarity")
+        lists = CandidateLists.from_pairs(pairs)
+        scores = {FULL_GRADIENT: pairs["similarity"].to_numpy()}
+        if projected is not None:
+            for (projection, dimension), rows in projected.group_by("projection", "dimension", maintain_order=True):
+                name = f"{projection}-{dimension}"
+                scores[name] = _scores_of(name, rows, pairs)
+        scores[BM25] = (lists.starts[lists.query] - np.arange(len(pairs))).astype(np.float64)
+        return cls(
+            names=list(scores),
+            lists=lists,
+            scores=np.stack(list(scores.values()), axis=1),
+            forced=sources_forced(lists.query_ids, candidates),
+        )
+
+    def listed(self) -> Members:
+        """Whether a method had each query's source in its list, (n_queries, n_methods): BM25 not if it was forced."""
+        listed = np.ones((len(self.forced), len(self.names)), dtype=np.bool_)
+        listed[:, -1] = ~self.forced.fill_null(False).to_numpy()
+        return listed
+
+    def credit(self) -> Floats:
+        """What each query counts by each method, (n_queries, n_methods)."""
+        return self.lists.credit(self.scores) * self.listed()
+
+    def groups(self) -> dict[str, Members]:
+        """All queries, those whose source BM25 listed, those whose was forced; (n_queries,) each, no empty one."""
+        groups = {
+            "all": np.ones(len(self.forced), dtype=np.bool_),
+            "ranked": (~self.forced).fill_null(False).to_numpy(),
+            "forced": self.forced.fill_null(False).to_numpy(),
+        }
+        return {name: members for name, members in groups.items() if members.any()}
+
+
+def sources_forced(query_ids: pl.Series, candidates: pl.DataFrame | None) -> pl.Series:
+    """Whether the true source of each query was put in by rule; null where unknown.
+
+    Raises:
+        TableError: `candidates` lacks a query's true source.
+    """
+    if candidates is None:
+        return pl.Series("forced", [None] * len(query_ids), dtype=pl.Boolean)
+    sources = candidates.select(
+        pl.col("query_id", "original_id").cast(pl.String), pl.col("forced").cast(pl.Boolean)
+    ).filter(pl.col("query_id") == pl.col("original_id"))
+    known = dict(sources.select("query_id", "forced").iter_rows())
+    ids = query_ids.cast(pl.String).to_list()
+    for query_id in ids:
+        if query_id not in known:
+            raise TableError(f"candidates has no row of query {query_id!r} and its true source")
+    return pl.Series("forced", [known[query_id] for query_id in ids], dtype=pl.Boolean)
+
+
+def _scores_of(name: str, rows: pl.DataFrame, pairs: pl.DataFrame) -> Floats:
+    """Similarities by a projection, in the order of the pairs."""
+    table = f"projected_similarity {name}"
+    keys = pl.col("query_id", "original_id").cast(pl.String)
+    stored = ordered_similarity(rows, table).select(keys, "similarity")
+    found = pairs.select(keys).join(stored, on=["query_id", "original_id"], how="left", maintain_order="left")
+    if len(stored) != len(pairs) or found["similarity"].has_nulls():
+        raise TableError(f"{table} has other pairs than gradient_similarity: combine both again")
+    return found["similarity"].to_numpy()

@@ -1,0 +1,103 @@
+"""How high in a query's list of candidates the true source stands."""
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from gradsim.analysis.methods import Methods
+from gradsim.analysis.schema import Schema, column_types
+from gradsim.analysis.statistics import Bootstrap, wilson_interval
+
+Floats = NDArray[np.float64]
+
+RECALL, RECIPROCAL_RANK = "recall", "mean_reciprocal_rank"
+
+RETRIEVAL: Schema = {
+    "method": (
+        pl.String,
+        "full_gradient, PROJECTION-DIMENSION, or bm25 (candidates in order of rank; a forced source is not found)",
+    ),
+    "group": (pl.String, "all queries; ranked or forced: BM25 listed the true source, or the rule put it in"),
+    "metric": (
+        pl.String,
+        "recall: share of queries whose true source is among the k nearest candidates; mean_reciprocal_rank: mean "
+        "of 1/place, 1 for the nearest. Tied candidates stand in random order, of which this is the expectation",
+    ),
+    "k": (pl.Int32, "how many candidates recall looks at; null for mean_reciprocal_rank"),
+    "value": (pl.Float64, "the metric"),
+    "low": (pl.Float64, "lower end of its 95 % interval: Wilson's for recall, a bootstrap over queries for the other"),
+    "high": (pl.Float64, "the interval's upper end"),
+    "queries": (pl.Int64, "number of queries"),
+}
+
+
+def retrieval_metrics(
+    similarity: pl.DataFrame,
+    candidates: pl.DataFrame | None = None,
+    projected: pl.DataFrame | None = None,
+    *,
+    seed: int,
+) -> pl.DataFrame:
+    """Recall at k and mean reciprocal rank of every method: the table `retrieval`.
+
+    Where it is unknown who was forced, BM25's numbers count a forced source at its place in the list.
+
+    Args:
+        similarity: the table `gradient_similarity`.
+        candidates: the table `candidates`; None, or `forced` null: unknown who was forced.
+        projected: the table `projected_similarity`.
+        seed: of the bootstrap.
+
+    Raises:
+        TableError: tables that do not have the same pairs, or similarities that are not finite.
+    """
+    methods = Methods.from_tables(similarity, candidates, projected)
+    depths = _depths(int(methods.lists.lengths.max()))
+    metrics = [*((RECALL, k) for k in depths), (RECIPROCAL_RANK, None)]
+    recall, reciprocal = _expected(methods, depths)
+    rows: dict[str, list[dict[str, object]]] = {name: [] for name in methods.names}
+    for group, members in methods.groups().items():
+        queries = int(members.sum())
+        found = recall[:, members].sum(axis=1)
+        found_low, found_high = wilson_interval(found, queries)
+        mean_low, mean_high = Bootstrap(queries, seed=seed).mean_interval(reciprocal[members])
+        value = np.vstack([found / queries, reciprocal[members].mean(axis=0)])
+        low, high = np.vstack([found_low, mean_low]), np.vstack([found_high, mean_high])
+        for column, name in enumerate(methods.names):
+            rows[name] += [
+                {
+                    "method": name,
+                    "group": group,
+                    "metric": metric,
+                    "k": k,
+                    "value": float(value[row, column]),
+                    "low": float(low[row, column]),
+                    "high": float(high[row, column]),
+                    "queries": queries,
+                }
+                for row, (metric, k) in enumerate(metrics)
+            ]
+    return pl.DataFrame([row for of_method in rows.values() for row in of_method], schema=column_types(RETRIEVAL))
+
+
+def _depths(longest: int) -> list[int]:
+    """1, 2, 3, 5, 10, 20, 50, 100, ... below the longest list's length, always at least 1."""
+    powers = [10**exponent for exponent in range(len(str(longest)))]
+    return [1, *sorted(k for k in {3, *(step * power for power in powers for step in (1, 2, 5))} if 1 < k < longest)]
+
+
+def _expected(methods: Methods, depths: list[int]) -> tuple[Floats, Floats]:
+    """Recall at each depth, (depths, queries, methods), and reciprocal rank, (queries, methods), of every query.
+
+    With `ahead` candidates nearer than the source and `tied` as near, itself included, the source stands at each of the
+    places from ahead + 1 to ahead + tied with the same chance.
+    """
+    lists, scores = methods.lists, methods.scores
+    of_source = scores[lists.source][lists.query]
+    ahead = np.add.reduceat(scores > of_source, lists.starts, axis=0, dtype=np.int64)
+    tied = np.add.reduceat(scores == of_source, lists.starts, axis=0, dtype=np.int64)
+    recall = np.stack([np.clip(k - ahead, 0, tied) / tied for k in depths])
+    harmonic = np.concatenate([[0.0], np.cumsum(1 / np.arange(1, lists.lengths.max() + 1))])
+    reciprocal = (harmonic[ahead + tied] - harmonic[ahead]) / tied
+    listed = methods.listed()
+    return recall * listed, reciprocal * listed

@@ -1,0 +1,250 @@
+"""Which questions are asked of a setting: what each reads, how it is answered, what the answer's columns mean.
+
+An analysis table bears its question's name. A question added here is an asset, a stored table, and asked by notebooks.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TypeAlias
+
+import polars as pl
+
+from gradsim.analysis.comparisons import (
+    LAYER_DIFFERENCES,
+    METHOD_DIFFERENCES,
+    layer_differences,
+    method_differences,
+)
+from gradsim.analysis.controls import CONTROLS, answer_lengths, controls
+from gradsim.analysis.divergence import (
+    DIVERGENCE,
+    MOST_DIVERGENT,
+    SIMILARITY_OVER_LAYERS,
+    divergence,
+    similarity_over_layers,
+)
+from gradsim.analysis.layer_dots import LayerDots
+from gradsim.analysis.layer_means import ATTENTION_AGAINST_MLP, LAYER_MEANS, attention_against_mlp, layer_means
+from gradsim.analysis.layers import SIMILARITY_TO_FULL_GRADIENT, similarity_to_full_gradient
+from gradsim.analysis.metrics import RETRIEVAL, retrieval_metrics
+from gradsim.analysis.projections import PROJECTION_AUDIT, projection_audit, projection_errors
+from gradsim.analysis.retrieval import (
+    ACCURACY,
+    ACCURACY_PER_LAYER,
+    BEST_SIMILARITY,
+    DECISIONS,
+    accuracy,
+    accuracy_per_layer,
+    best_similarity,
+    decisions,
+)
+from gradsim.analysis.schema import Schema
+from gradsim.analysis.selection import (
+    GREEDY,
+    HELD_OUT_SELECTION,
+    SELECT_OR_PROJECT,
+    SELECTION_UNDER_BUDGET,
+    Criterion,
+    greedy_selection,
+    held_out_selection,
+    select_or_project,
+    selection_under_budget,
+)
+
+Tables: TypeAlias = Mapping[str, pl.DataFrame]
+"""Name of a table that a question reads -> its rows."""
+
+Answer: TypeAlias = Callable[[Tables, int], pl.DataFrame]
+"""The answer from what the question reads, and a seed."""
+
+DOTS = ("dot_products", "query_self", "original_self")
+SIZES = "parameters_per_layer"
+PAIRS = ("candidates", "gradient_similarity", "projected_similarity")
+TOKENS = ("original_tokens", "query_tokens")
+
+
+@dataclass(frozen=True)
+class Question:
+    """What can be asked of a setting's stored tables.
+
+    Attributes:
+        description: what the answer says, in a sentence.
+        schema: columns of the answer.
+        inputs: what the answer and its picture need: combined tables of the setting, earlier answers,
+            `parameters_per_layer`, `projections`, and tokens.
+        answer: of these and a seed.
+        draws: whether the seed bears on the answer.
+    """
+
+    description: str
+    schema: Schema
+    inputs: tuple[str, ...]
+    answer: Answer
+    draws: bool = True
+
+
+def _dots(tables: Tables) -> LayerDots:
+    return LayerDots.from_tables(*(tables[name] for name in DOTS))
+
+
+def _controls(tables: Tables, seed: int) -> pl.DataFrame:
+    """Imported results come without tokens, and say nothing of lengths."""
+    lengths = [answer_lengths(tables[name]) for name in TOKENS if name in tables]
+    return controls(tables["gradient_similarity"], *lengths, seed=seed)
+
+
+def _projection_audit(tables: Tables, seed: int) -> pl.DataFrame:
+    errors = projection_errors(_dots(tables), tables["projected_similarity"], tables["projections"], seed=seed)
+    return projection_audit(errors, seed=seed)
+
+
+def _most_divergent(tables: Tables, _: int) -> pl.DataFrame:
+    return similarity_over_layers(_dots(tables), tables["divergence"]["query_id"].head(MOST_DIVERGENT).to_list())
+
+
+def _budgets(tables: Tables, seed: int) -> pl.DataFrame:
+    dimensions = tables["projected_similarity"]["dimension"].unique().to_list()
+    return selection_under_budget(_dots(tables), tables[SIZES], dimensions, seed=seed)
+
+
+def _greedy(criterion: Criterion) -> Answer:
+    return lambda tables, seed: greedy_selection(_dots(tables), tables[SIZES], criterion, seed=seed)
+
+
+def _of_pairs(function: Callable[..., pl.DataFrame]) -> Answer:
+    return lambda tables, seed: function(
+        tables["gradient_similarity"], tables["candidates"], tables["projected_similarity"], seed=seed
+    )
+
+
+QUESTIONS: Mapping[str, Question] = MappingProxyType(
+    {
+        "accuracy": Question(
+            "How often the true source is the most similar candidate: full gradient, projections, BM25.",
+            ACCURACY,
+            PAIRS,
+            lambda tables, _: accuracy(
+                tables["gradient_similarity"], tables["candidates"], tables["projected_similarity"]
+            ),
+            draws=False,
+        ),
+        "method_differences": Question(
+            "Which of full gradient, projections and BM25 finds more sources, and whether that is chance.",
+            METHOD_DIFFERENCES,
+            PAIRS,
+            _of_pairs(method_differences),
+        ),
+        "retrieval": Question(
+            "How high in the list of candidates the true source stands: recall at k, mean reciprocal rank.",
+            RETRIEVAL,
+            PAIRS,
+            _of_pairs(retrieval_metrics),
+        ),
+        "controls": Question(
+            "What would be found without gradients: the null controls.",
+            CONTROLS,
+            ("gradient_similarity", *TOKENS),
+            _controls,
+        ),
+        "decisions": Question(
+            "Which candidate the full gradient chooses for each query.",
+            DECISIONS,
+            ("candidates", "gradient_similarity"),
+            lambda tables, _: decisions(tables["gradient_similarity"], tables["candidates"]),
+            draws=False,
+        ),
+        "best_similarity": Question(
+            "How similar the best candidate and the true source are.",
+            BEST_SIMILARITY,
+            ("gradient_similarity", "projected_similarity"),
+            lambda tables, seed: best_similarity(
+                tables["gradient_similarity"], tables["projected_similarity"], seed=seed
+            ),
+        ),
+        "accuracy_per_layer": Question(
+            "How often the gradient of one layer alone finds the true source.",
+            ACCURACY_PER_LAYER,
+            (*DOTS, SIZES),
+            lambda tables, _: accuracy_per_layer(_dots(tables)),
+            draws=False,
+        ),
+        "layer_differences": Question(
+            "Which of two layers finds more sources, and whether that is chance.",
+            LAYER_DIFFERENCES,
+            (*DOTS, "accuracy_per_layer"),
+            lambda tables, _: layer_differences(_dots(tables)),
+            draws=False,
+        ),
+        "similarity_to_full_gradient": Question(
+            "How far a layer alone sees pairs as the whole gradient does.",
+            SIMILARITY_TO_FULL_GRADIENT,
+            (*DOTS, SIZES),
+            lambda tables, seed: similarity_to_full_gradient(_dots(tables), seed=seed),
+        ),
+        "layer_means": Question(
+            "Means over the layers of a component, of a block, and of attention and MLP.",
+            LAYER_MEANS,
+            (*DOTS, SIZES),
+            lambda tables, seed: layer_means(_dots(tables), tables[SIZES], seed=seed),
+        ),
+        "attention_against_mlp": Question(
+            "Whether attention or MLP layers find more sources, block by block.",
+            ATTENTION_AGAINST_MLP,
+            (*DOTS, SIZES, "layer_means"),
+            lambda tables, seed: attention_against_mlp(_dots(tables), tables[SIZES], seed=seed),
+        ),
+        "divergence": Question(
+            "Which queries the best layer and the full gradient see differently.",
+            DIVERGENCE,
+            DOTS,
+            lambda tables, _: divergence(_dots(tables)),
+            draws=False,
+        ),
+        "similarity_over_layers": Question(
+            "Similarities layer by layer of the most divergent queries with their candidates.",
+            SIMILARITY_OVER_LAYERS,
+            (*DOTS, "divergence"),
+            _most_divergent,
+            draws=False,
+        ),
+        "greedy_by_accuracy": Question(
+            "Layers in the order in which they raise accuracy most.",
+            GREEDY,
+            (*DOTS, SIZES),
+            _greedy(Criterion.ACCURACY),
+        ),
+        "greedy_by_similarity": Question(
+            "Layers in the order in which they come nearest to the full gradient.",
+            GREEDY,
+            (*DOTS, SIZES),
+            _greedy(Criterion.SIMILARITY),
+        ),
+        "selection_under_budget": Question(
+            "The best selections of layers with at most so many parameters.",
+            SELECTION_UNDER_BUDGET,
+            (*DOTS, SIZES, "projected_similarity"),
+            _budgets,
+        ),
+        "select_or_project": Question(
+            "Selected layers beside projections of as many dimensions, on queries not selected on.",
+            SELECT_OR_PROJECT,
+            (*DOTS, SIZES, "projected_similarity"),
+            lambda tables, seed: select_or_project(
+                _dots(tables), tables[SIZES], tables["projected_similarity"], seed=seed
+            ),
+        ),
+        "held_out_selection": Question(
+            "What selections are worth on queries that they were not made on.",
+            HELD_OUT_SELECTION,
+            (*DOTS, SIZES, "greedy_by_accuracy", "greedy_by_similarity", "accuracy", "select_or_project"),
+            lambda tables, seed: held_out_selection(_dots(tables), tables[SIZES], seed=seed),
+        ),
+        "projection_audit": Question(
+            "How near projected similarities are to what theory expects of their projection.",
+            PROJECTION_AUDIT,
+            (*DOTS, "projected_similarity", "projections"),
+            _projection_audit,
+        ),
+    }
+)

@@ -1,0 +1,105 @@
+"""The best selection of layers that have at most so many parameters."""
+
+from collections.abc import Collection
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from gradsim.analysis.evaluation import TOLERANCE, Criterion, Evaluation
+from gradsim.analysis.layer_dots import LayerDots
+from gradsim.analysis.schema import Schema, column_types
+from gradsim.analysis.selection.greedy import greedy_order
+from gradsim.analysis.selection.sizes import sizes_of
+from gradsim.analysis.statistics import Bootstrap
+
+Positions = NDArray[np.int64]
+
+BUDGET_SHARES = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
+
+# Of a budget's size: budgets that are nearer to each other are one.
+SAME_BUDGET = 0.001
+
+SELECTION_UNDER_BUDGET: Schema = {
+    "criterion": (pl.String, "accuracy, or similarity to the full gradient: what layers are selected by"),
+    "budget": (pl.Int64, "how many parameters the layers may have in all"),
+    "budget_share": (pl.Float64, "the same as a share of the model's parameters"),
+    "layers": (pl.Int32, "number of layers selected"),
+    "parameters": (pl.Int64, "their parameters in all"),
+    "parameter_share": (pl.Float64, "their share of the model's parameters"),
+    "selected": (pl.List(pl.String), "their names, in the order in which they were selected"),
+    "accuracy": (pl.Float64, "accuracy by these layers, on the queries that selected them"),
+    "accuracy_low": (pl.Float64, "lower end of its 95 % interval, a bootstrap over queries of these layers"),
+    "accuracy_high": (pl.Float64, "the interval's upper end"),
+    "similarity": (pl.Float64, "cosine of all pairs' similarities by these layers with the full gradient's"),
+    "similarity_low": (pl.Float64, "lower end of its 95 % interval"),
+    "similarity_high": (pl.Float64, "the interval's upper end"),
+}
+
+
+def selection_under_budget(
+    layer_dots: LayerDots, parameters_per_layer: pl.DataFrame, dimensions: Collection[int] = (), *, seed: int
+) -> pl.DataFrame:
+    """Selections for budgets of some shares of the model's parameters, and of the dimensions of projections.
+
+    No rows where the layers' sizes are unknown; budgets that no layer fits are left out.
+
+    Args:
+        layer_dots: of all queries.
+        parameters_per_layer: the table of that name.
+        dimensions: of projected gradients.
+        seed: of the bootstrap.
+    """
+    sizes = sizes_of(layer_dots.layers, parameters_per_layer)
+    if sizes is None:
+        return pl.DataFrame(schema=column_types(SELECTION_UNDER_BUDGET))
+    total = int(sizes.sum())
+    budgets = set(dimensions)
+    # A projection's dimensions are such a share, but for rounding: one row says both.
+    for budget in (int(share * total) for share in BUDGET_SHARES):
+        if not any(abs(budget - dimension) <= SAME_BUDGET * budget for dimension in dimensions):
+            budgets.add(budget)
+    bootstrap = Bootstrap(len(layer_dots.query_self_dots), seed=seed)
+    rows = [
+        _row(layer_dots, sizes, criterion, budget, bootstrap)
+        for criterion in Criterion
+        for budget in sorted(budgets)
+        if sizes.min() <= budget
+    ]
+    return pl.DataFrame(rows, schema=column_types(SELECTION_UNDER_BUDGET))
+
+
+def _row(
+    layer_dots: LayerDots, sizes: Positions, criterion: Criterion, budget: int, bootstrap: Bootstrap
+) -> dict[str, object]:
+    chosen = select_within(layer_dots, criterion, sizes, budget)
+    evaluation = evaluate_selection(layer_dots, chosen)
+    parameters, total = int(sizes[chosen].sum()), int(sizes.sum())
+    row: dict[str, object] = {
+        "criterion": str(criterion),
+        "budget": budget,
+        "budget_share": budget / total,
+        "layers": len(chosen),
+        "parameters": parameters,
+        "parameter_share": parameters / total,
+        "selected": layer_dots.layers.gather(chosen).cast(pl.String).to_list(),
+    }
+    for each in Criterion:
+        ends = zip(("", "_low", "_high"), (evaluation.value(each), *evaluation.interval(each, bootstrap)), strict=True)
+        row |= {f"{each}{end}": float(value[0]) for end, value in ends}
+    return row
+
+
+def select_within(layer_dots: LayerDots, criterion: Criterion, sizes: Positions, budget: int) -> Positions:
+    """Layers chosen greedily among those that still fit the budget, up to where the value was highest.
+
+    A budget need not be used up: the shortest of the selections that reach the highest value is taken.
+    """
+    order, values = greedy_order(layer_dots, criterion, sizes=sizes, budget=budget)
+    return order[: int(np.flatnonzero(values >= values.max() - TOLERANCE)[0]) + 1]
+
+
+def evaluate_selection(layer_dots: LayerDots, chosen: Positions) -> Evaluation:
+    """Of these layers together; one column."""
+    similarity = layer_dots.similarity(layer_dots.layers.gather(chosen).cast(pl.String).to_list())
+    return Evaluation.of(layer_dots.lists, similarity[:, None], layer_dots.similarity())

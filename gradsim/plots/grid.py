@@ -1,0 +1,93 @@
+"""Layers as a grid of transformer blocks and what a layer is within its block."""
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+import seaborn
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
+
+from gradsim.plots.labels import layer_label
+from gradsim.plots.style import PAPER, bare
+
+Floats = NDArray[np.float64]
+
+MOST_NUMBERED_BLOCKS = 18
+"""Up to so many blocks a cell has room for a number."""
+
+
+@dataclass(frozen=True)
+class LayerGrid:
+    """Where each layer stands.
+
+    A layer outside the blocks has a row of its own, with one cell.
+
+    Attributes:
+        names: of the rows.
+        n_blocks: number of columns.
+        rows: (n_layers,).
+        columns: (n_layers,).
+    """
+
+    names: list[str]
+    n_blocks: int
+    rows: NDArray[np.int64]
+    columns: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, layers: pl.DataFrame) -> "LayerGrid":
+        """Of layers with `layer`, `component` and `block`, in model order; at least one is in a block."""
+        inside = layers["block"].is_not_null().to_numpy()
+        kinds = _kinds(layers.filter(inside))
+        names = list(dict.fromkeys(kinds))
+        outside = [layer_label(layer) for layer in layers.filter(~inside)["layer"]]
+        rows = np.empty(len(layers), dtype=np.int64)
+        rows[inside] = [names.index(kind) for kind in kinds]
+        rows[~inside] = len(names) + np.arange(len(outside))
+        columns = layers["block"].fill_null(0).to_numpy().astype(np.int64)
+        return cls([*names, *outside], int(columns.max()) + 1, rows, columns)
+
+    @property
+    def height(self) -> float:
+        """Of a figure, in inches."""
+        return 1.3 + 0.27 * len(self.names)
+
+    @property
+    def numbered(self) -> bool:
+        """Whether cells have room for a number."""
+        return self.n_blocks <= MOST_NUMBERED_BLOCKS
+
+    def draw(self, axes: Axes, values: Floats, **looks: object) -> None:
+        """One cell a layer, none where the value is NaN.
+
+        Args:
+            axes: where to draw.
+            values: (n_layers,).
+            looks: what `seaborn.heatmap` takes.
+        """
+        cells = np.full((len(self.names), self.n_blocks), np.nan)
+        cells[self.rows, self.columns] = values
+        seaborn.heatmap(
+            cells,
+            ax=axes,
+            mask=np.isnan(cells),
+            linewidths=min(0.8, 12 / self.n_blocks),
+            linecolor=PAPER,
+            yticklabels=self.names,
+            xticklabels=max(1, round(self.n_blocks / 16)),
+            **looks,
+        )
+        axes.tick_params(axis="y", rotation=0)
+        axes.set_xlabel("transformer block")
+        bare(axes)
+
+
+def _kinds(layers: pl.DataFrame) -> list[str]:
+    """What a layer is within its block: its component, or its name where a block has several of it."""
+    several = layers.select(pl.len().over("component", "block").max().over("component") > 1).to_series()
+    within = [re.sub(r"^\d+\.", "", layer_label(layer)) for layer in layers["layer"]]
+    return [
+        name if many else component for name, many, component in zip(within, several, layers["component"], strict=True)
+    ]

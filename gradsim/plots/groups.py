@@ -1,0 +1,163 @@
+"""Means over layers of a kind: by component, by depth, attention against the MLP."""
+
+from collections.abc import Callable
+
+import numpy as np
+import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from gradsim.errors import TableError
+from gradsim.plots.labels import percent, points
+from gradsim.plots.marks import draw_columns, draw_curve, draw_rows, refuse_empty, whole_numbers, zero_line
+from gradsim.plots.style import BLUE, INK, MUTED, VERMILION, bare, new_figure, styled
+
+ACCURACY = ("accuracy", "accuracy_low", "accuracy_high")
+SIMILARITY = ("similarity", "similarity_low", "similarity_high")
+
+FOUND = "sources found (%)"
+LIKE_FULL = "similarity to the full gradient"
+
+
+@styled
+def means_of_groups(layer_means: pl.DataFrame) -> Figure:
+    """What a layer of each component finds on average, and how like the full gradient it is, with 95 % intervals.
+
+    Args:
+        layer_means: the table of that name; its grouping `component` is drawn.
+
+    Raises:
+        TableError: it has no components.
+    """
+    means = _means(layer_means, "component")
+    figure = new_figure(_extremes(means, lambda group: group), height=1.1 + 0.21 * len(means))
+    panels = figure.subplots(1, 2, sharey=True)
+    places = -np.arange(len(means))
+    for panel, columns, label in zip(panels, (ACCURACY, SIMILARITY), (FOUND, LIKE_FULL), strict=True):
+        draw_rows(panel, places, means, columns, color=BLUE, marker="o")
+        panel.set_xlabel(label)
+        panel.margins(x=0.08)
+        panel.locator_params(axis="x", nbins=5)
+        panel.grid(axis="x")
+        bare(panel)
+    panels[0].set_yticks(places, [f"{group} ×{layers}" for group, layers in means["group", "layers"].iter_rows()])
+    panels[0].set_ylim(places[-1] - 0.6, 0.6)
+    return figure
+
+
+@styled
+def means_by_depth(layer_means: pl.DataFrame) -> Figure:
+    """The same means by transformer block, as lines with bands.
+
+    Args:
+        layer_means: the table of that name; its grouping `block` is drawn.
+
+    Raises:
+        TableError: it has no blocks.
+    """
+    means = _means(layer_means, "block").with_columns(block=pl.col("group").cast(pl.Int32)).sort("block")
+    title = _extremes(means, lambda group: f"block {group}")
+    figure = new_figure(title, height=3.7)
+    panels = figure.subplots(2, 1, sharex=True)
+    draw_curve(panels[0], means["block"], means, ACCURACY, color=BLUE, marker="o")
+    draw_curve(panels[1], means["block"], means, SIMILARITY, color=VERMILION, marker="s")
+    for panel, label in zip(panels, (FOUND, LIKE_FULL), strict=True):
+        panel.set_title(label)
+        panel.grid()
+    panels[1].set_xlabel("transformer block (mean over its layers)")
+    whole_numbers(panels[1])
+    figure.align_ylabels()
+    return figure
+
+
+@styled
+def attention_and_mlp(layer_means: pl.DataFrame, attention_against_mlp: pl.DataFrame) -> Figure:
+    """By how much the means of attention's layers differ from those of the MLP's, by block and over all blocks.
+
+    Args:
+        layer_means: the table of that name; the means of its grouping `part` are said above the panels.
+        attention_against_mlp: the table of that name.
+
+    Raises:
+        TableError: the model has not both kinds of layers, so that there is nothing to draw.
+    """
+    refuse_empty(attention_against_mlp, "attention_against_mlp", "the model has not both attention and MLP layers")
+    accuracy = [f"accuracy_{end}" for end in ("difference", "low", "high")]
+    similarity = [f"similarity_{end}" for end in ("difference", "low", "high")]
+    differences = attention_against_mlp.with_columns(pl.col(accuracy) * 100)
+    means = {row["group"]: row for row in _means(layer_means, "part").iter_rows(named=True)}
+    attention, mlp = means["attention"], means["MLP"]
+
+    figure = new_figure(_attention_title(differences), height=4.0)
+    panels = figure.subplots(2, 1, sharex=True)
+    _draw_differences(panels[0], differences, accuracy, BLUE, "o", points)
+    found = f"sources found: attention {attention['accuracy']:.1f} %, MLP {mlp['accuracy']:.1f} %"
+    panels[0].set_title(f"{found}; difference in points")
+    _draw_differences(panels[1], differences, similarity, VERMILION, "s", lambda number: points(number, 3))
+    like_full = f"attention {attention['similarity']:.3f}, MLP {mlp['similarity']:.3f}"
+    panels[1].set_title(f"{LIKE_FULL}: {like_full}; difference")
+    panels[1].set_xlabel("transformer block (mean of attention's layers less mean of the MLP's)")
+    whole_numbers(panels[1])
+    return figure
+
+
+def _draw_differences(
+    axes: Axes,
+    differences: pl.DataFrame,
+    columns: list[str],
+    colour: str,
+    marker: str,
+    written: Callable[[float], str],
+) -> None:
+    inside = differences.filter(pl.col("block").is_not_null())
+    zero_line(axes)
+    draw_columns(axes, inside["block"], inside, columns, color=colour, marker=marker)
+    for difference, low, high in differences.filter(pl.col("block").is_null()).select(columns).iter_rows():
+        axes.axhspan(low, high, color=MUTED, alpha=0.3, linewidth=0, zorder=0)
+        axes.axhline(difference, color=INK, linewidth=1, linestyle=(0, (4, 2)), zorder=1)
+        axes.annotate(
+            f"all blocks\n{written(difference)}",
+            (1.02, difference),
+            xycoords=("axes fraction", "data"),
+            va="center",
+            fontsize=8,
+            annotation_clip=False,
+        )
+    axes.margins(x=0.04)
+    axes.grid(axis="y")
+
+
+def _attention_title(differences: pl.DataFrame) -> str:
+    """Which of both finds more, and in how many blocks the interval says so."""
+    overall = differences.filter(pl.col("block").is_null()).row(0, named=True)
+    if overall["accuracy_low"] <= 0 <= overall["accuracy_high"]:
+        return "Alone, attention's and the MLP's layers find equally many sources, as far as the interval tells"
+    sign = np.sign(overall["accuracy_difference"])
+    first, second = ("Attention", "the MLP") if sign > 0 else ("The MLP", "attention")
+    blocks = differences.filter(pl.col("block").is_not_null())
+    ends = blocks["accuracy_low"] if sign > 0 else blocks["accuracy_high"]
+    told = int((sign * ends > 0).sum())
+    difference = f"{abs(overall['accuracy_difference']):.1f}"
+    finding = f"{first}'s layers find {difference} points more of the sources than {second}'s"
+    return f"{finding}; intervals say so in {told} of {len(blocks)} blocks" if len(blocks) else finding
+
+
+def _means(layer_means: pl.DataFrame, grouping: str) -> pl.DataFrame:
+    """Rows of a grouping, accuracy in per cent."""
+    means = layer_means.filter(pl.col("grouping") == grouping)
+    if means.is_empty():
+        raise TableError(f"layer_means has no rows of grouping {grouping!r}; leave its figure out")
+    return means.with_columns(pl.col(ACCURACY) * 100)
+
+
+def _extremes(means: pl.DataFrame, named: Callable[[str], str]) -> str:
+    """Which group's layers find most and fewest; the first of equal ones."""
+    most = means.sort("accuracy", descending=True, maintain_order=True).row(0, named=True)
+    fewest = means.sort("accuracy", maintain_order=True).row(0, named=True)
+    found = percent(most["accuracy"] / 100)
+    if most["accuracy"] == fewest["accuracy"]:
+        return f"Alone, layers find {found} of the sources on average, whichever their {most['grouping']}"
+    return (
+        f"Alone, layers of {named(most['group'])} find the most sources on average ({found}), "
+        f"of {named(fewest['group'])} the fewest ({percent(fewest['accuracy'] / 100)})"
+    )

@@ -1,0 +1,133 @@
+"""Select or project: selected layers beside projections of as many dimensions."""
+
+from collections.abc import Callable
+
+import numpy as np
+import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from gradsim.analysis.selection import Criterion
+from gradsim.plots.labels import count, listed, points
+from gradsim.plots.marks import draw_rows, refuse_empty, zero_line
+from gradsim.plots.style import BLUE, FAINT, GREEN, ORANGE, bare, new_figure, styled
+
+LOOKS = {Criterion.ACCURACY: (BLUE, "o"), Criterion.SIMILARITY: (GREEN, "^")}
+PROJECTED = (ORANGE, "s")
+
+ROW = 0.19
+"""Height of a row in inches."""
+
+Floats = NDArray[np.float64]
+
+
+@styled
+def selected_or_projected(select_or_project: pl.DataFrame) -> Figure:
+    """Selected layers and projections of as many dimensions, and their paired differences with 95 % intervals.
+
+    The upper panels show what share of sources both find, the lower ones how like the full gradient both are.
+
+    Args:
+        select_or_project: the table of that name.
+
+    Raises:
+        TableError: it has no rows.
+    """
+    reason = "nothing was projected, the layers' sizes are unknown or no layer has so few parameters"
+    refuse_empty(select_or_project, "select_or_project", reason)
+    accuracy = ("selected_accuracy", "projected_accuracy", "difference", "low", "high")
+    contests = select_or_project.with_columns(pl.col(accuracy) * 100)
+    places, ticks, labels = _rows(contests)
+
+    height = -float(places[-1]) + 1
+    figure = new_figure(_title(contests), height=1.75 + 2 * ROW * height)
+    panels = figure.subplots(2, 2, sharey=True, width_ratios=(1.15, 1), gridspec_kw={"wspace": 0.1})
+    similarity = ("selected_similarity", "projected_similarity", "similarity_difference")
+    _draw(panels[0], contests, places, [*accuracy], points)
+    _draw(
+        panels[1],
+        contests,
+        places,
+        [*similarity, "similarity_low", "similarity_high"],
+        lambda number: points(number, 3),
+    )
+    panels[0, 0].set_title("sources found (%)")
+    panels[0, 1].set_title("selected less projected (points)")
+    panels[1, 0].set_title("similarity to the full gradient")
+    panels[1, 1].set_title("selected less projected")
+    panels[0, 0].set_yticks(ticks, labels)
+    panels[0, 0].set_ylim(-height + 0.3, 0.7)
+    handles, names = panels[0, 0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower left", ncols=3, columnspacing=1.5, handletextpad=0.2)
+    return figure
+
+
+def _rows(contests: pl.DataFrame) -> tuple[Floats, list[float], list[str]]:
+    """Height of each row, and the labels: rows of one projection stand together, a gap before the next."""
+    new = contests.select(pl.struct("projection", "dimension").rle_id()).to_series().to_numpy()
+    places = -(np.arange(len(contests)) + 0.7 * new.astype(np.float64))
+    ticks, labels = [], []
+    for position in np.unique(new):
+        members = np.flatnonzero(new == position)
+        name, dimension = contests.select("projection", "dimension").row(int(members[0]))
+        ticks.append(float(places[members].mean()))
+        labels.append(f"{name.replace('_', ' ')}\n{count(dimension)} dim.")
+    return places, ticks, labels
+
+
+def _draw(
+    panels: NDArray[np.object_],
+    contests: pl.DataFrame,
+    places: Floats,
+    columns: list[str],
+    written: Callable[[float], str],
+) -> None:
+    """Values of both on the left, joined by a line; their difference on the right."""
+    values, differences = panels
+    selected, projected, *difference = columns
+    values.hlines(places, contests[selected], contests[projected], color=FAINT, linewidth=3, zorder=1)
+    colour, marker = PROJECTED
+    values.plot(contests[projected], places, marker, color=colour, markersize=5, label="projected")
+    zero_line(differences, vertical=True)
+    for criterion, (colour, marker) in LOOKS.items():
+        mine = (contests["criterion"] == criterion).to_numpy()
+        rows = contests.filter(mine)
+        if rows.is_empty():
+            continue
+        label = f"selected by {criterion}"
+        values.plot(rows[selected], places[mine], marker, color=colour, markersize=5, label=label)
+        draw_rows(differences, places[mine], rows, difference, color=colour, marker=marker)
+    for place, value in zip(places, contests[difference[0]], strict=True):
+        _write(differences, place, written(value))
+    for panel in panels:
+        panel.locator_params(axis="x", nbins=3)
+        panel.margins(x=0.1)
+        panel.grid(axis="x")
+        bare(panel)
+
+
+def _write(axes: Axes, place: float, text: str) -> None:
+    axes.annotate(
+        text, (1.03, place), xycoords=("axes fraction", "data"), va="center", fontsize=8, annotation_clip=False
+    )
+
+
+def _title(contests: pl.DataFrame) -> str:
+    """Which of both finds more sources where layers are selected by accuracy, and what the intervals say."""
+    rows = contests.filter(pl.col("criterion") == Criterion.ACCURACY)
+    wins, losses = int((rows["low"] > 0).sum()), int((rows["high"] < 0).sum())
+    sizes = sorted({f"{abs(difference):.1f}" for difference in rows["difference"]}, key=float)
+    by = f"{sizes[0]} to {sizes[-1]}" if len(sizes) > 1 else sizes[0]
+    every = "the 95 % interval is" if len(rows) == 1 else "all 95 % intervals are"
+    if wins == len(rows):
+        return f"Select: layers find {by} points more sources than as many projected dimensions; {every} above 0"
+    if losses == len(rows):
+        return f"Project: layers find {by} points fewer sources than as many projected dimensions; {every} below 0"
+    if not wins and not losses:
+        open_ones = "the 95 % interval contains 0" if len(rows) == 1 else "all 95 % intervals contain 0"
+        return f"Select or project is undecided by sources found: {open_ones}"
+    found = listed([f"{what} sources in {times}" for what, times in (("more", wins), ("fewer", losses)) if times])
+    undecided = len(rows) - wins - losses
+    rest = f"; in {undecided} the 95 % interval contains 0" if undecided else ""
+    return f"Layers find {found} of {len(rows)} comparisons with as many projected dimensions{rest}"

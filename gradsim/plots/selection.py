@@ -1,0 +1,212 @@
+"""What greedily selected layers are worth beside projections and the full gradient, and where they carry over."""
+
+from typing import Any
+
+import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from gradsim.analysis.selection import Criterion
+from gradsim.analysis.similarity import FULL_GRADIENT
+from gradsim.plots.labels import percent, setting_label
+from gradsim.plots.marks import DASHED, DOTTED, draw_columns, draw_steps, logarithmic, marked_steps, refuse_empty
+from gradsim.plots.style import BLUE, INK, PROJECTION_LOOKS, VERMILION, new_figure, styled
+
+PANELS = {
+    Criterion.ACCURACY: "sources found (%), layers selected by accuracy",
+    Criterion.SIMILARITY: "similarity to the full gradient, layers selected by it",
+}
+
+
+@styled
+def greedy_selection(
+    greedy_by_accuracy: pl.DataFrame,
+    greedy_by_similarity: pl.DataFrame,
+    held_out_selection: pl.DataFrame,
+    accuracy: pl.DataFrame,
+    select_or_project: pl.DataFrame,
+) -> Figure:
+    """What selected layers are worth as their share of the parameters grows, in sample and held out.
+
+    Where sizes are unknown, the number of layers takes the place of their share, and projections have none.
+
+    Args:
+        greedy_by_accuracy: the table of that name.
+        greedy_by_similarity: the table of that name.
+        held_out_selection: the table of that name; without rows (one query) there is no such curve.
+        accuracy: the table of that name, for the full gradient and the projections.
+        select_or_project: the table of that name, for the projections' similarity; may have no rows.
+
+    Raises:
+        TableError: a selection has no rows.
+    """
+    greedy = {Criterion.ACCURACY: greedy_by_accuracy, Criterion.SIMILARITY: greedy_by_similarity}
+    for criterion, table in greedy.items():
+        refuse_empty(table, f"greedy_by_{criterion}", "no layer was selected")
+    sized = greedy_by_accuracy["parameter_share"].null_count() == 0
+    every = accuracy.filter(pl.col("group") == "all")
+    full = every.filter(pl.col("method") == FULL_GRADIENT).with_columns(pl.col("accuracy", "low", "high") * 100)
+
+    figure = new_figure(_title(greedy_by_accuracy, held_out_selection, full), height=5.6)
+    panels = dict(zip(Criterion, figure.subplots(2, 1, sharex=True), strict=True))
+    for criterion, panel in panels.items():
+        held_out = held_out_selection.filter(pl.col("criterion") == criterion)
+        _draw_selection(panel, _drawn(greedy[criterion], criterion), _drawn(held_out, criterion))
+        panel.set_title(PANELS[criterion])
+        panel.grid()
+    _draw_full_gradient(panels[Criterion.ACCURACY], full["accuracy"][0])
+    _draw_full_gradient(panels[Criterion.SIMILARITY], 1)
+    if sized:
+        parameters = round(greedy_by_accuracy["parameters"][0] / greedy_by_accuracy["parameter_share"][0])
+        _draw_projections(panels, _projections(every, select_or_project, parameters))
+        label = "parameters of the layers or dimensions of the projection (% of the model's, log)"
+    else:
+        label = "number of selected layers (log scale); their sizes are unknown"
+    panels[Criterion.SIMILARITY].set_xlabel(f"{label}\n{marked_steps(len(greedy_by_accuracy))}")
+    logarithmic(panels[Criterion.SIMILARITY])
+    handles, labels = panels[Criterion.ACCURACY].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower left", ncols=2, columnspacing=1.5)
+    return figure
+
+
+@styled
+def transfer_of_selections(selection_transfer: pl.DataFrame) -> Figure:
+    """What one setting's selections are worth in another, beside that setting's own; one row of panels a pair.
+
+    Args:
+        selection_transfer: the table of that name.
+
+    Raises:
+        TableError: there is but one setting, so that there is nothing to draw.
+    """
+    refuse_empty(selection_transfer, "selection_transfer", "there is but one setting")
+    pairs = selection_transfer.select("source_setting", "target_setting").unique(maintain_order=True)
+    figure = new_figure(_transfer_title(selection_transfer), height=1.2 + 1.65 * len(pairs))
+    grid = figure.subplots(len(pairs), 2, sharex=True, squeeze=False)
+    for panels, (source, target) in zip(grid, pairs.iter_rows(), strict=True):
+        rows = selection_transfer.filter(pl.col("source_setting") == source, pl.col("target_setting") == target)
+        for panel, criterion in zip(panels, Criterion, strict=True):
+            steps = _in_unit(rows.filter(pl.col("criterion") == criterion), criterion).sort("step")
+            draw_steps(
+                panel,
+                steps["step"],
+                steps,
+                ["own"],
+                color=BLUE,
+                marker="o",
+                label="selected where they are judged",
+            )
+            draw_steps(
+                panel,
+                steps["step"],
+                steps,
+                ["value", "low", "high"],
+                color=VERMILION,
+                marker="s",
+                linestyle=DASHED,
+                label="selected in the other setting",
+            )
+            panel.grid()
+        panels[0].set_title(f"{setting_label(source)} → {setting_label(target)}")
+        panels[0].set_ylabel("sources found (%)")
+        panels[1].set_ylabel("like the full gradient")
+    for panel in grid[-1]:
+        logarithmic(panel, most=7)
+        panel.set_xlabel("number of layers (log scale)")
+    figure.align_ylabels()
+    handles, labels = grid[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower left", ncols=2)
+    return figure
+
+
+def _draw_selection(panel: Axes, greedy: pl.DataFrame, held_out: pl.DataFrame) -> None:
+    draw_steps(
+        panel,
+        greedy["place"],
+        greedy,
+        ["value", "low", "high"],
+        color=BLUE,
+        marker="o",
+        label="selected and judged on the same queries",
+    )
+    if held_out.is_empty():
+        return
+    draw_steps(
+        panel,
+        held_out["place"],
+        held_out,
+        ["held_out", "low", "high"],
+        color=VERMILION,
+        marker="s",
+        linestyle=DASHED,
+        label="selected on one half, judged on the other",
+    )
+
+
+def _draw_full_gradient(panel: Axes, value: float) -> None:
+    panel.axhline(value, color=INK, linewidth=1.3, linestyle=DOTTED, zorder=1.5, label="full gradient")
+
+
+def _draw_projections(panels: dict[Criterion, Axes], projections: pl.DataFrame) -> None:
+    for position, ((name,), rows) in enumerate(projections.group_by("projection", maintain_order=True)):
+        marker, colour = PROJECTION_LOOKS[position % len(PROJECTION_LOOKS)]
+        label = f"projection {str(name).replace('_', ' ')}"
+        looks: dict[str, Any] = {"color": colour, "marker": marker, "label": label}
+        draw_columns(panels[Criterion.ACCURACY], rows["place"], rows, ["accuracy", "low", "high"], **looks)
+        known = rows.drop_nulls("similarity")
+        panels[Criterion.SIMILARITY].plot(
+            known["place"], known["similarity"], linestyle="none", markersize=4.5, **looks
+        )
+
+
+def _drawn(selection: pl.DataFrame, criterion: Criterion) -> pl.DataFrame:
+    """A selection in the units of its panel, with its place on the x axis."""
+    place = pl.coalesce(pl.col("parameter_share") * 100, pl.col("step"))
+    return _in_unit(selection, criterion).with_columns(place=place).sort("step")
+
+
+def _in_unit(selection: pl.DataFrame, criterion: Criterion) -> pl.DataFrame:
+    """Accuracy in per cent; similarity as it is."""
+    values = [name for name in ("value", "low", "high", "own", "in_sample", "held_out") if name in selection.columns]
+    return selection.with_columns(pl.col(values) * (100 if criterion is Criterion.ACCURACY else 1))
+
+
+def _projections(accuracy: pl.DataFrame, select_or_project: pl.DataFrame, parameters: int) -> pl.DataFrame:
+    """Accuracy (%) with interval, similarity where it is known, and place of each projection."""
+    name = pl.col("method").str.extract_groups(r"^(?<projection>.+)-(?<dimension>\d+)$").struct
+    similarities = select_or_project.select("projection", "dimension", similarity="projected_similarity")
+    return (
+        accuracy.with_columns(name.field("projection"), name.field("dimension").cast(pl.Int64))
+        .drop_nulls("projection")
+        .join(similarities.unique(maintain_order=True), on=["projection", "dimension"], how="left")
+        .with_columns(pl.col("accuracy", "low", "high") * 100, place=100 * pl.col("dimension") / parameters)
+    )
+
+
+def _title(greedy: pl.DataFrame, held_out: pl.DataFrame, full: pl.DataFrame) -> str:
+    """What the shortest selection that finds most sources finds: of its own queries and of others."""
+    best = greedy.sort("value", descending=True, maintain_order=True).row(0, named=True)
+    layers = "1 layer" if best["step"] == 1 else f"{best['step']} layers"
+    if best["parameter_share"] is not None:
+        layers += f", {percent(best['parameter_share'])} of the parameters,"
+    verb, them = ("finds", "it") if best["step"] == 1 else ("find", "them")
+    finding = f"{layers} {verb} the source of {percent(best['value'])} of the queries that selected {them}"
+    others = held_out.filter(pl.col("criterion") == Criterion.ACCURACY, pl.col("step") == best["step"])["held_out"]
+    for share in others:
+        finding += f" and of {percent(share)} of others"
+    return f"{finding}; the full gradient of {percent(full['accuracy'][0] / 100)}"
+
+
+def _transfer_title(selection_transfer: pl.DataFrame) -> str:
+    """Where another setting's selection by accuracy loses most, and how much."""
+    losses = selection_transfer.filter(pl.col("criterion") == Criterion.ACCURACY).with_columns(
+        loss=pl.col("own") - pl.col("value")
+    )
+    worst = losses.sort("loss", descending=True, maintain_order=True).row(0, named=True)
+    if worst["loss"] <= 0:
+        return "Layers selected in another setting find as many sources as the setting's own, at every step"
+    source, target = setting_label(worst["source_setting"]), setting_label(worst["target_setting"])
+    return (
+        f"Layers selected on {source} queries find up to {100 * worst['loss']:.1f} points fewer sources "
+        f"of {target} queries than those selected there"
+    )

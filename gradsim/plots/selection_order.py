@@ -1,0 +1,108 @@
+"""Which layers a greedy selection takes first."""
+
+from collections import Counter
+
+import numpy as np
+import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+
+from gradsim.analysis.evaluation import TOLERANCE
+from gradsim.analysis.selection import Criterion
+from gradsim.plots.grid import LayerGrid
+from gradsim.plots.labels import layer_label, listed, percent
+from gradsim.plots.layers import described
+from gradsim.plots.marks import draw_rows, refuse_empty
+from gradsim.plots.style import BLUE, FAINT, bare, new_figure, styled
+
+FIRST_STEPS = 20
+"""Steps that are told apart; layers taken later are grey."""
+
+
+@styled
+def selection_order(greedy: pl.DataFrame, parameters_per_layer: pl.DataFrame, criterion: Criterion) -> Figure:
+    """The first steps of a selection in the grid of blocks and components; a list where there are no blocks.
+
+    Args:
+        greedy: the table `greedy_by_accuracy` or `greedy_by_similarity`.
+        parameters_per_layer: the table of that name, for the same layers; sizes may be null.
+        criterion: what layers were selected by.
+
+    Raises:
+        TableError: there is no step, or a layer is not in `parameters_per_layer`.
+    """
+    refuse_empty(greedy, f"greedy_by_{criterion}", "no layer was selected")
+    model_order = parameters_per_layer.select(pl.col("layer").cast(pl.String)).with_row_index("place")
+    steps = described(greedy, parameters_per_layer).sort("step")
+    before = pl.col("value").cum_max().shift(1, fill_value=-np.inf)
+    raised = pl.col("value") > before + TOLERANCE
+    steps = steps.with_columns(raised=raised).join(model_order, on="layer").sort("place")
+    first = steps.filter(pl.col("step") <= FIRST_STEPS)
+    title = _title(first.sort("step"), criterion)
+    if steps["block"].null_count() == len(steps):
+        return _list(first.sort("step"), criterion, title)
+    grid = LayerGrid.of(steps)
+    figure = new_figure(title, height=grid.height)
+    axes = figure.subplots()
+    taken = steps["step"].to_numpy().astype(np.float64)
+    early = taken <= FIRST_STEPS
+    grid.draw(axes, np.where(early, np.nan, 0.0), cmap=ListedColormap([FAINT]), vmin=0, vmax=1, cbar=False)
+    grid.draw(
+        axes,
+        np.where(early, taken, np.nan),
+        cmap="cividis",
+        vmin=1,
+        vmax=FIRST_STEPS + 3,
+        cbar=not grid.numbered,
+        cbar_kws={"label": "step", "aspect": 15, "pad": 0.02, "ticks": [1, 5, 10, 15, 20]},
+    )
+    if grid.numbered:
+        _number(axes, grid, steps)
+    return figure
+
+
+def _number(axes: Axes, grid: LayerGrid, steps: pl.DataFrame) -> None:
+    for row, column, step, raised in zip(grid.rows, grid.columns, steps["step"], steps["raised"], strict=True):
+        if step <= FIRST_STEPS:
+            axes.text(
+                column + 0.5,
+                row + 0.5,
+                str(step),
+                ha="center",
+                va="center",
+                fontsize=8,
+                fontweight="bold" if raised else "normal",
+                color="white" if step <= FIRST_STEPS / 2 else "black",
+            )
+    axes.set_xlabel("transformer block; numbers: step, bold where the value rose")
+
+
+def _list(first: pl.DataFrame, criterion: Criterion, title: str) -> Figure:
+    """The first steps and what the layers so far are worth."""
+    scale, unit = (
+        (100, "sources found (%)") if criterion is Criterion.ACCURACY else (1, "similarity to the full gradient")
+    )
+    figure = new_figure(title, height=1.1 + 0.19 * len(first))
+    axes = figure.subplots()
+    places = -np.arange(len(first))
+    values = ("value", "low", "high")
+    draw_rows(axes, places, first.with_columns(pl.col(values) * scale), values, color=BLUE, marker="o")
+    axes.set_yticks(
+        places, [f"{step}  {layer_label(layer)}" for step, layer in first["step", "layer"].iter_rows()], fontsize=8
+    )
+    axes.set_ylim(places[-1] - 0.6, 0.6)
+    axes.set_xlabel(f"{unit} by the layers so far, with 95 % intervals")
+    axes.grid(axis="x")
+    bare(axes)
+    return figure
+
+
+def _title(first: pl.DataFrame, criterion: Criterion) -> str:
+    """The first layer, and what parts of the model the first ones are of."""
+    layer, value = first.select("layer", "value").row(0)
+    written = percent(value) if criterion is Criterion.ACCURACY else f"{value:.3f}"
+    parts = Counter(component.split(" ")[0] for component in first["component"])
+    taken = listed([f"{number} {part}" for part, number in parts.most_common()])
+    finding = f"Selected by {criterion}, {layer_label(layer)} comes first ({written})"
+    return f"{finding}; the first {len(first)} layers are {taken}" if len(first) > 1 else finding

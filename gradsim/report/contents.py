@@ -1,0 +1,218 @@
+"""The sections of the page that show findings, in order."""
+
+from dataclasses import replace
+
+from matplotlib.figure import Figure
+
+from gradsim import analysis, figures, plots
+from gradsim.analysis.questions import SIZES
+from gradsim.plots.labels import listed
+from gradsim.report.answer import Answer
+from gradsim.report.data import ReportData, SettingReport
+from gradsim.report.downloads import Downloads
+from gradsim.report.findings import proof_of, summary_of
+from gradsim.report.sections import NAMES, Drawer, Panel, Section
+
+UNANSWERED = (
+    "Not to be said here: nothing was projected, or the layers\u2019 sizes are unknown, so that selected layers have "
+    "no projection of their size beside them."
+)
+
+QUERY_TABLES = ("decisions", "divergence", "similarity_over_layers")
+
+
+def sections_of(data: ReportData, answer: Answer | None, downloads: Downloads) -> list[Section]:
+    """Those that have something to say."""
+    drawer = Drawer(data, downloads)
+    sections = (
+        _accuracy(data, drawer),
+        _select_or_project(data, drawer, answer),
+        _layers(data, drawer),
+        _projections(data, drawer),
+        _retrieval(data, drawer),
+        _transfer(data, drawer, downloads),
+        _proof(data, drawer),
+        _queries(data, drawer),
+        _model(data, drawer, downloads),
+    )
+    return [section for section in sections if any(section.panels)]
+
+
+def accuracy_figure(data: ReportData) -> Figure:
+    """Methods and null controls of all settings; its title is the page's headline."""
+    return plots.accuracy_of_methods(
+        {setting.setting: setting.tables["accuracy"] for setting in data.settings},
+        {setting.setting: setting.tables["controls"] for setting in data.settings},
+    )
+
+
+def missing_of(setting: SettingReport, data: ReportData) -> str:
+    """What the page leaves out because it was not at hand."""
+    beside = {
+        "dots by layer": setting.layer_dots is not None,
+        "sizes of the layers": _has_sizes(data),
+        "texts of the queries": setting.queries is not None,
+        "texts of the originals": data.originals is not None,
+    }
+    absent = [name for table, name in NAMES.items() if table not in setting.tables]
+    return listed(absent + [name for name, found in beside.items() if not found])
+
+
+def _has_sizes(data: ReportData) -> bool:
+    sizes = data.parameters_per_layer
+    return sizes is not None and sizes["parameters"].null_count() == 0
+
+
+def _accuracy(data: ReportData, drawer: Drawer) -> Section:
+    behind = [
+        drawer.download(setting, name, of_setting=True)
+        for setting in data.settings
+        for name in ("accuracy", "controls")
+    ]
+    note = (
+        "Filled marks are methods, hollow ones null controls: what would be found without gradients. Lines are "
+        "95\u00a0% intervals; for shuffled sources they hold 95\u00a0% of a thousand shuffles."
+    )
+    picture = drawer.picture(accuracy_figure(data), "accuracy_of_methods", note, behind)
+    picture = replace(picture, title="What is found, and what would be found without gradients")
+    panels = [Panel(pictures=[picture])]
+    panels += [
+        Panel(
+            setting.setting,
+            sentences=summary_of(setting),
+            tables=[
+                *drawer.table(setting, "accuracy", "Accuracy"),
+                *drawer.table(setting, "controls", "Null controls"),
+                *drawer.table(setting, "method_differences", "Differences between methods"),
+            ],
+        )
+        for setting in data.settings
+    ]
+    lead = "Is the true source the most similar candidate, and would it be so without gradients?"
+    return Section("accuracy", "Accuracy beside null controls", "Accuracy", lead, panels)
+
+
+def _select_or_project(data: ReportData, drawer: Drawer, answer: Answer | None) -> Section:
+    said = Panel(sentences=[answer.verdict if answer else UNANSWERED])
+    panels = [
+        Panel(
+            setting.setting,
+            sentences=answer.sentences.get(setting.setting, []) if answer else [],
+            pictures=drawer.pictures(setting, figures.SELECTION),
+            tables=[
+                *drawer.table(setting, "select_or_project", "Selected layers beside projections"),
+                *drawer.table(setting, "selection_under_budget", "The best selections within a budget", folded=True),
+            ],
+        )
+        for setting in data.settings
+    ]
+    lead = (
+        "A gradient can be made small by keeping a few layers whole, or by projecting all of it at random. Which of "
+        "the two finds more sources with as many numbers?"
+    )
+    return Section("select", "Select or project?", "Select or project", lead, [said, *panels] if any(panels) else [])
+
+
+def _layers(data: ReportData, drawer: Drawer) -> Section:
+    panels = [
+        Panel(
+            setting.setting,
+            pictures=drawer.pictures(setting, figures.LAYERS),
+            tables=[
+                *drawer.layers(setting),
+                *drawer.table(setting, "layer_means", "Means of layers", folded=True),
+            ],
+        )
+        for setting in data.settings
+    ]
+    lead = "Every layer is asked alone: does its part of the gradient lead back to the source?"
+    return Section("layers", "Which layers?", "Layers", lead, panels)
+
+
+def _projections(data: ReportData, drawer: Drawer) -> Section:
+    panels = [
+        Panel(
+            setting.setting,
+            pictures=drawer.pictures(setting, figures.PROJECTIONS),
+            tables=drawer.table(setting, "projection_audit", "Projections beside theory"),
+        )
+        for setting in data.settings
+    ]
+    lead = "A projected cosine is an estimate. Does it err as theory says, and what does it estimate?"
+    return Section("projections", "Projections beside theory", "Projections", lead, panels)
+
+
+def _retrieval(data: ReportData, drawer: Drawer) -> Section:
+    panels = [
+        Panel(
+            setting.setting,
+            pictures=drawer.pictures(setting, figures.RETRIEVAL),
+            tables=[
+                *drawer.table(setting, "best_similarity", "Similarity of the best candidate and of the source"),
+                *drawer.table(setting, "retrieval", "Recall and reciprocal rank", folded=True),
+            ],
+        )
+        for setting in data.settings
+    ]
+    lead = "Where the source is not the most similar candidate, how far down is it, and how clear are the decisions?"
+    return Section("retrieval", "Retrieval", "Retrieval", lead, panels)
+
+
+def _transfer(data: ReportData, drawer: Drawer, downloads: Downloads) -> Section:
+    panels = []
+    if data.selection_transfer is not None and not data.selection_transfer.is_empty():
+        picture = drawer.picture(
+            plots.transfer_of_selections(data.selection_transfer),
+            "transfer_of_selections",
+            "The nearer the two lines, the better do layers chosen elsewhere serve here. " + figures.WHISKERS,
+            [downloads.add("selection_transfer", "transfer of selections", data.selection_transfer)],
+        )
+        panels = [Panel(pictures=[picture])]
+    lead = "Do the layers that were chosen on one setting serve another as well as its own?"
+    return Section("transfer", "From one setting to another", "Transfer", lead, panels)
+
+
+def _proof(data: ReportData, drawer: Drawer) -> Section:
+    panels = []
+    for setting in data.settings:
+        audit = setting.tables.get("gradient_audit")
+        if audit is None or audit.is_empty():
+            continue
+        verdict = analysis.audit_verdict(audit, data.precision)
+        picture = drawer.picture(
+            plots.errors_of_audit(audit, data.precision),
+            "errors_of_audit",
+            "Every number that was computed again is a mark; the further left, the better it agrees.",
+            [drawer.download(setting, "gradient_audit")],
+        )
+        panels.append(
+            Panel(setting.setting, sentences=[proof_of(verdict)], pictures=[picture], alarm=not verdict.passed)
+        )
+    lead = "Are the stored dots those that plain automatic differentiation gives?"
+    return Section("proof", "Proof", "Proof", lead, panels)
+
+
+def _queries(data: ReportData, drawer: Drawer) -> Section:
+    panels = [
+        Panel(
+            setting.setting,
+            downloads=[drawer.download(setting, name) for name in QUERY_TABLES if name in setting.tables],
+        )
+        for setting in data.settings
+    ]
+    lead = "Every query with its candidates: what they say, how similar they are, and which layers see it."
+    return Section("queries", "Queries and their candidates", "Queries", lead, panels)
+
+
+def _model(data: ReportData, drawer: Drawer, downloads: Downloads) -> Section:
+    sizes = data.parameters_per_layer
+    panels = []
+    if sizes is not None and _has_sizes(data):
+        picture = drawer.picture(
+            plots.parameters_of_components(sizes),
+            "parameters_of_components",
+            "The parameters of all layers of a kind together.",
+            [downloads.add(SIZES, "parameters of the layers", sizes)],
+        )
+        panels = [Panel(pictures=[picture])]
+    return Section("model", "The model", "Model", "Which part of the model is how large?", panels)

@@ -1,0 +1,108 @@
+"""Figures laid out anew for columns as narrow as a telephone's."""
+
+import textwrap
+
+import matplotlib
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
+from matplotlib.figure import Figure
+from matplotlib.legend import Legend
+from matplotlib.text import Annotation
+from matplotlib.ticker import FixedLocator
+
+from gradsim.plots.style import STYLE
+
+NARROW = 3.7
+"""Inches: at the 350 pixels of a telephone's column, letters of 7 points are 9 pixels high."""
+
+LETTERS_ACROSS = 44
+LETTERS_OF_NAME = 18
+"""So many fit across a narrow drawing, and so many may a name beside an axis take."""
+
+BOLD = 0.8
+"""Of bold letters fewer fit."""
+
+BESIDE = 0.07
+"""By what share of the axes' width that is narrower now texts beside it move away."""
+
+STACKED = 0.9
+"""A panel that has the whole width to itself may be so much lower."""
+
+ROOM_FOR_LABELS = 1.25
+"""By how much an axis grows so that what is written at the ends of its bars has room."""
+
+INCHES_A_LINE = 0.17
+
+
+def make_narrow(figure: Figure) -> None:
+    """Lays a figure out anew for a narrow column: panels one below the other, long texts on several lines."""
+    height = figure.get_size_inches()[1] * _stack_panels(figure)
+    with matplotlib.rc_context(STYLE):
+        lines = sum(_legend_below(figure, legend) for legend in figure.legends)
+        for axes in figure.axes:
+            lines += _wrap_texts(axes)
+            if axes.containers:
+                axes.set_xlim(right=ROOM_FOR_LABELS * axes.get_xlim()[1])
+            if any(isinstance(collection, QuadMesh) for collection in axes.collections):
+                _thin_heat_map(axes)
+    figure.set_size_inches(NARROW, height + lines * INCHES_A_LINE)
+
+
+def _stack_panels(figure: Figure) -> float:
+    """Puts panels that stand side by side into one column; by how much the figure grows."""
+    places = {axes: place for axes in figure.axes if (place := axes.get_subplotspec())}
+    grid = next((place.get_gridspec() for place in places.values() if place.get_gridspec().ncols > 1), None)
+    if grid is None:
+        return 1.0
+    panels = [axes for axes, place in places.items() if place.get_gridspec() is grid and axes.get_visible()]
+    column = figure.add_gridspec(len(panels), 1)
+    for position, axes in enumerate(panels):
+        axes.set_subplotspec(column[position])
+        axes.tick_params(labelleft=True)
+    return STACKED * len(panels) / grid.nrows
+
+
+def _wrap_texts(axes: Axes) -> int:
+    """Breaks long names, titles and labels; how many lines that adds."""
+    names: list[str] = []
+    if isinstance(axes.yaxis.get_major_locator(), FixedLocator):
+        names = [_wrapped(label.get_text(), LETTERS_OF_NAME) for label in axes.get_yticklabels()]
+        axes.set_yticks(axes.get_yticks(), names)
+    widest = max((len(line) for name in names for line in name.split("\n")), default=0)
+    axes.xaxis.label.set_text(_wrapped(axes.get_xlabel(), LETTERS_ACROSS))
+    title = _wrapped(axes.get_title(loc="left"), int(BOLD * (LETTERS_ACROSS - widest)))
+    axes.set_title(title, loc="left")
+    for text in axes.texts:
+        if isinstance(text, Annotation) and text.arrow_patch is None and text.get_position()[0] > 1:
+            _move_away(text)
+    return axes.get_xlabel().count("\n") + title.count("\n")
+
+
+def _move_away(text: Annotation) -> None:
+    """What stands beside the axes, by a share of their width, keeps clear of marks at their edge."""
+    x, y = text.get_position()
+    if isinstance(text.anncoords, tuple) and text.anncoords[0] == "axes fraction":
+        text.set_position((x + BESIDE, y))
+
+
+def _thin_heat_map(axes: Axes) -> None:
+    """Takes away what has no room in narrow cells: long numbers, every other number of a block."""
+    for text in list(axes.texts):
+        if len(text.get_text()) > 2:
+            text.remove()
+    axes.set_xticks(axes.get_xticks()[::2], [label.get_text() for label in axes.get_xticklabels()[::2]])
+
+
+def _legend_below(figure: Figure, legend: Legend) -> int:
+    """Moves a legend from beside the axes to below them; how many lines it has there."""
+    labels = [text.get_text() for text in legend.get_texts()]
+    columns = max(1, LETTERS_ACROSS // (max(map(len, labels), default=0) + 6))
+    handles = [handle for handle in legend.legend_handles if isinstance(handle, Artist)]
+    legend.remove()
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, handletextpad=0.4, columnspacing=1.2)
+    return -(-len(labels) // columns)
+
+
+def _wrapped(text: str, letters: int) -> str:
+    return textwrap.fill(text, letters) if text else text

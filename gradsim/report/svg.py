@@ -1,0 +1,51 @@
+"""SVG in fewer letters: a page has dozens of drawings."""
+
+import re
+
+_TAG = re.compile(r"<[^>]+>")
+_SAYS_NOTHING = re.compile(r' xmlns(?::xlink)?="[^"]*"| transform="rotate\(-?0 [^"]*"|font-family: [^;"]+;? ?')
+
+
+def compact(svg: str, prefix: str) -> str:
+    """The same drawing to a hundredth of a point, as an element of an HTML page.
+
+    What is gone: comments, the style sheet and the colours that variables stand for (the page has its own), ids that
+    nothing refers to, groups that say nothing, name spaces, families of fonts, blank space.
+
+    Args:
+        svg: of `gradsim.plots.to_svg`.
+        prefix: put before the ids that remain, which are numbers.
+    """
+    svg = re.sub(r"<!--.*?-->|<style.*?</style>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"var\((--\w+), #\w+\)", r"var(\1)", svg)
+    referred = dict.fromkeys(re.findall(r'(?:url\(#|href="#)([^)"]+)', svg))
+    short = {name: f"{prefix}{number}" for number, name in enumerate(referred)}
+    svg = re.sub(r' id="([^"]+)"', lambda found: f' id="{short[found[1]]}"' if found[1] in short else "", svg)
+    svg = re.sub(r'(url\(#|href="#)([^)"]+)', lambda found: found[1] + short[found[2]], svg)
+    svg = _without_plain_groups(_TAG.sub(lambda tag: _compact_tag(tag[0]), svg))
+    return re.sub(r">\s+<", "><", svg).replace("<defs></defs>", "").strip()
+
+
+def _compact_tag(tag: str) -> str:
+    tag = _SAYS_NOTHING.sub("", " ".join(tag.split()))
+    tag = re.sub(r"(\.\d\d)\d+", r"\1", tag)
+    tag = re.sub(r"([:;]) ", r"\1", tag)
+    return re.sub(r' d="[^"]*"', lambda path: " d" + re.sub(r" ?([A-Za-z]) ?", r"\1", path[0][2:]), tag)
+
+
+def _without_plain_groups(svg: str) -> str:
+    """Takes away the tags of groups without attributes; what is in them stays."""
+    plain: list[bool] = []
+
+    def kept(tag: re.Match[str]) -> str:
+        text = tag[0]
+        if text == "</g>":
+            return "" if plain.pop() else text
+        if not re.match(r"<g[ />]", text):
+            return text
+        if text.endswith("/>"):
+            return ""
+        plain.append(text == "<g>")
+        return "" if plain[-1] else text
+
+    return _TAG.sub(kept, svg)

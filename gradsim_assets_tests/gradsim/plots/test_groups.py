@@ -1,0 +1,84 @@
+"""Means over layers."""
+
+import numpy as np
+import pytest
+
+from gradsim import plots
+from gradsim.errors import TableError
+from gradsim_assets_tests.gradsim.plots import frames
+
+PARTS = {"part": [("attention", 0.5), ("MLP", 0.7)]}
+
+
+def test_components_are_rows_with_intervals_in_both_panels() -> None:
+    means = frames.layer_means({"component": [("attention q", 0.5), ("MLP up", 0.7), ("norm", 0.25)]})
+    figure = plots.means_of_groups(means)
+    assert plots.title_of(figure) == (
+        "Alone, layers of MLP up find the most sources on average (70.0\u00a0%), of norm the fewest (25.0\u00a0%)"
+    )
+    for axes, column, scale in zip(figure.axes, ("accuracy", "similarity"), (100, 1), strict=True):
+        np.testing.assert_allclose(axes.lines[0].get_xdata(), scale * means[column])
+        ends = [part[:, 0] for part in axes.collections[0].get_segments()]
+        np.testing.assert_allclose(ends, scale * means.select(f"{column}_low", f"{column}_high").to_numpy())
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert labels == ["attention q ×2", "MLP up ×2", "norm ×2"]
+
+
+def test_groups_that_are_alike() -> None:
+    means = frames.layer_means({"component": [("attention q", 0.5), ("MLP up", 0.5)]})
+    assert plots.title_of(plots.means_of_groups(means)) == (
+        "Alone, layers find 50.0\u00a0% of the sources on average, whichever their component"
+    )
+
+
+def test_blocks_are_in_order_of_their_numbers() -> None:
+    means = frames.layer_means({"block": [(str(block), 0.3 + block / 100) for block in (10, 2, 1, 0)]})
+    figure = plots.means_by_depth(means)
+    assert plots.title_of(figure) == (
+        "Alone, layers of block 10 find the most sources on average (40.0\u00a0%), of block 0 the fewest (30.0\u00a0%)"
+    )
+    for axes in figure.axes:
+        assert list(axes.lines[0].get_xdata()) == [0, 1, 2, 10]
+        assert len(axes.collections) == 1, "one band"
+
+
+def test_attention_less_mlp_by_block_and_over_all() -> None:
+    table = frames.attention_against_mlp(
+        {None: (-0.2, -0.25, -0.15), 0: (-0.3, -0.4, -0.2), 3: (-0.1, -0.2, 0.1), 7: (0.1, 0.05, 0.2)}
+    )
+    figure = plots.attention_and_mlp(frames.layer_means(PARTS), table)
+    assert plots.title_of(figure) == (
+        "The MLP's layers find 20.0 points more of the sources than attention's; intervals say so in 1 of 3 blocks"
+    )
+    accuracy, similarity = figure.axes
+    assert "attention 50.0 %, MLP 70.0 %" in accuracy.get_title(loc="left")
+    for axes, scale in ((accuracy, 100), (similarity, 0.1)):
+        marks = next(line for line in axes.lines if line.get_marker() in "os")
+        assert list(marks.get_xdata()) == [0, 3, 7]
+        np.testing.assert_allclose(marks.get_ydata(), [-0.3 * scale, -0.1 * scale, 0.1 * scale])
+        assert len(axes.collections[0].get_segments()) == 3
+    assert [text.get_text() for text in accuracy.texts] == ["all blocks\n−20.0"]
+    assert [text.get_text() for text in similarity.texts] == ["all blocks\n−0.020"]
+
+
+@pytest.mark.parametrize(
+    ("overall", "title"),
+    [
+        ((-0.1, -0.2, 0.1), "Alone, attention's and the MLP's layers find equally many sources, as far as"),
+        ((0.1, 0.05, 0.2), "Attention's layers find 10.0 points more of the sources than the MLP's"),
+    ],
+)
+def test_attention_and_mlp_without_blocks(overall: tuple[float, float, float], title: str) -> None:
+    figure = plots.attention_and_mlp(frames.layer_means(PARTS), frames.attention_against_mlp({None: overall}))
+    assert plots.title_of(figure).startswith(title)
+    assert "block" not in plots.title_of(figure)
+    assert plots.to_png(figure)
+
+
+def test_what_the_model_has_not_is_refused() -> None:
+    means = frames.layer_means(PARTS)
+    with pytest.raises(TableError, match=r"^attention_against_mlp has no rows: the model has not both"):
+        plots.attention_and_mlp(means, frames.attention_against_mlp({}))
+    for draw, grouping in ((plots.means_of_groups, "component"), (plots.means_by_depth, "block")):
+        with pytest.raises(TableError, match=f"^layer_means has no rows of grouping '{grouping}'; leave its figure"):
+            draw(means)

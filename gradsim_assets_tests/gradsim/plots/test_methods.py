@@ -1,0 +1,136 @@
+"""Figures of methods and queries: accuracy, controls, similarities, the audit."""
+
+from itertools import pairwise
+
+import polars as pl
+import pytest
+from matplotlib.text import Text
+
+from gradsim import analysis, plots
+from gradsim.errors import TableError
+from gradsim_assets_tests.gradsim.plots import frames
+
+
+def test_accuracy_title_states_what_is_found() -> None:
+    pairs = frames.pairs(n_queries=4, lift=9.0)
+    tables = analysis.accuracy(pairs), analysis.controls(pairs)
+    one = plots.accuracy_of_methods({"paraphrased": tables[0]}, {"paraphrased": tables[1]})
+    assert plots.title_of(one) == (
+        "The full gradient finds the source of 100.0\u00a0% of paraphrased queries; BM25 finds 100.0\u00a0%"
+    )
+    lost = frames.pairs(n_queries=4, lift=-9.0)
+    both = plots.accuracy_of_methods(
+        {"paraphrased": tables[0], "model_generated": analysis.accuracy(lost)},
+        {"paraphrased": tables[1], "model_generated": analysis.controls(lost)},
+    )
+    assert plots.title_of(both) == (
+        "The full gradient finds the source of 100.0\u00a0% of paraphrased and 0.0\u00a0% of "
+        "model-generated queries; BM25 finds 100.0\u00a0%"
+    )
+    assert len(both.axes) == 2
+
+
+def test_accuracy_draws_methods_controls_and_chance() -> None:
+    pairs = frames.pairs()
+    accuracy, controls = analysis.accuracy(pairs), analysis.controls(pairs)
+    (panel,) = plots.accuracy_of_methods({"p": accuracy}, {"p": controls}).axes
+    rows = [*accuracy.iter_rows(named=True), *controls.iter_rows(named=True)]
+    drawn = [line.get_xdata() for line in panel.lines]
+    chance = rows.pop()
+    assert list(drawn.pop()) == [100 * chance["accuracy"]] * 2
+    for row, interval, point in zip(rows, drawn[::2], drawn[1::2], strict=True):
+        assert list(interval) == [100 * row["low"], 100 * row["high"]]
+        assert list(point) == [100 * row["accuracy"]]
+    labels = [label.get_text() for label in panel.get_yticklabels()]
+    assert labels == ["full gradient", "BM25", "sources shuffled", "BM25's rank alone"]
+
+
+def test_similarity_title_counts_ties_apart() -> None:
+    decisions = pl.DataFrame(
+        {
+            "source_similarity": [0.5, 0.1, 0.2],
+            "best_other_similarity": [0.4, 0.3, 0.2],
+            "credit": [1.0, 0.0, 0.5],
+        }
+    )
+    assert plots.title_of(plots.source_against_others(decisions)) == (
+        "The true source is more similar than every other candidate for 1 of 3 queries, and tied with the best for 1"
+    )
+
+
+def test_one_query_with_one_candidate() -> None:
+    pairs = frames.pairs(n_queries=1, n_candidates=1)
+    methods = plots.accuracy_of_methods({"p": analysis.accuracy(pairs)}, {"p": analysis.controls(pairs)})
+    queries = plots.source_against_others(analysis.decisions(pairs))
+    for figure in (methods, queries):
+        assert plots.to_svg(figure, "x").startswith("<svg")
+
+
+def test_the_audit_shows_every_error_beside_the_tolerance() -> None:
+    layers = frames.layer_names(2)
+    figure = plots.errors_of_audit(frames.audit(layers, at_0=0.0, at_1=1e-9), "float32")
+    assert plots.title_of(figure) == "28 numbers are those of plain autograd, to within 10⁻⁸"
+    (axes,) = figure.axes
+    dots, self_dots, tolerance = axes.lines
+    assert list(dots.get_xdata()) == list(self_dots.get_xdata()) == [1e-16, 1e-9, *[1e-8] * 12]
+    assert list(tolerance.get_xdata()) == [1e-5] * 2
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert names == ["embedding", "attention q", "attention k", "MLP up", "MLP down", "norm", "head"]
+    rows = [names[round(-place)] for place in dots.get_ydata()]
+    assert rows == [analysis.component_of(layer) for layer in layers]
+
+
+def test_an_audit_that_fails_says_so() -> None:
+    wrong = frames.audit(frames.layer_names(1), at_0=float("nan"), at_1=float("inf"), at_2=1e-3)
+    figure = plots.errors_of_audit(wrong, "float32")
+    assert plots.title_of(figure) == "Plain autograd differs from 6 of 16 numbers"
+    assert len(figure.axes[0].lines[0].get_xdata()) == 6, "what is not finite has no place"
+
+
+def test_recall_has_a_line_and_intervals_a_method() -> None:
+    recall = {
+        "full_gradient": {1: 0.6, 2: 0.8, 3: 0.9},
+        "sjlt-12000000": {1: 0.5, 2: 0.7, 3: 0.8},
+        "bm25": {1: 0.4, 2: 0.45, 3: 0.5},
+    }
+    figure = plots.recall_at_k(frames.retrieval(recall))
+    assert plots.title_of(figure) == (
+        "The source is among the first 3 candidates by the full gradient for 90.0\u00a0% and BM25 for "
+        "50.0\u00a0% of the queries"
+    )
+    (axes,) = figure.axes
+    for method, line, interval in zip(recall, axes.lines[::2], axes.collections, strict=True):
+        shares = [100 * share for share in recall[method].values()]
+        assert list(line.get_ydata()) == pytest.approx(shares)
+        ends = [tuple(segment[:, 1]) for segment in interval.get_segments()]
+        assert ends == [pytest.approx((share - 4, share + 3)) for share in shares]
+        # Methods stand side by side at each k.
+        assert [round(place) for place in line.get_xdata()] == [0, 1, 2]
+    assert len({line.get_xdata()[0] for line in axes.lines}) == len(recall)
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "2", "3"]
+    assert [text.get_text() for text in axes.texts] == [
+        "full gradient\nmean of 1/place 0.625",
+        "sjlt, 12\u00a0M\nmean of 1/place 0.625",
+        "BM25\nmean of 1/place 0.625",
+    ]
+
+
+def test_labels_of_equal_methods_do_not_overlap() -> None:
+    methods = ["full_gradient", *(f"sjlt-{size}" for size in range(10, 20)), "bm25"]
+    figure = plots.recall_at_k(frames.retrieval({method: {1: 0.9} for method in methods}))
+    plots.to_png(figure)  # lays it out
+    boxes = sorted(tuple(Text.get_window_extent(text).extents[[1, 3]]) for text in figure.axes[0].texts)
+    assert len(boxes) == 12
+    assert all(below[1] <= above[0] + 1 for below, above in pairwise(boxes))
+
+
+def test_recall_of_the_first_candidate_only() -> None:
+    title = plots.title_of(plots.recall_at_k(frames.retrieval({"full_gradient": {1: 0.5}, "bm25": {1: 0.25}})))
+    assert title == (
+        "The source is the first candidate by the full gradient for 50.0\u00a0% and BM25 for 25.0\u00a0% of the queries"
+    )
+
+
+def test_retrieval_without_rows_is_refused() -> None:
+    with pytest.raises(TableError, match=r"^retrieval has no rows: no query was compared; leave its figure out$"):
+        plots.recall_at_k(frames.retrieval({}))

@@ -1,0 +1,319 @@
+"""Files that are not as they should be: what is said of them; and what a good one becomes."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from gradsim.errors import TableError
+from gradsim.published import find_published, read_published
+from gradsim.tables import SCHEMAS
+from gradsim_assets_tests.gradsim.published.tiny import IDS, LAYERS, LISTS, Layout, frames, tables_of
+
+
+def test_tables_are_as_ours(layout: Layout) -> None:
+    layout.write()
+    published = layout.read()
+    assert (published.model, published.sample_size) == ("org/model", "full")
+    assert (published.ids, published.layers) == (IDS, LAYERS)
+    assert published.parameters == {"embed": 30, "attention": 20, "head": 10}
+    pairs = [(query, original, rank) for query in IDS for rank, original in enumerate(LISTS[query])]
+    for name, setting in published.settings.items():
+        content = layout.settings[name]
+        for table, frame in frames(setting).items():
+            typed = {column: each.dtype for column, each in SCHEMAS[table].columns.items()}
+            assert {column: dtype.base_type() for column, dtype in frame.schema.items()} == typed
+            assert list(frame.columns) == list(typed)
+        assert setting.dot_products.rows() == [
+            (*pair, layer, content["dot_products"][pair[0]][pair[1]][layer]) for pair in pairs for layer in LAYERS
+        ]
+        assert setting.candidates.rows() == [(*pair, None, None) for pair in pairs]
+        for side in ("query", "original"):
+            assert getattr(setting, f"{side}_self").rows() == [
+                (each, layer, content[f"{side}_self"][each][layer]) for each in IDS for layer in LAYERS
+            ]
+        assert setting.projected_similarity is not None
+        assert setting.projected_similarity.rows() == [
+            ("rademacher_as_published", int(dimension), *pair, lists[pair[0]][pair[1]])
+            for dimension, lists in content["projections"].items()
+            for pair in pairs
+        ]
+    similarity = published.settings["paraphrased"].gradient_similarity
+    assert similarity is not None
+    assert similarity.rows() == [(*pair, layout.tables["gradient_similarity"][pair[0]][pair[1]]) for pair in pairs]
+    assert similarity["query_id"].dtype == similarity["original_id"].dtype == pl.Enum(IDS)
+
+
+def test_originals_that_are_no_query_come_after_the_queries(single: Layout) -> None:
+    lists = {"s2": ["s9", "s2"], "s0": ["s0", "s7", "s2"]}
+    single.settings["paraphrased"] = tables_of(3, lists)
+    single.tables["original_self"]["s5"] = dict.fromkeys(LAYERS, 1.0)
+    single.write()
+    published = single.read()
+    assert published.ids == ("s2", "s0", "s9", "s7", "s5")
+    assert published.settings["paraphrased"].original_self["original_id"].unique(maintain_order=True).to_list() == [
+        *published.ids
+    ]
+    assert published.findings == (
+        "Setting paraphrased: self dots of originals that no query is compared with, kept: of 1 originals.",
+    )
+
+
+def test_no_other_order_of_keys_matters_than_that_of_queries_candidates_and_layers_in_dot_products(
+    layout: Layout, tmp_path: Path
+) -> None:
+    def backwards(content: Any, levels: int) -> Any:
+        if not isinstance(content, dict):
+            return content
+        return {key: backwards(content[key], levels - 1) for key in (reversed(content) if levels > 0 else content)}
+
+    layout.write()
+    straight = layout.read()
+    turned = Layout(tmp_path / "turned", {})
+    for setting, tables in layout.settings.items():
+        turned.settings[setting] = {
+            table: content if table == "dot_products" and setting == "paraphrased" else backwards(content, levels)
+            for (table, content), levels in zip(
+                tables.items(), (1, 2, 2, 2, 3) if len(tables) == 5 else (1, 2, 2, 3), strict=True
+            )
+        }
+    turned.write()
+    published = turned.read()
+    assert published.ids == straight.ids
+    for name, setting in published.settings.items():
+        original, again = frames(straight.settings[name]), frames(setting)
+        projections = original.pop("projected_similarity")
+        assert (
+            again.pop("projected_similarity")
+            .sort("dimension", descending=True, maintain_order=True)
+            .equals(projections)
+        )
+        assert all(again[table].equals(original[table]) for table in original)
+    assert published.findings[:3] == (
+        "Setting paraphrased: the gradient similarities stand in another order than dot_products; they were put in "
+        "that order.",
+        "Setting paraphrased: the similarities of projections to 8 dimensions stand in another order than "
+        "dot_products; they were put in that order.",
+        "Setting paraphrased: the similarities of projections to 64 dimensions stand in another order than "
+        "dot_products; they were put in that order.",
+    )
+    assert published.findings[-1] == (
+        "Setting model_generated: its queries stand in another order than those of setting paraphrased; they were put "
+        "in that order."
+    )
+
+
+def test_candidates_in_alphabetical_order_are_told(single: Layout) -> None:
+    single.settings["paraphrased"] = tables_of(0, {query: sorted({"s0", "s1", query}) for query in IDS})
+    single.write()
+    assert "the candidates of all 4 queries stand in alphabetical order" in single.read().findings[0]
+
+
+def test_the_digest_is_of_contents_and_not_of_the_place(layout: Layout, tmp_path: Path) -> None:
+    layout.write()
+    digest = layout.read().digest
+    layout.root = tmp_path / "elsewhere" / "again"
+    layout.write()
+    assert layout.read().digest == digest
+    layout.sizes["head"] = 11
+    layout.write()
+    assert layout.read().digest != digest
+
+
+class TestParameters:
+    def test_absent(self, single: Layout) -> None:
+        single.sizes = {}
+        single.write()
+        published = single.read()
+        assert published.parameters == dict.fromkeys(LAYERS)
+        (finding,) = published.findings
+        assert finding.startswith("The sizes of 3 of 3 layers are not known: there is no ")
+
+    def test_of_other_layers(self, single: Layout) -> None:
+        del single.sizes["embed"]
+        single.sizes["tied"] = 30
+        single.write()
+        published = single.read()
+        assert published.parameters == {"embed": None, "attention": 20, "head": 10}
+        first, second = published.findings
+        assert first.startswith("The sizes of 1 of 3 layers are not known: ")
+        assert second.startswith("Of 1 of the 3 layers in ")
+        assert second.endswith("values.json there are no dots; they were left out.")
+
+    @pytest.mark.parametrize("value", [0, -3, 1.5, "many", True, None, {}])
+    def test_that_are_no_numbers(self, single: Layout, value: object) -> None:
+        single.sizes["embed"] = value
+        single.write()
+        with pytest.raises(TableError, match=r"values.json: layer 'embed' has .* and no number of elements"):
+            single.read()
+
+
+EVERY_TABLE = pytest.mark.parametrize(
+    "table", ["dot_products", "query_self", "original_self", "gradient_similarity", "projections"]
+)
+DOTS = pytest.mark.parametrize("table", ["dot_products", "query_self", "original_self"])
+
+
+def inner(layout: Layout, table: str) -> dict[str, Any]:
+    """An innermost object."""
+    content = layout.tables[table]["64" if table == "projections" else "s1"]
+    return content["s3" if table == "dot_products" else "s1"] if table in ("dot_products", "projections") else content
+
+
+@EVERY_TABLE
+class TestMalformed:
+    """What is no JSON of this form, in any table."""
+
+    @pytest.mark.parametrize(
+        ("spoil", "message"),
+        [
+            (lambda text: text[: len(text) // 2], "is not JSON"),
+            (lambda text: text[:-1], "is not JSON .* - it may be cut off; take the file from its source again"),
+            (lambda text: b"", "is not JSON .* - it may be cut off"),
+            (lambda text: b"\xef\xbb\xbf" + text, "is not JSON .*BOM"),
+            (lambda text: text.replace(b'"s1"', b'"s\xe91"'), r"is not UTF-8 text \(byte \d+\)"),
+            (lambda text: b"version https://git-lfs.github.com/spec/v1\n", "is not JSON"),
+            (lambda text: b"[]", r"json: is a list where an object should be"),
+            (lambda text: b"1.5", r"json: is 1.5 where an object should be"),
+            (lambda text: b"{}", r"json is an empty object"),
+            (lambda text: b'{"s0": ' * 100_000, "is nested far too deeply"),
+        ],
+    )
+    def test_text(self, single: Layout, table: str, spoil: Callable[[bytes], bytes], message: str) -> None:
+        single.write()
+        path = single.whole(table)
+        path.write_bytes(spoil(path.read_bytes()))
+        with pytest.raises(TableError, match=message) as caught:
+            single.read()
+        assert str(caught.value).startswith(str(path))
+
+    @pytest.mark.parametrize(
+        "spoilt", ["", "null", "NaN", "Infinity", "1e999", '"0.5"', "true", "[0.5]", "{}", "1" + "0" * 5000]
+    )
+    def test_value(self, single: Layout, table: str, spoilt: str) -> None:
+        content = inner(single, table)
+        key = next(iter(content))
+        content[key] = "SPOIL"
+        single.write()
+        path = single.whole(table)
+        text = path.read_text(encoding="utf-8")
+        path.write_text(text.replace('"SPOIL"', spoilt), encoding="utf-8")
+        message = (
+            rf"{path.name}.*: .*'{key}' is .* and no finite number \(1 of \d+ are none\)" if spoilt else "is not JSON"
+        )
+        with pytest.raises(TableError, match=message):
+            single.read()
+
+    def test_level(self, single: Layout, table: str) -> None:
+        content = single.tables[table]
+        content[next(iter(content))] = 0.5
+        single.write()
+        with pytest.raises(TableError, match=r"(query|original|dimension).* is 0.5 where an object should be"):
+            single.read()
+
+    def test_too_many_levels(self, single: Layout, table: str) -> None:
+        single.tables[table] = {"more": single.tables[table]}
+        single.write()
+        with pytest.raises(
+            TableError, match=r"and no finite number|has other layers|have other layers|dimension should"
+        ):
+            single.read()
+
+    def test_empty(self, single: Layout, table: str) -> None:
+        inner(single, table).clear()
+        single.write()
+        with pytest.raises(TableError, match="is an empty object"):
+            single.read()
+
+    @pytest.mark.parametrize("depth", ["outermost", "innermost"])
+    def test_a_key_twice(self, single: Layout, table: str, depth: str) -> None:
+        content = single.tables[table] if depth == "outermost" else inner(single, table)
+        key = list(content)[-1]
+        content["TWICE"] = content[key]
+        single.write()
+        path = single.whole(table)
+        path.write_text(path.read_text(encoding="utf-8").replace("TWICE", key), encoding="utf-8")
+        with pytest.raises(TableError, match=rf"key '{key}' stands twice in one object \(repeated keys in it: 1\)"):
+            single.read()
+
+    def test_half_a_character(self, single: Layout, table: str) -> None:
+        content = single.tables[table]
+        content["\ud800"] = content.pop(next(iter(content)))
+        single.write()
+        with pytest.raises(TableError, match=r"key '\\ud800' holds half a character"):
+            single.read()
+
+    def test_unreadable(self, single: Layout, table: str) -> None:
+        single.write()
+        files = find_published(single.root)
+        single.whole(table).unlink()
+        with pytest.raises(TableError, match=r"cannot be read \(No such file or directory\)"):
+            read_published(files)
+
+
+@DOTS
+class TestLayers:
+    """Rows that have other layers than the rest."""
+
+    def test_missing(self, single: Layout, table: str) -> None:
+        del inner(single, table)["attention"]
+        single.write()
+        with pytest.raises(
+            TableError, match=r"json: .*'s1'.* lacks 1 of 3 layers, 'attention' first \(1 of \d have other layers\)"
+        ):
+            single.read()
+
+    def test_missing_in_the_first_row(self, single: Layout, table: str) -> None:
+        content = single.tables[table]["s0"]
+        del (content["s1"] if table == "dot_products" else content)["embed"]
+        single.write()
+        with pytest.raises(TableError, match=r"'s0'.* lacks 1 of 3 layers, 'embed' first"):
+            single.read()
+
+    def test_more(self, single: Layout, table: str) -> None:
+        inner(single, table)["bias"] = 1.0
+        single.write()
+        expected = (
+            "lacks 1 of 4 layers, 'bias'" if table == "dot_products" else "has 1 layers that dot_products has not"
+        )
+        with pytest.raises(TableError, match=expected):
+            single.read()
+
+    def test_of_another_setting(self, layout: Layout, table: str) -> None:
+        content = layout.settings["model_generated"][table]
+        rows = [row for lists in content.values() for row in (lists.values() if table == "dot_products" else [lists])]
+        for row in rows:
+            row["top"] = row.pop("head")
+        layout.write()
+        with pytest.raises(
+            TableError, match=rf"model_generated.* lacks 1 of 3 layers, 'head' first \({len(rows)} of {len(rows)} have"
+        ):
+            layout.read()
+
+
+@pytest.mark.parametrize("table", ["query_self", "original_self"])
+def test_negative_self_dots(single: Layout, table: str) -> None:
+    single.tables[table]["s2"]["head"] = -1e-9
+    single.write()
+    with pytest.raises(
+        TableError, match=r"'s2', layer 'head' is -1e-09 and a self dot is never negative \(1 of 12 are\)"
+    ):
+        single.read()
+
+
+def test_zero_gradients_are_numbers(single: Layout) -> None:
+    single.tables["query_self"]["s2"] = dict.fromkeys(LAYERS, 0)
+    single.write()
+    rows = single.read().settings["paraphrased"].query_self.filter(pl.col("query_id") == "s2")
+    assert rows["self_dot"].to_list() == [0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("dimension", ["many", "0", "-8", "08", "8.0", "", "²"])
+def test_dimensions_that_are_none(single: Layout, dimension: str) -> None:
+    single.tables["projections"][dimension] = single.tables["projections"].pop("8")
+    single.write()
+    with pytest.raises(TableError, match=f"{json.dumps(dimension)[1:-1] if dimension != '²' else '²'}' stands where"):
+        single.read()

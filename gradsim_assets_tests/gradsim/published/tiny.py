@@ -1,0 +1,128 @@
+"""A small study in the original's layout, as nested dictionaries that tests spoil before they are written."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from gradsim.published import Published, PublishedSetting, find_published, read_published
+from gradsim_assets_tests.gradsim.published.layout import write_json
+
+MODEL = "org/model"
+IDS = ("s0", "s1", "s2", "s3")
+LAYERS = ("embed", "attention", "head")
+DIMENSIONS = ("64", "8")
+STEMS = {
+    "dot_products": "dot_products",
+    "query_self": "paraphrased_dot_products",
+    "original_self": "original_dot_products",
+}
+COSINES = {"gradient_similarity": "gradient_similarity", "projections": "gradient_similarity/random_projection"}
+
+Tables = dict[str, dict[str, Any]]
+
+
+def tables_of(seed: int, lists: Mapping[str, list[str]]) -> Tables:
+    """A setting's tables, from gradients that are drawn at random."""
+    draw = np.random.default_rng(seed).standard_normal
+    originals = dict.fromkeys([*lists, *(original for candidates in lists.values() for original in candidates)])
+    gradients = {
+        (side, name): draw((len(LAYERS), 3)) for side, names in (("q", lists), ("o", originals)) for name in names
+    }
+
+    def dots(first: tuple[str, str], second: tuple[str, str]) -> dict[str, float]:
+        products = (gradients[first] * gradients[second]).sum(axis=1).tolist()
+        return dict(zip(LAYERS, products, strict=True))
+
+    def cosines() -> dict[str, dict[str, float]]:
+        return {query: {original: float(np.tanh(draw())) for original in lists[query]} for query in lists}
+
+    return {
+        "dot_products": {
+            query: {original: dots(("q", query), ("o", original)) for original in lists[query]} for query in lists
+        },
+        "query_self": {query: dots(("q", query), ("q", query)) for query in lists},
+        "original_self": {original: dots(("o", original), ("o", original)) for original in originals},
+        "gradient_similarity": cosines(),
+        "projections": {dimension: cosines() for dimension in DIMENSIONS},
+    }
+
+
+@dataclass
+class Layout:
+    """A study's content and its folder.
+
+    Attributes:
+        root: the folder that holds `data/` and `results/`.
+        settings: setting -> table -> what its JSON holds.
+        sizes: layer -> number of its elements.
+    """
+
+    root: Path
+    settings: dict[str, Tables] = field(default_factory=dict)
+    sizes: dict[str, Any] = field(default_factory=lambda: dict(zip(LAYERS, (30, 20, 10), strict=True)))
+    size: str = "full"
+
+    def whole(self, table: str, setting: str = "paraphrased") -> Path:
+        """Where a table's whole file lies."""
+        if table in STEMS:
+            return (
+                self.root / "data/dot_products" / setting / MODEL / "sample_size" / self.size / f"{STEMS[table]}.json"
+            )
+        return self.root / "data" / COSINES[table] / setting / MODEL / f"sample_size_{self.size}.json"
+
+    def part(self, table: str, start: int, end: int, setting: str = "paraphrased") -> Path:
+        whole = self.whole(table, setting)
+        return whole.with_name(f"{whole.stem}_part_{start}_{end}.json")
+
+    def write(self) -> None:
+        """Every table as a whole file, and the sizes."""
+        for setting, tables in self.settings.items():
+            for table, content in tables.items():
+                write_json(self.whole(table, setting), content)
+        if self.sizes:
+            write_json(self.root / "results/parameters_per_layer" / MODEL / "values.json", self.sizes)
+
+    def write_parts(self, table: str, *ends: int, setting: str = "paraphrased", keep_whole: bool = False) -> None:
+        """A table in parts that end before these positions."""
+        content = self.settings[setting][table]
+        queries = list(self.settings[setting]["query_self"])
+        for start, end in zip((0, *ends), ends, strict=False):
+            write_json(self.part(table, start, end, setting), self._slice(table, content, queries[start:end], setting))
+        if not keep_whole:
+            self.whole(table, setting).unlink()
+
+    def _slice(self, table: str, content: dict[str, Any], queries: list[str], setting: str) -> dict[str, Any]:
+        if table == "projections":
+            return {dimension: {query: lists[query] for query in queries} for dimension, lists in content.items()}
+        if table == "original_self":
+            lists = self.settings[setting]["dot_products"]
+            return {original: content[original] for query in queries for original in lists[query]}
+        return {query: content[query] for query in queries}
+
+    def read(self) -> Published:
+        return read_published(find_published(self.root))
+
+    @property
+    def tables(self) -> Tables:
+        """Those of the paraphrased setting."""
+        return self.settings["paraphrased"]
+
+
+LISTS = {"s0": ["s1", "s0"], "s1": ["s1", "s3", "s0"], "s2": ["s2"], "s3": ["s0", "s3"]}
+
+
+def frames(setting: PublishedSetting) -> dict[str, pl.DataFrame]:
+    """The tables that are there."""
+    return {name: getattr(setting, name) for name in setting.__dataclass_fields__ if getattr(setting, name) is not None}
+
+
+def same_tables(first: PublishedSetting, second: PublishedSetting) -> bool:
+    """Whether two settings have the same tables, to the bit."""
+    ours, theirs = frames(first), frames(second)
+    return ours.keys() == theirs.keys() and all(
+        ours[name].equals(theirs[name]) and ours[name].schema == theirs[name].schema for name in ours
+    )

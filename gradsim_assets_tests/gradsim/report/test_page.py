@@ -1,0 +1,227 @@
+"""What the page says, and what it must not do."""
+
+import base64
+import dataclasses
+import hashlib
+import re
+
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+from gradsim.report import SettingReport, render_report
+from gradsim_assets_tests.gradsim.report.studies import (
+    LAYERS,
+    LEAST,
+    NASTY,
+    Page,
+    audited,
+    make_report,
+    make_setting,
+)
+
+
+def page_of(*settings: SettingReport, **changes: object) -> Page:
+    return Page(render_report(make_report(*settings, **changes)))
+
+
+def few(name: str = "paraphrased", **changes) -> SettingReport:
+    """A setting of which only little is known."""
+    return make_setting(name, questions=LEAST, **changes)
+
+
+def test_nothing_is_fetched(page: Page) -> None:
+    assert page.addresses
+    assert all(address.startswith(("#", "data:")) for address in page.addresses)
+    assert not {"link", "iframe", "object"} & set(page.tags)
+
+
+def test_only_the_pages_own_script_may_run(html: str, page: Page) -> None:
+    (script,) = re.findall(r'<script type="module">(.*?)</script>', html, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]+)"', html)
+    assert policy
+    assert "default-src 'none'" in policy[1]
+    assert f"script-src 'sha256-{digest}'" in policy[1]
+    kinds = {attributes["type"] for attributes in page.scripts}
+    assert kinds == {"module", "application/json", "application/gzip"}
+
+
+def test_every_text_of_the_data_is_escaped(html: str, page: Page) -> None:
+    assert "<script>alert" not in html
+    assert "<img src" not in html
+    # Study, description, provenance and exclusions say it all the same.
+    assert page.text.count('<script>alert("x")</script>') >= 5
+
+
+def test_links_lead_somewhere_and_ids_are_unique(page: Page) -> None:
+    assert len(set(page.ids)) == len(page.ids)
+    targets = {address[1:] for address in page.addresses if address.startswith("#")}
+    assert targets <= set(page.ids)
+
+
+def test_findings_come_first_and_sections_in_order(page: Page, settings) -> None:
+    share = settings[0].tables["accuracy"].filter(method="full_gradient", group="all")["accuracy"][0]
+    said = [
+        f"The full gradient finds the source of {100 * share:.1f} % of paraphrased and",
+        "Select or project?",
+        "Accuracy beside null controls",
+        "A gradient can be made small",
+        "Which layers?",
+        "Projections beside theory A projected cosine",
+        "Retrieval Where the source",
+        "From one setting to another",
+        "Proof Are the stored dots",
+        "Queries and their candidates",
+        "The model Which part",
+        "Method What is compared",
+        "Provenance How the numbers",
+        "Exclusions",
+    ]
+    places = [page.text.index(words) for words in said]
+    assert places == sorted(places)
+
+
+def test_every_figure_has_its_numbers(html: str) -> None:
+    figures = html.split("<figure data-key=")[1:]
+    assert len(figures) > 20
+    for figure in figures:
+        head = figure[: figure.index("</figure>")]
+        assert head.count("<svg") == 2
+        assert "data-csv=" in head, head[:60]
+
+
+def test_every_button_has_its_table_unrounded(page: Page, settings) -> None:
+    assert {attributes["data-download"] for attributes in page.scripts if "data-download" in attributes} == page.buttons
+    for setting in settings:
+        for name, table in setting.tables.items():
+            columns = [
+                column for column, dtype in table.schema.items() if dtype not in {pl.Boolean, pl.List(pl.String)}
+            ]
+            file = f"{setting.setting}_{name}"
+            if file in page.buttons:
+                given = page.table(file).select(columns)
+                expected = table.select(columns)
+                # A column without a value has no type in CSV, and a group of blocks looks like a number.
+                expected = expected.with_columns(
+                    pl.col(pl.Enum, pl.String).cast(pl.String), pl.col(pl.Null).cast(pl.String)
+                )
+                given = given.with_columns(
+                    pl.col(column).cast(dtype) for column, dtype in expected.schema.items() if column in given.columns
+                )
+                assert_frame_equal(given, expected, check_exact=True)
+        layers = page.table(f"{setting.setting}_layers")
+        assert layers["accuracy"].to_list() == setting.tables["accuracy_per_layer"]["accuracy"].to_list()
+        assert layers["similarity_low"].to_list() == setting.tables["similarity_to_full_gradient"]["low"].to_list()
+        assert layers["parameters"].to_list() == [20] * len(LAYERS)
+    selected = settings[0].tables["selection_under_budget"]["selected"].list.join(" ")
+    assert page.table("paraphrased_selection_under_budget")["selected"].to_list() == selected.to_list()
+    assert page.table("exclusions")["reason"].to_list() == [NASTY]
+
+
+def test_a_table_that_is_too_large_is_named_instead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gradsim.report.downloads.MOST_BYTES", 500)
+    page = page_of(few(lift=0.1))
+    assert "paraphrased_decisions" not in page.buttons
+    assert "decisions: too large for this page, it lies in the study’s folder" in page.text
+    assert "paraphrased_controls" in page.buttons
+
+
+def test_forced_queries_are_reported_apart(page: Page) -> None:
+    assert "For 5 queries BM25 did not list the true source" in page.text
+    assert "It is not recorded for which queries the true source was put in by rule." in page.text
+
+
+@pytest.mark.parametrize(
+    ("lift", "verdict"),
+    [(1.0, "above chance"), (0.0, "not told apart from chance"), (-1.0, "below chance")],
+)
+def test_verdict_against_chance(lift: float, verdict: str) -> None:
+    assert f"That is {verdict}, which is 33.3 %" in page_of(few(lift=lift)).text
+
+
+def test_the_proof_is_said_of_every_setting(page: Page, settings) -> None:
+    said = (
+        f"{7 * len(LAYERS)} dots and self dots, those of 3 pairs drawn at random in every layer, were computed again "
+        "with plain autograd, one sample at a time. All agree within the tolerance of 10⁻⁵ of the norms’ product; "
+        "the worst is off by 2.1·10⁻⁷."
+    )
+    assert page.text.count(said) == len(settings)
+    assert "Do not rely" not in page.text
+
+
+def test_a_proof_that_fails_warns_and_names_the_worst() -> None:
+    wrong = audited(few(lift=0.1), error=0.004)
+    html = render_report(make_report(wrong))
+    assert (
+        "In 1 of them the difference exceeds the tolerance of 10⁻⁵ of the norms’ product; the worst, the dot of query "
+        "'s0' and original 's0' in model.embed_tokens.weight, is off by 4·10⁻³. Do not rely"
+    ) in Page(html).text
+    assert 'class="alarm"' in html
+    assert "Do not rely" not in render_report(make_report(wrong, precision="tf32"))
+
+
+def test_what_is_not_at_hand_is_left_out_and_named() -> None:
+    whole = few("imported", lift=0.1)
+    bare = SettingReport("imported", whole.tables)
+    page = page_of(bare, parameters_per_layer=None, originals=None, exclusions=None, description="")
+    for absent in ("accuracy by layer", "dots by plain autograd", "texts of the queries", "texts of the originals"):
+        assert absent in page.text[page.text.index("Not at hand") :]
+    assert "No sample was left out." in page.text
+    assert not {"layers", "projections", "transfer", "proof", "model"} & set(page.ids)
+    assert {"accuracy", "retrieval", "queries", "method"} <= set(page.ids)
+    assert "browser" not in page.ids
+
+
+def test_sizes_may_be_unknown(settings) -> None:
+    sizes = make_report().parameters_per_layer
+    unknown = sizes.with_columns(parameters=pl.lit(None, pl.Int64), share=pl.lit(None, pl.Float64))
+    page = page_of(settings[0], parameters_per_layer=unknown)
+    assert "layers" in page.ids
+    assert "model" not in page.ids
+    assert "sizes of the layers" in page.text[page.text.index("Not at hand") :]
+
+
+def test_where_nothing_was_projected_the_page_says_so(settings) -> None:
+    contests = settings[0].tables["select_or_project"].clear()
+    setting = dataclasses.replace(settings[0], tables=settings[0].tables | {"select_or_project": contests})
+    page = page_of(setting)
+    assert "Not to be said here: nothing was projected" in page.text
+    assert "answer-title" not in page.ids
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"n_queries": 1, "n_candidates": 1},
+        {"layers": ["w"]},
+        {"layers": ["first.weight", "second.weight"]},
+        {"n_queries": 3, "n_candidates": 2},
+    ],
+    ids=["one query, one candidate", "one layer", "no blocks", "few of all"],
+)
+def test_small_studies(shape) -> None:
+    setting = make_setting("paraphrased", lift=0.2, **shape)
+    layers = shape.get("layers", LAYERS)
+    sizes = make_report().parameters_per_layer.head(len(layers)).with_columns(layer=pl.Series(layers))
+    if "layers" in shape:
+        sizes = sizes.with_columns(component=pl.lit("other"), block=pl.lit(None, pl.Int32))
+    page = page_of(setting, parameters_per_layer=sizes)
+    assert {"accuracy", "retrieval", "queries"} <= set(page.ids)
+
+
+def test_ties_everywhere() -> None:
+    setting = make_setting("paraphrased", lift=0.0, n_queries=4)
+    flat = dataclasses.replace(setting.layer_dots, dots=0 * setting.layer_dots.dots)
+    tied = setting.tables["decisions"].with_columns(credit=pl.lit(1 / 3), margin=pl.lit(0.0))
+    page = page_of(SettingReport("paraphrased", setting.tables | {"decisions": tied}, None, flat))
+    assert page.pairs("paraphrased")["credit"] == [pytest.approx(1 / 3, abs=1e-4)] * 4
+
+
+def test_the_same_data_give_the_same_page(data, html: str) -> None:
+    assert render_report(data) == html
+
+
+def test_a_report_needs_a_setting() -> None:
+    with pytest.raises(ValueError, match="at least one setting"):
+        render_report(make_report())

@@ -1,0 +1,183 @@
+"""Published results in and out by the command: a study of their own, beside the one that they came from."""
+
+import json
+from pathlib import Path
+
+import dagster as dg
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+from gradsim.tables import State
+from gradsim.tables.lineage import DOT_TABLES
+from gradsim_assets.build import build_definitions
+from gradsim_assets_tests.workplace import Workplace
+
+SETTINGS = ("paraphrased", "word_dropout", "model_generated")
+
+
+@pytest.fixture(scope="module")
+def published(finished: Workplace, tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+    """`tiny`'s results, exported, imported as `published` and run; to be read only, or copied."""
+    place = finished.copy(tmp_path_factory.mktemp("published"))
+    exported = place.gradsim("export-published", "tiny", str(place.folder / "exported"))
+    assert exported.count("dot_products.json") == 9
+    (place.folder / "imported.txt").write_text(
+        place.gradsim("import-published", str(place.folder / "exported"), "--study", "published"), encoding="utf-8"
+    )
+    (place.folder / "run.txt").write_text(place.gradsim("run", "published"), encoding="utf-8")
+    return place
+
+
+@pytest.fixture
+def copied(published: Workplace, tmp_path: Path) -> Workplace:
+    """A copy that a test may change."""
+    copy = published.copy(tmp_path)
+    (copy.folder / "exported").symlink_to(published.folder / "exported")
+    return copy
+
+
+def test_what_comes_back_is_what_went_out(published: Workplace) -> None:
+    there, here = published.store("tiny"), published.store("published")
+    for setting in SETTINGS:
+        for table in (*DOT_TABLES, "gradient_similarity"):
+            one, two = (store.read(store.lineage.key(table, setting, "results")) for store in (there, here))
+            assert_frame_equal(two, one, check_dtypes=False, categorical_as_str=True)
+        key = (
+            there.lineage.key("accuracy_per_layer", setting, "analysis"),
+            here.lineage.key("accuracy_per_layer", setting, "analysis"),
+        )
+        assert_frame_equal(here.read(key[1]), there.read(key[0]), check_dtypes=False, categorical_as_str=True)
+
+
+def test_everything_is_made_that_needs_no_model(published: Workplace) -> None:
+    store = published.store("published")
+    assert {str(store.state(node.key)) for node in store.lineage} == {State.FRESH}
+    names = {node.key.name for node in store.lineage}
+    assert {"held_out_selection", "select_or_project", "selection_transfer", "report"} <= names
+    assert not {"queries", "tokenized", "gradient_audit"} & names
+    candidates = store.read(store.lineage.key("candidates", "paraphrased", "results"))
+    assert candidates["score"].null_count() == candidates["forced"].null_count() == candidates.height
+    controls = store.read(store.lineage.key("controls", "paraphrased", "analysis"))
+    assert "answer_length" not in controls["control"].to_list()
+    page = store.path(store.lineage.key("report")).read_text(encoding="utf-8")
+    assert "not at hand" in page
+    assert "paraphrased" in (published.folder / "run.txt").read_text(encoding="utf-8")
+
+
+def test_the_import_says_what_it_found(published: Workplace) -> None:
+    said = (published.folder / "imported.txt").read_text(encoding="utf-8")
+    assert "random projections" not in said, "they came along"
+    assert "20 queries" in said
+    assert "next: gradsim run published" in said
+
+
+def test_the_web_ui_knows_imported_tables(published: Workplace) -> None:
+    with published.instance() as instance:
+        event = instance.get_latest_materialization_event(
+            dg.AssetKey(["published", "paraphrased", "results", "dot_products"])
+        )
+        assert event.asset_materialization.metadata["dagster/row_count"].value > 0
+    definitions = build_definitions(environment=published.environment)
+    graph = definitions.resolve_asset_graph()
+    assert not graph.get(dg.AssetKey(["published", "samples"])).is_materializable
+    assert graph.get(dg.AssetKey(["published", "paraphrased", "analysis", "accuracy"])).is_materializable
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("run", "published", "--computation", "dot-product"),
+        ("run", "published", "--partition", "0000-0019", "--computation", "gradient-similarity"),
+        ("prepare", "published", "paraphrased"),
+        ("combine", "published"),
+        ("plan", "published"),
+        ("query", "published", "Why?", "--answer", "Because."),
+    ],
+    ids=lambda command: command[0],
+)
+def test_computing_says_that_there_is_no_model(published: Workplace, command: tuple[str, ...]) -> None:
+    output = published.gradsim(*command, fails=True)
+    assert "study 'published' was imported and has no model" in output
+    assert "gradsim run published makes its analyses and report" in output
+    assert "Traceback" not in output
+
+
+def test_an_import_does_not_replace_anything_unasked(copied: Workplace) -> None:
+    before = copied.digests()
+    exported = str(copied.folder / "exported")
+    for name, why in (("published", "--force replaces it"), ("tiny", "there is a study file for 'tiny'")):
+        assert why in copied.gradsim("import-published", exported, "--study", name, fails=True)
+    (copied.data / "other" / "samples").mkdir(parents=True)
+    assert "choose another name" in copied.gradsim(
+        "import-published", exported, "--study", "other", "--force", fails=True
+    )
+    assert "cannot be a study's name" in copied.gradsim("import-published", exported, "--study", "a/b", fails=True)
+    assert copied.digests() == before
+
+
+def test_an_export_is_not_mixed_with_another(copied: Workplace) -> None:
+    folder = copied.folder / "exported"
+    output = copied.gradsim("export-published", "tiny", str(folder), fails=True)
+    assert f"{folder / 'data'}: is there already" in output
+
+
+def test_force_replaces_an_import_and_what_was_made_of_it(copied: Workplace) -> None:
+    exported = str(copied.folder / "exported")
+    copied.gradsim("import-published", exported, "--study", "published", "--setting", "word-dropout", "--force")
+    store = copied.store("published")
+    assert list(store.study.settings) == ["word_dropout"]
+    assert not (copied.data / "published" / "paraphrased").exists()
+    assert store.state(store.lineage.key("accuracy", "word_dropout", "analysis")) is State.MISSING
+
+
+def test_malformed_results_leave_the_earlier_import_alone(copied: Workplace) -> None:
+    folder = copied.folder / "broken"
+    (target,) = (copied.folder / "exported").glob("data/dot_products/word_dropout/**/dot_products.json")
+    broken = folder / target.relative_to(copied.folder / "exported")
+    broken.parent.mkdir(parents=True)
+    for path in target.parent.glob("*.json"):
+        (broken.parent / path.name).write_bytes(path.read_bytes())
+    content = json.loads(broken.read_text(encoding="utf-8"))
+    query = next(iter(content))
+    content[query].pop(query)
+    broken.write_text(json.dumps(content), encoding="utf-8")
+    before = copied.digests()
+    output = copied.gradsim("import-published", str(folder), "--study", "published", "--force", fails=True)
+    assert query in output
+    assert "Traceback" not in output
+    assert copied.digests() == before
+
+
+def test_a_lost_table_has_to_be_imported_again(copied: Workplace) -> None:
+    copied.delete("published/paraphrased/results/query_self.parquet")
+    output = copied.gradsim("run", "published", fails=True)
+    assert "query_self.parquet: missing; it was imported, so import it again" in output
+
+
+def test_status_counts_imported_tables(published: Workplace) -> None:
+    output = published.gradsim("status", "published")
+    assert "results/dot_products" in output
+    assert not any(word in output for word in ("Traceback", "error"))
+
+
+def test_a_trial_is_exported_as_a_sample_of_its_size(copied: Workplace) -> None:
+    copied.gradsim("run", "tiny", "--setting", "word_dropout", MT_SAMPLE_SIZE="7")
+    copied.gradsim("run", "tiny", MT_SAMPLE_SIZE="7")
+    folder = copied.folder / "trial"
+    copied.gradsim("export-published", "tiny_7", str(folder), MT_SAMPLE_SIZE="7")
+    assert {path.parent.name for path in folder.glob("data/dot_products/**/*.json")} == {"7"}
+    output = copied.gradsim("import-published", str(folder), "--study", "trial")
+    assert "7 queries" in output
+
+
+def test_notebooks_open_imported_studies_too(published: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+    import gradsim
+
+    for name, value in published.variables.items():
+        monkeypatch.setenv(name, value)
+    study = gradsim.open_study("published")
+    assert set(study.tables["state"]) == {"fresh"}
+    dots = study["paraphrased"].scan("dot_products")
+    assert isinstance(dots, pl.LazyFrame)
+    assert dots.select(pl.len()).collect().item() == 20 * 3 * study.sizes.height
