@@ -157,7 +157,8 @@ class OpenedSetting:
         """
         from gradsim.figures import figure_of  # noqa: PLC0415 - matplotlib takes a second to load
 
-        return figure_of(question, {**self._inputs(question), question: self.answer(question)}, self.name)
+        answer = self.answer(question)
+        return figure_of(question, {**self._inputs(question), question: answer}, self.name)
 
     def value_of(self, layers: Sequence[str], criterion: Criterion | str) -> pl.DataFrame:
         """What the first, the first two, ... of these layers are worth here, wherever they were selected.

@@ -12,6 +12,12 @@ from gradsim.analysis.similarity import FULL_GRADIENT
 from gradsim.plots.labels import control_label, listed, method_label, percent, setting_label
 from gradsim.plots.style import BLUE, INK, MUTED, PAPER, VERMILION, bare, new_figure, styled
 
+LONGEST_LINE = 28
+"""Letters of a method's name that leave enough room for the numbers."""
+
+LINE = 0.45
+"""How much higher than others a row of two lines is."""
+
 
 @styled
 def accuracy_of_methods(accuracy: Mapping[str, pl.DataFrame], controls: Mapping[str, pl.DataFrame]) -> Figure:
@@ -23,7 +29,10 @@ def accuracy_of_methods(accuracy: Mapping[str, pl.DataFrame], controls: Mapping[
     """
     rows = {setting: (table.filter(pl.col("group") == "all"), controls[setting]) for setting, table in accuracy.items()}
     # Chance is a line, not a row.
-    heights = [len(methods) + len(nulls) - 1 for methods, nulls in rows.values()]
+    heights = [
+        len(methods) + len(nulls) - 1 + LINE * sum("\n" in _name(method) for method in methods["method"])
+        for methods, nulls in rows.values()
+    ]
     figure = new_figure(_title(accuracy), height=0.9 + sum(0.24 * height + 0.4 for height in heights))
     shares = [height + 0.8 for height in heights]
     panels = figure.subplots(len(rows), sharex=True, squeeze=False, height_ratios=shares)[:, 0]
@@ -34,6 +43,12 @@ def accuracy_of_methods(accuracy: Mapping[str, pl.DataFrame], controls: Mapping[
     return figure
 
 
+def _name(method: str) -> str:
+    """A projection's name on a line of its own where it is long."""
+    label = method_label(method)
+    return label if len(label) <= LONGEST_LINE else label.replace(", ", ",\n")
+
+
 def _draw_setting(panel: Axes, methods: pl.DataFrame, nulls: pl.DataFrame) -> None:
     colours = {FULL_GRADIENT: BLUE, BM25: VERMILION}
     markers = {FULL_GRADIENT: "o", BM25: "D"}
@@ -41,7 +56,7 @@ def _draw_setting(panel: Axes, methods: pl.DataFrame, nulls: pl.DataFrame) -> No
     for row in methods.iter_rows(named=True):
         colour, marker = colours.get(row["method"], BLUE), markers.get(row["method"], "s")
         _draw_interval(panel, -len(labels), row, colour=colour, marker=marker, face=colour)
-        labels.append(method_label(row["method"]))
+        labels.append(_name(row["method"]))
     for row in nulls.filter(pl.col("control") != CHANCE).iter_rows(named=True):
         _draw_interval(panel, -len(labels), row, colour=MUTED, marker="o", face=PAPER)
         labels.append(control_label(row["control"]))

@@ -27,8 +27,13 @@ def method_label(method: str) -> str:
     """`full_gradient` -> `full gradient`, `sjlt-11778048` -> `sjlt, 11.8 M dimensions`."""
     projection, _, dimension = method.rpartition("-")
     if projection and dimension.isdigit():
-        return f"{projection}, {count(int(dimension))} dimensions"
+        return f"{projection_label(projection)}, {count(int(dimension))} dimensions"
     return METHODS.get(method, method)
+
+
+def projection_label(projection: str) -> str:
+    """`rademacher_as_published` -> `rademacher as published`."""
+    return projection.replace("_", " ")
 
 
 def control_label(control: str) -> str:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from gradsim.analysis.selection import Criterion
-from gradsim.plots.labels import count, listed, points
+from gradsim.plots.labels import count, listed, points, projection_label
 from gradsim.plots.marks import draw_rows, refuse_empty, zero_line
 from gradsim.plots.style import BLUE, FAINT, GREEN, ORANGE, bare, new_figure, styled
 
@@ -72,7 +72,7 @@ def _rows(contests: pl.DataFrame) -> tuple[Floats, list[float], list[str]]:
         members = np.flatnonzero(new == position)
         name, dimension = contests.select("projection", "dimension").row(int(members[0]))
         ticks.append(float(places[members].mean()))
-        labels.append(f"{name.replace('_', ' ')}\n{count(dimension)} dim.")
+        labels.append(f"{projection_label(name)}\n{count(dimension)} dim.")
     return places, ticks, labels
 
 

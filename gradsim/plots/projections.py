@@ -5,7 +5,7 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gradsim.plots.labels import count, listed
+from gradsim.plots.labels import count, listed, projection_label
 from gradsim.plots.marks import logarithmic
 from gradsim.plots.style import BLUE, MUTED, ORANGE, PAPER, new_figure, styled
 
@@ -24,7 +24,7 @@ def errors_of_projections(projection_audit: pl.DataFrame) -> Figure:
     """
     audit = projection_audit
     labels = [
-        f"{name.replace('_', ' ')}\n{count(dimension)} dimensions"
+        f"{projection_label(name)}\n{count(dimension)} dimensions"
         for name, dimension in audit.select("projection", "dimension").iter_rows()
     ]
     places = -np.arange(audit.height)

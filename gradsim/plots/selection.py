@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from gradsim.analysis.selection import Criterion
 from gradsim.analysis.similarity import FULL_GRADIENT
-from gradsim.plots.labels import percent, setting_label
+from gradsim.plots.labels import percent, projection_label, setting_label
 from gradsim.plots.marks import DASHED, DOTTED, draw_columns, draw_steps, logarithmic, marked_steps, refuse_empty
 from gradsim.plots.style import BLUE, INK, PROJECTION_LOOKS, VERMILION, new_figure, styled
 
@@ -150,7 +150,7 @@ def _draw_full_gradient(panel: Axes, value: float) -> None:
 def _draw_projections(panels: dict[Criterion, Axes], projections: pl.DataFrame) -> None:
     for position, ((name,), rows) in enumerate(projections.group_by("projection", maintain_order=True)):
         marker, colour = PROJECTION_LOOKS[position % len(PROJECTION_LOOKS)]
-        label = f"projection {str(name).replace('_', ' ')}"
+        label = f"projection {projection_label(str(name))}"
         looks: dict[str, Any] = {"color": colour, "marker": marker, "label": label}
         draw_columns(panels[Criterion.ACCURACY], rows["place"], rows, ["accuracy", "low", "high"], **looks)
         known = rows.drop_nulls("similarity")

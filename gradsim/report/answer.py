@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from gradsim.analysis.selection import Criterion
-from gradsim.plots.labels import count, percent, points
+from gradsim.plots.labels import count, percent, points, projection_label
 from gradsim.report.data import SettingReport
 from gradsim.report.tables import p_value
 
@@ -93,9 +93,10 @@ def _sentences(contests: pl.DataFrame) -> Iterator[str]:
         yield (
             f"{layers.capitalize()} of {count(row['parameters'])} parameters in all, selected on other queries, find "
             f"{percent(row['selected_accuracy'])} of the sources; projected to {count(row['dimension'])} dimensions "
-            f"({row['projection']}), the gradient finds {percent(row['projected_accuracy'])}. The difference is "
-            f"{points(100 * row['difference'])} points (95\u00a0% interval {points(100 * row['low'])} to "
-            f"{points(100 * row['high'])}; p\u00a0=\u00a0{p_value(row['p_holm'])} after Holm\u2019s correction)."
+            f"({projection_label(row['projection'])}), the gradient finds {percent(row['projected_accuracy'])}. "
+            f"The difference is {points(100 * row['difference'])} points (95\u00a0% interval "
+            f"{points(100 * row['low'])} to {points(100 * row['high'])}; "
+            f"p\u00a0=\u00a0{p_value(row['p_holm'])} after Holm\u2019s correction)."
         )
     for row in _selected_by(smallest, Criterion.SIMILARITY).head(1).iter_rows(named=True):
         yield (

@@ -66,9 +66,12 @@ def _stack_panels(figure: Figure) -> float:
 def _wrap_texts(axes: Axes) -> int:
     """Breaks long names, titles and labels; how many lines that adds."""
     names: list[str] = []
+    lines = 0
     if isinstance(axes.yaxis.get_major_locator(), FixedLocator):
-        names = [_wrapped(label.get_text(), LETTERS_OF_NAME) for label in axes.get_yticklabels()]
+        before = [label.get_text() for label in axes.get_yticklabels()]
+        names = [_wrapped(name, LETTERS_OF_NAME) for name in before]
         axes.set_yticks(axes.get_yticks(), names)
+        lines = len(names) * (_most_breaks(names) - _most_breaks(before))
     widest = max((len(line) for name in names for line in name.split("\n")), default=0)
     axes.xaxis.label.set_text(_wrapped(axes.get_xlabel(), LETTERS_ACROSS))
     title = _wrapped(axes.get_title(loc="left"), int(BOLD * (LETTERS_ACROSS - widest)))
@@ -76,7 +79,11 @@ def _wrap_texts(axes: Axes) -> int:
     for text in axes.texts:
         if isinstance(text, Annotation) and text.arrow_patch is None and text.get_position()[0] > 1:
             _move_away(text)
-    return axes.get_xlabel().count("\n") + title.count("\n")
+    return lines + axes.get_xlabel().count("\n") + title.count("\n")
+
+
+def _most_breaks(names: list[str]) -> int:
+    return max((name.count("\n") for name in names), default=0)
 
 
 def _move_away(text: Annotation) -> None:

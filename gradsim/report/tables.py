@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from gradsim.analysis.schema import Schema
-from gradsim.plots.labels import control_label, count, layer_label, method_label, points, power_of_ten
+from gradsim.plots.labels import control_label, count, layer_label, method_label, points, power_of_ten, projection_label
 from gradsim.report.downloads import Download
 
 Format = Callable[..., str]
@@ -132,8 +132,8 @@ COLUMNS: dict[str, Sequence[Shown]] = {
         share_shown("accuracy", "accuracy", ("accuracy_low", "accuracy_high")), SIMILARITY,
     ),
     "select_or_project": (
-        Shown("projection"), Shown("dimension", count), Shown("criterion", label="selected by"), Shown("layers"),
-        Shown("parameters", count), share_shown("selected_accuracy", "selected", None),
+        Shown("projection", projection_label), Shown("dimension", count), Shown("criterion", label="selected by"),
+        Shown("layers"), Shown("parameters", count), share_shown("selected_accuracy", "selected", None),
         share_shown("projected_accuracy", "projected", None),
         Shown("difference", in_points, "difference (points)", ("low", "high")), P_HOLM,
         Shown("selected_similarity", cosine), Shown("projected_similarity", cosine),
@@ -145,7 +145,7 @@ COLUMNS: dict[str, Sequence[Shown]] = {
         share_shown("accuracy", "accuracy", ("accuracy_low", "accuracy_high")), SIMILARITY,
     ),
     "projection_audit": (
-        Shown("projection"), Shown("dimension", count), Shown("pairs", "{:,}".format),
+        Shown("projection", projection_label), Shown("dimension", count), Shown("pairs", "{:,}".format),
         Shown("mean_error", power_of_ten), Shown("error_sd", power_of_ten), Shown("predicted_sd", power_of_ten),
         Shown("sd_ratio", "{:.3f}".format),
         Shown("agreement", "{:.6f}".format, interval=("agreement_low", "agreement_high")),
