@@ -9,6 +9,10 @@ from matplotlib.figure import Figure
 from gradsim.plots import style
 
 
+MARGIN = 0.08
+"""Inches around a picture."""
+
+
 def title_of(figure: Figure) -> str:
     """The finding that a figure states, in one line."""
     return " ".join(figure.get_suptitle().split(" ")).replace("\n", " ")
@@ -18,7 +22,10 @@ def to_png(figure: Figure, dots_per_inch: int = 150) -> bytes:
     """The figure with its title, on white."""
     buffer = io.BytesIO()
     with matplotlib.rc_context(style.STYLE):
-        figure.savefig(buffer, format="png", dpi=dots_per_inch, facecolor="white")
+        # Tight, so that a long name makes the picture wider where it would be cut off.
+        figure.savefig(
+            buffer, format="png", dpi=dots_per_inch, facecolor="white", bbox_inches="tight", pad_inches=MARGIN
+        )
     return buffer.getvalue()
 
 

@@ -42,7 +42,7 @@ def errors_of_projections(projection_audit: pl.DataFrame) -> Figure:
     ends = (1 - audit[f"agreement_{end}"].clip(upper_bound=1 - SMALLEST_SHOWN) for end in ("high", "low"))
     agreements.hlines(places, *ends, color=ORANGE, linewidth=1.8)
     agreements.set_title("distance from the full gradient")
-    agreements.set_xlabel("1 - cosine of similarities (log scale)")
+    agreements.set_xlabel("1 − cosine (log scale)")
     for axes in (errors, agreements):
         axes.margins(x=0.12)
         axes.autoscale_view()
