@@ -8,7 +8,6 @@ from matplotlib.figure import Figure
 
 from gradsim.plots import style
 
-
 MARGIN = 0.08
 """Inches around a picture."""
 
