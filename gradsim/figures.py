@@ -114,7 +114,8 @@ LAYERS = (
         "similarity_to_full_gradient",
         ("similarity_to_full_gradient", SIZES),
         lambda tables: plots.layers_against_full_gradient(tables["similarity_to_full_gradient"], tables[SIZES]),
-        "A layer at the top sees which pairs are alike just as the whole gradient does.",
+        "The nearer to 1, the more are a layer\u2019s similarities of all pairs those of the whole gradient. A cosine, "
+        "not a correlation: pairs that are alike on average count, too.",
     ),
     *(
         FigureOf(
@@ -122,8 +123,8 @@ LAYERS = (
             f"greedy_by_{criterion}",
             (f"greedy_by_{criterion}", SIZES),
             partial(_selection_order, criterion=criterion),
-            "The step of the greedy selection at which each layer is taken: 1 is the most useful, and layers without a "
-            "number come late. Bold steps raise what came before.",
+            "The step of the greedy selection at which each layer is taken; bold steps raise what came before. Of "
+            "layers that serve equally well the first in model order is taken: between bold steps order says little.",
         )
         for criterion in Criterion
     ),

@@ -1,5 +1,6 @@
 """A study as notebooks and scripts see it: lazy frames of its tables, its answers, its figures."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ import polars as pl
 from gradsim import analysis
 from gradsim.analysis import QUESTIONS, Criterion, LayerDots
 from gradsim.analysis.questions import DOTS, SIZES
+from gradsim.analysis.selection import with_parameters
 from gradsim.environment import read_environment
 from gradsim.errors import StudyError, TableError
 from gradsim.study import Study, load_study
@@ -55,19 +57,20 @@ class OpenedStudy:
 
     @property
     def tables(self) -> pl.DataFrame:
-        """`table`, `setting`, `description`, `state` and `path` of all there could be."""
+        """`table`, `setting`, `room` (`results`, `analysis`), `description`, `state` and `path` of all there may be."""
         store = self.store
         rows = [
             (
                 key.name,
                 key.setting,
+                key.room,
                 SCHEMAS[key.name].description if key.name in SCHEMAS else "everything the study found, in one page",
                 _state(store, key),
                 str(store.path(key)),
             )
             for key in store.lineage.nodes
         ]
-        return pl.DataFrame(rows, schema=["table", "setting", "description", "state", "path"], orient="row")
+        return pl.DataFrame(rows, schema=["table", "setting", "room", "description", "state", "path"], orient="row")
 
     def scan(self, table: str) -> pl.LazyFrame:
         """A table of the study itself, such as `samples` or `parameters_per_layer`.
@@ -132,6 +135,8 @@ class OpenedSetting:
     def answer(self, question: str) -> pl.DataFrame:
         """The analysis of that name: as stored where it is fresh, otherwise computed now.
 
+        Warns where it is computed from tables that are not fresh.
+
         Raises:
             StudyError: there is no such question.
             TableError: a table that it is answered from was not computed.
@@ -163,12 +168,19 @@ class OpenedSetting:
     def value_of(self, layers: Sequence[str], criterion: Criterion | str) -> pl.DataFrame:
         """What the first, the first two, ... of these layers are worth here, wherever they were selected.
 
+        Args:
+            layers: names, in the order of the selection.
+            criterion: `accuracy`, or `similarity` to the full gradient.
+
         Raises:
-            TableError: this setting's model has no such layer.
+            StudyError: another criterion.
+            TableError: this setting's model has no such layer, or none is named.
         """
-        return analysis.value_of_selection(
-            self.layer_dots, layers, self.study.sizes, Criterion(criterion), seed=self.study.definition.seed
-        )
+        if criterion not in set(Criterion):
+            raise StudyError(f"no criterion '{criterion}'; there are: {', '.join(Criterion)}")
+        seed = self.study.definition.seed
+        value = analysis.value_of_selection(self.layer_dots, layers, Criterion(criterion), seed=seed)
+        return with_parameters(value, self.layer_dots.layers, self.study.sizes)
 
     def _inputs(self, question: str) -> Mapping[str, pl.DataFrame]:
         inputs = self.study.store.lineage.analysis_inputs(question, self.name)
@@ -177,7 +189,12 @@ class OpenedSetting:
     def _input(self, name: str, key: TableKey) -> pl.DataFrame:
         if name in QUESTIONS:
             return self.answer(name)
-        return self.study.sizes if name == SIZES else self.study.store.read(key)
+        if name == SIZES:
+            return self.study.sizes
+        if self.study.store.state(key) is not State.FRESH:
+            # Where only combined tables were brought here, all of them are so.
+            warnings.warn(f"{key} is older than what it was made from, or that is not here", stacklevel=4)
+        return self.study.store.read(key)
 
 
 def open_study(name: str) -> OpenedStudy:
@@ -197,20 +214,19 @@ def selection_transfer(settings: Mapping[str, OpenedSetting]) -> pl.DataFrame:
     """Every setting's selections in every other, also between studies whose models have the same layers.
 
     Args:
-        settings: what to call each -> the setting; sizes and seed are the first one's.
+        settings: what to call each -> the setting; the seed is the first one's.
 
     Raises:
         TableError: a model lacks another's layers.
     """
-    first = next(iter(settings.values())).study
     return analysis.selection_transfer(
         {name: setting.layer_dots for name, setting in settings.items()},
         {
             name: {criterion: setting.answer(f"greedy_by_{criterion}") for criterion in Criterion}
             for name, setting in settings.items()
         },
-        first.sizes,
-        seed=first.definition.seed,
+        {name: setting.answer("held_out_selection") for name, setting in settings.items()},
+        seed=next(iter(settings.values())).study.definition.seed,
     )
 
 
@@ -223,9 +239,9 @@ def _state(store: Store, key: TableKey) -> str:
 def _scan(store: Store, table: str, setting: str | None) -> pl.LazyFrame:
     rooms = ("analysis", "results", None)
     keys = [key for room in rooms if (key := store.lineage.key(table, setting, room)) in store.lineage]
-    if not keys:
+    if not keys or table == "report":
         where = f"setting '{setting}'" if setting else f"study '{store.study.name}'"
         raise TableError(f"{where} has no table '{table}'; see `.tables` of the study")
     present = [key for key in keys if all(store.path(key, each).exists() for each in store.partitions(key))]
     key = (present or keys)[0]
-    return pl.concat([scan_table(store.checked_path(key, partition)) for partition in store.partitions(key)])
+    return pl.concat([scan_table(path) for path in store.checked_paths(key)])

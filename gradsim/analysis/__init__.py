@@ -1,7 +1,7 @@
 """From stored dots to the study's answers: polars frames in, polars frames out.
 
-Nothing here loads a model, and nothing imports Dagster, torch or transformers. Every table is made by the function of
-its name; `QUESTIONS` lists those of a setting, with what they read and what their columns mean.
+Nothing here loads a model, and nothing imports Dagster, torch or transformers. `QUESTIONS` lists the tables of a
+setting, with the function that makes each, what it reads and what its columns mean.
 
 | module | answers |
 | --- | --- |

@@ -69,6 +69,12 @@ class CandidateLists:
             source=starts + self.source[queries] - self.starts[queries],
         )
 
+    def pairs_of(self, queries: Positions) -> Positions:
+        """The pairs of some queries, one query's after another's."""
+        lengths = self.lengths[queries]
+        before = np.cumsum(lengths) - lengths
+        return np.repeat(self.starts[queries] - before, lengths) + np.arange(lengths.sum())
+
     def best(self, scores: Floats) -> Floats:
         """Best score of each query, (n_queries, ...), from scores of pairs, (n_pairs, ...)."""
         return np.maximum.reduceat(scores, self.starts, axis=0)

@@ -65,8 +65,7 @@ def similarity_over_layers(layer_dots: LayerDots, query_ids: Sequence[str]) -> p
     """
     lists = layer_dots.lists
     queries = _positions_of(query_ids, lists.query_ids)
-    lengths = lists.lengths[queries]
-    pair = np.repeat(lists.starts[queries] - np.cumsum(lengths) + lengths, lengths) + np.arange(lengths.sum())
+    pair = lists.pairs_of(queries)
     similarities = cosine(
         layer_dots.dots[pair],
         layer_dots.query_self_dots[lists.query[pair]],

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradsim.analysis.candidate_lists import CandidateLists
-from gradsim.analysis.statistics import Bootstrap, percentile_interval
+from gradsim.analysis.statistics import Bootstrap, percentile_interval, wilson_interval
 
 Floats = NDArray[np.float64]
 
@@ -76,14 +76,27 @@ class Evaluation:
         """(columns,) accuracy or similarity."""
         return self.accuracy if criterion is Criterion.ACCURACY else self.similarity
 
-    def draws(self, criterion: Criterion, bootstrap: Bootstrap) -> Floats:
-        """(resamples, columns) the same of resampled queries."""
+    def draws(self, criterion: Criterion, bootstrap: Bootstrap, queries: NDArray[np.int64] | None = None) -> Floats:
+        """(resamples, columns) the same of resampled queries.
+
+        Args:
+            criterion: the value.
+            bootstrap: of all queries.
+            queries: positions of those that this is an evaluation of; None: all. NaN where none of them is drawn.
+        """
+        sums = [self.credit] if criterion is Criterion.ACCURACY else [self.with_full, self.squares, self.full_squares]
+        totals = bootstrap.totals(np.column_stack([*sums, np.ones(len(self.credit))]), queries)
+        drawn, n_columns = totals[:, -1:], self.credit.shape[1]
         if criterion is Criterion.ACCURACY:
-            return np.asarray(bootstrap.totals(self.credit) / len(self.credit))
-        return _cosine(*(bootstrap.totals(sums) for sums in (self.with_full, self.squares, self.full_squares)))
+            values = totals[:, :n_columns] / np.maximum(drawn, 1)
+        else:
+            values = _cosine(totals[:, :n_columns], totals[:, n_columns : 2 * n_columns], totals[:, -2:-1])
+        return np.where(drawn > 0, values, np.nan)
 
     def interval(self, criterion: Criterion, bootstrap: Bootstrap) -> tuple[Floats, Floats]:
-        """(columns,) ends of the value's 95 % interval."""
+        """(columns,) ends of the value's 95 % interval: Wilson's for accuracy, a bootstrap for similarity."""
+        if criterion is Criterion.ACCURACY:
+            return wilson_interval(self.credit.sum(axis=0), len(self.credit))
         return percentile_interval(self.draws(criterion, bootstrap))
 
 

@@ -104,9 +104,7 @@ class LayerDots:
         Args:
             queries: positions in `lists.query_ids`, ascending.
         """
-        chosen = np.zeros(len(self.lists.query_ids), dtype=np.bool_)
-        chosen[queries] = True
-        pair = np.flatnonzero(chosen[self.lists.query])
+        pair = self.lists.pairs_of(queries)
         originals, original = np.unique(self.original[pair], return_inverse=True)
         return LayerDots(
             pairs=self.pairs[pair],

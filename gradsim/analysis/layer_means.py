@@ -155,7 +155,8 @@ class _Means:
             evaluation.similarity,
             evaluation.draws(Criterion.SIMILARITY, bootstrap),
         )
-        return cls(*(values @ members.T / sizes for values in per_layer))
+        # einsum adds in one order however many threads there are.
+        return cls(*(np.einsum("...l,gl->...g", values, members.astype(np.float64)) / sizes for values in per_layer))
 
 
 def _described(layer_dots: LayerDots, parameters_per_layer: pl.DataFrame) -> pl.DataFrame:

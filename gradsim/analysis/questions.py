@@ -209,19 +209,19 @@ QUESTIONS: Mapping[str, Question] = MappingProxyType(
             draws=False,
         ),
         "greedy_by_accuracy": Question(
-            "Layers in the order in which they raise accuracy most.",
+            "Layers in the order in which a greedy forward selection by accuracy takes them.",
             GREEDY,
             (*DOTS, SIZES),
             _greedy(Criterion.ACCURACY),
         ),
         "greedy_by_similarity": Question(
-            "Layers in the order in which they come nearest to the full gradient.",
+            "Layers in the order in which a greedy forward selection by similarity to the full gradient takes them.",
             GREEDY,
             (*DOTS, SIZES),
             _greedy(Criterion.SIMILARITY),
         ),
         "selection_under_budget": Question(
-            "The best selections of layers with at most so many parameters.",
+            "Greedy selections of layers with at most so many parameters.",
             SELECTION_UNDER_BUDGET,
             (*DOTS, SIZES, "projected_similarity"),
             _budgets,

@@ -94,7 +94,7 @@ def transfer_of_selections(selection_transfer: pl.DataFrame) -> Figure:
                 ["own"],
                 color=BLUE,
                 marker="o",
-                label="selected where they are judged",
+                label="selected in this setting, held out",
             )
             draw_steps(
                 panel,
@@ -202,6 +202,9 @@ def _transfer_title(selection_transfer: pl.DataFrame) -> str:
     losses = selection_transfer.filter(pl.col("criterion") == Criterion.ACCURACY).with_columns(
         loss=pl.col("own") - pl.col("value")
     )
+    losses = losses.drop_nulls("loss")
+    if losses.is_empty():
+        return "What one setting's selections of layers are worth in another"
     worst = losses.sort("loss", descending=True, maintain_order=True).row(0, named=True)
     if worst["loss"] <= 0:
         return "Layers selected in another setting find as many sources as the setting's own, at every step"

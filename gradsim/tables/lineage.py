@@ -297,13 +297,12 @@ class Lineage:
     def transfer_inputs(self, setting: str) -> dict[str, TableKey]:
         """What the analysis of all settings together reads of each: name there -> table."""
         dots = {name: self.key(name, setting, "results") for name in DOT_TABLES}
-        selections = ("greedy_by_accuracy", "greedy_by_similarity")
+        selections = ("greedy_by_accuracy", "greedy_by_similarity", "held_out_selection")
         return dots | {name: self.key(name, setting, "analysis") for name in selections}
 
     def _transfer_node(self) -> Node:
         inputs = [key for setting in self.study.settings for key in self.transfer_inputs(setting).values()]
-        key, sizes = self.key(TRANSFER, room="analysis"), self.key(SIZES, room="analysis")
-        return Node(key, (sizes, *inputs), parameters={"seed": self.study.seed})
+        return Node(self.key(TRANSFER, room="analysis"), tuple(inputs), parameters={"seed": self.study.seed})
 
     def _report_node(self) -> Node:
         settings = self.study.settings

@@ -100,6 +100,14 @@ class Store:
         """
         return self._paths(key, [partition])[0]
 
+    def checked_paths(self, key: TableKey) -> list[Path]:
+        """Where all partitions of a table lie that `read` would read.
+
+        Raises:
+            TableError: as `read`, as far as the files' footers tell.
+        """
+        return self._paths(key, None)
+
     def _paths(self, key: TableKey, partitions: Iterable[str | None] | None) -> list[Path]:
         wanted = list(self.partitions(key) if partitions is None else partitions)
         paths = [self.path(key, partition) for partition in wanted]

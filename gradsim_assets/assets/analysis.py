@@ -1,5 +1,7 @@
 """Analysis assets: each answers one question from combined tables, with a figure where people would rather look."""
 
+from collections.abc import Mapping
+
 import dagster as dg
 import polars as pl
 from matplotlib.figure import Figure
@@ -55,29 +57,28 @@ def _parameters_per_layer(study: Study) -> dg.AssetsDefinition:
 
 def _selection_transfer(study: Study) -> dg.AssetsDefinition:
     lineage = Lineage(study)
-    sizes = lineage.key("parameters_per_layer", room="analysis")
     inputs = {
         f"{setting}__{name}": key
         for setting in study.settings
         for name, key in lineage.transfer_inputs(setting).items()
     }
 
-    @table_asset(
-        lineage, lineage.key(TRANSFER, room="analysis"), kinds=KINDS, ins={"parameters_per_layer": sizes, **inputs}
-    )
-    def selection_transfer(parameters_per_layer: Frame, **tables: Frame) -> dg.Output[Frame]:
-        dots = {
-            setting: LayerDots.from_tables(*(tables[f"{setting}__{name}"] for name in DOT_TABLES))
-            for setting in study.settings
-        }
-        selections = {
-            setting: {criterion: tables[f"{setting}__greedy_by_{criterion}"] for criterion in Criterion}
-            for setting in study.settings
-        }
-        table = analysis.selection_transfer(dots, selections, parameters_per_layer, seed=study.seed)
+    @table_asset(lineage, lineage.key(TRANSFER, room="analysis"), kinds=KINDS, ins=inputs)
+    def selection_transfer(**tables: Frame) -> dg.Output[Frame]:
+        of = {setting: _without_prefix(tables, f"{setting}__") for setting in study.settings}
+        table = analysis.selection_transfer(
+            {setting: LayerDots.from_tables(*(of[setting][name] for name in DOT_TABLES)) for setting in of},
+            {setting: {each: of[setting][f"greedy_by_{each}"] for each in Criterion} for setting in of},
+            {setting: of[setting]["held_out_selection"] for setting in of},
+            seed=study.seed,
+        )
         return _shown(table, None if table.is_empty() else plots.transfer_of_selections(table))
 
     return selection_transfer
+
+
+def _without_prefix(tables: Mapping[str, Frame], prefix: str) -> dict[str, Frame]:
+    return {name.removeprefix(prefix): table for name, table in tables.items() if name.startswith(prefix)}
 
 
 def _shown(table: Frame, figure: Figure | None) -> dg.Output[Frame]:

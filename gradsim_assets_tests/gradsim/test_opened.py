@@ -81,7 +81,7 @@ def test_names_that_are_unknown_are_refused_with_those_that_are_known(study: Ope
         gradsim.open_study("tinny")
     with pytest.raises(TableError, match="no_such_layer"):
         study["paraphrased"].value_of(["no_such_layer"], "accuracy")
-    with pytest.raises(ValueError, match="speed"):
+    with pytest.raises(StudyError, match="no criterion 'speed'; there are: accuracy, similarity"):
         study["paraphrased"].value_of(["embed"], "speed")
 
 
@@ -133,7 +133,7 @@ def test_a_table_that_was_not_computed_is_named(study: OpenedStudy) -> None:
 
 def test_states_of_all_tables(study: OpenedStudy, store: Store) -> None:
     tables = study.tables
-    assert tables.columns == ["table", "setting", "description", "state", "path"]
+    assert tables.columns == ["table", "setting", "room", "description", "state", "path"]
     imported = ["samples", "model", "projections"]
     assert set(tables.filter(pl.col("table").is_in([*imported, *DOTS]))["state"]) == {"fresh"}
     assert set(tables.filter(pl.col("table").is_in(list(QUESTIONS)))["state"]) == {"missing"}

@@ -279,6 +279,7 @@ def test_report_makes_what_it_is_made_from_but_no_gradients(computed):
     made = written(before, computed.digests())
     assert made == {
         "tiny/report.html",
+        "tiny/analysis/selection_transfer.parquet",
         *(
             f"tiny/word_dropout/results/{table}.parquet"
             for table in COMBINED_TABLES

@@ -83,9 +83,9 @@ OF_DOTS = (
     "similarity_over_layers",
     "greedy_by_accuracy",
     "greedy_by_similarity",
-    "held_out_selection",
     "selection_under_budget",
     "select_or_project",
+    "held_out_selection",
     "projection_audit",
     "gradient_audit",
 )

@@ -1,4 +1,4 @@
-"""The best selection of layers that have at most so many parameters."""
+"""Selections of layers that have at most so many parameters."""
 
 from collections.abc import Collection
 
@@ -9,10 +9,12 @@ from numpy.typing import NDArray
 from gradsim.analysis.evaluation import TOLERANCE, Criterion, Evaluation
 from gradsim.analysis.layer_dots import LayerDots
 from gradsim.analysis.schema import Schema, column_types
-from gradsim.analysis.selection.greedy import greedy_order
+from gradsim.analysis.selection.curves import evaluate_prefixes
+from gradsim.analysis.selection.greedy import elimination_order, greedy_order
 from gradsim.analysis.selection.sizes import sizes_of
 from gradsim.analysis.statistics import Bootstrap
 
+Floats = NDArray[np.float64]
 Positions = NDArray[np.int64]
 
 BUDGET_SHARES = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
@@ -29,10 +31,10 @@ SELECTION_UNDER_BUDGET: Schema = {
     "parameter_share": (pl.Float64, "their share of the model's parameters"),
     "selected": (pl.List(pl.String), "their names, in the order in which they were selected"),
     "accuracy": (pl.Float64, "accuracy by these layers, on the queries that selected them"),
-    "accuracy_low": (pl.Float64, "lower end of its 95 % interval, a bootstrap over queries of these layers"),
+    "accuracy_low": (pl.Float64, "lower end of Wilson's 95 % interval"),
     "accuracy_high": (pl.Float64, "the interval's upper end"),
     "similarity": (pl.Float64, "cosine of all pairs' similarities by these layers with the full gradient's"),
-    "similarity_low": (pl.Float64, "lower end of its 95 % interval"),
+    "similarity_low": (pl.Float64, "lower end of its 95 % interval, a bootstrap over queries of these layers"),
     "similarity_high": (pl.Float64, "the interval's upper end"),
 }
 
@@ -61,8 +63,9 @@ def selection_under_budget(
             budgets.add(budget)
     bootstrap = Bootstrap(len(layer_dots.query_self_dots), seed=seed)
     rows = [
-        _row(layer_dots, sizes, criterion, budget, bootstrap)
+        _row(layer_dots, sizes, criterion, kept, budget, bootstrap)
         for criterion in Criterion
+        for kept in [elimination_order(layer_dots, criterion)]
         for budget in sorted(budgets)
         if sizes.min() <= budget
     ]
@@ -70,9 +73,9 @@ def selection_under_budget(
 
 
 def _row(
-    layer_dots: LayerDots, sizes: Positions, criterion: Criterion, budget: int, bootstrap: Bootstrap
+    layer_dots: LayerDots, sizes: Positions, criterion: Criterion, kept: Positions, budget: int, bootstrap: Bootstrap
 ) -> dict[str, object]:
-    chosen = select_within(layer_dots, criterion, sizes, budget)
+    chosen = select_within(layer_dots, criterion, sizes, kept, budget)
     evaluation = evaluate_selection(layer_dots, chosen)
     parameters, total = int(sizes[chosen].sum()), int(sizes.sum())
     row: dict[str, object] = {
@@ -90,13 +93,35 @@ def _row(
     return row
 
 
-def select_within(layer_dots: LayerDots, criterion: Criterion, sizes: Positions, budget: int) -> Positions:
-    """Layers chosen greedily among those that still fit the budget, up to where the value was highest.
+def select_within(
+    layer_dots: LayerDots, criterion: Criterion, sizes: Positions, kept: Positions, budget: int
+) -> Positions:
+    """The better of two greedy selections that have at most so many parameters, forward if they are equal.
 
-    A budget need not be used up: the shortest of the selections that reach the highest value is taken.
+    Forward: layers chosen one by one among those that still fit. Backward: what an elimination keeps. Neither is
+    always better, and neither is sure to find the best of all subsets. A budget need not be used up: of either, the
+    shortest selection that reaches its highest value is taken.
+
+    Args:
+        layer_dots: of the queries to select on.
+        criterion: what is to be as high as possible.
+        sizes: (layers,) parameters of each layer, of which the smallest fits.
+        kept: of `elimination_order`, on the same queries.
+        budget: at most so many parameters.
     """
-    order, values = greedy_order(layer_dots, criterion, sizes=sizes, budget=budget)
-    return order[: int(np.flatnonzero(values >= values.max() - TOLERANCE)[0]) + 1]
+    forward = greedy_order(layer_dots, criterion, sizes=sizes, budget=budget)
+    chosen, value = _shortest_best(forward.order, forward.values)
+    fitting = kept[np.cumsum(sizes[kept]) <= budget]
+    if len(fitting):
+        backward, other = _shortest_best(fitting, evaluate_prefixes(layer_dots, fitting).value(criterion))
+        if other > value + TOLERANCE:
+            return backward
+    return chosen
+
+
+def _shortest_best(order: Positions, values: Floats) -> tuple[Positions, float]:
+    best = int(np.flatnonzero(values >= values.max() - TOLERANCE)[0])
+    return order[: best + 1], float(values[best])
 
 
 def evaluate_selection(layer_dots: LayerDots, chosen: Positions) -> Evaluation:

@@ -20,9 +20,13 @@ Positions = NDArray[np.int64]
 GREEDY: Schema = {
     "step": (pl.Int32, "number of layers chosen so far"),
     "layer": (pl.String, "the layer that this step chooses, the first in model order of equal ones"),
+    "tied": (pl.Int64, "how many layers would have served as well at this step, the chosen one included"),
     "value": (pl.Float64, "what all layers chosen so far are worth together, on the queries that chose them"),
-    "low": (pl.Float64, "lower end of the 95 % interval, a bootstrap over queries of these layers"),
-    "high": (pl.Float64, "the interval's upper end"),
+    "low": (
+        pl.Float64,
+        "lower end of the 95 % interval: Wilson's for accuracy, a bootstrap for similarity",
+    ),
+    "high": (pl.Float64, "the interval's upper end; of these layers, not of what other queries would choose"),
     "parameters": (pl.Int64, "parameters of all layers chosen so far; null if sizes are unknown"),
     "parameter_share": (pl.Float64, "their share of the model's parameters; null if sizes are unknown"),
 }
@@ -35,43 +39,61 @@ def greedy_selection(
 
     Args:
         layer_dots: of all queries.
-        parameters_per_layer: the table of that name.
+        parameters_per_layer: the table of that name; sizes may be null.
         criterion: what is to be as high as possible.
         seed: of the bootstrap.
 
     Raises:
-        TableError: a layer has no size in `parameters_per_layer`.
+        TableError: a layer is not in `parameters_per_layer`.
     """
-    order, _ = greedy_order(layer_dots, criterion)
-    layers = layer_dots.layers.gather(order)
-    return value_of_selection(layer_dots, layers.to_list(), parameters_per_layer, criterion, seed=seed)
+    steps = greedy_order(layer_dots, criterion)
+    valued = _valued(layer_dots, steps.order, criterion, seed).with_columns(pl.Series("tied", steps.tied))
+    return with_parameters(valued, layer_dots.layers, parameters_per_layer).select(GREEDY.keys())
+
+
+def with_parameters(selection: pl.DataFrame, layers: pl.Series, parameters_per_layer: pl.DataFrame) -> pl.DataFrame:
+    """A selection with `parameters` and `parameter_share` of the layers so far; null if sizes are unknown.
+
+    Args:
+        selection: `layer`, in the order of the selection.
+        layers: all of the model's.
+        parameters_per_layer: the table of that name.
+
+    Raises:
+        TableError: a layer is not in `parameters_per_layer`.
+    """
+    sizes, every = (sizes_of(names, parameters_per_layer) for names in (selection["layer"], layers))
+    unknown = [None] * len(selection)
+    parameters = unknown if sizes is None else np.cumsum(sizes)
+    share = unknown if sizes is None or every is None else np.cumsum(sizes) / every.sum()
+    return selection.with_columns(
+        pl.Series("parameters", parameters, dtype=pl.Int64), pl.Series("parameter_share", share, dtype=pl.Float64)
+    )
 
 
 def value_of_selection(
-    layer_dots: LayerDots,
-    layers: Sequence[str],
-    parameters_per_layer: pl.DataFrame,
-    criterion: Criterion,
-    *,
-    seed: int,
+    layer_dots: LayerDots, layers: Sequence[str], criterion: Criterion, *, seed: int
 ) -> pl.DataFrame:
     """What the first, the first two, ... of these layers are worth on the queries of `layer_dots`.
 
     Args:
         layer_dots: of the queries to judge by.
         layers: names, in the order of the selection, wherever it was made.
-        parameters_per_layer: the table of that name.
         criterion: the value.
         seed: of the bootstrap.
 
+    Returns:
+        `step`, `layer`, `value`, `low`, `high`, as the table `greedy_by_accuracy` has them.
+
     Raises:
-        TableError: a layer is not in the tables, or stands twice.
+        TableError: a layer is not in the tables, stands twice, or none is named.
     """
-    order = layer_dots.positions_of(layers)
+    return _valued(layer_dots, layer_dots.positions_of(layers), criterion, seed)
+
+
+def _valued(layer_dots: LayerDots, order: Positions, criterion: Criterion, seed: int) -> pl.DataFrame:
     evaluation = evaluate_prefixes(layer_dots, order)
     low, high = evaluation.interval(criterion, Bootstrap(len(evaluation.credit), seed=seed))
-    sizes = sizes_of(layer_dots.layers, parameters_per_layer)
-    parameters = pl.Series(None if sizes is None else np.cumsum(sizes[order]), dtype=pl.Int64)
     return pl.DataFrame(
         {
             "step": pl.int_range(1, len(order) + 1, dtype=pl.Int32, eager=True),
@@ -80,9 +102,6 @@ def value_of_selection(
             "low": low,
             "high": high,
         }
-    ).with_columns(
-        parameters=pl.lit(None, pl.Int64) if sizes is None else parameters,
-        parameter_share=pl.lit(None, pl.Float64) if sizes is None else parameters / sizes.sum(),
     )
 
 

@@ -1,6 +1,7 @@
 """One setting's selection of layers, judged in another."""
 
 from collections.abc import Mapping
+from itertools import permutations
 
 import polars as pl
 
@@ -15,53 +16,49 @@ SELECTION_TRANSFER: Schema = {
     "target_setting": (pl.String, "the setting whose queries judge them"),
     "step": (pl.Int32, "number of layers chosen so far"),
     "value": (pl.Float64, "what these layers are worth in the target"),
-    "low": (pl.Float64, "lower end of its 95 % interval, a bootstrap over the target's queries"),
+    "low": (
+        pl.Float64,
+        "lower end of its 95 % interval: Wilson's for accuracy, a bootstrap for similarity",
+    ),
     "high": (pl.Float64, "the interval's upper end"),
-    "own": (pl.Float64, "what as many layers are worth that the target's queries chose themselves"),
+    "own": (pl.Float64, "what as many layers are worth that other queries of the target chose: held out, too"),
 }
 
 
 def selection_transfer(
     layer_dots: Mapping[str, LayerDots],
     selections: Mapping[str, Mapping[Criterion, pl.DataFrame]],
-    parameters_per_layer: pl.DataFrame,
+    held_out: Mapping[str, pl.DataFrame],
     *,
     seed: int,
 ) -> pl.DataFrame:
     """Every setting's selections in every other; no rows where there is but one setting.
 
-    Settings may be of several studies, as long as their layers have the same names.
+    Settings may be of several studies, as long as the target has the source's layers. Settings of one study share
+    their sources: their queries are other texts of the same samples.
 
     Args:
         layer_dots: setting -> its dots.
         selections: setting -> criterion -> table `greedy_by_accuracy` or `greedy_by_similarity`.
-        parameters_per_layer: the table of that name.
+        held_out: setting -> table `held_out_selection`.
         seed: of the bootstrap.
 
     Raises:
-        TableError: a setting lacks another's layers.
+        TableError: a target lacks a source's layers.
     """
-    frames = [
-        value_of_selection(
-            layer_dots[target],
-            selection["layer"].cast(pl.String).to_list(),
-            parameters_per_layer,
-            criterion,
-            seed=seed,
-        ).select(
-            pl.lit(str(criterion)).alias("criterion"),
-            pl.lit(source).alias("source_setting"),
-            pl.lit(target).alias("target_setting"),
-            "step",
-            "value",
-            "low",
-            "high",
-            selections[target][criterion]["value"].alias("own"),
-        )
-        for criterion in Criterion
-        for source, of_source in selections.items()
-        for target in layer_dots
-        if target != source
-        for selection in [of_source[criterion]]
-    ]
+    frames = []
+    for criterion in Criterion:
+        for source, target in permutations(layer_dots, 2):
+            layers = selections[source][criterion]["layer"].cast(pl.String).to_list()
+            own = held_out[target].filter(criterion=str(criterion)).select("step", own="held_out")
+            frames.append(
+                value_of_selection(layer_dots[target], layers, criterion, seed=seed)
+                .join(own, on="step", how="left", maintain_order="left")
+                .select(
+                    pl.lit(str(criterion)).alias("criterion"),
+                    pl.lit(source).alias("source_setting"),
+                    pl.lit(target).alias("target_setting"),
+                    *("step", "value", "low", "high", "own"),
+                )
+            )
     return pl.concat([pl.DataFrame(schema=column_types(SELECTION_TRANSFER)), *frames])

@@ -55,12 +55,15 @@ def test_tables_have_the_documented_columns(study) -> None:
     reference = pair_layers.rename({"self_dot": "query_self", "self_dot_original": "original_self"})
     layer_dots = LayerDots.from_tables(*study.tables)
     criteria = {criterion: tables[f"greedy_by_{criterion}"] for criterion in analysis.Criterion}
-    sizes = stored(study)["parameters_per_layer"]
+    held_out = tables["held_out_selection"]
     tables |= {
         "gradient_audit": analysis.gradient_audit(reference, *study.tables),
-        "parameters_per_layer": sizes,
+        "parameters_per_layer": stored(study)["parameters_per_layer"],
         "selection_transfer": analysis.selection_transfer(
-            {"one": layer_dots, "other": layer_dots}, {"one": criteria, "other": criteria}, sizes, seed=0
+            dict.fromkeys(("one", "other"), layer_dots),
+            dict.fromkeys(("one", "other"), criteria),
+            dict.fromkeys(("one", "other"), held_out),
+            seed=0,
         ),
     }
     assert tables.keys() == analysis.SCHEMAS.keys()

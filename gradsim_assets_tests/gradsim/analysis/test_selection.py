@@ -17,8 +17,10 @@ from gradsim.analysis.selection import (
     selection_under_budget,
     value_of_selection,
 )
-from gradsim.analysis.selection.greedy import greedy_order
-from gradsim.analysis.selection.held_out import SPLITS, split_halves
+from gradsim.analysis.selection.budget import evaluate_selection
+from gradsim.analysis.selection.greedy import elimination_order, greedy_order
+from gradsim.analysis.selection.halves import HeldOut, split_halves
+from gradsim.analysis.statistics import Bootstrap, wilson_interval
 from gradsim.errors import TableError
 
 
@@ -90,7 +92,7 @@ def dots() -> LayerDots:
 @given(data=st.data())
 def test_every_step_takes_the_best_layer_the_first_of_equal_ones(draw_study, criterion, data) -> None:
     dots = LayerDots.from_tables(*draw_study(data).tables)
-    order, values = greedy_order(dots, criterion)
+    order, values, tied = greedy_order(dots, criterion)
     names = dots.layers.to_list()
     assert sorted(order) == list(range(len(names)))
     for step, value in enumerate(values):
@@ -100,6 +102,19 @@ def test_every_step_takes_the_best_layer_the_first_of_equal_ones(draw_study, cri
         assert value == pytest.approx(max(tried), abs=1e-12)
         first = next(name for name, each in zip(left, tried, strict=True) if each >= max(tried) - 1e-12)
         assert names[order[step]] == first
+        assert tied[step] == sum(each >= max(tried) - 1e-12 for each in tried)
+
+
+@pytest.mark.parametrize("criterion", Criterion)
+def test_an_elimination_gives_up_the_layer_that_the_others_do_best_without(dots, criterion) -> None:
+    names = dots.layers.to_list()
+    order = elimination_order(dots, criterion)
+    assert sorted(order) == list(range(len(names)))
+    for kept in range(len(names), 1, -1):
+        left = [names[at] for at in sorted(order[:kept])]
+        tried = [plain_value(dots, [name for name in left if name != each], criterion) for each in left]
+        last = [each for each, value in zip(left, tried, strict=True) if value >= max(tried) - 1e-12][-1]
+        assert names[order[kept - 1]] == last
 
 
 @pytest.mark.parametrize("criterion", Criterion)
@@ -111,6 +126,10 @@ def test_values_are_those_of_the_layers_together(dots, criterion) -> None:
     assert table["value"][-1] == pytest.approx(plain_value(dots, dots.layers.to_list(), criterion), abs=1e-12)
     assert (table["low"] <= table["value"] + 1e-12).all()
     assert (table["high"] >= table["value"] - 1e-12).all()
+    if criterion is Criterion.ACCURACY:
+        low, high = wilson_interval(24 * table["value"].to_numpy(), 24)
+        assert table["low"].to_numpy() == pytest.approx(low)
+        assert table["high"].to_numpy() == pytest.approx(high)
     assert (
         table["parameters"].to_list() == np.cumsum([10 * (dots.layers.to_list().index(x) + 1) for x in layers]).tolist()
     )
@@ -136,22 +155,36 @@ def test_what_is_held_out_was_not_selected_on(dots, criterion) -> None:
     table = held_out_selection(dots, sizes(dots), seed=3).filter(criterion=str(criterion))
     names, ids = dots.layers.to_list(), dots.lists.query_ids.to_list()
     in_sample, held_out = [], []
-    for split in range(SPLITS):
-        for chosen_on, judged_on in split_halves(len(ids), seed=3, split=split):
-            assert set(chosen_on) | set(judged_on) == set(range(len(ids)))
-            assert not set(chosen_on) & set(judged_on)
-            order, _ = greedy_order(dots.of_queries(chosen_on), criterion)
-            first = [names[order[0]]]
-            in_sample.append(plain_value(dots, first, criterion, {ids[at] for at in chosen_on}))
-            held_out.append(plain_value(dots, first, criterion, {ids[at] for at in judged_on}))
+    for half in split_halves(len(ids), seed=3):
+        assert set(half.chosen_on) | set(half.judged_on) == set(range(len(ids)))
+        assert not set(half.chosen_on) & set(half.judged_on)
+        first = [names[greedy_order(dots.of_queries(half.chosen_on), criterion).order[0]]]
+        in_sample.append(plain_value(dots, first, criterion, {ids[at] for at in half.chosen_on}))
+        held_out.append(plain_value(dots, first, criterion, {ids[at] for at in half.judged_on}))
     assert table["in_sample"][0] == pytest.approx(np.mean(in_sample), abs=1e-12)
-    if criterion is Criterion.ACCURACY:
-        assert table["held_out"][0] == pytest.approx(np.mean(held_out), abs=1e-12)
-    else:  # one cosine over all halves, not their mean
-        assert table["held_out"][0] == pytest.approx(np.mean(held_out), abs=0.02)
-    # With all layers there is nothing left to choose.
-    assert table["held_out"][-1] == pytest.approx(plain_value(dots, names, criterion), abs=1e-12)
+    assert table["held_out"][0] == pytest.approx(np.mean(held_out), abs=1e-12)
     assert table["low"][0] < table["held_out"][0] < table["high"][0]
+
+
+def test_intervals_of_halves_are_those_of_plain_resampling(dots) -> None:
+    """One layer judged on the halves, resampled query by query."""
+    n = len(dots.query_self_dots)
+    full, alone = dots.similarity(), dots.similarity([dots.layers[2]])
+    held_out = HeldOut()
+    for half in split_halves(n, seed=3):
+        held_out.add(half, evaluate_selection(dots.of_queries(half.judged_on), np.array([2])))
+    bootstrap = Bootstrap(n, seed=4, resamples=50)
+    draws = held_out.draws(Criterion.SIMILARITY, bootstrap)[:, 0]
+    (weights,) = bootstrap.weights()
+    for resample in (0, 17, 49):
+        cosines = []
+        for half in split_halves(n, seed=3):
+            pair = dots.lists.pairs_of(half.judged_on)
+            weight = weights[resample][dots.lists.query[pair]]
+            if weight.any():
+                norms = np.sqrt((weight * alone[pair] ** 2).sum() * (weight * full[pair] ** 2).sum())
+                cosines.append((weight * alone[pair] * full[pair]).sum() / norms)
+        assert draws[resample] == pytest.approx(np.mean(cosines), abs=1e-10)
 
 
 def test_noise_is_not_selected_twice() -> None:
@@ -183,6 +216,11 @@ def test_a_budget_is_kept_and_the_shortest_best_selection_taken(dots, budget) ->
         assert all(value < values[-1] for value in values[:-1])
         single = max(plain_value(dots, [layer], criterion) for layer, size in of_layer.items() if size <= budget)
         assert values[-1] >= single - 1e-12
+        # Nor is it worse than what an elimination leaves.
+        kept = [dots.layers[int(at)] for at in elimination_order(dots, criterion)]
+        for step in range(1, len(kept) + 1):
+            if sum(of_layer[layer] for layer in kept[:step]) <= budget:
+                assert values[-1] >= plain_value(dots, kept[:step], criterion) - 1e-12
 
 
 def test_a_budget_that_no_layer_fits_has_no_row(dots) -> None:
@@ -201,6 +239,7 @@ def test_selection_beside_a_projection_that_is_the_full_gradient(dots) -> None:
     assert table["projected_similarity"].to_list() == pytest.approx([1.0, 1.0])
     full = plain_value(dots, dots.layers.to_list(), Criterion.ACCURACY)
     assert table["projected_accuracy"].to_list() == pytest.approx([full, full])
+    assert table["layers"].dtype == pl.Int32
     assert (table["parameters"] <= 60).all()
     for row in table.iter_rows(named=True):
         assert row["difference"] == pytest.approx(row["selected_accuracy"] - full)
@@ -223,27 +262,28 @@ def test_a_projection_of_other_pairs_is_refused(dots) -> None:
 
 
 def test_a_selection_in_another_setting(dots) -> None:
-    other = random_dots(15, 6, seed=9)
-    settings = {"a": dots, "b": other}
+    settings = {"a": dots, "b": random_dots(15, 6, seed=9), "more layers": random_dots(9, 8, seed=2)}
     selections = {
         name: {criterion: greedy_selection(each, sizes(each), criterion, seed=1) for criterion in Criterion}
         for name, each in settings.items()
     }
-    table = selection_transfer(settings, selections, sizes(dots), seed=1)
+    held_out = {name: held_out_selection(each, sizes(each), seed=1) for name, each in settings.items()}
+    two = {name: settings[name] for name in ("a", "b")}
+    table = selection_transfer(two, selections, held_out, seed=1)
     assert table.height == 2 * 2 * 6
-    row = table.row(
-        by_predicate=(pl.col("criterion") == "accuracy") & (pl.col("source_setting") == "b") & (pl.col("step") == 2),
-        named=True,
-    )
+    row = table.filter(criterion="accuracy", source_setting="b", step=2).row(0, named=True)
     chosen = selections["b"][Criterion.ACCURACY]["layer"].to_list()
     assert row["value"] == pytest.approx(plain_value(dots, chosen[:2], Criterion.ACCURACY))
-    assert row["own"] == selections["a"][Criterion.ACCURACY]["value"][1]
-    assert selection_transfer({"a": dots}, {"a": selections["a"]}, sizes(dots), seed=1).is_empty()
+    assert row["own"] == held_out["a"].filter(criterion="accuracy", step=2)["held_out"][0]
+    assert selection_transfer({"a": dots}, selections, held_out, seed=1).is_empty()
+    # A target with more layers has those of the source; not the other way round.
+    with pytest.raises(TableError, match=r"layers\.[67]\.mlp\.up_proj\.weight' is not in dot_products"):
+        selection_transfer({"a": dots, "more layers": settings["more layers"]}, selections, held_out, seed=1)
 
 
 def test_layers_of_another_model_are_named(dots) -> None:
     with pytest.raises(TableError, match=r"'lm_head\.weight' is not in dot_products"):
-        value_of_selection(dots, ["lm_head.weight"], sizes(dots), Criterion.ACCURACY, seed=1)
+        value_of_selection(dots, ["lm_head.weight"], Criterion.ACCURACY, seed=1)
 
 
 @given(data=st.data())
@@ -282,11 +322,31 @@ def test_published_selections(golden, setting, by_accuracy, by_similarity) -> No
     names = ("dot_products", "query_self", "original_self")
     dots = LayerDots.from_tables(*(pl.read_parquet(golden / f"published/{name}_{setting}.parquet") for name in names))
     for criterion, first in ((Criterion.ACCURACY, by_accuracy), (Criterion.SIMILARITY, by_similarity)):
-        order, values = greedy_order(dots, criterion)
+        order, values, _ = greedy_order(dots, criterion)
         chosen = [dots.layers[int(at)] for at in order]
         short = [name.removesuffix(".weight").removeprefix("model.").removeprefix("layers.") for name in chosen]
         assert short[: len(first)] == first
-        # Whatever the block in which layers are tried, and whatever half of them is asked for: the same again.
         assert values[-1] == pytest.approx(plain_value(dots, dots.layers.to_list(), criterion), abs=1e-12)
-        again, _ = greedy_order(dots, criterion)
-        assert np.array_equal(order, again)
+        assert np.array_equal(order, plain_order(dots, criterion))
+
+
+def plain_order(dots: LayerDots, criterion: Criterion) -> list[int]:
+    """To the last layer, by one loop over layers within another; lists of one length."""
+    left, chosen = list(range(len(dots.layers))), []
+    sums = [np.zeros(len(dots.dots)) for _ in range(3)]
+    of_pair = (dots.dots, dots.query_self_dots[dots.lists.query], dots.original_self_dots[dots.original])
+    full, is_source = dots.similarity(), (dots.pairs["query_id"] == dots.pairs["original_id"]).to_numpy()
+    while left:
+        values = []
+        for layer in left:
+            dot, query, original = (total + table[:, layer] for total, table in zip(sums, of_pair, strict=True))
+            scores = dot / np.sqrt(query) / np.sqrt(original)
+            if criterion is Criterion.ACCURACY:
+                values.append(is_source.reshape(988, 5)[np.arange(988), scores.reshape(988, 5).argmax(axis=1)].mean())
+            else:
+                values.append(scores @ full / np.linalg.norm(scores) / np.linalg.norm(full))
+        best = next(at for at, value in zip(left, values, strict=True) if value >= max(values) - 1e-12)
+        chosen.append(best)
+        left.remove(best)
+        sums = [total + table[:, best] for total, table in zip(sums, of_pair, strict=True)]
+    return chosen

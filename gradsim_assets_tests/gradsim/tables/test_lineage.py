@@ -152,7 +152,7 @@ def test_projections_reach_so_far(make_study: MakeStudy) -> None:
             "analysis/select_or_project",
             "analysis/projection_audit",
         )
-    } | {"projections", "report"}
+    } | {"projections", "analysis/selection_transfer", "report"}
 
 
 def test_top_k_reaches_so_far(make_study: MakeStudy) -> None:

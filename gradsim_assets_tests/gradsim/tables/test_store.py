@@ -97,7 +97,7 @@ class TestState:
             f"{setting}/{name}": "stale"
             for setting in ("paraphrased", "model_generated")
             for name in (*names, *(f"analysis/{name}" for name in OF_PROJECTIONS))
-        } | {"projections": "stale", "report": "stale"}
+        } | dict.fromkeys(("projections", "analysis/selection_transfer", "report"), "stale")
 
     def test_a_partition_that_is_gone(self, filled: Store) -> None:
         filled.path(filled.lineage.key("dot_products", "paraphrased"), FIRST).unlink()
