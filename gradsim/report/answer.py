@@ -74,10 +74,15 @@ def _nearness(contests: pl.DataFrame) -> str:
     """Which of both is more like the full gradient."""
     selected = contests.filter(pl.col("similarity_low") > 0).height
     projected = contests.filter(pl.col("similarity_high") < 0).height
-    if projected > selected:
+    if selected and projected:
+        return (
+            f"Projections are nearer to the full gradient in {projected} of {contests.height} comparisons, "
+            f"layers selected for it in {selected}."
+        )
+    if projected:
         return f"Projections are nearer to the full gradient{_so_often(projected, contests.height)}."
     if selected:
-        return f"Selected layers are nearer to the full gradient{_so_often(selected, contests.height)}."
+        return f"Layers selected for it are nearer to the full gradient{_so_often(selected, contests.height)}."
     return ""
 
 

@@ -1,6 +1,9 @@
+import hashlib
+import json
 import math
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -8,6 +11,7 @@ import pytest
 
 from gradsim import analysis
 from gradsim.analysis import QUESTIONS, LayerDots
+from gradsim.tables.lineage import CODE_VERSIONS
 
 
 def stored(study) -> dict[str, pl.DataFrame]:
@@ -97,3 +101,29 @@ def test_analysis_is_light_to_import() -> None:
     code = f"import sys, gradsim.analysis; print(sorted({heavy} & sys.modules.keys()))"
     printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert printed.stdout.strip() == "[]"
+
+
+SNAPSHOT = Path(__file__).with_name("answers.json")
+
+
+def test_answers_that_change_have_another_code_version(study_of) -> None:
+    """Or else stored ones would stay fresh. Raise `CODE_VERSIONS`, delete the file to record anew, and read its diff."""
+    random = np.random.default_rng(0)
+    ids = [f"s{number:02d}" for number in range(30)]
+    originals = {name: random.normal(size=(6, 2)) for name in ids}
+    queries = {name: original + random.normal(0, 1.5, (6, 2)) for name, original in originals.items()}
+    lists = {name: [ids[(at + step) % 30] for step in range(4)] for at, name in enumerate(ids)}
+    found = {
+        f"{name} {CODE_VERSIONS.get(name, 1)}": digest(table)
+        for name, table in answers(study_of(queries, originals, lists)).items()
+    }
+    if not SNAPSHOT.exists():
+        SNAPSHOT.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        pytest.fail(f"recorded {SNAPSHOT}: read it, and run again")
+    assert found == json.loads(SNAPSHOT.read_text(encoding="utf-8"))
+
+
+def digest(table: pl.DataFrame) -> str:
+    """Of rows whose numbers are rounded, so that another processor's last digits are the same."""
+    rounded = table.with_columns(pl.col(pl.Float64).round(6) + 0.0)  # and no negative zero
+    return hashlib.sha256(rounded.write_json().encode()).hexdigest()[:12]

@@ -35,6 +35,7 @@ def setting(name: str, *contests: dict[str, object]) -> SettingReport:
 MORE, FEWER, EQUAL = {}, {"difference": -0.1}, {"p_holm": 0.3}
 NEAR = {"criterion": "similarity", "similarity_low": 0.01, "similarity_high": 0.02}
 FAR = {"criterion": "similarity"}
+EVEN = {"criterion": "similarity", "similarity_low": -0.01, "similarity_high": 0.01}
 
 SELECT = "Select: whole layers find more sources than projections of the same size"
 PROJECT = "Project: projections find more sources than whole layers of the same size"
@@ -51,7 +52,11 @@ EITHER = "Either: whole layers and projections of the same size find equally man
         ([MORE, FEWER, EQUAL], "It depends: selected layers find more sources in 1 of 3 comparisons, fewer in 1."),
         ([EQUAL], EITHER),
         ([EQUAL, FAR], f"{EITHER} Projections are nearer to the full gradient."),
-        ([NEAR, NEAR, FAR], "Selected layers are nearer to the full gradient in 2 of 3."),
+        (
+            [NEAR, NEAR, FAR],
+            "Projections are nearer to the full gradient in 1 of 3 comparisons, layers selected for it in 2.",
+        ),
+        ([NEAR, NEAR, EVEN], "Layers selected for it are nearer to the full gradient in 2 of 3."),
     ],
 )
 def test_verdict(contests, verdict: str) -> None:
