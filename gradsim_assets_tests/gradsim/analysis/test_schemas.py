@@ -107,7 +107,7 @@ SNAPSHOT = Path(__file__).with_name("answers.json")
 
 
 def test_answers_that_change_have_another_code_version(study_of) -> None:
-    """Or else stored ones would stay fresh. Raise `CODE_VERSIONS`, delete the file to record anew, and read its diff."""
+    """Or stored ones would stay fresh. Raise `CODE_VERSIONS`, delete the file to record anew, and read its diff."""
     random = np.random.default_rng(0)
     ids = [f"s{number:02d}" for number in range(30)]
     originals = {name: random.normal(size=(6, 2)) for name in ids}

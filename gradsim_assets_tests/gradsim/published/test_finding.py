@@ -170,3 +170,139 @@ class TestParts:
         single.part(table, 1, 4).rename(single.part(table, 1, 1))
         with pytest.raises(TableError, match=r"_part_1_1.json: is named as a part that ends where or before it begins"):
             find_published(single.root)
+
+
+@pytest.mark.parametrize("name", ["para-phrased", "v.2", "results", "é"])
+def test_a_setting_that_no_study_can_have(layout: Layout, name: str) -> None:
+    layout.settings[name] = layout.settings.pop("model_generated")
+    layout.write()
+    message = f"'{name}' cannot be a setting's name: .*; rename its folders, or leave it out by naming the others"
+    with pytest.raises(StudyError, match=message):
+        find_published(layout.root)
+    with pytest.raises(StudyError, match=message):
+        find_published(layout.root, settings=[name])
+    assert list(find_published(layout.root, settings=["paraphrased"]).settings) == ["paraphrased"]
+
+
+def test_a_setting_is_named_exactly_or_with_other_dashes(layout: Layout) -> None:
+    layout.write()
+    for name in ("model-generated", "model_generated"):
+        assert list(find_published(layout.root, settings=[name]).settings) == ["model_generated"]
+    with pytest.raises(StudyError, match="no setting 'para-phrased'; it has model_generated, paraphrased"):
+        find_published(layout.root, settings=["para-phrased"])
+    data = layout.root / "data/dot_products"
+    shutil.copytree(data / "model_generated", data / "model-generated")
+    with pytest.raises(StudyError, match="'model-generated' cannot be a setting's name"):
+        find_published(layout.root, settings=["model-generated"])
+
+
+class TestSampleSizes:
+    """That are neither `full` nor a number."""
+
+    def test_beside_others(self, layout: Layout) -> None:
+        layout.write()
+        sizes = layout.whole("dot_products").parents[1]
+        shutil.copytree(sizes / "full", sizes / "full (copy)")
+        files = find_published(layout.root)
+        assert files.sample_size == "full"
+        assert files.findings == (
+            "Setting paraphrased: sample size 'full (copy)' was not read: it is neither full nor a number.",
+        )
+
+    def test_alone_in_a_setting(self, layout: Layout) -> None:
+        layout.write()
+        sizes = layout.whole("dot_products", "model_generated").parents[1]
+        (sizes / "full").rename(sizes / "half")
+        assert find_published(layout.root).findings == (
+            "Setting model_generated is left out: it has only sample size half.",
+        )
+
+    def test_alone(self, single: Layout) -> None:
+        single.write()
+        sizes = single.whole("dot_products").parents[1]
+        (sizes / "full").rename(sizes / "007")
+        with pytest.raises(
+            StudyError, match="of org/model it has only sample size '007', neither full nor a number; rename"
+        ):
+            find_published(single.root)
+
+
+class TestMisnamedCosines:
+    @pytest.mark.parametrize("table", ["gradient_similarity", "projections"])
+    def test_are_told(self, single: Layout, table: str) -> None:
+        single.write()
+        path = single.whole(table)
+        path.rename(path.with_name("sample_size_full (1).json"))
+        (path.parent / "sample_size_3.json").touch()
+        findings = single.read().findings
+        assert findings[0] == (
+            f"Setting paraphrased: not read, because no table is named so: sample_size_full (1).json in {path.parent}."
+        )
+        if table == "gradient_similarity":
+            assert "no gradient similarity of this sample size (but of 3); it will" in findings[1]
+
+    def test_are_told_beside_good_ones(self, single: Layout) -> None:
+        single.write()
+        path = single.whole("gradient_similarity")
+        (path.parent / "sample_size_full_part_0.json").touch()
+        (finding,) = find_published(single.root).findings
+        assert "no table is named so: sample_size_full_part_0.json in" in finding
+
+
+class TestLinks:
+    @pytest.mark.parametrize("depth", range(4))
+    def test_are_followed(self, layout: Layout, tmp_path: Path, depth: int) -> None:
+        """The setting, the organisation, the model, or its sample sizes lie elsewhere."""
+        layout.write()
+        plain = layout.read()
+        linked = layout.root / "data/dot_products/model_generated"
+        linked = linked.joinpath(*("org", "model", "sample_size")[:depth])
+        linked.rename(tmp_path / "elsewhere")
+        linked.symlink_to(tmp_path / "elsewhere")
+        files = find_published(layout.root)
+        assert list(files.settings) == ["paraphrased", "model_generated"]
+        assert files.findings == ()
+        assert layout.read().ids == plain.ids
+
+    def test_that_lead_back_are_told(self, single: Layout) -> None:
+        single.write()
+        link = single.root / "data/dot_products/paraphrased/org/again"
+        link.symlink_to(single.root / "data/dot_products")
+        files = find_published(single.root)
+        assert (files.model, list(files.settings)) == (MODEL, ["paraphrased"])
+        assert files.findings == (f"{link} is a link that leads back to a folder above it; it was not followed.",)
+
+    def test_that_lead_nowhere_are_told(self, single: Layout) -> None:
+        single.write()
+        link = single.root / "data/dot_products/model_generated"
+        link.symlink_to(single.root / "nowhere")
+        assert find_published(single.root).findings == (f"{link} is a link that leads nowhere; it was not followed.",)
+
+    def test_a_setting_of_two_names_is_read_once(self, single: Layout) -> None:
+        single.write()
+        dots = single.root / "data/dot_products"
+        (dots / "a_copy").symlink_to(dots / "paraphrased")
+        files = find_published(single.root)
+        assert list(files.settings) == ["paraphrased"]
+        rest = f"{MODEL}/sample_size/full"
+        finding = f"{dots}/a_copy/{rest} and {dots}/paraphrased/{rest} are one folder; it was read once."
+        assert files.findings == (finding,)
+        assert list(find_published(single.root, settings=["a_copy"]).settings) == ["a_copy"]
+
+    def test_a_model_of_two_names_is_read_once(self, single: Layout) -> None:
+        single.write()
+        models = single.root / "data/dot_products/paraphrased/org"
+        (models / "a-copy").symlink_to(models / "model")
+        files = find_published(single.root)
+        assert files.model == MODEL
+        assert len(files.findings) == 1
+        assert find_published(single.root, model="org/a-copy").model == "org/a-copy"
+
+    def test_a_sample_size_of_two_names_is_read_once(self, single: Layout) -> None:
+        single.write()
+        sizes = single.whole("dot_products").parents[1]
+        (sizes / "full").rename(sizes / "4")
+        (sizes / "full").symlink_to("4")
+        assert find_published(single.root).sample_size == "full"
+        assert len(find_published(single.root).findings) == 1
+        assert find_published(single.root, sample_size="4").sample_size == "4"

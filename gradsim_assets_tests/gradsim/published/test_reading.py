@@ -150,6 +150,13 @@ class TestParameters:
         with pytest.raises(TableError, match=r"values.json: layer 'embed' has .* and no number of elements"):
             single.read()
 
+    @pytest.mark.parametrize("value", [2**53, 2**53 + 1, 10**400])
+    def test_that_are_too_large(self, single: Layout, value: int) -> None:
+        single.sizes["embed"] = value
+        single.write()
+        with pytest.raises(TableError, match=r"values.json: layer 'embed' has .*elements"):
+            single.read()
+
 
 EVERY_TABLE = pytest.mark.parametrize(
     "table", ["dot_products", "query_self", "original_self", "gradient_similarity", "projections"]
@@ -306,6 +313,7 @@ def test_negative_self_dots(single: Layout, table: str) -> None:
 
 def test_zero_gradients_are_numbers(single: Layout) -> None:
     single.tables["query_self"]["s2"] = dict.fromkeys(LAYERS, 0)
+    single.tables["dot_products"]["s2"]["s2"] = dict.fromkeys(LAYERS, 0)
     single.write()
     rows = single.read().settings["paraphrased"].query_self.filter(pl.col("query_id") == "s2")
     assert rows["self_dot"].to_list() == [0.0, 0.0, 0.0]
@@ -316,4 +324,14 @@ def test_dimensions_that_are_none(single: Layout, dimension: str) -> None:
     single.tables["projections"][dimension] = single.tables["projections"].pop("8")
     single.write()
     with pytest.raises(TableError, match=f"{json.dumps(dimension)[1:-1] if dimension != '²' else '²'}' stands where"):
+        single.read()
+
+
+@pytest.mark.parametrize("dimension", [str(2**53), "1" + "0" * 5000])
+def test_dimensions_that_are_too_large(single: Layout, dimension: str) -> None:
+    single.tables["projections"][dimension] = single.tables["projections"].pop("8")
+    single.write()
+    with pytest.raises(
+        TableError, match=rf"sample_size_full.json: dimension {dimension[:16]}.* more than any gradient"
+    ):
         single.read()

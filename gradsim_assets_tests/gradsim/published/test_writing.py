@@ -1,6 +1,7 @@
 """Tables as the original's JSON: the same bytes as were read, and what cannot be written."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +54,8 @@ def test_writing_again_replaces(single: Layout, tmp_path: Path) -> None:
     assert files_below(tmp_path / "out") == files_below(single.root / "data")
 
 
-def numbers(minimum: float | None = None) -> st.SearchStrategy[float]:
-    return st.floats(minimum, allow_nan=False, allow_infinity=False)
+NORMS = st.floats(0, 1e150)
+COSINES = st.floats(-1, 1)
 
 
 @st.composite
@@ -68,17 +69,31 @@ def layouts(draw: st.DrawFn) -> dict[str, Any]:
     lists = {query: draw(st.permutations([*dict.fromkeys([query, *draw(chosen)])])) for query in queries}
     originals = [*queries, *dict.fromkeys(each for query in queries for each in lists[query] if each not in queries)]
 
-    def row(minimum: float | None = None) -> dict[str, float]:
-        return {layer: draw(numbers(minimum)) for layer in layers}
+    norms = {
+        (side, sample, layer): draw(NORMS)
+        for side, samples in (("query", queries), ("original", originals))
+        for sample in samples
+        for layer in layers
+    }
+
+    def self_dots(side: str, samples: list[str]) -> dict[str, dict[str, float]]:
+        return {sample: {layer: norms[side, sample, layer] ** 2 for layer in layers} for sample in samples}
+
+    def dots(query: str, original: str) -> dict[str, float]:
+        return {layer: draw(COSINES) * norm(query, original, layer) for layer in layers}
+
+    def norm(query: str, original: str, layer: str) -> float:
+        squares = (norms["query", query, layer] ** 2, norms["original", original, layer] ** 2)
+        return math.sqrt(squares[0]) * math.sqrt(squares[1])
 
     def cosines() -> dict[str, dict[str, float]]:
-        return {query: {original: draw(numbers()) for original in lists[query]} for query in queries}
+        return {query: {original: draw(COSINES) for original in lists[query]} for query in queries}
 
     dimensions = draw(st.lists(st.integers(1, 10**9), max_size=2, unique=True))
     tables = {
-        "dot_products": {query: {original: row() for original in lists[query]} for query in queries},
-        "query_self": {query: row(0.0) for query in queries},
-        "original_self": {original: row(0.0) for original in originals},
+        "dot_products": {query: {each: dots(query, each) for each in lists[query]} for query in queries},
+        "query_self": self_dots("query", queries),
+        "original_self": self_dots("original", originals),
         "gradient_similarity": cosines() if draw(st.booleans()) else {},
         "projections": {str(dimension): cosines() for dimension in dimensions},
     }
@@ -115,13 +130,24 @@ def test_numbers_are_written_as_json_writes_them(single: Layout, tmp_path: Path)
     values = [5e-324, 1e16, 1e22, 123456789.0, -0.0, 0.1, 1 / 3, 1.7976931348623157e308]
     single.tables["dot_products"] = {'ü\n"': {'ü\n"': dict(zip("abcdefgh", values, strict=True))}}
     for table in ("query_self", "original_self"):
-        single.tables[table] = {'ü\n"': dict.fromkeys("abcdefgh", 1.0)}
+        single.tables[table] = {'ü\n"': dict(zip("abcdefgh", map(abs, values), strict=True))}
     del single.tables["gradient_similarity"], single.tables["projections"]
     single.sizes = {}
     single.write()
     export(single.read(), tmp_path)
     path = tmp_path / "dot_products/paraphrased/org/model/sample_size/full/dot_products.json"
     assert path.read_text(encoding="ascii") == json.dumps(single.tables["dot_products"], indent=4)
+
+
+def test_dimensions_are_brought_together(single: Layout, tmp_path: Path) -> None:
+    """A combined table has a partition after the other, with all dimensions in each."""
+    single.write()
+    published = single.read()
+    rows = published.settings["paraphrased"].projected_similarity
+    assert rows is not None
+    first = rows["query_id"].cast(pl.String).is_in(["s0", "s1"])
+    export(published, tmp_path / "out", projected_similarity=pl.concat([rows.filter(first), rows.filter(~first)]))
+    assert files_below(tmp_path / "out") == files_below(single.root / "data")
 
 
 def test_tables_of_other_samples_and_layers_than_the_rows(single: Layout, tmp_path: Path) -> None:
