@@ -119,15 +119,15 @@ def _title(contests: pl.DataFrame) -> str:
     wins, losses = int((rows["low"] > 0).sum()), int((rows["high"] < 0).sum())
     sizes = sorted({f"{abs(difference):.1f}" for difference in rows["difference"]}, key=float)
     by = f"{sizes[0]} to {sizes[-1]}" if len(sizes) > 1 else sizes[0]
-    every = "the 95 % interval is" if len(rows) == 1 else "all 95 % intervals are"
+    every = "the 95\u00a0% interval is" if len(rows) == 1 else "all their 95\u00a0% intervals are"
     if wins == len(rows):
-        return f"Select: layers find {by} points more sources than as many projected dimensions; {every} above 0"
+        return f"Select: layers chosen for it find {by} points more sources than as many dimensions; {every} above 0"
     if losses == len(rows):
-        return f"Project: layers find {by} points fewer sources than as many projected dimensions; {every} below 0"
+        return f"Project: layers chosen for it find {by} points fewer sources than as many dimensions; {every} below 0"
     if not wins and not losses:
-        open_ones = "the 95 % interval contains 0" if len(rows) == 1 else "all 95 % intervals contain 0"
+        open_ones = "the 95\u00a0% interval contains 0" if len(rows) == 1 else "all 95\u00a0% intervals contain 0"
         return f"Select or project is undecided by sources found: {open_ones}"
     found = listed([f"{what} sources in {times}" for what, times in (("more", wins), ("fewer", losses)) if times])
     undecided = len(rows) - wins - losses
-    rest = f"; in {undecided} the 95 % interval contains 0" if undecided else ""
-    return f"Layers find {found} of {len(rows)} comparisons with as many projected dimensions{rest}"
+    rest = f"; in {undecided} the 95\u00a0% interval contains 0" if undecided else ""
+    return f"Layers chosen for it find {found} of {len(rows)} comparisons with as many dimensions{rest}"
