@@ -41,11 +41,12 @@ def import_command(
     environment = read_environment()
     _refuse_name(study, environment)
     refuse_taken(environment.data_root, study, force=force)
-    settings = [name.replace("-", "_") for name in setting] if setting else None
     with console.status("reading"):
-        published = read_published(find_published(folder, model=model, sample_size=sample_size, settings=settings))
+        published = read_published(
+            find_published(folder, model=model, sample_size=sample_size, settings=setting or None)
+        )
     with console.status("writing"):
-        imported = store_published(published, environment.data_root, study)
+        imported = store_published(published, environment.data_root, study, force=force)
     _tell_dagster(imported, environment)
     for finding in imported.findings:
         console.print(f"  {escape(finding)}", soft_wrap=True)

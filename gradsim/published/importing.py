@@ -1,7 +1,6 @@
-"""Published results as a study of their own, and a study's results as published ones."""
+"""Published results as a study of their own."""
 
-import json
-import shutil
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,13 +13,12 @@ from gradsim.analysis.projections import AS_PUBLISHED
 from gradsim.errors import StudyError
 from gradsim.projected_dimensions import published_dimension
 from gradsim.published.assembling import PROJECTION, Published, PublishedSetting
-from gradsim.published.layout import WHOLE_STUDY, parameters_path
-from gradsim.published.writing import write_published
-from gradsim.study import ImportedModel, Study
-from gradsim.study.loading import IMPORTED_FILE
-from gradsim.tables import SCHEMAS, Provenance, Store
-from gradsim.tables.files import atomic_path
-from gradsim.tables.lineage import IMPORTED_TABLES
+from gradsim.published.hidden import hidden_folder, swap_in
+from gradsim.published.layout import WHOLE_STUDY
+from gradsim.study import Study
+from gradsim.study.loading import IMPORTED_FILE, load_study
+from gradsim.tables import SCHEMAS, Lineage, Provenance, Store, TableKey
+from gradsim.tables.files import atomic_path, writing_to
 
 # The original's projections, as its code made them.
 _KIND = "rademacher"
@@ -29,7 +27,7 @@ _KIND = "rademacher"
 _ROUNDING = 1e-5
 
 # Its shares are whole hundredths of a percent.
-_SHARE_DIGITS = 4
+_SHARES = tuple(hundredths / 10_000 for hundredths in range(1, 10_001))
 
 
 @dataclass(frozen=True)
@@ -49,108 +47,68 @@ def refuse_taken(data_root: Path, name: str, *, force: bool) -> None:
     """Whether a study of this name can be imported.
 
     Raises:
-        StudyError: there are tables that were computed, or others that were imported and `force` is not set.
+        StudyError: there is something that was not imported, that cannot be told, or `force` is not set.
     """
     folder = data_root / name
-    if (folder / IMPORTED_FILE).is_file():
-        if not force:
-            raise StudyError(
-                f"{folder}: study '{name}' was imported before; --force replaces it, or choose another name"
-            )
-    elif folder.exists():
+    definition = folder / IMPORTED_FILE
+    if not os.path.lexists(folder):
+        return
+    if not definition.is_file():
+        raise StudyError(f"{folder}: is there, and is no imported study; choose another name for the import")
+    try:
+        imported = load_study(definition).imported
+    except StudyError as error:
+        raise StudyError(
+            f"{error} - or remove {folder} yourself: nothing that may be computed is replaced, so choose another name "
+            "for the import"
+        ) from error
+    if not imported:
         raise StudyError(f"{folder}: holds what study '{name}' has computed; choose another name for the import")
+    if not force:
+        raise StudyError(f"{folder}: study '{name}' was imported before; --force replaces it, or choose another name")
 
 
-def store_published(published: Published, data_root: Path, name: str) -> Imported:
-    """Write published results as tables of a study; what an earlier import left there is removed first.
+def store_published(published: Published, data_root: Path, name: str, *, force: bool = False) -> Imported:
+    """Write published results as tables of a study, all of them or none.
 
     Args:
         published: what was read.
         data_root: where tables lie.
         name: of the study.
+        force: replace what was imported by this name before, with what was made of it.
 
     Raises:
+        StudyError: as `refuse_taken`, or what was replaced cannot be removed.
         TableError: the data root cannot be written.
     """
     study, findings = _study_of(published, name), list(published.findings)
-    shutil.rmtree(data_root / name, ignore_errors=True)
-    # First of all, so that an import that was cut off is known as one.
-    _write_definition(study, data_root / name / IMPORTED_FILE)
-    store = Store(data_root, study)
-    provenance = Provenance(model=published.model)
+    refuse_taken(data_root, name, force=force)
+    tables = _tables(published, Lineage(study), findings)
+    with writing_to(data_root / name), hidden_folder(data_root, f"{name}.importing") as hidden:
+        _write_definition(study, hidden / name / IMPORTED_FILE)
+        store = Store(hidden, study)
+        for key, rows in tables.items():
+            said = {"findings": findings} if key.name == "samples" else {}
+            store.write(key, rows, provenance=Provenance(model=published.model, measured=said))
+        refuse_taken(data_root, name, force=force)  # again, because writing takes its time
+        swap_in(hidden, name)
+    return Imported(Store(data_root, study), tuple(findings))
+
+
+def _tables(published: Published, lineage: Lineage, findings: list[str]) -> dict[TableKey, pl.DataFrame]:
+    """Every table that is imported; first those that give the others their ids and layers."""
     model = _model_table(published)
     tables = {
-        store.lineage.key("samples"): pl.DataFrame({"id": published.ids}).with_columns(
+        lineage.key("samples"): pl.DataFrame({"id": published.ids}).with_columns(
             messages=pl.lit(None, SCHEMAS["samples"].columns["messages"].dtype)
         ),
-        store.lineage.key("model"): model,
-        store.lineage.key("projections"): _projections_table(published, model, findings),
+        lineage.key("model"): model,
+        lineage.key("projections"): _projections_table(published, model, findings),
     }
     for setting, its in published.settings.items():
         for table, rows in _setting_tables(its, f"Setting {setting}", findings).items():
-            tables[store.lineage.key(table, setting, "results")] = rows
-    for key, rows in tables.items():
-        store.write(key, rows, provenance=provenance)
-    return Imported(store, tuple(findings))
-
-
-def export_published(store: Store, folder: Path) -> tuple[list[Path], list[str]]:
-    """Write the combined tables of a study's settings, and its layers' sizes, in the original's layout.
-
-    Of several projections to as many dimensions the study's first is written, because the layout has room for one.
-
-    Args:
-        store: the study's tables.
-        folder: gets `data/` and `results/`; older files beside the new ones would be read as parts of them.
-
-    Returns:
-        The files, and what was left out, in sentences.
-
-    Raises:
-        TableError: a table is missing or stale, or the folder cannot be written.
-        StudyError: the folder has such results already, or the model's name cannot be a folder's.
-    """
-    study, key, model = store.study, store.lineage.key, _model_name(store)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StudyError(f"{folder}: cannot be written ({error.strerror}); name another folder") from error
-    for taken in (folder / "data", folder / "results"):
-        if taken.exists():
-            raise StudyError(f"{taken}: is there already, and would be mixed with the export; name an empty folder")
-    size = WHOLE_STUDY if study.first_samples is None else str(study.size)
-    paths: list[Path] = []
-    left_out: list[str] = []
-    for setting in study.settings:
-        tables = {
-            table: store.read(key(table, setting, "results")) for table in IMPORTED_TABLES if table != "candidates"
-        }
-        projected = tables.pop("projected_similarity")
-        first = _first_of_each_dimension(projected)
-        for projection, dimension in (
-            projected.select("projection", "dimension").unique(maintain_order=True).iter_rows()
-        ):
-            if (projection, dimension) not in first:
-                left_out.append(f"{setting}: {projection}, for another projection has {dimension:,} dimensions, too")
-        kept = pl.struct("projection", "dimension").is_in([{"projection": p, "dimension": d} for p, d in first])
-        paths += write_published(
-            folder / "data",
-            model=model,
-            sample_size=size,
-            setting=setting,
-            projected_similarity=projected.filter(kept) if first else None,
-            **tables,
-        )
-    return [*paths, *_write_sizes(store, parameters_path(folder / "data", model))], left_out
-
-
-def _write_sizes(store: Store, path: Path) -> list[Path]:
-    sizes = store.read(store.lineage.key("model")).select(pl.col("layer").cast(pl.String), "parameters")
-    if sizes["parameters"].null_count():
-        return []
-    with atomic_path(path) as partial:
-        partial.write_text(json.dumps(dict(sizes.iter_rows()), indent=4), encoding="ascii")
-    return [path]
+            tables[lineage.key(table, setting, "results")] = rows
+    return tables
 
 
 def _study_of(published: Published, name: str) -> Study:
@@ -209,13 +167,15 @@ def _projections_table(published: Published, model: pl.DataFrame, findings: list
     total = int(model["parameters"].sum())
     frames = [empty]
     for dimension in dimensions:
-        share = round(dimension / total, _SHARE_DIGITS)
-        if published_dimension(share, total) != dimension:
+        shares = [share for share in _SHARES if published_dimension(share, total) == dimension]
+        if len(shares) != 1:
+            found = f"{len(shares)} shares, {shares[0]:.2%} to {shares[-1]:.2%}," if shares else "no share"
             findings.append(
-                f"The projections to {dimension:,} dimensions are of no share of the {total:,} parameters that the "
+                f"The projections to {dimension:,} dimensions are of {found} of the {total:,} parameters that the "
                 "original's rule rounds so; they are not compared with theory."
             )
             continue
+        (share,) = shares
         frames.append(
             model.select(
                 pl.lit(PROJECTION).alias("projection"),
@@ -252,14 +212,3 @@ def _setting_tables(setting: PublishedSetting, name: str, findings: list[str]) -
         "gradient_similarity": similarity,
         "projected_similarity": SCHEMAS["projected_similarity"].empty() if projected is None else projected,
     }
-
-
-def _first_of_each_dimension(projected: pl.DataFrame) -> set[tuple[str, int]]:
-    first = projected.select("projection", "dimension").unique("dimension", keep="first", maintain_order=True)
-    return set(first.iter_rows())
-
-
-def _model_name(store: Store) -> str:
-    if isinstance(store.study.model, ImportedModel):
-        return store.study.model.imported
-    return store.provenance(store.lineage.key("model")).model or store.study.name

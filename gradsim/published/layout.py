@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from gradsim.errors import StudyError, TableError
+from gradsim.study.definition import NAME, RESERVED_NAMES
 
 # Our table -> what the original calls it.
 STEMS: Mapping[str, str] = {
@@ -20,6 +21,7 @@ STEMS: Mapping[str, str] = {
 WHOLE_STUDY = "full"  # the sample size of a study that left nothing out
 
 _PART = re.compile(r"(?P<whole>.+)_part_(?P<start>[0-9]+)_(?P<end>[0-9]+)")
+_SAMPLE_SIZE = re.compile(rf"{WHOLE_STUDY}|[1-9][0-9]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,23 @@ def parameters_path(folder: Path, model: str) -> Path:
     return folder.parent / "results" / "parameters_per_layer" / model / "values.json"
 
 
+def is_sample_size(name: str) -> bool:
+    """Whether it says how many samples there are: `full` or a number."""
+    return _SAMPLE_SIZE.fullmatch(name) is not None
+
+
+def is_setting(name: str) -> bool:
+    """Whether a study can have a setting of this name."""
+    return re.fullmatch(NAME, name) is not None and name not in RESERVED_NAMES
+
+
+def size_of_cosines(path: Path) -> str | None:
+    """The sample size that a file of cosines, whole or a part, is named by; None: it is misnamed."""
+    part = _PART.fullmatch(path.stem)
+    size = (part["whole"] if part else path.stem).removeprefix("sample_size_")
+    return size if path.stem.startswith("sample_size_") and is_sample_size(size) else None
+
+
 def checked_names(model: str, sample_size: str, setting: str) -> None:
     """Whether these can name folders of the layout.
 
@@ -111,7 +130,7 @@ def checked_names(model: str, sample_size: str, setting: str) -> None:
     parts = PurePosixPath(model).parts
     if not parts or model.startswith("/") or {"..", "sample_size"} & set(parts) or "/".join(parts) != model:
         raise StudyError(f"model {model!r} cannot name folders; give it a name such as organisation/model")
-    if sample_size != WHOLE_STUDY and not re.fullmatch(r"[1-9][0-9]*", sample_size):
+    if not is_sample_size(sample_size):
         raise StudyError(f"sample size {sample_size!r} is neither {WHOLE_STUDY} nor a number; give one of them")
     if PurePosixPath(setting).parts != (setting,) or setting in ("/", ".."):
         raise StudyError(f"setting {setting!r} cannot name a folder; give it another name")

@@ -91,7 +91,7 @@ def agreement(merged: Merged, scale: Floats, kind: str, measure: str) -> str | N
     if not merged.repeats:
         return None
     differences = [
-        _relative(repeats.values - merged.values[repeats.rows], scale[repeats.rows]) for repeats in merged.repeats
+        relative(repeats.values - merged.values[repeats.rows], scale[repeats.rows]) for repeats in merged.repeats
     ]
     number = sum(difference.size for difference in differences)
     largest = [float(difference.max()) for difference in differences]
@@ -113,18 +113,25 @@ def _disagreement(merged: Merged, repeats: Repeats, differences: Floats) -> str:
     """Both files' names and values where they differ most."""
     at, column = divmod(int(differences.argmax()), differences.shape[1])
     row = int(repeats.rows[at])
-    place = _named(merged.keys[row]) + (f", layer {merged.columns[column]!r}" if merged.columns != COSINE else "")
     return (
-        f"{merged.names[int(merged.origin[row])]} and {repeats.name} disagree: {place} is {merged.values[row, column]} "
-        f"in one and {repeats.values[at, column]} in the other"
+        f"{file_of(merged, row)} and {repeats.name} disagree: {place_of(merged, row, column)} is "
+        f"{merged.values[row, column]} in one and {repeats.values[at, column]} in the other"
     )
 
 
-def _relative(differences: Floats, scale: Floats) -> Floats:
-    """Differences as shares of a scale; a difference of nothing is none also where the scale is nothing."""
-    with np.errstate(divide="ignore", invalid="ignore"):
+def file_of(merged: Merged, row: int) -> str:
+    """Name of the file that a row was taken from."""
+    return merged.names[int(merged.origin[row])]
+
+
+def place_of(merged: Merged, row: int, column: int) -> str:
+    """What a value is of, for an error's text."""
+    key = merged.keys[row]
+    samples = "sample {!r}".format(*key) if len(key) == 1 else "query {!r}, original {!r}".format(*key)
+    return samples if merged.columns == COSINE else f"{samples}, layer {merged.columns[column]!r}"
+
+
+def relative(differences: Floats, scale: Floats) -> Floats:
+    """Sizes of differences as shares of a scale; one of nothing is none also where the scale is nothing."""
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         return np.where(differences == 0, 0.0, np.abs(differences) / scale)
-
-
-def _named(key: Key) -> str:
-    return "sample {!r}".format(*key) if len(key) == 1 else "query {!r}, original {!r}".format(*key)

@@ -5,10 +5,8 @@ from itertools import groupby
 
 import numpy as np
 
-from gradsim.published.frames import in_order
 from gradsim.published.layout import SettingFiles
 from gradsim.published.merging import agreement
-from gradsim.published.reading import Floats
 from gradsim.published.settings import MergedSetting
 
 
@@ -59,17 +57,10 @@ def _repeats(setting: MergedSetting) -> Iterator[str]:
     sentences = [
         agreement(setting.query_self, setting.query_self.values, "self dots of queries", "their value"),
         agreement(setting.original_self, setting.original_self.values, "self dots of originals", "their value"),
-        agreement(setting.dots, _norms(setting), "dots", "the norms' product"),
+        agreement(setting.dots, setting.norms, "dots", "the norms' product"),
         *(agreement(merged, np.ones_like(merged.values), name, "one") for name, merged in setting.cosines()),
     ]
     return (sentence for sentence in sentences if sentence)
-
-
-def _norms(setting: MergedSetting) -> Floats:
-    """Products of the norms of each pair's gradients in each layer, (pairs, layers)."""
-    queries = in_order(setting.query_self, [(query,) for query, _ in setting.dots.keys])
-    originals = in_order(setting.original_self, [(original,) for _, original in setting.dots.keys])
-    return np.sqrt(queries) * np.sqrt(originals)
 
 
 def _order(setting: MergedSetting) -> Iterator[str]:

@@ -28,6 +28,8 @@ SIMILARITY_LEVELS = ("query", "original")
 
 COSINE = ("similarity",)  # the only column of cosines, which have no layers
 
+_EXACT = 2**53  # from here on a float skips whole numbers
+
 AGAIN = "take the file from its source again"
 
 
@@ -146,7 +148,7 @@ def read_projections(reader: Reader, source: Source) -> dict[int, Block]:
     """Dimension -> cosines of pairs.
 
     Raises:
-        TableError: as `read_similarities`, or a dimension is no positive number.
+        TableError: as `read_similarities`, or a dimension is no positive whole number below 2^53.
     """
     name = str(source.path)
     content = reader.read(source.path)
@@ -155,6 +157,9 @@ def read_projections(reader: Reader, source: Source) -> dict[int, Block]:
     for key, similarities in zip(content.keys, content.values, strict=True):
         if not (key.isascii() and key.isdecimal() and not key.startswith("0")):
             raise TableError(f"{name}: {key!r} stands where a projection's dimension should; {AGAIN}")
+        # Python does not read numbers of thousands of digits.
+        if len(key) > len(str(_EXACT)) or int(key) >= _EXACT:
+            raise TableError(f"{name}: dimension {_cut(key)} is more than any gradient has; {AGAIN}")
         blocks[int(key)] = _similarities(source, similarities, f"{name}, dimension {key}")
     return blocks
 
@@ -170,13 +175,15 @@ def read_parameters(reader: Reader, path: Path) -> dict[str, int]:
     """Layer -> number of its elements.
 
     Raises:
-        TableError: the file is not as it should be, or a value is no positive whole number.
+        TableError: the file is not as it should be, or a value is no positive whole number below 2^53.
     """
     content = reader.read(path)
     _check_object(content, str(path))
     for layer, value in zip(content.keys, content.values, strict=True):
         if not (isinstance(value, float) and value.is_integer() and value > 0):
             raise TableError(f"{path}: layer {layer!r} has {_shown(value)} and no number of elements; {AGAIN}")
+        if value >= _EXACT:
+            raise TableError(f"{path}: layer {layer!r} has {value:g} elements, more than any layer has; {AGAIN}")
     return {layer: int(value) for layer, value in zip(content.keys, content.values, strict=True)}
 
 
@@ -254,6 +261,10 @@ def _numbers(rows: Sequence[_Row], levels: Sequence[str], name: str) -> Floats:
         f"{name}: {_at(levels, place)} is {_shown(values[wrong[0]])} and no finite number "
         f"({len(wrong)} of {len(values)} are none); {AGAIN}"
     )
+
+
+def _cut(digits: str) -> str:
+    return digits if len(digits) <= 20 else f"{digits[:20]}... ({len(digits)} digits)"
 
 
 def _at(levels: Sequence[str], key: Key) -> str:

@@ -2,8 +2,12 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 
+import numpy as np
+
+from gradsim.published.bounds import check_cosines, check_dots
 from gradsim.published.checking import (
     check_last_part,
     check_lists,
@@ -13,6 +17,7 @@ from gradsim.published.checking import (
     check_sources,
     query_sets,
 )
+from gradsim.published.frames import in_order
 from gradsim.published.layout import SettingFiles, Source
 from gradsim.published.merging import Merged, merge
 from gradsim.published.reading import (
@@ -20,6 +25,7 @@ from gradsim.published.reading import (
     ORIGINAL_LEVELS,
     QUERY_LEVELS,
     Block,
+    Floats,
     Reader,
     read_dots,
     read_projections,
@@ -27,7 +33,7 @@ from gradsim.published.reading import (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class MergedSetting:
     """A setting's tables; they speak of the same queries, pairs and layers.
 
@@ -49,6 +55,13 @@ class MergedSetting:
     def queries(self) -> tuple[str, ...]:
         """Each query once, in order."""
         return tuple(dict.fromkeys(query for query, _ in self.dots.keys))
+
+    @cached_property
+    def norms(self) -> Floats:
+        """Products of the norms of each pair's gradients in each layer, (pairs, layers)."""
+        queries = in_order(self.query_self, [(query,) for query, _ in self.dots.keys])
+        originals = in_order(self.original_self, [(original,) for _, original in self.dots.keys])
+        return np.sqrt(queries) * np.sqrt(originals)
 
     def cosines(self) -> Iterator[tuple[str, Merged]]:
         """What cosines there are, with what they are called."""
@@ -93,8 +106,10 @@ def read_setting(reader: Reader, files: SettingFiles, layers: tuple[str, ...] | 
     check_sources(setting.dots)
     check_samples(setting.dots, setting.query_self, "query")
     check_samples(setting.dots, setting.original_self, "original")
-    for _, cosines in setting.cosines():
+    check_dots(setting.dots, setting.norms)
+    for kind, cosines in setting.cosines():
         check_pairs(setting.dots, cosines)
+        check_cosines(cosines, kind)
     return setting
 
 

@@ -38,7 +38,8 @@ def write_published(
         query_self: self dots of the queries.
         original_self: self dots of the originals.
         gradient_similarity: cosines.
-        projected_similarity: of at most one projection a dimension, because the layout names no more than that.
+        projected_similarity: of at most one projection a dimension, because the layout names no more than that;
+            dimensions are written in the order in which they appear.
 
     Returns:
         The files.
@@ -61,7 +62,9 @@ def write_published(
     if projected_similarity is not None:
         _refuse_two_projections(projected_similarity)
         levels = ("dimension", "query_id", "original_id")
-        tables.append((projections_path(folder, *place), projected_similarity, levels, "similarity"))
+        tables.append(
+            (projections_path(folder, *place), _dimensions_together(projected_similarity), levels, "similarity")
+        )
     for path, frame, levels, value in tables:
         _write(path, frame, levels, value)
     return [path for path, *_ in tables]
@@ -74,6 +77,12 @@ def _refuse_two_projections(projected: pl.DataFrame) -> None:
             f"projected_similarity has {len(names)} projections to {dimension} dimensions ({', '.join(names)}), of "
             "which the layout holds one; choose one"
         )
+
+
+def _dimensions_together(projected: pl.DataFrame) -> pl.DataFrame:
+    """A combined table has partition after partition, and all dimensions in each."""
+    first = pl.col("position").min().over("dimension")
+    return projected.with_row_index("position").sort(first, maintain_order=True).drop("position")
 
 
 def _write(path: Path, frame: pl.DataFrame, levels: Sequence[str], value: str) -> None:

@@ -89,9 +89,11 @@ def _study_file(name: str, environment: Environment) -> Path:
 
 def _read(path: Path) -> Study:
     """A study is named as its file, an imported one as the folder of its tables."""
-    content = _expanded(_content(path), path)
-    named = path.parent if path.name == IMPORTED_FILE and _is_imported(content) else path
-    definition = {"name": named.stem, **content}
+    content = _content(path)
+    imported = _is_imported(content)
+    named = path.parent if path.name == IMPORTED_FILE and imported else path
+    # An imported definition was not written by hand: `$` in it is part of a name.
+    definition = {"name": named.stem, **(content if imported else _expanded(content, path))}
     try:
         return Study.model_validate(definition, context={"folder": path.parent.resolve()})
     except ValidationError as error:

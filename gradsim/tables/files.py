@@ -169,7 +169,7 @@ def read_table(path: Path) -> pl.DataFrame:
         TableError: the file is not there or not whole.
     """
     with reading(path):
-        return pl.read_parquet(path)
+        return pl.read_parquet(path, glob=False)
 
 
 def read_blocks(path: Path) -> Iterator[pl.DataFrame]:

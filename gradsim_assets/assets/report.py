@@ -87,8 +87,16 @@ def _provenance(store: Store) -> dict[str, str]:
             created[0] if len(set(created)) == 1 else f"{created[0]} to {created[-1]}"
         ),
         "Code version": _listed(file.code_version for file in files),
+        "Noticed by the import": " ".join(_import_findings(store)),
     }
     return {label: value for label, value in said.items() if value}
+
+
+def _import_findings(store: Store) -> list[str]:
+    """What `gradsim import-published` said of the results."""
+    if not store.study.imported:
+        return []
+    return list(store.provenance(store.lineage.key("samples")).measured.get("findings", []))
 
 
 def _model(file: Provenance) -> str | None:

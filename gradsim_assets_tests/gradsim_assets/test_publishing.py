@@ -6,9 +6,11 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 import pytest
+import yaml
 from polars.testing import assert_frame_equal
 
-from gradsim.tables import State
+from gradsim.published import export_published
+from gradsim.tables import State, Store
 from gradsim.tables.lineage import DOT_TABLES
 from gradsim_assets.build import build_definitions
 from gradsim_assets_tests.workplace import Workplace
@@ -112,6 +114,12 @@ def test_an_import_does_not_replace_anything_unasked(copied: Workplace) -> None:
     assert "choose another name" in copied.gradsim(
         "import-published", exported, "--study", "other", "--force", fails=True
     )
+    # As somebody keeps a study file beside what was computed by it.
+    (copied.studies / "tiny.yaml").rename(copied.data / "tiny" / "study.yaml")
+    before = copied.digests()
+    assert "choose another name" in copied.gradsim(
+        "import-published", exported, "--study", "tiny", "--force", fails=True
+    )
     assert "cannot be a study's name" in copied.gradsim("import-published", exported, "--study", "a/b", fails=True)
     assert copied.digests() == before
 
@@ -120,6 +128,43 @@ def test_an_export_is_not_mixed_with_another(copied: Workplace) -> None:
     folder = copied.folder / "exported"
     output = copied.gradsim("export-published", "tiny", str(folder), fails=True)
     assert f"{folder / 'data'}: is there already" in output
+
+
+def test_tables_that_are_not_fresh_are_not_exported(copied: Workplace) -> None:
+    store, folder = copied.store("tiny"), copied.folder / "again"
+    key, partition = store.lineage.key("query_self", "paraphrased"), "0000-0006"
+    store.write(key, store.read(key, [partition]).with_columns(pl.col("self_dot") * 2), partition)
+    output = copied.gradsim("export-published", "tiny", str(folder), fails=True)
+    assert "query_self.parquet: stale" in output
+    assert "run gradsim combine tiny" in output
+    assert not folder.exists()
+    copied.gradsim("combine", "tiny")
+    copied.gradsim("export-published", "tiny", str(folder))
+
+
+def test_projections_to_two_dimensions_are_exported(copied: Workplace) -> None:
+    """All partitions have both dimensions, and their combined table one partition after the other."""
+    definition = yaml.safe_load((copied.studies / "tiny.yaml").read_text(encoding="utf-8"))
+    projections = [{"kind": "sjlt", "share": 0.1, "store_projected": True}, {"kind": "sjlt", "total": 700}]
+    copied.write_study("tiny", **{**definition, "projections": projections})
+    copied.gradsim("run", "tiny", "--setting", "paraphrased", "--computation", "random-projection")
+    copied.gradsim("combine", "tiny", "--setting", "paraphrased")
+    store = copied.store("tiny")
+    there = store.read(store.lineage.key("projected_similarity", "paraphrased", "results"))
+    assert there["dimension"].rle().len() == 2 * len(store.study.partitions) > 2
+    both = there["dimension"].unique(maintain_order=True).to_list()
+    settings = {"paraphrased": store.study.settings["paraphrased"]}
+    paths, _ = export_published(
+        Store(copied.data, store.study.model_copy(update={"settings": settings})), copied.folder / "again"
+    )
+    (path,) = [path for path in paths if "random_projection" in path.parts]
+    written = json.loads(path.read_text(encoding="ascii"))
+    assert list(written) == [str(dimension) for dimension in both]
+    rows = there.with_columns(pl.col("query_id", "original_id").cast(pl.String))
+    for dimension, query, original, similarity in rows.select(
+        "dimension", "query_id", "original_id", "similarity"
+    ).iter_rows():
+        assert written[str(dimension)][query][original] == similarity
 
 
 def test_force_replaces_an_import_and_what_was_made_of_it(copied: Workplace) -> None:

@@ -19,33 +19,38 @@ def contests(*differences: tuple[float, float, float]) -> list[tuple[str, int, s
     [
         (
             [ABOVE],
-            "Select: layers chosen for it find 10.0 points more sources than as many dimensions; {each} interval is above 0",
+            "Select: {layers} find 10.0 points more sources than {many}; {each} interval is above 0",
         ),
         (
             [ABOVE, (0.3, 0.1, 0.4)],
-            "Select: layers chosen for it find 10.0 to 30.0 points more sources than as many dimensions; {all_their} are above 0",
+            "Select: {layers} find 10.0 to 30.0 points more sources than {many}; {all_their} are above 0",
         ),
         (
             [BELOW],
-            "Project: layers chosen for it find 20.0 points fewer sources than as many dimensions; {each} interval is below 0",
+            "Project: {layers} find 20.0 points fewer sources than {many}; {each} interval is below 0",
         ),
         ([AROUND], "Select or project is undecided by sources found: {each} interval contains 0"),
         ([AROUND, AROUND], "Select or project is undecided by sources found: {all_of_them} contain 0"),
         (
             [ABOVE, BELOW, AROUND],
-            "Layers chosen for it find more sources in 1 and fewer sources in 1 of 3 comparisons with as many dimensions; "
+            "{Layers} find more sources in 1 and fewer sources in 1 of 3 comparisons with {many}; "
             "in 1 {each} interval contains 0",
         ),
         (
             [ABOVE, BELOW],
-            "Layers chosen for it find more sources in 1 and fewer sources in 1 of 2 comparisons with as many dimensions",
+            "{Layers} find more sources in 1 and fewer sources in 1 of 2 comparisons with {many}",
         ),
     ],
 )
 def test_the_title_says_what_the_intervals_say(differences: list[tuple[float, float, float]], title: str) -> None:
     figure = plots.selected_or_projected(frames.contests(contests(*differences)))
     assert plots.title_of(figure) == title.format(
-        each="the 95\u00a0%", all_their="all their 95\u00a0% intervals", all_of_them="all 95\u00a0% intervals"
+        layers="layers chosen for it",
+        Layers="Layers chosen for it",
+        many="as many dimensions",
+        each="the 95\u00a0%",
+        all_their="all their 95\u00a0% intervals",
+        all_of_them="all 95\u00a0% intervals",
     )
 
 

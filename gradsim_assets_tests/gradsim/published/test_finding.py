@@ -306,3 +306,13 @@ class TestLinks:
         assert find_published(single.root).sample_size == "full"
         assert len(find_published(single.root).findings) == 1
         assert find_published(single.root, sample_size="4").sample_size == "4"
+
+    def test_that_give_a_folder_a_name_that_can_be_read(self, single: Layout) -> None:
+        single.write()
+        dots, sizes = single.root / "data/dot_products", single.whole("dot_products").parents[1]
+        (sizes / "full").rename(sizes / "half")
+        (sizes / "4").symlink_to("half")
+        (dots / "paraphrased").rename(dots / "para-phrased")
+        (dots / "paraphrased").symlink_to("para-phrased")
+        files = find_published(single.root)
+        assert (files.sample_size, list(files.settings)) == ("4", ["paraphrased"])

@@ -235,7 +235,7 @@ class TestShares:
 
     @pytest.mark.parametrize(
         ("dimension", "found"),
-        [(4096, r"are of 51 shares, 1.26% to 1.76%, of the 300,000 "), (4097, "are of no share of the 300,000 ")],
+        [(4096, r"are of 18 shares, 1.28% to 1.45%, of the 300,000 "), (4097, "are of no share of the 300,000 ")],
     )
     def test_several_or_none(self, single: Layout, root: Path, dimension: int, found: str) -> None:
         imported = self.stored(single, root, dimension, 100_000)
