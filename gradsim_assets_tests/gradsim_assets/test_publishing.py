@@ -1,6 +1,7 @@
 """Published results in and out by the command: a study of their own, beside the one that they came from."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import dagster as dg
@@ -8,11 +9,14 @@ import polars as pl
 import pytest
 import yaml
 from polars.testing import assert_frame_equal
+from typer.testing import CliRunner
 
-from gradsim.published import export_published
+from gradsim.errors import GradsimError
+from gradsim.published import export_published, find_published, read_published
 from gradsim.tables import State, Store
 from gradsim.tables.lineage import DOT_TABLES
 from gradsim_assets.build import build_definitions
+from gradsim_assets.cli import app
 from gradsim_assets_tests.workplace import Workplace
 
 SETTINGS = ("paraphrased", "word_dropout", "model_generated")
@@ -37,6 +41,20 @@ def copied(published: Workplace, tmp_path: Path) -> Workplace:
     copy = published.copy(tmp_path)
     (copy.folder / "exported").symlink_to(published.folder / "exported")
     return copy
+
+
+@pytest.fixture
+def refused(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Runs a command of a workplace in this process, which is quicker, and gives the one line that it ends with."""
+
+    def run(place: Workplace, *command: str) -> str:
+        for name, value in place.variables.items():
+            monkeypatch.setenv(name, value)
+        result = CliRunner().invoke(app, list(command))
+        assert isinstance(result.exception, GradsimError), result.output
+        return str(result.exception)
+
+    return run
 
 
 def test_what_comes_back_is_what_went_out(published: Workplace) -> None:
@@ -98,43 +116,37 @@ def test_the_web_ui_knows_imported_tables(published: Workplace) -> None:
     ],
     ids=lambda command: command[0],
 )
-def test_computing_says_that_there_is_no_model(published: Workplace, command: tuple[str, ...]) -> None:
-    output = published.gradsim(*command, fails=True)
-    assert "study 'published' was imported and has no model" in output
-    assert "gradsim run published makes its analyses and report" in output
-    assert "Traceback" not in output
+def test_computing_says_that_there_is_no_model(published: Workplace, command: tuple[str, ...], refused) -> None:
+    line = refused(published, *command)
+    assert "study 'published' was imported and has no model" in line
+    assert "gradsim run published makes its analyses and report" in line
 
 
-def test_an_import_does_not_replace_anything_unasked(copied: Workplace) -> None:
+def test_an_import_does_not_replace_anything_unasked(copied: Workplace, refused) -> None:
     before = copied.digests()
     exported = str(copied.folder / "exported")
     for name, why in (("published", "--force replaces it"), ("tiny", "there is a study file for 'tiny'")):
-        assert why in copied.gradsim("import-published", exported, "--study", name, fails=True)
+        assert why in refused(copied, "import-published", exported, "--study", name)
     (copied.data / "other" / "samples").mkdir(parents=True)
-    assert "choose another name" in copied.gradsim(
-        "import-published", exported, "--study", "other", "--force", fails=True
-    )
+    assert "choose another name" in refused(copied, "import-published", exported, "--study", "other", "--force")
     # As somebody keeps a study file beside what was computed by it.
     (copied.studies / "tiny.yaml").rename(copied.data / "tiny" / "study.yaml")
     before = copied.digests()
-    assert "choose another name" in copied.gradsim(
-        "import-published", exported, "--study", "tiny", "--force", fails=True
-    )
-    assert "cannot be a study's name" in copied.gradsim("import-published", exported, "--study", "a/b", fails=True)
+    assert "choose another name" in refused(copied, "import-published", exported, "--study", "tiny", "--force")
+    assert "cannot be a study's name" in refused(copied, "import-published", exported, "--study", "a/b")
     assert copied.digests() == before
 
 
-def test_an_export_is_not_mixed_with_another(copied: Workplace) -> None:
+def test_an_export_is_not_mixed_with_another(copied: Workplace, refused) -> None:
     folder = copied.folder / "exported"
-    output = copied.gradsim("export-published", "tiny", str(folder), fails=True)
-    assert f"{folder / 'data'}: is there already" in output
+    assert f"{folder / 'data'}: is there already" in refused(copied, "export-published", "tiny", str(folder))
 
 
-def test_tables_that_are_not_fresh_are_not_exported(copied: Workplace) -> None:
+def test_tables_that_are_not_fresh_are_not_exported(copied: Workplace, refused) -> None:
     store, folder = copied.store("tiny"), copied.folder / "again"
     key, partition = store.lineage.key("query_self", "paraphrased"), "0000-0006"
     store.write(key, store.read(key, [partition]).with_columns(pl.col("self_dot") * 2), partition)
-    output = copied.gradsim("export-published", "tiny", str(folder), fails=True)
+    output = refused(copied, "export-published", "tiny", str(folder))
     assert "query_self.parquet: stale" in output
     assert "run gradsim combine tiny" in output
     assert not folder.exists()
@@ -194,10 +206,10 @@ def test_malformed_results_leave_the_earlier_import_alone(copied: Workplace) -> 
     assert copied.digests() == before
 
 
-def test_a_lost_table_has_to_be_imported_again(copied: Workplace) -> None:
+def test_a_lost_table_has_to_be_imported_again(copied: Workplace, refused) -> None:
     copied.delete("published/paraphrased/results/query_self.parquet")
-    output = copied.gradsim("run", "published", fails=True)
-    assert "query_self.parquet: missing; it was imported, so import it again" in output
+    line = refused(copied, "run", "published")
+    assert "query_self.parquet: missing; it was imported, so import it again" in line
 
 
 def test_status_counts_imported_tables(published: Workplace) -> None:
@@ -207,13 +219,11 @@ def test_status_counts_imported_tables(published: Workplace) -> None:
 
 
 def test_a_trial_is_exported_as_a_sample_of_its_size(copied: Workplace) -> None:
-    copied.gradsim("run", "tiny", "--setting", "word_dropout", MT_SAMPLE_SIZE="7")
-    copied.gradsim("run", "tiny", MT_SAMPLE_SIZE="7")
-    folder = copied.folder / "trial"
-    copied.gradsim("export-published", "tiny_7", str(folder), MT_SAMPLE_SIZE="7")
-    assert {path.parent.name for path in folder.glob("data/dot_products/**/*.json")} == {"7"}
-    output = copied.gradsim("import-published", str(folder), "--study", "trial")
-    assert "7 queries" in output
+    store, folder = copied.store("published"), copied.folder / "trial"
+    trial = Store(copied.data, store.study.model_copy(update={"first_samples": 20}))
+    paths, _ = export_published(trial, folder)
+    assert {path.parent.name for path in paths if path.name.endswith("dot_products.json")} == {"20"}
+    assert read_published(find_published(folder)).sample_size == "20"
 
 
 def test_notebooks_open_imported_studies_too(published: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
