@@ -84,6 +84,8 @@ def run(
     """
     session = Session.open(study)
     settings = session.settings(setting)
+    if partition or partition_start is not None or partition_end is not None or num_partitions > 1:
+        session.refuse_imported()
     partitions = select_partitions(session.study.partitions, partition or (), partition_start, partition_end)
     everything = computation is Computation.ALL and len(partitions) == len(session.study.partitions)
     if not everything:

@@ -16,6 +16,8 @@ from packaging.requirements import Requirement
 from gradsim.environment import Environment, project_root, read_environment
 from gradsim.errors import DeviceError, GradsimError, StudyError
 from gradsim.study import load_studies
+from gradsim.study.loading import imported_studies
+from gradsim.tables import State, Store
 from gradsim_assets.findings import Findings
 from resources.diagnosis import Check, Doubt
 
@@ -121,10 +123,25 @@ def settings(machine: Machine) -> str:
 
 def studies(machine: Machine) -> str:
     """Every study file can be followed."""
-    names = [study.name for study in load_studies(machine.environment)]
+    names = [study.name for study in load_studies(machine.environment) if not study.imported]
     if not names:
         raise Doubt(f"no study in {machine.environment.studies_folder}; set GRADSIM_STUDIES, or write one")
     return f"{', '.join(names)} in {machine.environment.studies_folder}"
+
+
+def imported(machine: Machine) -> str:
+    """Every imported study can be followed, and its tables are there."""
+    studies, faults = imported_studies(machine.environment)
+    if faults:
+        raise faults[0]
+    for study in studies:
+        store = Store(machine.environment.data_root, study)
+        for key in (node.key for node in store.lineage if node.imported):
+            if (state := store.state(key)) is not State.FRESH:
+                again = f"gradsim import-published DIR --study {study.name} --force"
+                raise StudyError(f"{store.path(key)}: {state}; import it again: {again}")
+    names = ", ".join(study.name for study in studies)
+    return f"{names} in {machine.environment.data_root}" if names else "no study was imported"
 
 
 def data_root(machine: Machine) -> str:
@@ -211,6 +228,7 @@ CHECKS = (
     Check("packages", packages),
     Check("settings", settings),
     Check("studies", studies, needs=("settings",)),
+    Check("imports", imported, needs=("settings",)),
     Check("data root", data_root, needs=("settings",)),
     Check("Dagster", dagster, needs=("settings",)),
     Check("device", device, needs=("settings",)),

@@ -12,8 +12,8 @@ from rich.markup import escape
 from gradsim.environment import Environment, read_environment
 from gradsim.errors import StudyError
 from gradsim.published import Imported, export_published, find_published, read_published, refuse_taken, store_published
-from gradsim.study import load_studies
 from gradsim.study.definition import NAME
+from gradsim.study.loading import study_names
 from gradsim_assets.console import console
 from gradsim_assets.instance import open_instance
 from gradsim_assets.io_manager import stored_metadata
@@ -41,15 +41,17 @@ def import_command(
     environment = read_environment()
     _refuse_name(study, environment)
     refuse_taken(environment.data_root, study, force=force)
+    with open_instance(environment):  # refused now, not when the tables are written
+        pass
     with console.status("reading"):
         published = read_published(
             find_published(folder, model=model, sample_size=sample_size, settings=setting or None)
         )
     with console.status("writing"):
         imported = store_published(published, environment.data_root, study, force=force)
-    _tell_dagster(imported, environment)
     for finding in imported.findings:
         console.print(f"  {escape(finding)}", soft_wrap=True)
+    _tell_dagster(imported, environment)
     _print_size(imported, time.perf_counter() - began)
     console.print(f"next: [bold]gradsim run {study}[/]")
 
@@ -71,7 +73,7 @@ def export_command(
 def _refuse_name(name: str, environment: Environment) -> None:
     if not re.fullmatch(NAME, name):
         raise StudyError(f"'{name}' cannot be a study's name; use letters, digits and underscores")
-    if any(study.name == name and not study.imported for study in load_studies(environment)):
+    if name in study_names(environment):
         raise StudyError(f"there is a study file for '{name}'; choose another name for the import")
 
 

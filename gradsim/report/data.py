@@ -40,7 +40,7 @@ class ReportData:
         parameters_per_layer: the table of that name; None if the study has no model.
         selection_transfer: the table of that name; None if nothing was carried over.
         originals: `id`, `messages` of the training samples; None if their texts are not at hand.
-        exclusions: `id`, `reason` of samples left out; None or empty: nothing was left out.
+        exclusions: `id`, `reason` of samples left out, empty if none was; None: it is not recorded.
     """
 
     study: str

@@ -67,6 +67,7 @@ def render_report(data: ReportData) -> str:
         sections=sections,
         provenance=data.provenance,
         exclusions=exclusions,
+        exclusions_known=data.exclusions is not None,
         missing={
             setting_label(setting.setting): what for setting in data.settings if (what := missing_of(setting, data))
         },

@@ -3,6 +3,8 @@
 import difflib
 import os
 import re
+import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from pydantic import ValidationError
 from gradsim.environment import Environment, read_environment
 from gradsim.errors import StudyError
 from gradsim.study.complaints import explain
-from gradsim.study.definition import IMPORTED, HubModel, Study
+from gradsim.study.definition import IMPORTED, NAME, HubModel, Study
 
 # Of a study without a model, in the folder of its tables.
 IMPORTED_FILE = "study.yaml"
@@ -30,23 +32,64 @@ def load_study(name: str | Path, environment: Environment | None = None) -> Stud
     path = Path(name)
     if path.suffix not in {".yaml", ".yml"}:
         path = _study_file(str(name), environment)
-    return _adapted(_read(path), environment)
+    study = _adapted(_read(path), environment)
+    if not study.imported and _imports(taken := imported_file(study.name, environment)):
+        raise StudyError(
+            f"{taken.parent}: holds an imported study, where study '{study.name}' would put its tables; "
+            "rename the study, or move that folder"
+        )
+    return study
 
 
 def load_studies(environment: Environment | None = None) -> list[Study]:
     """Every study of the studies folder, then every imported one, each in the order of their names.
 
+    Warns of an imported study whose definition cannot be followed, and leaves it out: it is nobody's to edit.
+
     Raises:
-        StudyError: a file cannot be followed, or two studies have one name.
+        StudyError: a study file cannot be followed, or two studies have one name.
     """
     environment = environment or read_environment()
     studies: dict[str, Study] = {}
-    for path in [*_study_files(environment).values(), *_imported_files(environment).values()]:
-        study = _adapted(_read(path), environment)
+    imported, faults = imported_studies(environment)
+    for fault in faults:
+        warnings.warn(f"{fault}; the study is left out", stacklevel=2)
+    of_files = [(path, _adapted(_read(path), environment)) for path in _study_files(environment).values()]
+    for path, study in [*of_files, *((imported_file(each.name, environment), each) for each in imported)]:
         if study.name in studies:
-            raise StudyError(f"{path}: there is another study named '{study.name}'; rename one file")
+            raise StudyError(f"{path}: there is another study named '{study.name}'; rename {_what(study)}")
         studies[study.name] = study
     return list(studies.values())
+
+
+def _what(study: Study) -> str:
+    return "the other one's file, or import this again by another name" if study.imported else "one file"
+
+
+def imported_studies(environment: Environment) -> tuple[list[Study], list[StudyError]]:
+    """The imported studies below the data root, and what is wrong with those that cannot be followed.
+
+    A folder whose name is no study's, and a definition of a study that was not imported, are somebody's copies.
+    """
+    studies, faults = [], []
+    for path in sorted(environment.data_root.glob(f"*/{IMPORTED_FILE}")):
+        if not path.is_file() or not re.fullmatch(NAME, path.parent.name):
+            continue
+        try:
+            if _is_imported(_content(path)):
+                studies.append(_read(path))
+        except StudyError as error:
+            faults.append(error)
+    return studies, faults
+
+
+def study_names(environment: Environment) -> set[str]:
+    """Names of the study files, and those that the environment gives to their studies."""
+    names = set(_study_files(environment))
+    for path in _study_files(environment).values():
+        with suppress(StudyError):  # whoever asks wants another study
+            names.add(_adapted(_read(path), environment).name)
+    return names
 
 
 def _study_files(environment: Environment) -> dict[str, Path]:
@@ -67,9 +110,12 @@ def imported_file(name: str, environment: Environment) -> Path:
     return environment.data_root / name / IMPORTED_FILE
 
 
-def _imported_files(environment: Environment) -> dict[str, Path]:
-    """Name of an imported study -> file."""
-    return {path.parent.name: path for path in sorted(environment.data_root.glob(f"*/{IMPORTED_FILE}"))}
+def _imports(path: Path) -> bool:
+    """Whether a definition is there and is that of an imported study."""
+    try:
+        return path.is_file() and _is_imported(_content(path))
+    except StudyError:
+        return False
 
 
 def _study_file(name: str, environment: Environment) -> Path:
@@ -81,7 +127,7 @@ def _study_file(name: str, environment: Environment) -> Path:
     for stem in sorted(candidates, key=len, reverse=True):
         if name == stem or _adapted(_read(files[stem]), environment).name == name:
             return files[stem]
-    names = [*files, *_imported_files(environment)]
+    names = [*files, *(study.name for study in imported_studies(environment)[0])]
     close = difflib.get_close_matches(name, names, n=1)
     hint = f"did you mean '{close[0]}'?" if close else f"there are: {', '.join(names) or 'none'}"
     raise StudyError(f"no study '{name}' in {environment.studies_folder}; {hint}")
@@ -91,9 +137,9 @@ def _read(path: Path) -> Study:
     """A study is named as its file, an imported one as the folder of its tables."""
     content = _content(path)
     imported = _is_imported(content)
-    named = path.parent if path.name == IMPORTED_FILE and imported else path
+    name = path.parent.name if path.name == IMPORTED_FILE and imported else path.stem
     # An imported definition was not written by hand: `$` in it is part of a name.
-    definition = {"name": named.stem, **(content if imported else _expanded(content, path))}
+    definition = {"name": name, **(content if imported else _expanded(content, path))}
     try:
         return Study.model_validate(definition, context={"folder": path.parent.resolve()})
     except ValidationError as error:

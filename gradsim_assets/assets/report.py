@@ -53,7 +53,7 @@ def gather(store: Store) -> ReportData:
         parameters_per_layer=store.read(key(SIZES, room="analysis")),
         selection_transfer=store.read(key(TRANSFER, room="analysis")),
         originals=None if study.imported else store.read(key("samples")),
-        exclusions=_exclusions(store),
+        exclusions=None if study.imported else _exclusions(store),
     )
 
 

@@ -5,6 +5,7 @@ import re
 from types import SimpleNamespace
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from gradsim_assets import doctor
@@ -65,7 +66,7 @@ def test_what_is_wrong_is_said_with_how_to_mend_it(examine, variables, name, sai
 
 def test_what_depends_on_a_failure_is_not_tested(examine):
     found, _ = examine(GRADSIM_COMPUTE="slrum")
-    assert found["not tested"] == ("–", "studies, data root, Dagster, device")
+    assert found["not tested"] == ("–", "studies, imports, data root, Dagster, device")
 
 
 def test_a_study_that_cannot_be_followed(examine, workplace):
@@ -73,6 +74,26 @@ def test_a_study_that_cannot_be_followed(examine, workplace):
     found, status = examine()
     assert (found["studies"][0], status) == ("✗", 1)
     assert "bad.yaml" in found["studies"][1]
+
+
+def test_an_imported_study_that_is_not_whole(examine, workplace):
+    folder = workplace.data / "published"
+    folder.mkdir(parents=True)
+    definition = {
+        "dataset": {"imported": "1234"},
+        "samples": 4,
+        "model": {"imported": "org/model"},
+        "settings": {"paraphrased": {"method": "imported"}},
+    }
+    (folder / "study.yaml").write_text(yaml.safe_dump(definition), encoding="utf-8")
+    found, status = examine()
+    assert (found["imports"][0], status) == ("✗", 1)
+    assert "samples.parquet: missing; import it again: gradsim import-published DIR" in found["imports"][1]
+    (folder / "study.yaml").write_text("dataset: {imported: [", encoding="utf-8")
+    found, status = examine()
+    assert found["studies"][0] == "✓", "it hinders no other study"
+    assert (found["imports"][0], status) == ("✗", 1)
+    assert "study.yaml, line 1: not YAML" in found["imports"][1]
 
 
 def test_the_cluster_is_looked_at_where_jobs_run_there(examine):

@@ -1,4 +1,3 @@
-import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -6,9 +5,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gradsim.environment import Environment
+from gradsim.environment import Environment, read_environment
 from gradsim.errors import StudyError
 from gradsim.study import HubModel, ReferenceModel, load_studies, load_study
+from gradsim.study.loading import study_names
 from gradsim.tables import Lineage, Store
 
 WriteStudy = Callable[..., Path]
@@ -194,8 +194,69 @@ class TestTrials:
         assert fewer.isdisjoint(both)
 
 
-def test_an_imported_definition_names_itself(root: Path, write_study: WriteStudy) -> None:
-    path = root / "study.yaml"
-    path.write_text(yaml.safe_dump({**yaml.safe_load(write_study().read_text()), "name": "published"}))
-    assert load_study(path).name == "published"
-    assert re.fullmatch(r"\w+", load_study(path).name)
+IMPORTED = {
+    "dataset": {"imported": "1234"},
+    "samples": 4,
+    "model": {"imported": "org/$ome-model"},
+    "settings": {"paraphrased": {"method": "imported"}},
+}
+
+
+class TestImported:
+    """Definitions that lie with their tables, below the data root."""
+
+    @pytest.fixture
+    def data(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        monkeypatch.setenv("GRADSIM_DATA", str(root / "data root"))
+        return root / "data root"
+
+    def write(self, data: Path, folder: str, content: dict[str, object] | str = IMPORTED) -> None:
+        (data / folder).mkdir(parents=True)
+        text = content if isinstance(content, str) else yaml.safe_dump(content)
+        (data / folder / "study.yaml").write_text(text, encoding="utf-8")
+
+    def test_is_found_by_the_name_of_its_folder(self, data: Path, write_study: WriteStudy) -> None:
+        write_study("mine")
+        self.write(data, "published")
+        assert load_study("published").imported
+        assert load_study("published").model.imported == "org/$ome-model", "nothing in it is a variable"
+        assert [study.name for study in load_studies()] == ["mine", "published"]
+
+    def test_is_no_trial(self, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.write(data, "published")
+        monkeypatch.setenv("MT_SAMPLE_SIZE", "2")
+        monkeypatch.setenv("MT_MODEL_NAME", "org/other")
+        assert load_study("published").name == "published"
+
+    def test_copies_and_other_files_are_nobodys_studies(self, data: Path, write_study: WriteStudy) -> None:
+        computed = yaml.safe_load(write_study("mine").read_text())
+        self.write(data, "published")
+        for folder, content in (
+            ("published.bak", IMPORTED),
+            ("published copy", IMPORTED),
+            ("backup", computed),
+        ):
+            self.write(data, folder, content)
+        (data / "folder" / "study.yaml").mkdir(parents=True)
+        assert [study.name for study in load_studies()] == ["mine", "published"]
+
+    def test_one_that_cannot_be_followed_hinders_no_other(self, data: Path, write_study: WriteStudy) -> None:
+        write_study("mine")
+        self.write(data, "broken", "dataset: {imported: [")
+        self.write(data, "published")
+        with pytest.warns(UserWarning, match=r"broken/study\.yaml, line 1: not YAML .*; the study is left out"):
+            assert [study.name for study in load_studies()] == ["mine", "published"]
+        with pytest.raises(StudyError, match="not YAML"):
+            load_study("broken")
+
+    def test_a_trial_does_not_put_its_tables_among_imported_ones(
+        self, data: Path, write_study: WriteStudy, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        write_study("mine")
+        self.write(data, "mine_2")
+        monkeypatch.setenv("MT_SAMPLE_SIZE", "2")
+        with pytest.raises(StudyError, match=r"mine_2: holds an imported study, where study 'mine_2' would put"):
+            load_study("mine")
+        with pytest.raises(StudyError, match="there is another study named 'mine_2'; rename the other one's file"):
+            load_studies()
+        assert study_names(read_environment()) == {"mine", "mine_2"}
