@@ -1,6 +1,7 @@
 """Intervals and tests for shares and means of queries."""
 
 from collections.abc import Iterator
+from functools import cached_property
 from statistics import NormalDist
 
 import numpy as np
@@ -16,6 +17,9 @@ RESAMPLES = 1000
 
 # Weights are drawn so many numbers at a time, which a processor's cache about holds.
 _WEIGHTS_AT_ONCE = 1 << 20
+
+# Up to so many of them are kept, in two bytes each.
+_COUNTS_KEPT = 1 << 25
 
 
 def wilson_interval(successes: ArrayLike, trials: ArrayLike) -> tuple[Floats, Floats]:
@@ -84,17 +88,23 @@ class Bootstrap:
 
     def weights(self) -> Iterator[Floats]:
         """How often each query is drawn, (some resamples, n_queries) at a time."""
+        for counts in self._counts if self.resamples * self.n_queries <= _COUNTS_KEPT else self._draw():
+            yield counts.astype(np.float64)
+
+    @cached_property
+    def _counts(self) -> list[NDArray[np.uint16]]:
+        """Of small studies, so that what is resampled often is drawn once."""
+        return list(self._draw())
+
+    def _draw(self) -> Iterator[NDArray[np.uint16]]:
         random = np.random.default_rng(self._seed)
         at_once = max(1, _WEIGHTS_AT_ONCE // self.n_queries)
         for start in range(0, self.resamples, at_once):
             rows = min(at_once, self.resamples - start)
             drawn = random.integers(self.n_queries, size=(rows, self.n_queries))
             drawn += np.arange(rows)[:, None] * self.n_queries
-            yield (
-                np.bincount(drawn.ravel(), minlength=rows * self.n_queries)
-                .reshape(rows, self.n_queries)
-                .astype(np.float64)
-            )
+            counts = np.bincount(drawn.ravel(), minlength=rows * self.n_queries)
+            yield counts.reshape(rows, self.n_queries).astype(np.uint16)
 
 
 def _exactly_addable(values: Floats, terms: int) -> Floats:
