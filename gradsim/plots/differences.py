@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from gradsim.analysis.layers import COMPONENTS, component_of
 from gradsim.errors import TableError
 from gradsim.plots.labels import layer_label, percent
-from gradsim.plots.marks import draw_columns
+from gradsim.plots.marks import draw_columns, within_hundred
 from gradsim.plots.style import BLUE, COMPONENT_COLOURS, COMPONENT_MARKERS, FAINT, INK, MUTED, new_figure, styled
 
 LEVEL = 0.05
@@ -90,6 +90,7 @@ def _draw_accuracies(axes: Axes, layers: pl.DataFrame) -> None:
         colour = COMPONENT_COLOURS.get(component, MUTED)
         looks = {"color": colour, "marker": COMPONENT_MARKERS[component], "label": component}
         draw_columns(axes, rows["place"], rows, ("accuracy", "low", "high"), markersize=size, **looks)
+    within_hundred(axes)
     axes.set_title("sources found by the layer alone (%)")
     axes.grid(axis="y")
 

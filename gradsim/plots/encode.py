@@ -14,7 +14,7 @@ MARGIN = 0.08
 
 def title_of(figure: Figure) -> str:
     """The finding that a figure states, in one line."""
-    return " ".join(figure.get_suptitle().split(" ")).replace("\n", " ")
+    return figure.get_suptitle().replace("\n", " ")
 
 
 def to_png(figure: Figure, dots_per_inch: int = 150) -> bytes:

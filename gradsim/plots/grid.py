@@ -14,25 +14,30 @@ from gradsim.plots.style import PAPER, bare
 
 Floats = NDArray[np.float64]
 
-MOST_NUMBERED_BLOCKS = 18
-"""Up to so many blocks a cell has room for a number."""
+MOST_NUMBERED = 18
+"""Up to so many columns a cell has room for a number."""
+
+OUTSIDE = "none"
+"""The block of a layer outside the blocks."""
 
 
 @dataclass(frozen=True)
 class LayerGrid:
     """Where each layer stands.
 
-    A layer outside the blocks has a row of its own, with one cell.
+    A layer outside the blocks has a row of its own, with one cell, which stands left of the blocks.
 
     Attributes:
         names: of the rows.
-        n_blocks: number of columns.
+        n_blocks: number of blocks.
+        first_block: column of block 0; layers outside are in column 0, and between both there is a gap.
         rows: (n_layers,).
         columns: (n_layers,).
     """
 
     names: list[str]
     n_blocks: int
+    first_block: int
     rows: NDArray[np.int64]
     columns: NDArray[np.int64]
 
@@ -46,8 +51,15 @@ class LayerGrid:
         rows = np.empty(len(layers), dtype=np.int64)
         rows[inside] = [names.index(kind) for kind in kinds]
         rows[~inside] = len(names) + np.arange(len(outside))
-        columns = layers["block"].fill_null(0).to_numpy().astype(np.int64)
-        return cls([*names, *outside], int(columns.max()) + 1, rows, columns)
+        n_blocks = layers.select(pl.col("block").max() + 1).item()
+        first_block = 1 + _blocks_a_label(n_blocks) if outside else 0
+        columns = layers.select(pl.col("block") + first_block).to_series().fill_null(0).to_numpy().astype(np.int64)
+        return cls([*names, *outside], n_blocks, first_block, rows, columns)
+
+    @property
+    def n_columns(self) -> int:
+        """Of the grid, the gap included."""
+        return self.first_block + self.n_blocks
 
     @property
     def height(self) -> float:
@@ -57,7 +69,7 @@ class LayerGrid:
     @property
     def numbered(self) -> bool:
         """Whether cells have room for a number."""
-        return self.n_blocks <= MOST_NUMBERED_BLOCKS
+        return self.n_columns <= MOST_NUMBERED
 
     def draw(self, axes: Axes, values: Floats, **looks: object) -> None:
         """One cell a layer, none where the value is NaN.
@@ -67,21 +79,30 @@ class LayerGrid:
             values: (n_layers,).
             looks: what `seaborn.heatmap` takes.
         """
-        cells = np.full((len(self.names), self.n_blocks), np.nan)
+        cells = np.full((len(self.names), self.n_columns), np.nan)
         cells[self.rows, self.columns] = values
         seaborn.heatmap(
             cells,
             ax=axes,
             mask=np.isnan(cells),
-            linewidths=min(0.8, 12 / self.n_blocks),
+            linewidths=min(0.8, 12 / self.n_columns),
             linecolor=PAPER,
             yticklabels=self.names,
-            xticklabels=max(1, round(self.n_blocks / 16)),
+            xticklabels=False,
             **looks,
         )
+        blocks = np.arange(0, self.n_blocks, _blocks_a_label(self.n_blocks))
+        outside = [0] if self.first_block else []
+        ticks = np.array([*outside, *(self.first_block + blocks)]) + 0.5
+        axes.set_xticks(ticks, [OUTSIDE] * len(outside) + [str(block) for block in blocks])
         axes.tick_params(axis="y", rotation=0)
         axes.set_xlabel("transformer block")
         bare(axes)
+
+
+def _blocks_a_label(n_blocks: int) -> int:
+    """Every how manyth block is named."""
+    return max(1, round(n_blocks / 16))
 
 
 def _kinds(layers: pl.DataFrame) -> list[str]:

@@ -9,7 +9,15 @@ from matplotlib.figure import Figure
 
 from gradsim.errors import TableError
 from gradsim.plots.labels import percent, points
-from gradsim.plots.marks import draw_columns, draw_curve, draw_rows, refuse_empty, whole_numbers, zero_line
+from gradsim.plots.marks import (
+    draw_columns,
+    draw_curve,
+    draw_rows,
+    refuse_empty,
+    whole_numbers,
+    within_hundred,
+    zero_line,
+)
 from gradsim.plots.style import BLUE, INK, MUTED, VERMILION, bare, new_figure, styled
 
 ACCURACY = ("accuracy", "accuracy_low", "accuracy_high")
@@ -40,6 +48,7 @@ def means_of_groups(layer_means: pl.DataFrame) -> Figure:
         panel.locator_params(axis="x", nbins=5)
         panel.grid(axis="x")
         bare(panel)
+    within_hundred(panels[0], horizontal=True)
     panels[0].set_yticks(places, [f"{group} ×{layers}" for group, layers in means["group", "layers"].iter_rows()])
     panels[0].set_ylim(places[-1] - 0.6, 0.6)
     return figure
@@ -64,6 +73,7 @@ def means_by_depth(layer_means: pl.DataFrame) -> Figure:
     for panel, label in zip(panels, (FOUND, LIKE_FULL), strict=True):
         panel.set_title(label)
         panel.grid()
+    within_hundred(panels[0])
     panels[1].set_xlabel("transformer block (mean over its layers)")
     whole_numbers(panels[1])
     figure.align_ylabels()
@@ -91,7 +101,7 @@ def attention_and_mlp(layer_means: pl.DataFrame, attention_against_mlp: pl.DataF
     figure = new_figure(_attention_title(differences), height=4.0)
     panels = figure.subplots(2, 1, sharex=True)
     _draw_differences(panels[0], differences, accuracy, BLUE, "o", points)
-    found = f"sources found: attention {attention['accuracy']:.1f} %, MLP {mlp['accuracy']:.1f} %"
+    found = f"sources found: attention {percent(attention['accuracy'] / 100)}, MLP {percent(mlp['accuracy'] / 100)}"
     panels[0].set_title(f"{found}; difference in points")
     _draw_differences(panels[1], differences, similarity, VERMILION, "s", lambda number: points(number, 3))
     like_full = f"attention {attention['similarity']:.3f}, MLP {mlp['similarity']:.3f}"

@@ -17,6 +17,9 @@ CONTROLS = {
     CHANCE: "chance",
 }
 
+SMALLEST_IN_FULL = 1e-3
+"""Smaller numbers on axes are written as powers of ten."""
+
 
 def setting_label(setting: str) -> str:
     """`model_generated` -> `model-generated`."""
@@ -56,6 +59,13 @@ def percent(share: float, decimals: int = 1) -> str:
     return f"{100 * share:.{decimals}f}\u00a0%"
 
 
+def size_of(share: float) -> str:
+    """`0.00356` -> `0.36 %`, `3e-7` -> `3·10⁻⁵ %`: two digits of a share that may be small."""
+    size = float(f"{100 * share:.2g}")
+    written = f"{size:g}" if size >= SMALLEST_IN_FULL else power_of_ten(size)
+    return f"{written}\u00a0%"
+
+
 def points(difference: float, decimals: int = 1) -> str:
     """`-2.87` -> `−2.9`, `2.87` -> `+2.9`: a difference with its sign."""
     return f"{difference:+.{decimals}f}".replace("-", "−")
@@ -75,9 +85,11 @@ def listed(parts: Sequence[str]) -> str:
 
 
 def power_of_ten(number: float) -> str:
-    """`2.14e-07` -> `2.1·10⁻⁷`, `0` -> `0`."""
+    """`2.14e-07` -> `2.1·10⁻⁷`, `-2e-07` -> `−2·10⁻⁷`, `0` -> `0`."""
     if number == 0 or not math.isfinite(number):
-        return f"{number:g}"
+        return f"{number:g}".replace("-", "−")
+    if number < 0:
+        return "−" + power_of_ten(-number)
     mantissa, exponent = f"{number:.1e}".split("e")
     factor = "" if mantissa == "1.0" else f"{mantissa.removesuffix('.0')}·"
     return factor + "10" + str(int(exponent)).translate(_SUPERSCRIPTS)

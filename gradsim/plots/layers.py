@@ -9,19 +9,22 @@ from matplotlib.figure import Figure
 
 from gradsim.analysis.layers import COMPONENTS
 from gradsim.errors import TableError
-from gradsim.plots.grid import LayerGrid
-from gradsim.plots.labels import count, layer_label, percent
-from gradsim.plots.marks import draw_columns, draw_rows, logarithmic
+from gradsim.plots.grid import OUTSIDE, LayerGrid
+from gradsim.plots.labels import count, layer_label, percent, size_of
+from gradsim.plots.marks import draw_columns, draw_rows, logarithmic, within_hundred
 from gradsim.plots.style import BLUE, COMPONENT_COLOURS, COMPONENT_MARKERS, FAINT, MUTED, bare, new_figure, styled
 
 MOST_DOTS = 40
 """Up to so many layers each get a line with an interval; more become a heat map."""
 
-MOST_APART = 0.05
-"""Layers of one size stand at most so many decades apart, ..."""
+MOST_SIZES = 8
+"""Up to so many sizes of layers each get a part of the axis, on which layers stand side by side."""
 
-WIDEST_CROWD = 0.4
-"""... and all of them within so many."""
+AXES_WIDTH = 350
+"""Of axes without anything beside them, in points."""
+
+SMALLEST_MARKER, MARKER = 2.0, 5.0
+"""Of layers that stand side by side; in points."""
 
 
 @styled
@@ -41,15 +44,18 @@ def accuracy_of_layers(accuracy_per_layer: pl.DataFrame, parameters_per_layer: p
         return _layer_intervals(layers, title)
     grid = LayerGrid.of(layers)
     figure = new_figure(title, height=grid.height)
+    axes = figure.subplots()
     grid.draw(
-        figure.subplots(),
+        axes,
         100 * layers["accuracy"].to_numpy(),
         cmap="cividis",
         annot=grid.numbered,
         fmt=".1f",
-        annot_kws={"fontsize": 6.5},
+        annot_kws={"fontsize": 6.2},
         cbar_kws={"label": "sources found (%)", "aspect": 15, "pad": 0.02},
     )
+    for text in axes.texts:
+        text.set_text(text.get_text().replace("100.0", "100"))  # a cell has room for four letters
     return figure
 
 
@@ -71,7 +77,8 @@ def _layer_intervals(layers: pl.DataFrame, title: str) -> Figure:
     draw_rows(axes, positions, layers.with_columns(pl.col(shares) * 100), shares, color=BLUE, marker="o")
     axes.set_yticks(positions, [layer_label(layer) for layer in layers["layer"]], fontsize=8)
     axes.set_ylim(positions[-1] - 0.6, 0.6)
-    axes.set_xlabel("queries whose source is found (%), with 95 % intervals")
+    within_hundred(axes, horizontal=True)
+    axes.set_xlabel("queries whose source is found (%), with 95\u00a0% intervals")
     axes.grid(axis="x")
     bare(axes)
     return figure
@@ -81,9 +88,10 @@ def _layer_intervals(layers: pl.DataFrame, title: str) -> Figure:
 def layers_against_full_gradient(
     similarity_to_full_gradient: pl.DataFrame, parameters_per_layer: pl.DataFrame
 ) -> Figure:
-    """How alike each layer and the full gradient see the pairs, with 95 % intervals, against the layer's size.
+    """How alike each layer and the full gradient see the pairs, with 95 % intervals, by the layer's size.
 
-    Where sizes are unknown, against its transformer block.
+    Layers of one size stand side by side, by component and depth; where there are more than `MOST_SIZES` sizes, at
+    their size; where sizes are unknown, at their transformer block.
 
     Args:
         similarity_to_full_gradient: the table of that name.
@@ -99,10 +107,24 @@ def layers_against_full_gradient(
     figure = new_figure(
         f"{layer_label(best['layer'])}{size} sees the pairs most as the full gradient does "
         f"(cosine {best['similarity']:.3f})",
-        height=3.6,
+        height=4.0,
     )
     axes = figure.subplots()
-    layers = _beside_each_other(layers) if sized else _at_their_block(layers)
+    axes.grid(axis="y")
+    marker_size = MARKER
+    if not sized:
+        layers = _at_their_block(layers)
+        _number_blocks(axes, layers)
+    elif layers["share"].n_unique() > MOST_SIZES:
+        layers = layers.with_columns(place=100 * pl.col("share"))
+        axes.set_xlabel("share of the model's parameters (%, log scale)")
+    else:
+        sizes = _sizes(layers)
+        layers = _beside_each_other(layers, sizes)
+        _name_sizes(axes, sizes)
+        marker_size = float(
+            np.clip(AXES_WIDTH * sizes["apart"].to_numpy().min() / sizes["end"][-1], SMALLEST_MARKER, MARKER)
+        )
     for component in COMPONENTS:
         rows = layers.filter(pl.col("component") == component)
         if rows.is_empty():
@@ -116,29 +138,48 @@ def layers_against_full_gradient(
             marker=COMPONENT_MARKERS[component],
             alpha=0.75,
             markeredgewidth=0,
-            markersize=5,
+            markersize=marker_size,
             label=component,
         )
-    if sized:
+    if sized and layers["share"].n_unique() > MOST_SIZES:
         logarithmic(axes)
-        axes.set_xlabel(
-            "share of the model's parameters (%, log scale)\n"
-            "layers of one size stand side by side, by component and depth"
-        )
-    else:
-        _number_blocks(axes, layers)
     axes.set_ylabel("similarity to the full gradient (cosine)")
-    axes.grid()
-    figure.legend(loc="outside right center", handletextpad=0.2)
+    scale = MARKER / marker_size
+    figure.legend(loc="outside lower left", ncols=5, handletextpad=0.2, columnspacing=1, markerscale=scale)
     return figure
 
 
-def _beside_each_other(layers: pl.DataFrame) -> pl.DataFrame:
-    """Shares in per cent as places; layers of one size, which would hide each other, by component and depth."""
+def _sizes(layers: pl.DataFrame) -> pl.DataFrame:
+    """Sizes from the smallest: `share`, number of `layers`, from `start` to `end` the part of the axis.
+
+    Layers are `apart` by at least 1; a size has at least 1/(MOST_SIZES + 1) of the axis, so that its name has room.
+    """
+    sizes = layers.group_by("share").agg(layers=pl.len()).sort("share")
+    least = len(layers) / (MOST_SIZES + 1 - len(sizes))
+    width = pl.max_horizontal(pl.col("layers") + 1, least)
+    return sizes.with_columns(start=width.cum_sum() - width, end=width.cum_sum(), apart=width / (pl.col("layers") + 1))
+
+
+def _beside_each_other(layers: pl.DataFrame, sizes: pl.DataFrame) -> pl.DataFrame:
+    """Places within each size's part, by component and depth."""
     ordered = layers.sort(pl.col("component").cast(pl.Enum(COMPONENTS)), maintain_order=True)
-    same, number = pl.len().over("share"), pl.int_range(pl.len()).over("share")
-    apart = pl.min_horizontal(MOST_APART, WIDEST_CROWD / same)
-    return ordered.with_columns(place=100 * pl.col("share") * 10 ** (apart * (number - (same - 1) / 2)))
+    number = pl.int_range(1, pl.len() + 1).over("share")
+    parts = ordered.join(sizes, on="share", maintain_order="left")
+    return parts.with_columns(place=pl.col("start") + pl.col("apart") * number)
+
+
+def _name_sizes(axes: Axes, sizes: pl.DataFrame) -> None:
+    """Size and number of layers below each part of the axis; every other part is shaded."""
+    for start, end in sizes.select("start", "end").gather_every(2).iter_rows():
+        axes.axvspan(start, end, color=FAINT, alpha=0.35, linewidth=0, zorder=0)
+    names = [
+        f"{size_of(share)}\n{'1 layer' if layers == 1 else f'{layers} layers'}"
+        for share, layers in sizes.select("share", "layers").iter_rows()
+    ]
+    axes.set_xticks((sizes["start"] + sizes["end"]) / 2, names, fontsize=7.5)
+    axes.tick_params(axis="x", length=0)
+    axes.set_xlim(0, sizes["end"][-1])
+    axes.set_xlabel("a layer's share of the parameters; within a size by component and depth")
 
 
 def _at_their_block(layers: pl.DataFrame) -> pl.DataFrame:
@@ -151,7 +192,7 @@ def _number_blocks(axes: Axes, layers: pl.DataFrame) -> None:
     n_blocks = int(layers["place"].to_numpy().max()) + 1
     blocks = range(0, n_blocks, max(1, round(n_blocks / 16)))
     outside = layers.filter(pl.col("block").is_null())["place"].to_list()[:1]
-    axes.set_xticks([*outside, *blocks], ["none"] * len(outside) + [str(block) for block in blocks])
+    axes.set_xticks([*outside, *blocks], [OUTSIDE] * len(outside) + [str(block) for block in blocks])
     axes.set_xlabel("transformer block")
 
 
@@ -185,7 +226,7 @@ def parameters_of_components(parameters_per_layer: pl.DataFrame) -> Figure:
             fontsize=8,
         )
     axes.set_yticks(positions, components)
-    axes.set_xlim(0, 150 * max(sizes["share"]))
+    axes.set_xlim(0, min(100, 150 * max(sizes["share"])))
     axes.set_xlabel("share of the model's parameters (%)")
     axes.grid(axis="x", color=FAINT)
     bare(axes)

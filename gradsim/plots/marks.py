@@ -10,7 +10,7 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 from numpy.typing import ArrayLike
 
 from gradsim.errors import TableError
-from gradsim.plots.labels import listed, power_of_ten
+from gradsim.plots.labels import SMALLEST_IN_FULL, listed, power_of_ten
 from gradsim.plots.style import MUTED
 
 DASHED = (0, (4, 2))
@@ -30,9 +30,6 @@ TICKS_WITHIN_A_DECADE = (
     np.ones(1),
 )
 """Of logarithmic axes, from the finest to the coarsest."""
-
-SMALLEST_IN_FULL = 1e-3
-"""Smaller numbers on logarithmic axes are written as powers of ten."""
 
 
 def draw_rows(axes: Axes, places: ArrayLike, rows: pl.DataFrame, columns: Sequence[str], **looks: Any) -> None:
@@ -102,14 +99,28 @@ def whole_numbers(axes: Axes, most: int = 12) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(most, integer=True, min_n_ticks=1))
 
 
-def logarithmic(axes: Axes, most: int = 10) -> None:
-    """A logarithmic x axis with the finest ticks of which there are no more than `most`."""
+def within_hundred(axes: Axes, *, horizontal: bool = False) -> None:
+    """Ends an axis of shares (%) at 0 and 100, with whole marks there; nothing may be drawn later."""
+    first, last = axes.get_xlim() if horizontal else axes.get_ylim()
+    (axes.set_xlim if horizontal else axes.set_ylim)(max(first, 0), min(last, 100))
+    for line in axes.lines:
+        line.set_clip_on(False)
+
+
+def logarithmic(axes: Axes, most: int = 10, *, whole: bool = False) -> None:
+    """A logarithmic x axis with the finest ticks of which there are no more than `most`.
+
+    Args:
+        axes: what is drawn must be.
+        most: number of ticks.
+        whole: ticks at whole numbers only.
+    """
     axes.set_xscale("log")
     first, last = axes.get_xlim()
     decades = 10.0 ** np.arange(np.floor(np.log10(first)), np.ceil(np.log10(last)) + 1)
     for within in TICKS_WITHIN_A_DECADE:
         ticks = np.outer(decades, within).ravel()
-        ticks = ticks[(ticks >= first) & (ticks <= last)]
+        ticks = ticks[(ticks >= first) & (ticks <= last) & (np.isclose(ticks, np.rint(ticks)) | (not whole))]
         if len(ticks) <= most:
             break
     axes.xaxis.set_major_locator(FixedLocator(ticks[:: max(1, -(-len(ticks) // most))].tolist()))

@@ -13,6 +13,9 @@ from gradsim.plots.labels import count, listed, points, projection_label
 from gradsim.plots.marks import draw_rows, refuse_empty, zero_line
 from gradsim.plots.style import BLUE, FAINT, GREEN, ORANGE, bare, new_figure, styled
 
+SIGNIFICANT = 0.05
+"""Two are told apart where p after Holm's correction is smaller."""
+
 LOOKS = {Criterion.ACCURACY: (BLUE, "o"), Criterion.SIMILARITY: (GREEN, "^")}
 PROJECTED = (ORANGE, "s")
 
@@ -20,6 +23,15 @@ ROW = 0.19
 """Height of a row in inches."""
 
 Floats = NDArray[np.float64]
+
+
+def told_apart(contests: pl.DataFrame) -> tuple[int, int]:
+    """In how many rows of `select_or_project` selected layers find more sources, and in how many the projection does.
+
+    The one rule for figures and sentences; in the other rows the two are not told apart.
+    """
+    apart = contests.filter(pl.col("p_holm") < SIGNIFICANT)["difference"]
+    return int((apart > 0).sum()), int((apart < 0).sum())
 
 
 @styled
@@ -114,20 +126,21 @@ def _write(axes: Axes, place: float, text: str) -> None:
 
 
 def _title(contests: pl.DataFrame) -> str:
-    """Which of both finds more sources where layers are selected by accuracy, and what the intervals say."""
+    """Which of both finds more sources where layers are selected by accuracy, and in what range the differences lie."""
     rows = contests.filter(pl.col("criterion") == Criterion.ACCURACY)
-    wins, losses = int((rows["low"] > 0).sum()), int((rows["high"] < 0).sum())
+    wins, losses = told_apart(rows)
+    intervals = "95\u00a0% interval" if len(rows) == 1 else "95\u00a0% intervals"
+    low, high = float(rows["low"].to_numpy().min()), float(rows["high"].to_numpy().max())
+    ends = f"{intervals} from {points(low)} to {points(high)}"
     sizes = sorted({f"{abs(difference):.1f}" for difference in rows["difference"]}, key=float)
     by = f"{sizes[0]} to {sizes[-1]}" if len(sizes) > 1 else sizes[0]
-    every = "the 95\u00a0% interval is" if len(rows) == 1 else "all their 95\u00a0% intervals are"
     if wins == len(rows):
-        return f"Select: layers chosen for it find {by} points more sources than as many dimensions; {every} above 0"
+        return f"Select: layers chosen for it find {by} points more sources than as many dimensions; {ends}"
     if losses == len(rows):
-        return f"Project: layers chosen for it find {by} points fewer sources than as many dimensions; {every} below 0"
+        return f"Project: layers chosen for it find {by} points fewer sources than as many dimensions; {ends}"
     if not wins and not losses:
-        open_ones = "the 95\u00a0% interval contains 0" if len(rows) == 1 else "all 95\u00a0% intervals contain 0"
-        return f"Select or project is undecided by sources found: {open_ones}"
+        return f"Select and project are not told apart by sources found; {ends}"
     found = listed([f"{what} sources in {times}" for what, times in (("more", wins), ("fewer", losses)) if times])
-    undecided = len(rows) - wins - losses
-    rest = f"; in {undecided} the 95\u00a0% interval contains 0" if undecided else ""
+    open_ones = len(rows) - wins - losses
+    rest = f"; in {open_ones} the two are not told apart" if open_ones else ""
     return f"Layers chosen for it find {found} of {len(rows)} comparisons with as many dimensions{rest}"

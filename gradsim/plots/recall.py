@@ -10,7 +10,7 @@ from gradsim.analysis.methods import BM25
 from gradsim.analysis.metrics import RECALL, RECIPROCAL_RANK
 from gradsim.analysis.similarity import FULL_GRADIENT
 from gradsim.plots.labels import listed, method_label, percent
-from gradsim.plots.marks import DASHED, DOTTED, draw_columns, refuse_empty
+from gradsim.plots.marks import DASHED, DOTTED, draw_columns, refuse_empty, within_hundred
 from gradsim.plots.style import BLUE, INK, PROJECTION_LOOKS, VERMILION, new_figure, styled
 
 Floats = NDArray[np.float64]
@@ -58,13 +58,15 @@ def recall_at_k(retrieval: pl.DataFrame) -> Figure:
     axes.set_xlabel("k")
     axes.set_ylabel("source among the first k candidates\n(% of queries)")
     axes.grid(axis="y")
-    axes.set_ylim(axes.get_ylim())
+    within_hundred(axes)
     _label_ends(axes, ends, gap=LABEL / (height - 1.2))
     return figure
 
 
 def _label_ends(axes: Axes, ends: list[tuple[tuple[float, float], str, str]], gap: float) -> None:
     """Texts beside the axes at the height of what they name, moved apart where they would overlap.
+
+    Lines lead to the texts' left ends, so that none runs through another's text.
 
     Args:
         axes: its limits must be final.
@@ -83,12 +85,19 @@ def _label_ends(axes: Axes, ends: list[tuple[tuple[float, float], str, str]], ga
             color=INK,
             fontsize=8,
             annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.8, "shrinkA": 1, "shrinkB": 3},
+            arrowprops={
+                "arrowstyle": "-",
+                "color": colour,
+                "linewidth": 0.8,
+                "shrinkA": 1,
+                "shrinkB": 3,
+                "relpos": (0, 0.5),
+            },
         )
 
 
 def _spread(places: ArrayLike, gap: float) -> Floats:
-    """The given places, in the same order, moved until they are at least a gap apart."""
+    """Places between 0 and 1, in the same order, moved until they are a gap apart and half a gap from either end."""
     given = np.asarray(places, dtype=np.float64)
     order = np.argsort(given, kind="stable")
     steps = gap * np.arange(len(given))
@@ -96,7 +105,7 @@ def _spread(places: ArrayLike, gap: float) -> Floats:
     # Half way between pushing only upwards and only downwards; either keeps the gap.
     upwards, downwards = np.maximum.accumulate(wanted), np.minimum.accumulate(wanted[::-1])[::-1]
     moved = np.empty_like(given)
-    moved[order] = (upwards + downwards) / 2 + steps
+    moved[order] = np.clip((upwards + downwards) / 2, gap / 2, 1 - gap / 2 - steps[-1]) + steps
     return moved
 
 

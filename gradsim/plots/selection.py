@@ -9,13 +9,25 @@ from matplotlib.figure import Figure
 from gradsim.analysis.selection import Criterion
 from gradsim.analysis.similarity import FULL_GRADIENT
 from gradsim.plots.labels import percent, projection_label, setting_label
-from gradsim.plots.marks import DASHED, DOTTED, draw_columns, draw_steps, logarithmic, marked_steps, refuse_empty
+from gradsim.plots.marks import (
+    DASHED,
+    DOTTED,
+    draw_columns,
+    draw_steps,
+    logarithmic,
+    marked_steps,
+    refuse_empty,
+    within_hundred,
+)
 from gradsim.plots.style import BLUE, INK, PROJECTION_LOOKS, VERMILION, new_figure, styled
 
 PANELS = {
     Criterion.ACCURACY: "sources found (%), layers selected by accuracy",
     Criterion.SIMILARITY: "similarity to the full gradient, layers selected by it",
 }
+
+A_FEW = 5
+"""The title says what so many layers are worth in another setting, or as many as there are."""
 
 
 @styled
@@ -63,7 +75,8 @@ def greedy_selection(
     else:
         label = "number of selected layers (log scale); their sizes are unknown"
     panels[Criterion.SIMILARITY].set_xlabel(f"{label}\n{marked_steps(len(greedy_by_accuracy))}")
-    logarithmic(panels[Criterion.SIMILARITY])
+    within_hundred(panels[Criterion.ACCURACY])
+    logarithmic(panels[Criterion.SIMILARITY], whole=not sized)
     handles, labels = panels[Criterion.ACCURACY].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower left", ncols=2, columnspacing=1.5)
     return figure
@@ -109,9 +122,10 @@ def transfer_of_selections(selection_transfer: pl.DataFrame) -> Figure:
             panel.grid()
         panels[0].set_title(f"{setting_label(source)} → {setting_label(target)}")
         panels[0].set_ylabel("sources found (%)")
+        within_hundred(panels[0])
         panels[1].set_ylabel("like the full gradient")
     for panel in grid[-1]:
-        logarithmic(panel, most=7)
+        logarithmic(panel, most=7, whole=True)
         panel.set_xlabel("number of layers (log scale)")
     figure.align_ylabels()
     handles, labels = grid[0, 0].get_legend_handles_labels()
@@ -198,18 +212,22 @@ def _title(greedy: pl.DataFrame, held_out: pl.DataFrame, full: pl.DataFrame) -> 
 
 
 def _transfer_title(selection_transfer: pl.DataFrame) -> str:
-    """Where another setting's selection by accuracy loses most, and how much."""
-    losses = selection_transfer.filter(pl.col("criterion") == Criterion.ACCURACY).with_columns(
-        loss=pl.col("own") - pl.col("value")
-    )
-    losses = losses.drop_nulls("loss")
-    if losses.is_empty():
+    """Where a few layers that another setting selected differ most, by their interval, from the setting's own."""
+    by_accuracy = selection_transfer.filter(pl.col("criterion") == Criterion.ACCURACY).drop_nulls("own")
+    few = by_accuracy.filter(pl.col("step") == pl.col("step").filter(pl.col("step") <= A_FEW).max())
+    if few.is_empty():
         return "What one setting's selections of layers are worth in another"
-    worst = losses.sort("loss", descending=True, maintain_order=True).row(0, named=True)
-    if worst["loss"] <= 0:
-        return "Layers selected in another setting find as many sources as the setting's own, at every step"
-    source, target = setting_label(worst["source_setting"]), setting_label(worst["target_setting"])
+    number = few["step"][0]
+    layers, find, those = ("1 layer", "finds", "the one") if number == 1 else (f"{number} layers", "find", "those")
+    apart = few.filter(~pl.col("own").is_between("low", "high"))
+    if apart.is_empty():
+        equal = f"{layers} selected in another setting {find} as many sources as the setting's own"
+        return f"{equal}, as far as intervals tell"
+    gap = (pl.col("own") - pl.col("value")).abs()
+    widest = apart.sort(gap, descending=True, maintain_order=True).row(0, named=True)
+    source, target = setting_label(widest["source_setting"]), setting_label(widest["target_setting"])
+    interval = f"95\u00a0% interval {100 * widest['low']:.1f} to {100 * widest['high']:.1f}"
     return (
-        f"Layers selected on {source} queries find up to {100 * worst['loss']:.1f} points fewer sources "
-        f"of {target} queries than those selected there"
+        f"{layers} selected on {source} queries {find} {percent(widest['value'])} ({interval}) of the sources of "
+        f"{target} queries, {those} selected there {percent(widest['own'])}"
     )

@@ -1,6 +1,6 @@
 """Which layers a greedy selection takes first."""
 
-from collections import Counter
+from collections.abc import Callable
 
 import numpy as np
 import polars as pl
@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from gradsim.analysis.evaluation import TOLERANCE
 from gradsim.analysis.selection import Criterion
 from gradsim.plots.grid import LayerGrid
-from gradsim.plots.labels import layer_label, listed, percent
+from gradsim.plots.labels import layer_label, percent
 from gradsim.plots.layers import described
-from gradsim.plots.marks import draw_rows, refuse_empty
+from gradsim.plots.marks import draw_rows, refuse_empty, within_hundred
 from gradsim.plots.style import BLUE, FAINT, bare, new_figure, styled
 
 FIRST_STEPS = 20
@@ -39,7 +39,7 @@ def selection_order(greedy: pl.DataFrame, parameters_per_layer: pl.DataFrame, cr
     raised = pl.col("value") > before + TOLERANCE
     steps = steps.with_columns(raised=raised).join(model_order, on="layer").sort("place")
     first = steps.filter(pl.col("step") <= FIRST_STEPS)
-    title = _title(first.sort("step"), criterion)
+    title = _title(steps.sort("step"), criterion)
     if steps["block"].null_count() == len(steps):
         return _list(first.sort("step"), criterion, title)
     grid = LayerGrid.of(steps)
@@ -92,17 +92,43 @@ def _list(first: pl.DataFrame, criterion: Criterion, title: str) -> Figure:
         places, [f"{step}  {layer_label(layer)}" for step, layer in first["step", "layer"].iter_rows()], fontsize=8
     )
     axes.set_ylim(places[-1] - 0.6, 0.6)
-    axes.set_xlabel(f"{unit} by the layers so far, with 95 % intervals")
+    if criterion is Criterion.ACCURACY:
+        within_hundred(axes, horizontal=True)
+    axes.set_xlabel(f"{unit} by the layers so far, with 95\u00a0% intervals")
     axes.grid(axis="x")
     bare(axes)
     return figure
 
 
-def _title(first: pl.DataFrame, criterion: Criterion) -> str:
-    """The first layer, and what parts of the model the first ones are of."""
-    layer, value = first.select("layer", "value").row(0)
-    written = percent(value) if criterion is Criterion.ACCURACY else f"{value:.3f}"
-    parts = Counter(component.split(" ")[0] for component in first["component"])
-    taken = listed([f"{number} {part}" for part, number in parts.most_common()])
-    finding = f"Selected by {criterion}, {layer_label(layer)} comes first ({written})"
-    return f"{finding}; the first {len(first)} layers are {taken}" if len(first) > 1 else finding
+def _title(steps: pl.DataFrame, criterion: Criterion) -> str:
+    """The first layer, how many more raise the value, and where others would serve as well."""
+
+    def written(value: float) -> str:
+        return percent(value) if criterion is Criterion.ACCURACY else f"{value:.3f}"
+
+    layer, value = steps.select("layer", "value").row(0)
+    first = f"Selected by {criterion}, {layer_label(layer)} comes first ({written(value)})"
+    return "; ".join([first, *_rises(steps, written), *_ties(steps["tied"])])
+
+
+def _rises(steps: pl.DataFrame, written: Callable[[float], str]) -> list[str]:
+    """How many steps raise the value above all before, and how far; the first step is none of them."""
+    further = len(steps) - 1
+    if not further:
+        return []
+    rises = steps[1:].filter("raised")
+    if rises.is_empty():
+        return ["no further step raises that"]
+    verb = "raises" if len(rises) == 1 else "raise"
+    return [f"{len(rises)} of {further} further steps {verb} that, to {written(rises['value'][-1])}"]
+
+
+def _ties(tied: pl.Series) -> list[str]:
+    """Where several layers are equally good; the last step has no choice."""
+    several = (tied > 1).to_list()
+    if not any(several):
+        return []
+    since = several.index(True)
+    if all(several[since:-1]):
+        return [f"from step {since + 1} on several layers serve equally well"]
+    return [f"in {sum(several)} of {len(several)} steps several layers serve equally well"]

@@ -83,14 +83,18 @@ def attention_against_mlp(differences: dict[int | None, tuple[float, float, floa
 
 
 def greedy(
-    layers: Sequence[str], values: Sequence[float] | None = None, sizes: pl.DataFrame | None = None
+    layers: Sequence[str],
+    values: Sequence[float] | None = None,
+    sizes: pl.DataFrame | None = None,
+    tied: Sequence[int] | None = None,
 ) -> pl.DataFrame:
-    """A selection that takes the layers from last to first; without `sizes` these are unknown."""
+    """Takes the layers from last to first; without `sizes` these are unknown, without `tied` no step has ties."""
     value = np.linspace(0.9, 0.5, len(layers)) if values is None else np.asarray(values)
     table = pl.DataFrame(
         {
             "step": pl.int_range(1, len(layers) + 1, dtype=pl.Int32, eager=True),
             "layer": list(layers)[::-1],
+            "tied": [1] * len(layers) if tied is None else tied,
             "value": value,
             "low": value - 0.05,
             "high": value + 0.05,

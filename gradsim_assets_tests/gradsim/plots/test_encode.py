@@ -8,6 +8,7 @@ import pytest
 from matplotlib._pylab_helpers import Gcf
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from gradsim import analysis, plots
 from gradsim.plots import style
@@ -30,6 +31,13 @@ def test_every_figure_has_a_sentence_as_title(figures: dict[str, Figure]) -> Non
         assert len(title.split()) > 4
         assert not title.endswith(".")
         assert "  " not in title
+
+
+def test_no_line_ends_before_a_per_cent_sign(figures: dict[str, Figure]) -> None:
+    for figure in figures.values():
+        plots.to_png(figure, 50)
+        for text in figure.findobj(Text):
+            assert not re.search(r"\d %", text.get_text()), text.get_text()
 
 
 def test_titles_keep_hyphens() -> None:

@@ -51,7 +51,7 @@ def test_attention_less_mlp_by_block_and_over_all() -> None:
         "The MLP's layers find 20.0 points more of the sources than attention's; intervals say so in 1 of 3 blocks"
     )
     accuracy, similarity = figure.axes
-    assert "attention 50.0 %, MLP 70.0 %" in accuracy.get_title(loc="left")
+    assert "attention 50.0\u00a0%, MLP 70.0\u00a0%" in accuracy.get_title(loc="left")
     for axes, scale in ((accuracy, 100), (similarity, 0.1)):
         marks = next(line for line in axes.lines if line.get_marker() in "os")
         assert list(marks.get_xdata()) == [0, 3, 7]

@@ -3,6 +3,7 @@
 import numpy as np
 import polars as pl
 import pytest
+from matplotlib.figure import Figure
 
 from gradsim import analysis, plots
 from gradsim.errors import TableError
@@ -33,11 +34,42 @@ def test_many_layers_are_a_heat_map_of_blocks_and_components(sized: bool) -> Non
     assert names == [
         "attention q", "attention k", "MLP up", "MLP down", "norm_1", "norm_2", "embed_tokens", "lm_head",
     ]  # fmt: skip
-    cells = axes.collections[0].get_array().reshape(len(names), 10)
+    # Layers outside the blocks stand left of block 0, a column between them.
+    cells = axes.collections[0].get_array().reshape(len(names), 12)
     inside = 100 * accuracy["accuracy"].to_numpy()[1:-1].reshape(10, 6).T
-    np.testing.assert_allclose(cells[:6], inside)
+    np.testing.assert_allclose(cells[:6, 2:], inside)
     np.testing.assert_allclose(cells[6:, 0], 100 * accuracy["accuracy"].to_numpy()[[0, -1]])
-    assert cells.mask[6:, 1:].all()
+    assert cells.count() == len(layers)
+    ticks = {
+        tick - 0.5: label.get_text() for tick, label in zip(axes.get_xticks(), axes.get_xticklabels(), strict=True)
+    }
+    assert ticks == {0: "none", **{2 + block: str(block) for block in range(10)}}
+
+
+def test_numbers_in_cells_have_four_letters_at_most() -> None:
+    layers = frames.layer_names(8)
+    accuracy = frames.accuracy_per_layer(layers, [1.0, 0.96, *[0.5] * (len(layers) - 2)])
+    axes, _ = plots.accuracy_of_layers(accuracy, frames.parameters(layers)).axes
+    assert {text.get_text() for text in axes.texts} == {"100", "96.0", "50.0"}
+
+
+def test_blocks_are_the_first_columns_where_no_layer_is_outside() -> None:
+    layers = frames.layer_names(40)[1:-1]
+    axes, _ = plots.accuracy_of_layers(frames.accuracy_per_layer(layers), frames.parameters(layers)).axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == [str(block) for block in range(0, 40, 2)]
+    assert list(axes.get_xticks()) == [block + 0.5 for block in range(0, 40, 2)]
+
+
+def test_shares_end_at_a_hundred() -> None:
+    layers = frames.layer_names(2)
+    all_found = frames.accuracy_per_layer(layers, [1.0] * len(layers))
+    figure = plots.accuracy_of_layers(all_found, frames.parameters(layers))
+    assert figure.axes[0].get_xlim()[1] == 100
+    assert not figure.axes[0].lines[0].get_clip_on(), "marks at 100 are whole"
+    differences = plots.differences_of_layers(frames.layer_differences(layers, 99), all_found)
+    assert differences.axes[0].get_ylim()[1] == 100
+    one = plots.parameters_of_components(frames.parameters(["w"]))
+    assert one.axes[0].get_xlim() == (0, 100)
 
 
 def test_layers_of_equal_accuracy_have_no_best() -> None:
@@ -61,25 +93,50 @@ def test_every_layer_is_a_mark_with_an_interval_at_its_similarity(sized: bool) -
         assert len(line.get_xdata()) == len(of_component)
 
 
-def test_layers_of_one_size_stand_around_it() -> None:
-    names = ["model.layers.0.self_attn.q_proj.weight", "model.layers.0.mlp.up_proj.weight"]
-    parameters = analysis.parameters_per_layer(pl.DataFrame({"layer": names, "parameters": [4, 4]}))
-    similar = frames.similarity_to_full_gradient(names)
-    (axes,) = plots.layers_against_full_gradient(similar, parameters).axes
-    (left,), (right,) = (line.get_xdata() for line in axes.lines)
-    assert left < 50 < right
-    assert left * right == pytest.approx(50**2)
+def sized_layers(numbers: dict[int, int]) -> Figure:
+    """So many attention layers and as many MLP layers of each size, by block; from size -> number of blocks."""
+    names, sizes = [], []
+    for size, n_blocks in numbers.items():
+        for block in range(n_blocks):
+            names += [f"model.layers.{block}.{part}.of_{size}.weight" for part in ("self_attn.q_proj", "mlp.up_proj")]
+            sizes += [size, size]
+    parameters = analysis.parameters_per_layer(pl.DataFrame({"layer": names, "parameters": sizes}))
+    return plots.layers_against_full_gradient(frames.similarity_to_full_gradient(names), parameters)
 
 
-def test_a_crowd_of_one_size_stays_near_its_size() -> None:
-    names = frames.layer_names(100, ["self_attn.q_proj", "self_attn.k_proj"])[1:-1]
-    sizes = pl.DataFrame({"layer": names, "parameters": [4] * len(names)})
-    figure = plots.layers_against_full_gradient(
-        frames.similarity_to_full_gradient(names), analysis.parameters_per_layer(sizes)
-    )
-    places = np.concatenate([line.get_xdata() for line in figure.axes[0].lines])
-    assert (np.diff(places) > 0).all(), "by component, then depth"
-    assert places[-1] / places[0] < 10**0.41
+def test_every_size_has_its_part_of_the_axis() -> None:
+    (axes,) = sized_layers({15: 2, 1: 30, 5: 1}).axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == [
+        "0.77\u00a0%\n60 layers", "3.8\u00a0%\n2 layers", "12\u00a0%\n4 layers",
+    ]  # fmt: skip
+    middles = axes.get_xticks()
+    width = axes.get_xlim()[1]
+    attention, mlp = (np.asarray(line.get_xdata()) for line in axes.lines)
+    # Within a size by component and depth, evenly around the middle; the large ones were named first.
+    of_small, of_large = (np.concatenate([attention[part], mlp[part]]) for part in (slice(2, 32), slice(2)))
+    np.testing.assert_allclose(np.diff(of_small), 1)
+    np.testing.assert_allclose(np.diff(of_large), 2 * (width - middles[2]) / 5)
+    assert attention[-1] < middles[1] < mlp[-1]
+    assert [of_small.mean(), of_large.mean()] == pytest.approx([middles[0], middles[2]])
+    # No part is too narrow for its name, and no two layers of neighbouring sizes touch.
+    assert min(middles[0], *np.diff(middles), width - middles[-1]) > width / 20
+    places = np.sort(np.concatenate([attention, mlp]))
+    assert np.diff(places).min() >= 1 - 1e-9
+
+
+def test_a_part_of_the_axis_has_room_for_its_name() -> None:
+    (axes,) = sized_layers({1: 90, **dict.fromkeys(range(2, 9), 1)}).axes
+    width = axes.get_xlim()[1]
+    assert np.diff(axes.get_xticks()).min() > width / 9 - 1e-9
+
+
+def test_layers_of_very_many_sizes_stand_at_their_size() -> None:
+    figure = sized_layers(dict.fromkeys(range(1, 10), 1))
+    (axes,) = figure.axes
+    assert axes.get_xscale() == "log"
+    for line in axes.lines:
+        np.testing.assert_allclose(line.get_xdata(), 100 * np.arange(1, 10) / 90)
+    assert axes.get_xlabel() == "share of the model's parameters (%, log scale)"
 
 
 def test_layers_of_unknown_size_stand_at_their_block() -> None:

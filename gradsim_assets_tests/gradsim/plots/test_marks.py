@@ -1,7 +1,7 @@
 import pytest
 from matplotlib.figure import Figure
 
-from gradsim.plots.marks import logarithmic, marked_steps
+from gradsim.plots.marks import logarithmic, marked_steps, within_hundred
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,38 @@ def test_ticks_of_logarithmic_axes(ends: tuple[float, float], written: list[str]
     logarithmic(axes)
     ticks = axes.xaxis.get_majorticklocs()
     assert [axes.xaxis.get_major_formatter()(tick) for tick in ticks] == written
+
+
+@pytest.mark.parametrize(
+    ("ends", "written"),
+    [
+        ((0.9, 3.2), ["1", "2", "3"]),
+        ((1, 12.5), ["1", "2", "3", "5", "7", "10"]),
+        ((1, 113), ["1", "2", "5", "10", "20", "50", "100"]),
+        ((0.95, 1.05), ["1"]),
+    ],
+)
+def test_ticks_of_numbers_of_layers_are_whole(ends: tuple[float, float], written: list[str]) -> None:
+    axes = Figure().subplots()
+    axes.set_xlim(*ends)
+    logarithmic(axes, whole=True)
+    ticks = axes.xaxis.get_majorticklocs()
+    assert [axes.xaxis.get_major_formatter()(tick) for tick in ticks] == written
+
+
+@pytest.mark.parametrize(
+    ("values", "ends"),
+    [((20, 80), (17, 83)), ((0, 100), (0, 100)), ((100, 100), (None, 100)), ((50, 99), (None, 100))],
+)
+def test_axes_of_shares_end_at_a_hundred(values: tuple[float, float], ends: tuple[float | None, float]) -> None:
+    across, up = Figure().subplots(1, 2)
+    across.plot(values, (0, 1))
+    up.plot((0, 1), values)
+    within_hundred(across, horizontal=True)
+    within_hundred(up)
+    for limits in (across.get_xlim(), up.get_ylim()):
+        assert limits[1] == pytest.approx(ends[1])
+        assert ends[0] is None or limits[0] == pytest.approx(ends[0])
 
 
 def test_marked_steps_are_said() -> None:

@@ -124,6 +124,33 @@ def test_labels_of_equal_methods_do_not_overlap() -> None:
     assert all(below[1] <= above[0] + 1 for below, above in pairwise(boxes))
 
 
+def test_recall_ends_at_a_hundred_and_its_labels_beside_it() -> None:
+    methods = ["full_gradient", *(f"sjlt-{size}" for size in range(10, 20)), "bm25"]
+    figure = plots.recall_at_k(frames.retrieval({method: {1: 0.97, 2: 1.0} for method in methods}))
+    figure.draw_without_rendering()  # lays it out
+    (axes,) = figure.axes
+    assert axes.get_ylim()[1] == 100
+    assert max(axes.get_yticks()) <= 100
+    frame = axes.get_window_extent()
+    for text in axes.texts:
+        box = Text.get_window_extent(text)
+        assert frame.y0 - 1 <= box.y0
+        assert box.y1 <= frame.y1 + 1
+
+
+def test_no_leader_of_recall_runs_through_a_label() -> None:
+    methods = ["full_gradient", *(f"sjlt-{size}" for size in range(10, 14)), "bm25"]
+    figure = plots.recall_at_k(frames.retrieval({method: {1: 0.9, 2: 0.97} for method in methods}))
+    figure.set_size_inches(3.5, 3.4)
+    figure.draw_without_rendering()  # lays it out
+    texts = figure.axes[0].texts
+    left = min(Text.get_window_extent(text).x0 for text in texts)
+    for text in texts:
+        leader = text.arrow_patch
+        path = leader.get_transform().transform_path(leader.get_path())
+        assert path.vertices[:, 0].max() <= left
+
+
 def test_recall_of_the_first_candidate_only() -> None:
     title = plots.title_of(plots.recall_at_k(frames.retrieval({"full_gradient": {1: 0.5}, "bm25": {1: 0.25}})))
     assert title == (

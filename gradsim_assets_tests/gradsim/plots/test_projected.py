@@ -1,13 +1,16 @@
 """Selected layers beside projections."""
 
 import numpy as np
+import polars as pl
 import pytest
 
 from gradsim import plots
 from gradsim.errors import TableError
+from gradsim.plots.projected import told_apart
 from gradsim_assets_tests.gradsim.plots import frames
 
 ABOVE, BELOW, AROUND = (0.1, 0.05, 0.2), (-0.2, -0.3, -0.1), (0.01, -0.1, 0.1)
+FOUND = "than as many dimensions; 95\u00a0% interval"
 
 
 def contests(*differences: tuple[float, float, float]) -> list[tuple[str, int, str, float, float, float]]:
@@ -15,43 +18,58 @@ def contests(*differences: tuple[float, float, float]) -> list[tuple[str, int, s
 
 
 @pytest.mark.parametrize(
-    ("differences", "title"),
+    ("differences", "p", "title"),
     [
         (
             [ABOVE],
-            "Select: {layers} find 10.0 points more sources than {many}; {each} interval is above 0",
+            [0.049],
+            f"Select: layers chosen for it find 10.0 points more sources {FOUND} from +5.0 to +20.0",
         ),
         (
             [ABOVE, (0.3, 0.1, 0.4)],
-            "Select: {layers} find 10.0 to 30.0 points more sources than {many}; {all_their} are above 0",
+            [0, 0],
+            f"Select: layers chosen for it find 10.0 to 30.0 points more sources {FOUND}s from +5.0 to +40.0",
         ),
         (
             [BELOW],
-            "Project: {layers} find 20.0 points fewer sources than {many}; {each} interval is below 0",
+            [0],
+            f"Project: layers chosen for it find 20.0 points fewer sources {FOUND} from −30.0 to −10.0",
         ),
-        ([AROUND], "Select or project is undecided by sources found: {each} interval contains 0"),
-        ([AROUND, AROUND], "Select or project is undecided by sources found: {all_of_them} contain 0"),
+        # The test decides, not the interval.
+        (
+            [ABOVE],
+            [0.05],
+            "Select and project are not told apart by sources found; 95\u00a0% interval from +5.0 to +20.0",
+        ),
+        (
+            [AROUND, AROUND],
+            [1, 1],
+            "Select and project are not told apart by sources found; 95\u00a0% intervals from −10.0 to +10.0",
+        ),
         (
             [ABOVE, BELOW, AROUND],
-            "{Layers} find more sources in 1 and fewer sources in 1 of 3 comparisons with {many}; "
-            "in 1 {each} interval contains 0",
+            [0, 0, 1],
+            "Layers chosen for it find more sources in 1 and fewer sources in 1 of 3 comparisons with as many "
+            "dimensions; in 1 the two are not told apart",
         ),
         (
             [ABOVE, BELOW],
-            "{Layers} find more sources in 1 and fewer sources in 1 of 2 comparisons with {many}",
+            [0, 0],
+            "Layers chosen for it find more sources in 1 and fewer sources in 1 of 2 comparisons with as many "
+            "dimensions",
         ),
     ],
 )
-def test_the_title_says_what_the_intervals_say(differences: list[tuple[float, float, float]], title: str) -> None:
-    figure = plots.selected_or_projected(frames.contests(contests(*differences)))
-    assert plots.title_of(figure) == title.format(
-        layers="layers chosen for it",
-        Layers="Layers chosen for it",
-        many="as many dimensions",
-        each="the 95\u00a0%",
-        all_their="all their 95\u00a0% intervals",
-        all_of_them="all 95\u00a0% intervals",
-    )
+def test_the_title_says_what_the_tests_say(
+    differences: list[tuple[float, float, float]], p: list[float], title: str
+) -> None:
+    table = frames.contests(contests(*differences)).with_columns(p_holm=pl.Series(p, dtype=pl.Float64))
+    assert plots.title_of(plots.selected_or_projected(table)) == title
+
+
+def test_figure_and_answer_have_one_rule() -> None:
+    rows = frames.contests(contests(ABOVE, ABOVE, BELOW, (0.0, -0.1, 0.1)))
+    assert told_apart(rows.with_columns(p_holm=pl.Series([0.01, 0.05, 0.04, 0.01]))) == (1, 1)
 
 
 def test_both_and_their_difference_are_drawn_for_both_measures() -> None:

@@ -136,22 +136,44 @@ def test_first_steps_are_numbers_in_the_grid_and_later_layers_grey() -> None:
     figure = plots.selection_order(
         frames.greedy(layers, values), frames.parameters(layers, sized=False), Criterion.ACCURACY
     )
-    assert plots.title_of(figure) == (
-        "Selected by accuracy, lm_head comes first (50.0\u00a0%); the first 20 layers are 7 norm, 6 MLP, "
-        "6 attention and 1 head"
-    )
     (axes,) = figure.axes
     names = [label.get_text() for label in axes.get_yticklabels()]
     assert names[-2:] == ["embed_tokens", "lm_head"]
     found = numbers(figure)
     assert found[7, 0] == ("1", "bold")
-    assert found[names.index("norm_2"), 3] == ("2", "bold")
-    assert found[names.index("norm_1"), 3] == ("3", "normal"), "it did not raise the value"
-    assert found[names.index("MLP down"), 3] == ("4", "bold")
+    # Block 3 stands behind the column of layers outside, a gap and three blocks.
+    assert found[names.index("norm_2"), 5] == ("2", "bold")
+    assert found[names.index("norm_1"), 5] == ("3", "normal"), "it did not raise the value"
+    assert found[names.index("MLP down"), 5] == ("4", "bold")
     assert len(found) == 20
-    grey, coloured = (mesh.get_array().reshape(8, 4) for mesh in axes.collections)
+    grey, coloured = (mesh.get_array().reshape(8, 6) for mesh in axes.collections)
     assert grey.count() == len(layers) - 20
     assert sorted(coloured.compressed()) == list(range(1, 21))
+
+
+@pytest.mark.parametrize(
+    ("values", "tied", "said"),
+    [
+        ([0.5, 0.5, 0.4, 0.5], [1, 1, 1, 1], "; no further step raises that"),
+        (
+            [0.5, 0.5, 0.4, 0.5],
+            [1, 3, 2, 1],
+            "; no further step raises that; from step 2 on several layers serve equally well",
+        ),
+        (
+            [0.5, 0.4, 0.6, 0.7],
+            [2, 1, 2, 1],
+            "; 2 of 3 further steps raise that, to 70.0\u00a0%; in 2 of 4 steps several layers serve equally well",
+        ),
+        ([0.5, 0.75, 0.7, 0.75], [1, 1, 1, 1], "; 1 of 3 further steps raises that, to 75.0\u00a0%"),
+        ([0.5], [1], ""),
+    ],
+)
+def test_the_title_says_what_rises_and_what_is_tied(values: list[float], tied: list[int], said: str) -> None:
+    layers = [f"w{number}" for number in range(len(values))]
+    steps = frames.greedy(layers, values, tied=tied)
+    title = plots.title_of(plots.selection_order(steps, frames.parameters(layers), Criterion.ACCURACY))
+    assert title == f"Selected by accuracy, {layers[-1]} comes first (50.0\u00a0%){said}"
 
 
 def test_many_blocks_have_a_scale_instead_of_numbers() -> None:
@@ -175,10 +197,7 @@ def test_without_blocks_the_first_steps_are_a_list() -> None:
 def test_transfer_has_a_row_of_panels_a_pair() -> None:
     own, value = [0.9, 0.8, 0.6], [0.5, 0.7, 0.6]
     figure = plots.transfer_of_selections(frames.transfer(["paraphrased", "model_generated", "x"], own, value))
-    assert plots.title_of(figure) == (
-        "Layers selected on paraphrased queries find up to 40.0 points fewer sources of model-generated queries "
-        "than those selected there"
-    )
+    assert plots.title_of(figure).startswith("3 layers selected in another setting find as many")
     assert len(figure.axes) == 12
     assert figure.axes[0].get_title(loc="left") == "paraphrased → model-generated"
     for axes, scale in zip(figure.axes, [100, 1] * 6, strict=True):
@@ -188,9 +207,42 @@ def test_transfer_has_a_row_of_panels_a_pair() -> None:
         assert len(axes.collections) == 1, "a band"
 
 
-def test_a_selection_that_loses_nothing_elsewhere() -> None:
-    figure = plots.transfer_of_selections(frames.transfer(["a", "b"], [0.5, 0.6], [0.5, 0.6]))
-    assert plots.title_of(figure).startswith("Layers selected in another setting find as many sources")
+@pytest.mark.parametrize(
+    ("own", "value", "title"),
+    [
+        (
+            [0.9, 0.8, 0.7, 0.6, 0.5, 0.9],
+            [0.1, 0.1, 0.1, 0.1, 0.4, 0.1],
+            "5 layers selected on a queries find 40.0\u00a0% (95\u00a0% interval 38.0 to 42.0) of the sources of b "
+            "queries, those selected there 50.0\u00a0%",
+        ),
+        (
+            [0.5],
+            [0.75],
+            "1 layer selected on a queries finds 75.0\u00a0% (95\u00a0% interval 73.0 to 77.0) of the sources of b "
+            "queries, the one selected there 50.0\u00a0%",
+        ),
+        (
+            [0.9, 0.51],
+            [0.1, 0.5],
+            "2 layers selected in another setting find as many sources as the setting's own, as far as intervals tell",
+        ),
+    ],
+)
+def test_the_title_of_transfer_is_about_a_few_layers(own: list[float], value: list[float], title: str) -> None:
+    assert plots.title_of(plots.transfer_of_selections(frames.transfer(["a", "b"], own, value))) == title
+
+
+def test_without_own_selections_the_title_of_transfer_is_neutral() -> None:
+    table = frames.transfer(["a", "b"], [0.5], [0.5]).with_columns(own=frames.NULL)
+    assert plots.title_of(plots.transfer_of_selections(table)).startswith("What one setting's selections of layers")
+
+
+def test_numbers_of_layers_are_whole_and_shares_end_at_a_hundred() -> None:
+    figure = plots.transfer_of_selections(frames.transfer(["a", "b"], [1.0] * 3, [0.98] * 3))
+    for axes in figure.axes[::2]:
+        assert axes.get_ylim()[1] == 100
+    assert [label.get_text() for label in figure.axes[-1].get_xticklabels()] == ["1", "2", "3"]
 
 
 def test_one_setting_has_no_transfer() -> None:
