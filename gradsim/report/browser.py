@@ -1,7 +1,7 @@
 """What the pair browser is given: queries, their candidates, similarities layer by layer, texts.
 
-A page must stay small enough to be opened and sent, so that large studies keep each query's best candidates only, and
-of the queries those that are read first.
+A page must stay small enough to be opened, read and sent, so that it keeps each query's best candidates only, and of
+large studies the queries that are read first.
 """
 
 from collections.abc import Mapping
@@ -65,11 +65,13 @@ class _Chosen:
     Attributes:
         queries: (n,) positions of queries, in the order of the study.
         pairs: (m,) positions of pairs, query by query, most similar first.
+        places: (m,) place of each pair among its query's, the most similar 0.
         starts: (n,) first pair of each query.
     """
 
     queries: Positions
     pairs: Positions
+    places: Positions
     starts: Positions
 
 
@@ -107,6 +109,7 @@ def browsed(setting: SettingReport, queries: Texts, originals: Texts) -> Browsed
                 "total": len(decisions),
                 **_columns_of_queries(kept, None if divergence is None else divergence[chosen.queries]),
                 "starts": chosen.starts.tolist(),
+                "place": chosen.places.tolist(),
                 **_columns_of_pairs(dots, chosen.pairs, candidates, similarity),
             }
         ),
@@ -163,15 +166,13 @@ def _in_order_of_interest(decisions: pl.DataFrame, divergence: pl.DataFrame | No
 
 
 def _chosen(dots: LayerDots, similarity: Floats, order: Positions, queries: Texts, originals: Texts) -> _Chosen:
-    """All pairs if they fit; else the best of each query, of as many queries as fit."""
+    """Each query's best pairs and its source, of as many queries as fit."""
     lists = dots.lists
     by_similarity = np.lexsort((-similarity, lists.query))
     bytes_a_pair = 2 * len(dots.layers) + BYTES_BESIDE_LAYERS
-    kept = np.ones(len(similarity), dtype=np.bool_)
-    if len(similarity) * bytes_a_pair > MOST_PAIR_BYTES:
-        place = np.arange(len(similarity)) - np.repeat(lists.starts, lists.lengths)
-        kept = (place < BEST_CANDIDATES) | np.isin(by_similarity, lists.source)
-    pairs = by_similarity[kept]
+    place = np.arange(len(similarity)) - np.repeat(lists.starts, lists.lengths)
+    kept = (place < BEST_CANDIDATES) | np.isin(by_similarity, lists.source)
+    pairs, place = by_similarity[kept], place[kept]
     lengths = np.bincount(lists.query[pairs], minlength=len(order))
 
     letters = _letters(dots, pairs, lengths, order, queries, originals)
@@ -179,8 +180,8 @@ def _chosen(dots: LayerDots, similarity: Floats, order: Positions, queries: Text
     chosen = np.sort(order[: max(1, int(fits.sum()))])
     within = np.zeros(len(order), dtype=np.bool_)
     within[chosen] = True
-    lengths = lengths[chosen]
-    return _Chosen(chosen, pairs[within[lists.query[pairs]]], np.cumsum(lengths) - lengths)
+    lengths, carried = lengths[chosen], within[lists.query[pairs]]
+    return _Chosen(chosen, pairs[carried], place[carried], np.cumsum(lengths) - lengths)
 
 
 def _letters(
@@ -205,6 +206,9 @@ def _columns_of_queries(decisions: pl.DataFrame, divergence: pl.DataFrame | None
         "queries": decisions["query_id"].to_list(),
         "credit": decisions["credit"].round(4).to_list(),
         "margin": decisions["margin"].round(6).to_list(),
+        "chosen": decisions["chosen_id"].cast(pl.String).to_list(),
+        "source": decisions["source_similarity"].round(6).to_list(),
+        "other": decisions["best_other_similarity"].round(6).to_list(),
         "forced": decisions["forced"].to_list(),
         "closest": CLOSEST,
     }

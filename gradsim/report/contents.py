@@ -5,18 +5,15 @@ from dataclasses import replace
 from matplotlib.figure import Figure
 
 from gradsim import analysis, figures, plots
+from gradsim.analysis.controls import ANSWER_LENGTH
 from gradsim.analysis.questions import SIZES
 from gradsim.plots.labels import listed
+from gradsim.report.alone import alone_of, unanswered
 from gradsim.report.answer import Answer
 from gradsim.report.data import ReportData, SettingReport
 from gradsim.report.downloads import Downloads
 from gradsim.report.findings import proof_of, summary_of
 from gradsim.report.sections import NAMES, Drawer, Panel, Section
-
-UNANSWERED = (
-    "Not to be said here: nothing was projected, or the layers\u2019 sizes are unknown, so that selected layers have "
-    "no projection of their size beside them."
-)
 
 QUERY_TABLES = ("decisions", "divergence", "similarity_over_layers")
 
@@ -53,6 +50,7 @@ def missing_of(setting: SettingReport, data: ReportData) -> str:
         "sizes of the layers": _has_sizes(data),
         "texts of the queries": setting.queries is not None,
         "texts of the originals": data.originals is not None,
+        "the null control by answer length": ANSWER_LENGTH in setting.tables["controls"]["control"],
     }
     absent = [name for table, name in NAMES.items() if table not in setting.tables]
     return listed(absent + [name for name, found in beside.items() if not found])
@@ -93,11 +91,16 @@ def _accuracy(data: ReportData, drawer: Drawer) -> Section:
 
 
 def _select_or_project(data: ReportData, drawer: Drawer, answer: Answer | None) -> Section:
-    said = Panel(sentences=[answer.verdict if answer else UNANSWERED])
+    said = Panel(sentences=[answer.verdict if answer else unanswered(data)])
     panels = [
         Panel(
             setting.setting,
-            sentences=answer.sentences.get(setting.setting, []) if answer else [],
+            sentences=[
+                *answer.sentences.get(setting.setting, []),
+                *alone_of(setting, data.parameters_per_layer),
+            ]
+            if answer
+            else [],
             pictures=drawer.pictures(setting, figures.SELECTION),
             tables=[
                 *drawer.table(setting, "select_or_project", "Selected layers beside projections"),

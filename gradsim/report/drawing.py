@@ -1,5 +1,6 @@
 """Figures as the page shows them: one drawing for columns of a page, one for a telephone."""
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,9 @@ from gradsim import plots
 from gradsim.report.downloads import Download
 from gradsim.report.narrow import make_narrow
 from gradsim.report.svg import compact
+
+LETTERS_ACROSS = 72
+"""So many bold letters of a panel's title fit across a drawing for columns of a page."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,17 @@ def picture_of(figure: Figure, name: str, number: int, note: str, downloads: Seq
         downloads: the tables behind it.
     """
     title = plots.title_of(figure)
+    _wrap_titles(figure)
     wide = compact(plots.to_svg(figure, name), f"wide{number}-")
     make_narrow(figure)
     narrow = compact(plots.to_svg(figure, name), f"narrow{number}-")
     return Picture(name, title, Markup(wide), Markup(narrow), note, downloads)
+
+
+def _wrap_titles(figure: Figure) -> None:
+    """Breaks titles that are wider than their panels: names of settings may be long."""
+    for axes in figure.axes:
+        title, place = axes.get_title(loc="left"), axes.get_subplotspec()
+        letters = LETTERS_ACROSS // (place.get_gridspec().ncols if place else 1)
+        if len(title) > letters:
+            axes.set_title(textwrap.fill(title, letters), loc="left")

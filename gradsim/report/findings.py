@@ -50,8 +50,8 @@ def summary_of(setting: SettingReport) -> list[str]:
     else:
         against = "not told apart from chance"
     sentences = [
-        f"Of {full['queries']} {setting_label(setting.setting)} queries, "
-        f"{percent(full['accuracy'])} are most similar to their true source by the full gradient "
+        f"By the full gradient the true source is the most similar candidate for {percent(full['accuracy'])} of "
+        f"{_queries(full['queries'], setting_label(setting.setting))} "
         f"(95 % interval {percent(full['low'])} to {percent(full['high'])}). That is {against}, "
         f"which is {percent(chance)}; BM25 ranks the true source first for "
         f"{percent(bm25['accuracy'])}."
@@ -59,15 +59,21 @@ def summary_of(setting: SettingReport) -> list[str]:
     if (FULL_GRADIENT, "forced") in share:
         forced = share[FULL_GRADIENT, "forced"]
         sentences.append(
-            f"For {forced['queries']} queries BM25 did not list the true source and it was put among the "
+            f"For {_queries(forced['queries'])} BM25 did not list the true source and it was put among the "
             f"candidates by rule; of these the full gradient finds {percent(forced['accuracy'])} "
             f"({percent(forced['low'])} to {percent(forced['high'])}), with help that BM25 does not get."
         )
     elif setting.tables["decisions"]["forced"].null_count():
         sentences.append("It is not recorded for which queries the true source was put in by rule.")
     if full["tied"]:
-        sentences.append(f"{full['tied']} queries have several best candidates; each counts one over their number.")
+        have = "has" if full["tied"] == 1 else "have"
+        sentences.append(f"{_queries(full['tied'])} {have} several best candidates; each counts one over their number.")
     return sentences
+
+
+def _queries(number: int, kind: str = "") -> str:
+    """`1 paraphrased query`, `988 queries`."""
+    return " ".join(filter(None, (str(number), kind, "query" if number == 1 else "queries")))
 
 
 def proof_of(verdict: Verdict) -> str:

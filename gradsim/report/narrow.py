@@ -74,7 +74,7 @@ def _wrap_texts(axes: Axes) -> int:
         lines = len(names) * (_most_breaks(names) - _most_breaks(before))
     widest = max((len(line) for name in names for line in name.split("\n")), default=0)
     axes.xaxis.label.set_text(_wrapped(axes.get_xlabel(), LETTERS_ACROSS))
-    title = _wrapped(axes.get_title(loc="left"), int(BOLD * (LETTERS_ACROSS - widest)))
+    title = _wrapped(" ".join(axes.get_title(loc="left").split()), int(BOLD * (LETTERS_ACROSS - widest)))
     axes.set_title(title, loc="left")
     for text in axes.texts:
         if isinstance(text, Annotation) and text.arrow_patch is None and text.get_position()[0] > 1:

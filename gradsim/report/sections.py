@@ -159,4 +159,5 @@ class Drawer:
                 frame = frame.join(named, on="layer", how="left", maintain_order="left")
                 schema = analysis.SCHEMAS[other] | schema
         download = self._downloads.add(f"{setting.setting}_layers", "all layers", frame)
-        return [table_of("layers", f"All {len(frame)} layers", frame, schema, download, folded=True)]
+        caption = "The only layer" if len(frame) == 1 else f"All {len(frame)} layers"
+        return [table_of("layers", caption, frame, schema, download, folded=True)]

@@ -1,5 +1,6 @@
 """Frames as HTML tables that can be sorted and downloaded."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -83,8 +84,8 @@ def three_digits(share: float) -> str:
 
 
 def cosine(value: float) -> str:
-    """Four decimals, with a minus sign that is as wide as a digit."""
-    return f"{value:.4f}".replace("-", "−")
+    """Four decimals."""
+    return f"{value:.4f}"
 
 
 def p_value(p: float) -> str:
@@ -133,11 +134,11 @@ COLUMNS: dict[str, Sequence[Shown]] = {
     ),
     "select_or_project": (
         Shown("projection", projection_label), Shown("dimension", count), Shown("criterion", label="selected by"),
-        Shown("layers"), Shown("parameters", count), share_shown("selected_accuracy", "selected", None),
-        share_shown("projected_accuracy", "projected", None),
-        Shown("difference", in_points, "difference (points)", ("low", "high")), P_HOLM,
-        Shown("selected_similarity", cosine), Shown("projected_similarity", cosine),
-        Shown("similarity_difference", cosine, interval=("similarity_low", "similarity_high")),
+        share_shown("selected_accuracy", "selected", None), share_shown("projected_accuracy", "projected", None),
+        Shown("difference", in_points, "less (points)", ("low", "high")), P_HOLM,
+        Shown("selected_similarity", "{:.3f}".format, "similarity, selected"),
+        Shown("projected_similarity", "{:.3f}".format, "similarity, projected"),
+        Shown("similarity_difference", "{:+.4f}".format, "less", ("similarity_low", "similarity_high")),
     ),
     "selection_under_budget": (
         Shown("criterion", label="selected by"), Shown("budget", count, "most parameters"),
@@ -187,9 +188,18 @@ def _cells(shown: Shown, row: dict[str, object]) -> Iterator[Cell]:
     yield _cell(shown.write, row[shown.column])
     if shown.interval:
         low, high = (row[end] for end in shown.interval)
-        text = "–" if low is None else f"{shown.write(low)} to {shown.write(high)}"
-        yield Cell(text, "" if low is None else str(low))
+        start = _cell(shown.write, low)
+        yield Cell("–" if low is None else f"{start.text} to {_cell(shown.write, high).text}", start.value)
 
 
 def _cell(write: Format, value: object) -> Cell:
-    return Cell("–", "") if value is None else Cell(write(value), str(value))
+    """A number that is none, or that is infinite, is shown as readers and the page's script know it."""
+    if value is None:
+        return Cell("–", "")
+    if isinstance(value, float):
+        if math.isnan(value):
+            return Cell("–", "")
+        if math.isinf(value):
+            return Cell("∞" if value > 0 else "−∞", "Infinity" if value > 0 else "-Infinity")
+        return Cell(write(value).replace("-", "−"), str(value))
+    return Cell(write(value), str(value))

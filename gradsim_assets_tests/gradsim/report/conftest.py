@@ -11,7 +11,7 @@ from playwright.sync_api import Page as Tab
 from gradsim import analysis
 from gradsim.analysis import Criterion
 from gradsim.report import ReportData, SettingReport, render_report
-from gradsim_assets_tests.gradsim.report.studies import Page, audited, make_report, make_setting, sizes
+from gradsim_assets_tests.gradsim.report.studies import Page, audited, make_report, make_setting
 
 
 @pytest.fixture(scope="session")
@@ -31,7 +31,7 @@ def data(settings) -> ReportData:
             setting.setting: {criterion: setting.tables[f"greedy_by_{criterion}"] for criterion in Criterion}
             for setting in settings
         },
-        sizes(),
+        {setting.setting: setting.tables["held_out_selection"] for setting in settings},
         seed=42,
     )
     return make_report(*settings, selection_transfer=transfer)

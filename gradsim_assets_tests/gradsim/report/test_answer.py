@@ -32,6 +32,7 @@ def setting(name: str, *contests: dict[str, object]) -> SettingReport:
     return SettingReport(name, {"select_or_project": pl.DataFrame(contests)} if contests else {})
 
 
+# An interval without 0 does not tell them apart.
 MORE, FEWER, EQUAL = {}, {"difference": -0.1}, {"p_holm": 0.3}
 NEAR = {"criterion": "similarity", "similarity_low": 0.01, "similarity_high": 0.02}
 FAR = {"criterion": "similarity"}
@@ -39,7 +40,7 @@ EVEN = {"criterion": "similarity", "similarity_low": -0.01, "similarity_high": 0
 
 SELECT = "Select: whole layers find more sources than projections of the same size"
 PROJECT = "Project: projections find more sources than whole layers of the same size"
-EITHER = "Either: whole layers and projections of the same size find equally many sources, as far as the queries tell."
+OPEN = "Select and project are not told apart: the queries do not show which of the two finds more sources."
 
 
 @pytest.mark.parametrize(
@@ -50,8 +51,8 @@ EITHER = "Either: whole layers and projections of the same size find equally man
         ([MORE, EQUAL], f"{SELECT} in 1 of 2 comparisons, and fewer in none."),
         ([FEWER, FEWER], f"{PROJECT} in 2 of 2 comparisons, and fewer in none."),
         ([MORE, FEWER, EQUAL], "It depends: selected layers find more sources in 1 of 3 comparisons, fewer in 1."),
-        ([EQUAL], EITHER),
-        ([EQUAL, FAR], f"{EITHER} Projections are nearer to the full gradient."),
+        ([EQUAL], OPEN),
+        ([EQUAL, FAR], f"{OPEN} Projections are nearer to the full gradient."),
         (
             [NEAR, NEAR, FAR],
             "Projections are nearer to the full gradient in 1 of 3 comparisons, layers selected for it in 2.",
@@ -71,19 +72,45 @@ def test_all_settings_count_and_each_has_its_numbers() -> None:
         [setting("a", larger, contest(), contest(**FAR)), setting("b", contest(**EQUAL, layers=1)), setting("c")]
     )
     assert answer is not None
-    assert "in 2 of 3 comparisons, and fewer in none. Projections are nearer" in answer.verdict
+    assert answer.verdict == (
+        "Select for a queries; for b ones the two are not told apart. Projections are nearer to the full gradient."
+    )
     assert list(answer.sentences) == ["a", "b"]
     found, near = (sentence.replace("\u00a0", " ") for sentence in answer.sentences["a"])
     assert found == (
-        "2 layers of 8.39 M parameters in all, selected on other queries, find 35.6 % of the sources; projected to "
-        "11.8 M dimensions (gaussian), the gradient finds 22.8 %. The difference is +12.8 points (95 % interval +9.7 "
-        "to +15.8; p = 10⁻¹⁵ after Holm’s correction)."
+        "Layers with at most 11.8 M parameters, selected on other queries, find 35.6 % of the sources (on all queries: "
+        "2 layers of 8.39 M); projected to 11.8 M dimensions (gaussian), the gradient finds 22.8 %. The difference is "
+        "+12.8 points (95 % interval +9.7 to +15.8; p = 10⁻¹⁵ after Holm’s correction)."
     )
     assert near == (
         "Similarity to the full gradient: 0.900 by layers selected for it, 0.990 by the projection; a difference of "
         "−0.090 (−0.100 to −0.080)."
     )
-    assert answer.sentences["b"][0].startswith("One layer of")
+    other = answer.sentences["b"][0].replace("\u00a0", " ")
+    assert "(on all queries: one layer of 8.39 M)" in other
+    assert other.endswith("p = 0.3 after Holm’s correction). The two are not told apart.")
+
+
+@pytest.mark.parametrize(
+    ("contests", "verdict"),
+    [
+        ({"a_b": [MORE], "c": [MORE]}, f"{SELECT} in 2 of 2 comparisons, and fewer in none."),
+        ({"a": [EQUAL], "b": [EQUAL]}, OPEN),
+        ({"a": [EQUAL], "b_c": [MORE]}, "Select for b-c queries; for a ones the two are not told apart."),
+        (
+            {"a": [FEWER], "b": [MORE, FEWER], "c": [EQUAL], "d": [FEWER, EQUAL]},
+            "Project for a and d queries; for b ones it depends on the projection; for c ones the two are not told "
+            "apart.",
+        ),
+        ({"a": [MORE], "b": []}, "Select for a queries."),
+    ],
+)
+def test_settings_are_named_where_they_do_not_agree(contests, verdict: str) -> None:
+    answer = answer_of(
+        [setting(name, *(contest(**changes) for changes in several)) for name, several in contests.items()]
+    )
+    assert answer is not None
+    assert answer.verdict == verdict
 
 
 def test_without_projections_there_is_no_answer() -> None:

@@ -1,5 +1,6 @@
 """The page as readers use it, in a browser."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from playwright.sync_api import expect
 
 from gradsim.report import render_report
+from gradsim_assets_tests.gradsim.plots import frames
 from gradsim_assets_tests.gradsim.report.studies import NASTY, make_report, make_setting
 
 pytestmark = pytest.mark.slow
@@ -211,6 +213,45 @@ def test_without_scripts_all_is_shown(chromium, html: str) -> None:
     page = chromium.new_page(java_script_enabled=False)
     page.set_content(html)
     assert all(figure.is_visible() for figure in page.locator("figure").all())
+    # What would do nothing is not offered, and why is said before anything else.
+    for selector in (".browser", ".switch", ".csv"):
+        assert not any(part.is_visible() for part in page.locator(selector).all())
+    notice = page.locator("noscript p")
+    assert "need JavaScript" in notice.inner_text()
+    assert notice.bounding_box()["y"] < page.locator("h1").bounding_box()["y"]
+
+
+def test_on_paper_nothing_is_cut_off(open_page) -> None:
+    page = open_page()
+    page.emulate_media(media="print")
+    styles = {
+        (".table", "overflowX"): "visible",
+        (".track .range", "printColorAdjust"): "exact",
+        (".bar i", "printColorAdjust"): "exact",
+        ("h3", "breakAfter"): "avoid",
+    }
+    for (selector, style), expected in styles.items():
+        found = page.locator(selector).first.evaluate("(node, style) => getComputedStyle(node)[style]", style)
+        assert found == expected, selector
+    assert all(figure.is_visible() for figure in page.locator("figure[data-key]").all())
+
+
+@pytest.mark.parametrize("size", [WIDE, (800, 900), NARROW], ids=str)
+def test_long_names_stick_out_nowhere(open_file, settings, tmp_path: Path, size) -> None:
+    names = ("a_setting_that_somebody_named_without_a_thought_for_readers_of_small_pages", "X" * 60)
+    first, second = (dataclasses.replace(setting, setting=name) for setting, name in zip(settings, names, strict=True))
+    file = tmp_path / "report.html"
+    transfer = frames.transfer(names, [0.5, 0.6], [0.4, 0.5])
+    data = make_report(first, second, study="W" * 80, selection_transfer=transfer)
+    file.write_text(render_report(data), encoding="utf-8")
+    page = open_file(file, size)
+    assert page.evaluate("document.scrollingElement.scrollWidth <= innerWidth")
+
+
+def test_tables_fit_their_column(open_page) -> None:
+    page = open_page()
+    wider = "tables => tables.filter(table => table.scrollWidth > table.clientWidth).map(table => table.ariaLabel)"
+    assert page.locator(".table:visible").evaluate_all(wider) == []
 
 
 def test_a_study_without_texts(open_file, tmp_path: Path) -> None:

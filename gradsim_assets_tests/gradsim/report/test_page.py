@@ -10,6 +10,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from gradsim.report import SettingReport, render_report
+from gradsim.report.alone import alone_of, unanswered
 from gradsim_assets_tests.gradsim.report.studies import (
     LAYERS,
     LEAST,
@@ -165,9 +166,10 @@ def test_what_is_not_at_hand_is_left_out_and_named() -> None:
     whole = few("imported", lift=0.1)
     bare = SettingReport("imported", whole.tables)
     page = page_of(bare, parameters_per_layer=None, originals=None, exclusions=None, description="")
+    assert "the null control by answer length" in page.text[page.text.index("Not at hand") :]
     for absent in ("accuracy by layer", "dots by plain autograd", "texts of the queries", "texts of the originals"):
         assert absent in page.text[page.text.index("Not at hand") :]
-    assert "No sample was left out." in page.text
+    assert "Whether samples were left out is not recorded." in page.text
     assert not {"layers", "projections", "transfer", "proof", "model"} & set(page.ids)
     assert {"accuracy", "retrieval", "queries", "method"} <= set(page.ids)
     assert "browser" not in page.ids
@@ -186,8 +188,57 @@ def test_where_nothing_was_projected_the_page_says_so(settings) -> None:
     contests = settings[0].tables["select_or_project"].clear()
     setting = dataclasses.replace(settings[0], tables=settings[0].tables | {"select_or_project": contests})
     page = page_of(setting)
-    assert "Not to be said here: nothing was projected" in page.text
+    assert "Not to be said here. No selected layers stand beside gaussian (40 dimensions): the comparison" in page.text
     assert "answer-title" not in page.ids
+
+
+@pytest.mark.parametrize(
+    ("dimensions", "known", "said"),
+    [
+        ((), True, ["Nothing was projected."]),
+        ((40,), False, ["No selected layers stand beside gaussian (40 dimensions): the layers’ sizes are unknown."]),
+        (
+            (8,),
+            True,
+            [
+                "No selected layers stand beside gaussian (8 dimensions): it has fewer dimensions than the smallest "
+                "layer has parameters, 20."
+            ],
+        ),
+        (
+            (8, 12, 40),
+            True,
+            [
+                "No selected layers stand beside gaussian (8 dimensions) and gaussian (12 dimensions): they have fewer "
+                "dimensions than the smallest layer has parameters, 20.",
+                "No selected layers stand beside gaussian (40 dimensions): the comparison is not at hand.",
+            ],
+        ),
+    ],
+    ids=["none", "no sizes", "small", "both"],
+)
+def test_why_nothing_stands_beside_a_projection(dimensions, known: bool, said: list[str]) -> None:
+    setting = few(lift=0.1)
+    methods = ["full_gradient", "bm25", *(f"gaussian-{dimension}" for dimension in dimensions)]
+    accuracy = pl.DataFrame({"method": methods})
+    setting = SettingReport("paraphrased", setting.tables | {"accuracy": accuracy})
+    sizes = make_report().parameters_per_layer if known else None
+    assert alone_of(setting, sizes) == (said if dimensions else [])
+    whole = make_report(setting, parameters_per_layer=sizes)
+    assert unanswered(whole) == f"Not to be said here. {' '.join(said)}"
+
+
+def test_projections_that_are_compared_are_not_named_again(settings, page: Page) -> None:
+    assert alone_of(settings[0], make_report().parameters_per_layer) == []
+    assert "No selected layers stand beside" not in page.text
+
+
+def test_one_of_many() -> None:
+    setting = make_setting("paraphrased", lift=0.2, n_queries=1, n_candidates=1, layers=["w"], forced=1)
+    page = page_of(setting, parameters_per_layer=None)
+    assert "for 100.0 % of 1 paraphrased query (" in page.text.replace("\u00a0", " ")
+    assert "For 1 query BM25 did not list" in page.text
+    assert "The only layer as a table" in page.text
 
 
 @pytest.mark.parametrize(

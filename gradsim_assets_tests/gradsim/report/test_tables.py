@@ -6,7 +6,7 @@ import pytest
 from gradsim.analysis import SCHEMAS
 from gradsim.report.downloads import Download, Downloads, csv_of
 from gradsim.report.sections import NAMES
-from gradsim.report.tables import COLUMNS, cosine, in_points, p_value, table_of, three_digits
+from gradsim.report.tables import COLUMNS, in_points, p_value, table_of, three_digits
 
 DOWNLOAD = Download("file", "label", available=True)
 
@@ -75,13 +75,32 @@ def test_a_column_that_is_absent_is_not_shown() -> None:
         (p_value(0.0321), "0.032"),
         (p_value(3e-7), "3·10⁻⁷"),
         (p_value(1.0), "1"),
-        (cosine(-0.01234), "−0.0123"),
         (in_points(-0.0121), "−1.2"),
         (three_digits(0.0123456), "1.23"),
     ],
 )
 def test_numbers(text: str, expected: str) -> None:
     assert text == expected
+
+
+def test_numbers_that_are_negative_infinite_or_none() -> None:
+    audit = pl.DataFrame(
+        {
+            "mean_error": [-2.1e-7, float("nan"), 0.0],
+            "sd_ratio": [float("inf"), None, 1.0],
+            "agreement": [-0.5, 0.5, 1.0],
+            "agreement_low": [-0.75, 0.25, 1.0],
+            "agreement_high": [-0.25, 0.75, 1.0],
+        }
+    )
+    table = table_of("projection_audit", "Projections", audit, SCHEMAS["projection_audit"], DOWNLOAD)
+    assert [[cell.text for cell in row] for row in table.rows] == [
+        ["−2.1·10⁻⁷", "∞", "−0.500000", "−0.750000 to −0.250000"],
+        ["–", "–", "0.500000", "0.250000 to 0.750000"],
+        ["0", "1.000", "1.000000", "1.000000 to 1.000000"],
+    ]
+    # As the page's script reads numbers.
+    assert [row[1].value for row in table.rows] == ["Infinity", "", "1.0"]
 
 
 def test_csv_has_every_digit_and_lists_as_texts() -> None:

@@ -7,6 +7,7 @@ class Browser {
     this.search = find(".search input");
     this.chips = find(".chips");
     this.found = find(".found");
+    this.notice = find(".notice");
     this.heading = find(".chosen-head h3");
     this.decision = find(".decision");
     this.steps = [...root.querySelectorAll(".steps button")];
@@ -34,6 +35,7 @@ class Browser {
   // Shows a setting's queries; the same query and candidate as before, if they are there.
   async open(setting, query = this.query, candidate = this.candidate) {
     this.opening = setting;
+    this.say("");
     const pairs = await pairsOf(setting);
     if (this.opening !== setting) return; // another setting was asked for meanwhile
     this.pairs = pairs;
@@ -41,11 +43,18 @@ class Browser {
     if (!filters.some(([name]) => name === this.filter)) this.filter = "all";
     const legend = this.chips.querySelector("legend");
     this.chips.replaceChildren(legend, ...filters.map(([name, filter]) => this.chip(name, filter)));
+    this.search.placeholder = pairs.texts ? "Search ids and texts" : "Search ids";
     const first = pairs.filters.wrong.queries[0] ?? pairs.filters.closest.queries[0] ?? 0;
     this.query = pairs.positions.has(query) ? query : pairs.id(first);
     this.candidate = candidate;
     this.list();
     this.showQuery();
+  }
+
+  // What a link asked for and the page does not have.
+  say(text) {
+    this.notice.textContent = text;
+    this.notice.hidden = !text;
   }
 
   chip(name, { label, queries }) {
@@ -88,6 +97,7 @@ class Browser {
   chooseQuery(id) {
     this.query = id;
     this.candidate = null;
+    this.say("");
     this.showQuery();
     this.remember();
   }
@@ -128,12 +138,12 @@ class Browser {
     const values = this.candidates.map(({ similarity }) => similarity);
     const [low, high] = [Math.min(0, ...values), Math.max(0, ...values)];
     const share = (value) => (high > low ? (value - low) / (high - low) : 0);
-    this.candidateList.show(this.candidates.map((each, place) => this.candidateItem(each, place, share)), this.candidate);
+    this.candidateList.show(this.candidates.map((each) => this.candidateItem(each, share)), this.candidate);
     this.enableSteps();
     this.showCandidate();
   }
 
-  candidateItem({ id, rank, similarity, isSource }, place, share) {
+  candidateItem({ id, place, rank, similarity, isSource }, share) {
     const [zero, end] = [share(0), share(similarity)];
     const bar = make("span", { class: "bar", "aria-hidden": "true" }, make("i"));
     bar.style.setProperty("--zero", zero);
@@ -196,11 +206,16 @@ class Browser {
 
 const browserRoot = document.getElementById("browser");
 
-// #pair=SETTING/QUERY/CANDIDATE leads to a pair.
+const isLink = () => location.hash.startsWith("#pair=");
+
+// #pair=SETTING/QUERY/CANDIDATE leads to a pair; null if the address is not of that form.
 function linkedPair() {
   const found = /^#pair=([^/]+)\/([^/]+)(?:\/([^/]+))?$/.exec(location.hash);
-  const parts = found?.slice(1).map((part) => (part === undefined ? null : decodeURIComponent(part)));
-  return parts && block("pairs", parts[0]) ? parts : null;
+  try {
+    return found?.slice(1).map((part) => (part === undefined ? null : decodeURIComponent(part))) ?? null;
+  } catch {
+    return null; // a percent sign that stands for nothing
+  }
 }
 
 if (browserRoot) {
@@ -208,16 +223,22 @@ if (browserRoot) {
   const everySetting = [...document.querySelectorAll("script[data-pairs]")].map((script) => script.dataset.pairs);
 
   const openLinked = async () => {
-    const pair = linkedPair();
-    if (!pair) return false;
-    const opened = browser.open(...pair);
-    showSetting(pair[0]);
+    if (!isLink()) return false;
+    const [setting, query, candidate] = linkedPair() ?? [];
+    const isKnown = everySetting.includes(setting);
+    const shown = isKnown ? setting : (browser.opening ?? shownSetting ?? everySetting[0]);
+    const opened = isKnown ? browser.open(setting, query, candidate) : browser.open(shown);
+    showSetting(shown);
     await opened;
+    if (!isKnown) browser.say("The address leads to no query of this page.");
+    else if (browser.query !== query) browser.say(`Query ${query} is not on this page.`);
     document.getElementById("queries").scrollIntoView({ behavior: "instant" });
     return true;
   };
-  settingListeners.push((name) => {
-    if (browser.opening !== name && everySetting.includes(name)) browser.open(name);
+  settingListeners.push(async (name) => {
+    if (browser.opening === name || !everySetting.includes(name)) return;
+    await browser.open(name);
+    if (isLink() && browser.pairs.setting === name) browser.remember();
   });
   window.addEventListener("hashchange", openLinked);
   if (!(await openLinked())) await browser.open(shownSetting ?? everySetting[0]);

@@ -49,18 +49,27 @@ class LayerChart {
     }
     new ResizeObserver(() => this.redraw()).observe(container);
     container.addEventListener("keydown", (event) => this.onKey(event));
-    container.addEventListener("pointerleave", () => this.point(null));
+    // A finger that is lifted has left, too, but its reader wants to read.
+    container.addEventListener("pointerleave", (event) => {
+      if (event.pointerType !== "touch") this.point(null);
+    });
     container.addEventListener("blur", () => this.point(null));
   }
 
   // series: [{name, role, values}], role "source", "compared", both, or ""; values: one a layer.
+  // Those without a role are drawn as one range.
   show(series) {
     this.series = series;
+    this.named = series.filter((each) => each.role).sort((a, b) => b.role.includes("source") - a.role.includes("source"));
+    const others = series.filter((each) => !each.role).map((each) => each.values);
+    const extreme = (of) => this.layers.map((_, layer) => of(...others.map((values) => values[layer])));
+    this.others = others.length ? { number: others.length, low: extreme(Math.min), high: extreme(Math.max) } : null;
     this.redraw();
     this.point(null);
   }
 
   onKey(event) {
+    if (modified(event)) return;
     const last = this.order.length - 1;
     const place = this.order.indexOf(this.layer);
     const places = { ArrowLeft: place - 1, ArrowRight: place + 1, Home: 0, End: last };
@@ -104,21 +113,46 @@ class LayerChart {
     const numbers = blocks.map((block) =>
       draw("text", { x: panel.x(block), y: height - 2, "text-anchor": "middle" }, String(block)),
     );
-    // What is compared lies above the rest.
-    const lines = [...this.series]
-      .sort((a, b) => Boolean(a.role) - Boolean(b.role))
-      .flatMap((each) => this.line(panel, each));
     panel.marks = draw("g");
-    panel.svg.replaceChildren(...grid, ...numbers, ...lines, panel.marks);
+    panel.svg.replaceChildren(
+      ...grid, ...numbers, ...this.range(panel), ...this.named.flatMap((each) => this.line(panel, each)), panel.marks,
+    );
+  }
+
+  // What the other candidates reach from and to.
+  range(panel) {
+    if (!this.others) return [];
+    const { low, high } = this.others;
+    if (!this.isLine(panel)) {
+      return panel.points.map(({ layer, x }) =>
+        draw("line", {
+          class: "others", x1: panel.x(x), x2: panel.x(x), y1: panel.y(low[layer]), y2: panel.y(high[layer]),
+        }),
+      );
+    }
+    const places = (values, points) => points.map(({ layer, x }) => `${panel.x(x).toFixed(1)} ${panel.y(values[layer]).toFixed(1)}`);
+    const outline = [...places(low, panel.points), ...places(high, [...panel.points].reverse())];
+    return [draw("path", { class: "others", d: `M${outline.join("L")}Z` })];
+  }
+
+  isLine(panel) {
+    return panel.inBlocks && panel.points.length > 1;
   }
 
   // Layers outside the blocks have no order that a line could show.
   line(panel, { role, values }) {
     const places = panel.points.map(({ layer, x }) => [panel.x(x).toFixed(1), panel.y(values[layer]).toFixed(1)]);
-    if (panel.inBlocks && places.length > 1) {
+    if (this.isLine(panel)) {
       return [draw("path", { class: role, d: `M${places.map((place) => place.join(" ")).join("L")}` })];
     }
-    return places.map(([cx, cy]) => draw("circle", { class: role, cx, cy, r: 3 }));
+    return places.map(([x, y]) => this.spot(role, x, y));
+  }
+
+  // The source is a disc, what is compared with it a diamond.
+  spot(role, x, y) {
+    return role.includes("source")
+      ? draw("circle", { class: role, cx: x, cy: y, r: 3 })
+      : draw("path", { class: `spot ${role}`, d: `M${x} ${y}m-4.2 0l4.2 -4.2l4.2 4.2l-4.2 4.2z` });
   }
 
   point(layer) {
@@ -128,15 +162,25 @@ class LayerChart {
     const where = block === null || block === undefined ? component : `${component}, block ${block}`;
     this.readout.replaceChildren(
       make("b", {}, layer === null ? "Point at a layer, or use the arrow keys" : `${label} (${where})`),
-      ...this.series.map(({ name, role, values }) =>
-        make(
-          "span",
-          { class: `key ${role}` },
-          make("span", { class: "name", title: name }, name),
-          make("span", { class: "value" }, layer === null ? "" : decimals(values[layer])),
-        ),
-      ),
+      ...this.named.map(({ name, role, values }) => this.key(name, role, layer === null ? "" : decimals(values[layer]))),
+      this.othersKey(layer),
     );
+  }
+
+  key(name, role, value) {
+    return make(
+      "span",
+      { class: `key ${role}` },
+      make("span", { class: "name", title: name }, name),
+      make("span", { class: "value" }, value),
+    );
+  }
+
+  othersKey(layer) {
+    if (!this.others) return "";
+    const { number, low, high } = this.others;
+    const ends = layer === null ? [] : [...new Set([decimals(low[layer]), decimals(high[layer])])];
+    return this.key(number === 1 ? "the other candidate" : `the ${number} others`, "others", ends.join(" to "));
   }
 
   mark() {
@@ -148,11 +192,9 @@ class LayerChart {
         continue;
       }
       const x = panel.x(point.x);
-      const circles = this.series.map(({ role, values }) =>
-        draw("circle", { class: role, cx: x, cy: panel.y(values[this.layer]), r: 3 }),
-      );
+      const spots = this.named.map(({ role, values }) => this.spot(role, x, panel.y(values[this.layer])));
       panel.marks.replaceChildren(
-        draw("line", { class: "guide", x1: x, x2: x, y1: MARGIN.top, y2: panel.bottom }), ...circles,
+        draw("line", { class: "guide", x1: x, x2: x, y1: MARGIN.top, y2: panel.bottom }), ...spots,
       );
     }
   }

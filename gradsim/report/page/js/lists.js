@@ -55,6 +55,7 @@ class ChoiceList {
   }
 
   onKey(event) {
+    if (modified(event)) return;
     const { items } = this;
     const at = items.indexOf(this.chosen ?? event.target.closest("li"));
     const last = items.length - 1;

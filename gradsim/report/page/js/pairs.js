@@ -44,12 +44,12 @@ class Pairs {
 
   // The most similar first.
   candidates(query) {
-    const { starts, candidate, originals, rank, similarity } = this.index;
+    const { starts, candidate, originals, place: places, rank, similarity } = this.index;
     const end = query + 1 < starts.length ? starts[query + 1] : candidate.length;
     return Array.from({ length: end - starts[query] }, (_, place) => {
       const pair = starts[query] + place;
       const id = originals[candidate[pair]];
-      return { pair, id, rank: rank[pair], similarity: similarity[pair], isSource: id === this.id(query) };
+      return { pair, id, place: places[pair], rank: rank[pair], similarity: similarity[pair], isSource: id === this.id(query) };
     });
   }
 
@@ -79,7 +79,17 @@ class Pairs {
     else if (this.verdict(query) === "right") {
       said.push(`Right: the source is more similar than every other candidate, by ${decimals(margin)} or more.`);
     } else if (this.verdict(query) === "tied") said.push("Tied: the source shares the best similarity with another candidate.");
-    else said.push(`Wrong: ${candidates[0].id} is more similar than the source, by ${decimals(-margin)}.`);
+    else {
+      const { chosen, source: own, other } = this.index;
+      said.push(
+        `Wrong: ${chosen[query]} is more similar (${decimals(other[query])}) than the source ` +
+          `(${decimals(own[query])}), by ${decimals(-margin)}.`,
+      );
+    }
+    // Imported results may bring similarities that are not those of their dots.
+    if (this.verdict(query) !== "tied" && this.index.chosen[query] !== candidates[0].id) {
+      said.push("The list is by the dots, which say otherwise than the similarities that were decided by.");
+    }
     if (this.index.forced[query]) said.push("BM25 did not list the source; it was put in by rule.");
     else if (this.index.forced[query] === null) said.push(`The source is in place ${source.rank + 1} of the list; whether by rule is not recorded.`);
     else said.push(`BM25 ranks the source ${ordinal(source.rank + 1)}.`);
@@ -87,7 +97,7 @@ class Pairs {
     if (divergence) {
       said.push(
         `${divergence.layer}, the best single layer, sees its candidates as the full gradient does with a cosine of ` +
-          `${decimals(divergence.cosine[query], 3)}: ${ordinal(divergence.rank[query])} in divergence of ` +
+          `${decimals(divergence.cosine[query], 3)}: ${ordinal(divergence.rank[query] + 1)} in divergence of ` +
           `${this.index.total.toLocaleString("en")} queries.`,
       );
     }
