@@ -104,7 +104,7 @@ def _select_or_project(data: ReportData, drawer: Drawer, answer: Answer | None) 
             pictures=drawer.pictures(setting, figures.SELECTION),
             tables=[
                 *drawer.table(setting, "select_or_project", "Selected layers beside projections"),
-                *drawer.table(setting, "selection_under_budget", "The best selections within a budget", folded=True),
+                *drawer.table(setting, "selection_under_budget", "Greedy selections within a budget", folded=True),
             ],
         )
         for setting in data.settings
