@@ -47,8 +47,9 @@ def page(html) -> Page:
     return Page(html)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
+    """Not for longer: playwright keeps an event loop running, beside which other tests cannot have theirs."""
     path = shutil.which("chromium")
     if path is None:
         pytest.skip("chromium is not installed")
