@@ -13,6 +13,9 @@ Positions = NDArray[np.int64]
 
 Z_95 = NormalDist().inv_cdf(0.975)
 
+SIGNIFICANT = 0.05
+"""Two are told apart where p after Holm's correction is smaller."""
+
 RESAMPLES = 1000
 
 # Weights are drawn so many numbers at a time, which a processor's cache about holds.

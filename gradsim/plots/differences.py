@@ -7,12 +7,11 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from gradsim.analysis.layers import COMPONENTS, component_of
+from gradsim.analysis.statistics import SIGNIFICANT
 from gradsim.errors import TableError
 from gradsim.plots.labels import layer_label, percent
 from gradsim.plots.marks import draw_columns, within_hundred
 from gradsim.plots.style import BLUE, COMPONENT_COLOURS, COMPONENT_MARKERS, FAINT, INK, MUTED, new_figure, styled
-
-LEVEL = 0.05
 
 MOST_NAMED = 40
 """Up to so many layers are named below their marks."""
@@ -67,7 +66,7 @@ def differences_of_layers(layer_differences: pl.DataFrame, accuracy_per_layer: p
 def _told_apart(layer_differences: pl.DataFrame, layers: list[str]) -> tuple[Positions, Positions]:
     """How many layers find significantly more sources than each, and how many fewer; (layers,) each."""
     place = {layer: position for position, layer in enumerate(layers)}
-    significant = layer_differences.filter(pl.col("p_holm") < LEVEL).with_columns(
+    significant = layer_differences.filter(pl.col("p_holm") < SIGNIFICANT).with_columns(
         pl.col("layer", "other_layer").cast(pl.String)
     )
     for name in [*significant["layer"], *significant["other_layer"]]:

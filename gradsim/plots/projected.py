@@ -9,12 +9,10 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from gradsim.analysis.selection import Criterion
+from gradsim.analysis.statistics import SIGNIFICANT
 from gradsim.plots.labels import count, listed, points, projection_label
 from gradsim.plots.marks import draw_rows, refuse_empty, zero_line
 from gradsim.plots.style import BLUE, FAINT, GREEN, ORANGE, bare, new_figure, styled
-
-SIGNIFICANT = 0.05
-"""Two are told apart where p after Holm's correction is smaller."""
 
 LOOKS = {Criterion.ACCURACY: (BLUE, "o"), Criterion.SIMILARITY: (GREEN, "^")}
 PROJECTED = (ORANGE, "s")

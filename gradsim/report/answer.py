@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import polars as pl
 
 from gradsim.analysis.selection import Criterion
+from gradsim.analysis.statistics import SIGNIFICANT
 from gradsim.plots.labels import count, listed, percent, points, projection_label, setting_label
-from gradsim.plots.projected import SIGNIFICANT, told_apart
+from gradsim.plots.projected import told_apart
 from gradsim.report.data import SettingReport
 from gradsim.report.tables import p_value
 
