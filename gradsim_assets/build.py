@@ -21,6 +21,7 @@ from gradsim_assets.describe import table_spec
 from gradsim_assets.dispatch import Dispatch, compute_resource
 from gradsim_assets.io_manager import TableIOManager
 from gradsim_assets.jobs import study_jobs
+from gradsim_assets.quality_checks import quality_checks
 from gradsim_assets.tokenization_check import tokenization_check
 from resources.gpu import GPUResource
 from resources.paraphraser import ParaphraserResource
@@ -80,7 +81,7 @@ def study_checks(study: Study) -> list[dg.AssetChecksDefinition]:
     if study.imported:
         return []
     audits = [audit_check(study, setting) for setting in study.settings]
-    return [tokenization_check(study), *partition_checks(study), *audits]
+    return [tokenization_check(study), *partition_checks(study), *quality_checks(study), *audits]
 
 
 def usual_resources(studies: Iterable[Study], environment: Environment) -> dict[str, Any]:

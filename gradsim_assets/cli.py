@@ -16,7 +16,7 @@ from gradsim_assets.console import console
 from gradsim_assets.findings import Findings
 from gradsim_assets.publishing import export_command, import_command
 from gradsim_assets.session import Session
-from gradsim_assets.summary import print_launches, print_results, print_status
+from gradsim_assets.summary import print_launches, print_results, print_spending, print_status
 
 app = typer.Typer(
     help="Which training sample did a text come from? Exact gradient similarity studies.",
@@ -104,6 +104,7 @@ def run(
     launches = session.plan(targets, partitions, force=force, runs=num_partitions)
     if dry_run:
         print_launches(launches)
+        print_spending(session, settings)
         if session.environment.compute == "slurm":
             from gradsim_assets.dry_run import print_scripts  # noqa: PLC0415 - what only a cluster needs
 
@@ -128,13 +129,27 @@ def combine(study: StudyName, setting: SettingOption = None) -> None:
 
 
 @app.command()
-def prepare(study: StudyName, variants: Annotated[Variants, typer.Argument(help="Which queries to make.")]) -> None:
-    """Make the queries of one setting, or of both; only that."""
+def prepare(
+    study: StudyName,
+    variants: Annotated[Variants, typer.Argument(help="Which queries to make.")],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be made, sent to an API and paid; do nothing.")
+    ] = False,
+) -> None:
+    """Make the queries of one setting, or of both; only that.
+
+    What an API has answered is kept, and not paid for again, whatever stops this command.
+    """
     session = Session.open(study)
     session.refuse_imported()
     names = [Variants.PARAPHRASED, Variants.MODEL_GENERATED] if variants is Variants.BOTH else [variants]
     settings = [setting for name in names for setting in session.settings(name)]
-    session.run(session.plan([session.store.lineage.key("queries", setting) for setting in settings]))
+    launches = session.plan([session.store.lineage.key("queries", setting) for setting in settings])
+    if dry_run:
+        print_launches(launches)
+        print_spending(session, settings)
+        return
+    session.run(launches)
 
 
 @app.command()

@@ -4,6 +4,8 @@ import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
 
 import dagster as dg
 from rich.console import Console
@@ -18,7 +20,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from gradsim_assets.io_manager import EXCLUDED
 from gradsim_assets.keys import table_key
+from gradsim_assets.verdicts import PARTITIONS
 
 LOGGER_KEY = "terminal"
 
@@ -31,6 +35,19 @@ _SAID = {logging.INFO, logging.WARNING}
 console = Console(highlight=False)
 
 
+@dataclass
+class _Made:
+    """Of a table, in all partitions of a step.
+
+    Attributes:
+        rows: how many there are.
+        left_out: id of a sample that has none -> why.
+    """
+
+    rows: int = 0
+    left_out: dict[str, str] = field(default_factory=dict)
+
+
 class TerminalHandler(logging.Handler):
     """Turns a run's events into lines and bars."""
 
@@ -38,7 +55,7 @@ class TerminalHandler(logging.Handler):
         super().__init__(logging.DEBUG)  # as Dagster logs its events
         self._progress = progress
         self._bars: dict[str, TaskID] = {}
-        self._announced: set[str] = set()
+        self._made: dict[str, _Made] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
         """Show what matters of an event or a log line."""
@@ -47,19 +64,43 @@ class TerminalHandler(logging.Handler):
         message: str = meta.get("orig_message", record.getMessage())
         if event is not None and event.is_step_materialization:
             self._materialized(event)
+            return
+        self._announce()
+        if event is not None and event.event_type is dg.DagsterEventType.ASSET_CHECK_EVALUATION:
+            self._checked(event.asset_check_evaluation_data)
         elif event is None and (found := _PROGRESS.match(message)):
             self._advance(found["what"], int(found["done"]), int(found["total"]))
         elif event is None and record.levelno in _SAID and not message.startswith("[pipes]"):
             self._progress.print(f"  [dim]{escape(message)}[/]", soft_wrap=True)
 
     def _materialized(self, event: dg.DagsterEvent) -> None:
+        """Partitions of a table come one after the other."""
         materialization = event.step_materialization_data.materialization
-        key = table_key(materialization.asset_key)
-        if str(key) in self._announced:
-            return
-        self._announced.add(str(key))
-        rows = materialization.metadata.get("dagster/row_count")
-        self._progress.print(f"  [green]✓[/] {key}" + (f"  [dim]{rows.value:,} rows[/]" if rows else ""))
+        made = self._made.setdefault(str(table_key(materialization.asset_key)), _Made())
+        known: dict[str, Any] = {name: value.value for name, value in materialization.metadata.items()}
+        made.rows += known.get("dagster/row_count", 0)
+        made.left_out |= known.get(EXCLUDED, {})
+
+    def _announce(self) -> None:
+        """What was made since this was last called."""
+        for key, made in self._made.items():
+            rows = f"  [dim]{made.rows:,} rows[/]" if made.rows else ""
+            self._progress.print(f"  [green]✓[/] {key}{rows}")
+            if made.left_out:
+                sample, reason = min(made.left_out.items())
+                more = f", and {len(made.left_out) - 1} more" if len(made.left_out) > 1 else ""
+                self._progress.print(
+                    f"  [yellow]![/] {key} leaves out {escape(f'{sample} ({reason}){more}')}", soft_wrap=True
+                )
+        self._made.clear()
+
+    def _checked(self, evaluation: dg.AssetCheckEvaluation) -> None:
+        """What warns; what blocks fails the run, which is told then."""
+        if not (evaluation.passed or evaluation.blocking) and PARTITIONS in evaluation.metadata:
+            check = f"{table_key(evaluation.asset_key)} {evaluation.check_name}"
+            self._progress.print(
+                f"  [yellow]![/] {check}  [dim]{escape(evaluation.description or '')}[/]", soft_wrap=True
+            )
 
     def _advance(self, what: str, done: int, total: int) -> None:
         if what not in self._bars:

@@ -8,6 +8,7 @@ import sys
 import tempfile
 from functools import cached_property
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 import yaml
@@ -15,7 +16,9 @@ from packaging.requirements import Requirement
 
 from gradsim.environment import Environment, project_root, read_environment
 from gradsim.errors import DeviceError, GradsimError, StudyError
-from gradsim.study import load_studies
+from gradsim.queries import Paraphrase
+from gradsim.queries.by_api import OPENAI
+from gradsim.study import Study, load_studies
 from gradsim.study.loading import imported_studies
 from gradsim.tables import State, Store
 from gradsim_assets.findings import Findings
@@ -47,6 +50,15 @@ class Machine:
             StudyError: a variable holds what it cannot hold.
         """
         return read_environment()
+
+    @cached_property
+    def studies(self) -> list[Study]:
+        """All that it knows.
+
+        Raises:
+            StudyError: a file cannot be followed.
+        """
+        return load_studies(self.environment)
 
     @property
     def dagster_home(self) -> Path:
@@ -123,10 +135,23 @@ def settings(machine: Machine) -> str:
 
 def studies(machine: Machine) -> str:
     """Every study file can be followed."""
-    names = [study.name for study in load_studies(machine.environment) if not study.imported]
+    names = [study.name for study in machine.studies if not study.imported]
     if not names:
         raise Doubt(f"no study in {machine.environment.studies_folder}; set GRADSIM_STUDIES, or write one")
     return f"{', '.join(names)} in {machine.environment.studies_folder}"
+
+
+def api(machine: Machine) -> str:
+    """There is a key for studies whose texts an API rewrites; the API is not asked."""
+    names = [
+        study.name for study in machine.studies if any(isinstance(way, Paraphrase) for way in study.settings.values())
+    ]
+    if not names:
+        return "no study needs an API"
+    host = urlsplit(machine.environment.openai_base_url or OPENAI).netloc.rpartition("@")[2]
+    if not os.environ.get("OPENAI_API_KEY"):
+        raise Doubt(f"no key for {host}, which {', '.join(names)} would ask; set OPENAI_API_KEY in .env")
+    return f"a key for {host}, which {', '.join(names)} would ask"
 
 
 def imported(machine: Machine) -> str:
@@ -228,6 +253,7 @@ CHECKS = (
     Check("packages", packages),
     Check("settings", settings),
     Check("studies", studies, needs=("settings",)),
+    Check("API", api, needs=("studies",)),
     Check("imports", imported, needs=("settings",)),
     Check("data root", data_root, needs=("settings",)),
     Check("Dagster", dagster, needs=("settings",)),

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from urllib.parse import urlsplit
 
 from rich import box
 from rich.markup import escape
@@ -11,22 +10,22 @@ from rich.table import Table
 
 from gradsim.forecast.costs import Forecaster, SettingForecast
 from gradsim.forecast.inputs import CANDIDATES, LENGTHS
-from gradsim.forecast.sources import CHARACTERS_PER_TOKEN, Sources, estimated_tokens
+from gradsim.forecast.sources import Sources
 from gradsim.gradients.prediction import weight_bytes
-from gradsim.paraphrase import SYSTEM_PROMPT
 from gradsim.projections import projector_of
+from gradsim.queries import LocalParaphrase
 from gradsim.rates import MeasuredRates, write_rates
-from gradsim.study import GenerateSetting, ParaphraseSetting, Study
+from gradsim.study import Study
 from gradsim.tables.lineage import INDEX
+from gradsim.tokens import CHARACTERS_PER_TOKEN
 from gradsim_assets.assets.dataset import load_originals
 from gradsim_assets.console import console
 from gradsim_assets.places import place_of
 from gradsim_assets.session import Session
+from gradsim_assets.spending import spending
 from gradsim_assets.units import bytes_text, operations_text, seconds_text
 
 Cell = Callable[[SettingForecast], str]
-
-_OPENAI = "https://api.openai.com/v1"
 
 # Longer names of settings may break.
 _NAME_WIDTH = 11
@@ -49,7 +48,11 @@ def print_plan(session: Session, *, measure: bool = False) -> None:
         forecasts = forecaster.settings(list(session.study.settings))
     _print_heading(session.study, sources, place.name)
     console.print(_table(forecasts, weight_bytes(sources.model)))
-    for note in (*_notes(sources, forecasts), *_api_notes(session, sources), _rates_note(session.study, known)):
+    for note in (
+        *_notes(sources, forecasts),
+        *spending(session, list(session.study.settings), sources.samples),
+        _rates_note(session.study, known),
+    ):
         console.print(Padding(f"- {escape(note)}", (0, 0, 0, 2)))
 
 
@@ -157,13 +160,10 @@ def _notes(sources: Sources, forecasts: Sequence[SettingForecast]) -> Iterator[s
         yield "estimated candidates: the true source, and others by lot"
     if sources.model_source is None:
         yield "not counted: the model is trained first"
-    generated = [
-        name
-        for name, setting in study.settings.items()
-        if isinstance(setting, GenerateSetting) and _partitions_without_queries(sources, name)
-    ]
-    if generated:
-        yield f"not counted: the model generates the answers of {', '.join(generated)} first"
+    for name, way in study.settings.items():
+        if way.runs_model and _lacks_queries(sources, name):
+            writer = way.model if isinstance(way, LocalParaphrase) else "the model"
+            yield f"not counted: {writer} writes the queries of {name} first"
     yield from _index_notes(sources)
 
 
@@ -183,24 +183,9 @@ def _index_notes(sources: Sources) -> Iterator[str]:
         )
 
 
-def _api_notes(session: Session, sources: Sources) -> Iterator[str]:
-    """What would be sent to an API."""
-    for name, setting in session.study.settings.items():
-        if isinstance(setting, ParaphraseSetting) and (wanted := _partitions_without_queries(sources, name)):
-            rows = [sources.samples[start:end] for start, end in wanted]
-            texts = [message["content"] for part in rows for dialogue in part["messages"] for message in dialogue]
-            tokens = sum(map(estimated_tokens, texts)) + len(texts) * estimated_tokens(SYSTEM_PROMPT)
-            host = urlsplit(session.environment.openai_base_url or _OPENAI).hostname
-            yield (
-                f"{name}: sends {sum(part.height for part in rows):,} samples in {len(texts):,} requests, "
-                f"about {tokens:,} tokens with instructions, to {host} ({setting.model})"
-            )
-
-
-def _partitions_without_queries(sources: Sources, setting: str) -> list[tuple[int, int]]:
-    """First and last position, exclusive, of the partitions whose queries have still to be made."""
-    partitions = sources.store.study.partitions
-    return [(each.start, each.end) for each in partitions if not sources.fresh("queries", setting, each.key)]
+def _lacks_queries(sources: Sources, setting: str) -> bool:
+    """Whether queries have still to be made."""
+    return not all(sources.fresh("queries", setting, each.key) for each in sources.store.study.partitions)
 
 
 def _rates_note(study: Study, known: MeasuredRates | None) -> str:

@@ -17,6 +17,7 @@ from gradsim_assets.console import console
 from gradsim_assets.launching import describe
 from gradsim_assets.planning import Launch
 from gradsim_assets.session import Session
+from gradsim_assets.spending import spending
 
 
 def print_launches(launches: Sequence[Launch]) -> None:
@@ -27,6 +28,12 @@ def print_launches(launches: Sequence[Launch]) -> None:
         console.print(f"[bold]run {number} of {len(launches)}[/]  {describe(launch)}")
         for key in launch.keys:
             console.print(f"  {key}")
+
+
+def print_spending(session: Session, settings: Sequence[str]) -> None:
+    """What these settings would send to an API, and what it would cost."""
+    for line in spending(session, settings):
+        console.print(escape(line), soft_wrap=True)
 
 
 def print_results(session: Session) -> None:

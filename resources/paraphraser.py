@@ -5,12 +5,13 @@ from collections.abc import Callable
 import dagster as dg
 import polars as pl
 
-from gradsim.paraphrase import Paraphraser
-from gradsim.study import ParaphraseSetting
+from gradsim.progress import in_steps
+from gradsim.queries import Means
+from gradsim.tables import Store
 
 
 class ParaphraserResource(dg.ConfigurableResource[None]):
-    """A client of an OpenAI-compatible API; its key is read from `OPENAI_API_KEY` when a request is made.
+    """Where an OpenAI-compatible API is; its key is read from `OPENAI_API_KEY` when a request is made.
 
     Attributes:
         base_url: of the API; None: OpenAI's own.
@@ -18,21 +19,24 @@ class ParaphraserResource(dg.ConfigurableResource[None]):
 
     base_url: str | None = None
 
-    def paraphrase(
-        self, samples: pl.DataFrame, setting: ParaphraseSetting, seed: int, log: Callable[[str], None]
-    ) -> pl.DataFrame:
-        """Rewrite prompt and answer of each sample as a setting says.
+    def means(
+        self, store: Store, setting: str, originals: pl.DataFrame, log: Callable[[str], None] = lambda line: None
+    ) -> Means:
+        """What a setting's queries are made with where no model runs here.
 
-        Raises:
-            ParaphraseError: naming the sample whose text could not be had.
+        Args:
+            store: the study's tables.
+            setting: its name.
+            originals: all of them.
+            log: is told what is about to be spent, and how far it is.
         """
-        paraphraser = Paraphraser(
-            model=setting.model,
-            temperature=setting.temperature,
-            seed=seed,
+        return Means(
+            name=f"{store.study.name}/{setting}",
+            seed=store.study.seed,
+            ids=originals["id"].to_list(),
+            trial=store.study.first_samples is not None,
+            journals=store.journals,
             base_url=self.base_url,
-            concurrency=setting.concurrency,
-        )
-        return paraphraser.paraphrase(
-            samples, progress=lambda done, total: log(f"paraphrases: {done} of {total} samples")
+            progress=in_steps(lambda done, total: log(f"{setting} paraphrases: {done} of {total} texts")),
+            say=log,
         )

@@ -1,6 +1,5 @@
 """What is known of a study before it runs: the shapes of its model and the lengths of its originals."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,9 +14,7 @@ from gradsim.gradients.encoding import Encoded, Limits, encode, model_limits
 from gradsim.partition_job.inputs import sequences
 from gradsim.study import HubModel, ModelConfiguration, ReferenceModel
 from gradsim.tables import State, Store
-
-# Of English text, for tokenizers of some ten thousand entries.
-CHARACTERS_PER_TOKEN = 4
+from gradsim.tokens import estimated_tokens
 
 
 @dataclass(frozen=True)
@@ -191,11 +188,6 @@ def encoded(tokenized: pl.DataFrame, limits: Limits) -> list[Encoded]:
         GradientError: a sample that the model cannot read.
     """
     return [encode(sample, limits) for sample in sequences(tokenized)]
-
-
-def estimated_tokens(text: str) -> int:
-    """About how many tokens a text has."""
-    return math.ceil(len(text) / CHARACTERS_PER_TOKEN)
 
 
 def _stand_in(identifier: str, messages: Sequence[Mapping[str, str]]) -> Encoded:

@@ -10,9 +10,11 @@ from gradsim.models.loading import (
     resolve_device,
 )
 from gradsim.models.reference import TrainedModel, reference_configuration, train_reference_model
+from gradsim.models.running import RunningModel
 
 __all__ = [
     "Fetched",
+    "RunningModel",
     "TrainedModel",
     "build_without_weights",
     "context_length",

@@ -15,19 +15,18 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
-from dagster_pipes import PipesContext, open_dagster_pipes
+from dagster_pipes import open_dagster_pipes
 from tqdm import tqdm
 
 from gradsim.errors import GradsimError
 from gradsim.partition_job.code import check_code
 from gradsim.partition_job.job import JobResult, Kind, PartitionJob, result_path
+from gradsim.progress import Progress, in_steps
 from gradsim.tables import Store, TableKey
 from gradsim.tables.files import atomic_path
 
 # The exit status for an error that the user can mend; its message stands in the result file.
 USER_ERROR = 3
-
-Progress = Callable[[int, int], None]
 
 # Job, store, partition -> tables to compute, progress -> what it cost.
 Compute = Callable[[PartitionJob, Store, Mapping[Any, Sequence[TableKey]], Progress], Mapping[str, Any]]
@@ -97,25 +96,13 @@ def _progress(job: PartitionJob) -> Iterator[Progress]:
             yield partial(_advance, bar)
         return
     with open_dagster_pipes() as pipes:
-        yield _Log(pipes, f"{' '.join(job.settings) or job.study.name} {job.kind}")
+        what = f"{' '.join(job.settings) or job.study.name} {job.kind}"
+        yield in_steps(lambda done, total: pipes.log.info(f"{what}: {done} of {total} samples"))
 
 
 def _advance(bar: "tqdm[NoReturn]", done: int, total: int) -> None:
     bar.total = total
     bar.update(done - bar.n)
-
-
-class _Log:
-    """Progress in steps of two percent."""
-
-    def __init__(self, pipes: PipesContext, what: str) -> None:
-        self._pipes, self._what, self._shown = pipes, what, -1
-
-    def __call__(self, done: int, total: int) -> None:
-        step = 50 * done // max(total, 1)
-        if step > self._shown:
-            self._shown = step
-            self._pipes.log.info(f"{self._what}: {done} of {total} samples")
 
 
 def _end_with(parent: int) -> None:

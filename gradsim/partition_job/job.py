@@ -17,10 +17,10 @@ from gradsim.tables.lineage import AUDIT, GRADIENT_TABLES, INDEX
 RATES = "rates"
 
 # What a job computes, in one word; a module of this package bears it.
-Kind = Literal["answers", "gradients", "audit", "index", "rates"]
+Kind = Literal["queries", "gradients", "audit", "index", "rates"]
 
 KINDS: Mapping[str, Kind] = {
-    "queries": "answers",
+    "queries": "queries",
     AUDIT: "audit",
     INDEX: "index",
     RATES: "rates",
@@ -76,9 +76,8 @@ class PartitionJob(BaseModel):
 
     def inputs(self, store: Store) -> set[tuple[TableKey, str | None]]:
         """Tables and partitions that the job reads."""
-        inputs: set[tuple[TableKey, str | None]] = {
-            (store.lineage.key(name), None) for name in ("samples", "model", "tokenized")
-        }
+        always = ("samples",) if self.kind == "queries" else ("samples", "model", "tokenized")
+        inputs: set[tuple[TableKey, str | None]] = {(store.lineage.key(name), None) for name in always}
         return inputs.union(*(store.inputs(key, partition) for key, partition in self.outputs))
 
     @property

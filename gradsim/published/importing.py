@@ -128,7 +128,8 @@ def _study_of(published: Published, name: str) -> Study:
 
 
 def _write_definition(study: Study, path: Path) -> None:
-    content = study.model_dump(mode="json", exclude={"name"}, exclude_defaults=True)
+    content = study.model_dump(mode="json", exclude={"name", "settings"}, exclude_defaults=True)
+    content["settings"] = {name: {"method": setting.method} for name, setting in study.settings.items()}
     with atomic_path(path) as partial:
         partial.write_text(
             "# Written by `gradsim import-published`, as the tables beside it were.\n"

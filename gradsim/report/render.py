@@ -16,6 +16,7 @@ from gradsim.report.browser import Browsed, Texts, browsed, layers_of, packed_te
 from gradsim.report.contents import accuracy_figure, missing_of, sections_of
 from gradsim.report.data import ReportData, SettingReport
 from gradsim.report.downloads import Downloads
+from gradsim.report.faults import faults_are_known, faults_table
 from gradsim.report.findings import BigNumber, big_numbers, chance_of
 from gradsim.report.tables import Table, table_of
 
@@ -68,6 +69,8 @@ def render_report(data: ReportData) -> str:
         provenance=data.provenance,
         exclusions=exclusions,
         exclusions_known=data.exclusions is not None,
+        faults=faults_table(data.settings, downloads),
+        faults_known=faults_are_known(data.settings),
         missing={
             setting_label(setting.setting): what for setting in data.settings if (what := missing_of(setting, data))
         },

@@ -7,8 +7,11 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from gradsim.queries import WAYS, Prices
+from gradsim.queries.choices import EmptyAgain
+from gradsim.section import Section
 from gradsim.study import definition
-from gradsim.study.definition import Section, Study
+from gradsim.study.definition import Study
 
 # Pydantic puts the member of a union that it tried into a complaint's location, after so many keys of the file.
 _UNION_DEPTH = {"dataset": 1, "model": 1, "top_k": 1, "settings": 2}
@@ -23,11 +26,9 @@ _SECTIONS: Mapping[str, type[Section]] = {
     "ImportedModel": definition.ImportedModel,
     "reference": definition.Architecture,
     "projections": definition.Projection,
-    "file": definition.FileSetting,
-    "word_dropout": definition.WordDropoutSetting,
-    "paraphrase": definition.ParaphraseSetting,
-    "generate": definition.GenerateSetting,
-    definition.IMPORTED: definition.ImportedSetting,
+    "quality": EmptyAgain,
+    "prices": Prices,
+    **{way.model_fields["method"].default: way for way in WAYS},
 }
 
 # What pydantic asks for, in words for people who have never heard of it.

@@ -4,38 +4,16 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    ValidationInfo,
-    model_validator,
-)
+from pydantic import Discriminator, Field, Tag, model_validator
 
+from gradsim.queries import Imported, Setting
+from gradsim.section import Section, StudyPath
 from gradsim.study.partitions import Partition, partition_ranges
 
 # Of studies and settings: they become names of folders, of assets and of steps.
 NAME = "[A-Za-z0-9_]+"
-
-
-def _relative_to_study_file(path: Path, info: ValidationInfo) -> Path:
-    folder = (info.context or {}).get("folder")
-    return (folder / path).resolve() if folder is not None else path
-
-
-StudyPath = Annotated[Path, AfterValidator(_relative_to_study_file)]
-
-
-class Section(BaseModel):
-    """A part of a study file: frozen, and strict about unknown keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 # The type of pydantic's error for a section that has none of the keys by which its kinds are told apart.
@@ -136,49 +114,6 @@ Model = Annotated[
 ]
 
 
-class FileSetting(Section):
-    """Queries from a Parquet or JSONL file that holds every original's id."""
-
-    method: Literal["file"]
-    path: StudyPath
-
-
-class WordDropoutSetting(Section):
-    """A robustness control: every n-th word of prompt and answer is dropped."""
-
-    method: Literal["word_dropout"]
-    every: int = Field(7, ge=2)
-
-
-class ParaphraseSetting(Section):
-    """Prompt and answer rewritten by a model behind an OpenAI-compatible API."""
-
-    method: Literal["paraphrase"]
-    model: str = "gpt-4o-mini-2024-07-18"
-    temperature: float = Field(1.0, ge=0, le=2)
-    concurrency: int = Field(8, ge=1)
-
-
-class GenerateSetting(Section):
-    """The prompts of another setting, answered greedily by the studied model."""
-
-    method: Literal["generate"]
-    prompts: str = "paraphrased"
-    max_new_tokens: int | None = Field(None, ge=1, description="None: up to the context")
-
-
-class ImportedSetting(Section):
-    """Queries of which only the ids are known."""
-
-    method: Literal["imported"]
-
-
-Setting = Annotated[
-    FileSetting | WordDropoutSetting | ParaphraseSetting | GenerateSetting | ImportedSetting,
-    Field(discriminator="method"),
-]
-
-
 class Projection(Section):
     """A random projection of the gradients; one of `share`, `total` and `dimensions` says to how many dimensions."""
 
@@ -251,12 +186,12 @@ class Study(Section):
 
     @model_validator(mode="after")
     def _prompts_are_there(self) -> Self:
-        rewritten = [name for name, setting in self.settings.items() if not isinstance(setting, GenerateSetting)]
+        rewritten = [name for name, setting in self.settings.items() if setting.source is None]
         for name, setting in self.settings.items():
-            if isinstance(setting, GenerateSetting) and setting.prompts not in rewritten:
+            if setting.source is not None and setting.source not in rewritten:
                 mend = f"choose among {', '.join(rewritten)}" if rewritten else "add one"
                 raise ValueError(
-                    f"settings.{name}.prompts: '{setting.prompts}' is not a setting with rewritten prompts; {mend}"
+                    f"settings.{name}.prompts: '{setting.source}' is not a setting with rewritten prompts; {mend}"
                 )
         return self
 
@@ -278,7 +213,7 @@ class Study(Section):
 
     @model_validator(mode="after")
     def _imported_as_a_whole(self) -> Self:
-        kinds = (ImportedDataset, ImportedModel, ImportedSetting)
+        kinds = (ImportedDataset, ImportedModel, Imported)
         parts = [isinstance(part, kinds) for part in (self.dataset, self.model, *self.settings.values())]
         if any(parts) and not all(parts):
             raise ValueError("imported results have no other dataset, model or setting; import them again")
@@ -313,7 +248,7 @@ class Study(Section):
 
     def ordered_settings(self) -> Iterator[tuple[str, Setting]]:
         """Settings such that one that takes another's prompts comes after it."""
-        yield from sorted(self.settings.items(), key=lambda item: item[1].method == "generate")
+        yield from sorted(self.settings.items(), key=lambda item: item[1].source is not None)
 
 
 # Table folders lie beside the settings' folders.

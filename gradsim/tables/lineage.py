@@ -12,16 +12,8 @@ from pydantic import BaseModel
 
 from gradsim.analysis.questions import DOTS, QUESTIONS, SIZES, TOKENS
 from gradsim.errors import StudyError
-from gradsim.study import (
-    FileDataset,
-    FileSetting,
-    GenerateSetting,
-    HubModel,
-    ParaphraseSetting,
-    ReferenceModel,
-    Setting,
-    Study,
-)
+from gradsim.queries import Way
+from gradsim.study import FileDataset, HubModel, ReferenceModel, Study
 from gradsim.tables.keys import TableKey
 
 # To be raised when a table's rows change for the same definition and inputs: it makes stored ones stale.
@@ -153,14 +145,16 @@ class Lineage:
         named = _named_file(value)
         content = self._digest(named) if named else None
         match value:
-            case FileDataset() | FileSetting():
+            case FileDataset():
                 plain: dict[str, Any] = {"content": content}
+            case Way():
+                plain = {**value.model_dump(mode="json", exclude={"path", *value.without_effect}), "content": content}
             case HubModel():
                 plain = value.model_dump(include={"name", "revision"})
             case ReferenceModel(reference=architecture):
                 plain = {**architecture.model_dump(exclude={"tokenizer"}), "tokenizer": content}
             case _:
-                plain = value.model_dump(mode="json", exclude={"concurrency", "store_projected", "stored_format"})
+                plain = value.model_dump(mode="json", exclude={"store_projected", "stored_format"})
         return plain
 
     def _digest(self, path: Path) -> str:
@@ -217,21 +211,19 @@ class Lineage:
                 },
             )
 
-    def _setting_nodes(self, name: str, setting: Setting) -> Iterator[Node]:
+    def _setting_nodes(self, name: str, setting: Way) -> Iterator[Node]:
         study = self.study
         samples, model, tokenized = (self.key(table) for table in ("samples", "model", "tokenized"))
         queries, query_tokens, candidates = (self.key(table, name) for table in ("queries", "tokenized", "candidates"))
-        prompts: tuple[TableKey, ...] = ()
-        if isinstance(setting, GenerateSetting):
-            prompts = (self.key("queries", setting.prompts), model)
+        sources = (self.key("queries", setting.source),) if setting.source else ()
         yield Node(
             queries,
-            inputs=(samples, *prompts),
+            inputs=(samples, *sources, *((model,) if setting.studies_model else ())),
             partitioned=True,
             parameters={
                 "setting": setting,
-                "seed": study.seed if isinstance(setting, ParaphraseSetting) else None,
-                "running": self._running if isinstance(setting, GenerateSetting) else None,
+                "seed": study.seed if setting.seeded else None,
+                "running": self._running if setting.studies_model else None,
             },
         )
         yield Node(
@@ -318,8 +310,10 @@ class Lineage:
 def _named_file(section: BaseModel) -> Path | None:
     """The file whose contents a section of the study stands for."""
     match section:
-        case FileDataset(path=path) | FileSetting(path=path):
+        case FileDataset(path=path):
             return path
+        case Way(file=file):
+            return file
         case ReferenceModel(reference=architecture):
             return architecture.tokenizer / "tokenizer.json" if architecture.tokenizer else None
         case _:

@@ -93,6 +93,11 @@ SCHEMAS: Mapping[str, TableSchema] = MappingProxyType(
             "Rewritten samples, each with the id of its true source.",
             id=Column(IDENTIFIER, "id of the query and of its true source"),
             messages=Column(_MESSAGES, "the rewritten user message and assistant message"),
+            seeds=Column(pl.List(pl.Int64), "seed that each message was rewritten with; null where none was used"),
+            finish_reasons=Column(
+                pl.List(pl.String), "why each message's model came to its end: stop, length, ...; null where unknown"
+            ),
+            faults=Column(pl.List(pl.List(pl.String)), "what may be wrong with each rewritten message"),
         ),
         "model": _schema(
             "Parameter tensors of the studied model, in model order.",

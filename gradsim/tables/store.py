@@ -66,6 +66,11 @@ class Store:
         """Where a reference model's weights and tokenizer lie."""
         return self.root / self.study.name / "model"
 
+    @property
+    def journals(self) -> Path:
+        """Folder of what was paid for and must not be lost, of all studies."""
+        return self.root / ".journals"
+
     def partitions(self, key: TableKey) -> list[str | None]:
         """Keys of a table's partitions in order; `[None]` for a table that has none."""
         if self.lineage[key].partitioned:

@@ -6,6 +6,7 @@ import dagster as dg
 import polars as pl
 
 from gradsim import samples
+from gradsim.progress import in_steps
 from gradsim.study import FileDataset, HubDataset, HubModel, ReferenceModel, Study
 from gradsim.tables import Lineage, Store
 from gradsim_assets.describe import table_asset
@@ -94,7 +95,7 @@ def _trained_model(study: Study) -> dg.AssetsDefinition:
             tokens_per_step=architecture.tokens_per_step,
             seed=study.seed,
             on_long_sample=study.on_long_sample,
-            progress=lambda done, total: _log_progress(context, done, total),
+            progress=in_steps(lambda done, total: context.log.info(f"training: {done} of {total} steps"), 20),
         )
         context.add_output_metadata(
             {
@@ -106,11 +107,6 @@ def _trained_model(study: Study) -> dg.AssetsDefinition:
         return _model_table(str(folder), models.fetch(str(folder)).revision)
 
     return model
-
-
-def _log_progress(context: dg.AssetExecutionContext, done: int, total: int) -> None:
-    if done * 20 // total > (done - 1) * 20 // total:
-        context.log.info(f"training: {done} of {total} steps")
 
 
 def _model_table(name: str, revision: str) -> dg.Output[pl.DataFrame]:

@@ -6,7 +6,8 @@ from typing import Any
 import dagster as dg
 
 from gradsim.partition_job import JobResult, PartitionJob
-from gradsim.study import GenerateSetting, Study
+from gradsim.queries import Way
+from gradsim.study import Study
 from gradsim.tables import Lineage, Store, TableKey
 from gradsim.tables.lineage import AUDIT, GRADIENT_TABLES, INDEX
 from gradsim_assets.abandoned import process_tags
@@ -65,8 +66,13 @@ def job_op(study: Study, key: TableKey) -> str | None:
         return gradients_op(study)
     if key.name in (AUDIT, INDEX):
         return "__".join(key.parts)
-    generated = key.name == "queries" and isinstance(study.settings[str(key.setting)], GenerateSetting)
-    return "__".join(key.parts) if generated else None
+    way = _way(study, key)
+    return "__".join(key.parts) if way and way.runs_model else None
+
+
+def _way(study: Study, key: TableKey) -> Way | None:
+    """The way in which a table's queries are made; None for other tables."""
+    return study.settings[str(key.setting)] if key.name == "queries" else None
 
 
 def compute_tables(
@@ -115,7 +121,7 @@ def make_job(
         fingerprints={str(key): store.lineage.fingerprint(key) for key in keys},
         digests=store.lineage.named_files(),
         root=store.root,
-        model=gpu.configuration(store.study, store),
+        model=gpu.configuration(store.study, store, _way(store.study, keys[0])),
         memory_budget=gpu.memory_budget,
         force=force,
     )

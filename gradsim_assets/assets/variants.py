@@ -6,29 +6,22 @@ import dagster as dg
 import polars as pl
 
 from gradsim.candidates import bm25_candidates
-from gradsim.queries import QueryFile, QueryMaker, WordDropout
-from gradsim.study import (
-    FileSetting,
-    GenerateSetting,
-    ImportedSetting,
-    ParaphraseSetting,
-    Setting,
-    Study,
-    WordDropoutSetting,
-)
+from gradsim.queries import Way
+from gradsim.study import Study
 from gradsim.study.partitions import select_partitions
 from gradsim.tables import Lineage
 from gradsim_assets.assets.dataset import tokenize_samples
 from gradsim_assets.assets.gradients import JobConfig, compute_tables
 from gradsim_assets.describe import table_asset
 from gradsim_assets.dispatch import Dispatch
+from gradsim_assets.io_manager import EXCLUDED, MODEL
 from resources.compute import ComputeResource
 from resources.gpu import GPUResource
 from resources.paraphraser import ParaphraserResource
 from resources.storage import StorageResource
 
 
-def variant_assets(study: Study, name: str, setting: Setting, dispatch: Dispatch) -> list[dg.AssetsDefinition]:
+def variant_assets(study: Study, name: str, setting: Way, dispatch: Dispatch) -> list[dg.AssetsDefinition]:
     """`queries`, `tokenized` and `candidates` of one setting, by partition."""
     return [
         _queries(study, name, setting, dispatch),
@@ -37,62 +30,42 @@ def variant_assets(study: Study, name: str, setting: Setting, dispatch: Dispatch
     ]
 
 
-def _queries(study: Study, name: str, setting: Setting, dispatch: Dispatch) -> dg.AssetsDefinition:
-    match setting:
-        case FileSetting():
-            # A trial takes the first samples; the file holds queries of all.
-            maker = QueryFile(setting.path, ignore_others=study.first_samples is not None)
-            return _made(study, name, maker, dispatch)
-        case WordDropoutSetting():
-            return _made(study, name, WordDropout(setting.every), dispatch)
-        case ParaphraseSetting():
-            return _paraphrased(study, name, setting, dispatch)
-        case GenerateSetting():
-            return _generated(study, name, dispatch)
-        case ImportedSetting():
-            raise ValueError(f"queries of {study.name}/{name} were imported, nothing makes them")
+def _queries(study: Study, name: str, way: Way, dispatch: Dispatch) -> dg.AssetsDefinition:
+    return (_made_by_job if way.runs_model else _made_here)(study, name, way, dispatch)
 
 
-def _made(study: Study, name: str, maker: QueryMaker, dispatch: Dispatch) -> dg.AssetsDefinition:
+def _made_here(study: Study, name: str, way: Way, dispatch: Dispatch) -> dg.AssetsDefinition:
     lineage = Lineage(study)
 
     @table_asset(
         lineage,
         lineage.key("queries", name),
-        kinds={"polars", "parquet"},
-        ins={"samples": lineage.key("samples")},
-        dispatch=dispatch,
-    )
-    def queries(context: dg.AssetExecutionContext, samples: pl.DataFrame) -> pl.DataFrame:
-        return maker.make(_plain_ids(samples), _ids(study, samples, context.partition_keys))
-
-    return queries
-
-
-def _paraphrased(study: Study, name: str, setting: ParaphraseSetting, dispatch: Dispatch) -> dg.AssetsDefinition:
-    lineage = Lineage(study)
-
-    @table_asset(
-        lineage,
-        lineage.key("queries", name),
-        kinds={"openai", "polars", "parquet"},
+        kinds=set(way.kinds),
         ins={"samples": lineage.key("samples")},
         dispatch=dispatch,
     )
     def queries(
-        context: dg.AssetExecutionContext, samples: pl.DataFrame, paraphraser: ParaphraserResource
-    ) -> pl.DataFrame:
-        wanted = pl.col("id").is_in(_ids(study, samples, context.partition_keys))
-        return paraphraser.paraphrase(_plain_ids(samples).filter(wanted), setting, study.seed, log=context.log.info)
+        context: dg.AssetExecutionContext,
+        samples: pl.DataFrame,
+        storage: StorageResource,
+        paraphraser: ParaphraserResource,
+    ) -> dg.Output[pl.DataFrame]:
+        originals = _plain_ids(samples)
+        wanted = originals.filter(pl.col("id").is_in(_ids(study, samples, context.partition_keys)))
+        means = paraphraser.means(storage.store(study), name, originals, log=context.log.info)
+        made = way.make(wanted, means)
+        context.add_output_metadata(dict(made.measured))
+        written_by = {MODEL: made.model} if made.model else {}
+        return dg.Output(made.frame, metadata={EXCLUDED: dict(made.excluded), **written_by})
 
     return queries
 
 
-def _generated(study: Study, name: str, dispatch: Dispatch) -> dg.AssetsDefinition:
+def _made_by_job(study: Study, name: str, way: Way, dispatch: Dispatch) -> dg.AssetsDefinition:
     lineage = Lineage(study)
     key = lineage.key("queries", name)
 
-    @table_asset(lineage, key, kinds={"torch", "huggingface", "parquet"}, dispatch=dispatch, runs_job=True)
+    @table_asset(lineage, key, kinds=set(way.kinds), dispatch=dispatch, runs_job=True)
     def queries(
         context: dg.AssetExecutionContext,
         config: JobConfig,

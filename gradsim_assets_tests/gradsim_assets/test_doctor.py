@@ -66,7 +66,7 @@ def test_what_is_wrong_is_said_with_how_to_mend_it(examine, variables, name, sai
 
 def test_what_depends_on_a_failure_is_not_tested(examine):
     found, _ = examine(GRADSIM_COMPUTE="slrum")
-    assert found["not tested"] == ("–", "studies, imports, data root, Dagster, device")
+    assert found["not tested"] == ("–", "studies, API, imports, data root, Dagster, device")
 
 
 def test_a_study_that_cannot_be_followed(examine, workplace):
@@ -74,6 +74,15 @@ def test_a_study_that_cannot_be_followed(examine, workplace):
     found, status = examine()
     assert (found["studies"][0], status) == ("✗", 1)
     assert "bad.yaml" in found["studies"][1]
+
+
+def test_a_study_that_an_api_rewrites_needs_a_key(examine, workplace):
+    workplace.write_study("rewritten", settings={"paraphrased": {"method": "paraphrase"}})
+    found, status = examine(OPENAI_API_KEY="", OPENAI_BASE_URL="http://someone:secret@127.0.0.1:8000/v1")
+    said = "no key for 127.0.0.1:8000, which rewritten would ask; set OPENAI_API_KEY in .env"
+    assert (found["API"], status) == (("!", said), 0)
+    found, _ = examine(OPENAI_API_KEY="sk-none", OPENAI_BASE_URL="")
+    assert found["API"] == ("✓", "a key for api.openai.com, which rewritten would ask")
 
 
 def test_an_imported_study_that_is_not_whole(examine, workplace):

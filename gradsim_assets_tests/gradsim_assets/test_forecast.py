@@ -79,8 +79,8 @@ def test_texts_that_would_be_sent_to_an_api(workplace, said):
     workplace.write_study(settings=settings)
     _, text = said(workplace)
     assert re.search(
-        r"- paraphrased: sends 20 samples in 40 requests, about [\d,]+ tokens with instructions, to api\.openai\.com "
-        r"\(a-model\)",
+        r"- paraphrased: sends 40 texts to api\.openai\.com: about [\d,]+ tokens with instructions and answers "
+        r"\(a-model, 20 samples\)",
         text,
     )
 

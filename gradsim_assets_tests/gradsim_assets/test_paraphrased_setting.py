@@ -1,5 +1,6 @@
 """A whole setting whose queries an API writes: a real server on this machine that speaks chat completions."""
 
+import re
 import sqlite3
 import threading
 import time
@@ -15,6 +16,8 @@ from starlette.routing import Route
 pytestmark = pytest.mark.slow
 
 KEY = "sk-0123-not-for-anyones-eyes-4567"
+SETTING = {"method": "paraphrase", "model": "a-model", "temperature": 0.5, "concurrency": 2}
+PRICED = {"prices": {"input": 1000.0, "output": 2000.0}, "max_cost": 500.0}
 
 
 class API:
@@ -61,9 +64,8 @@ def variables(api):
 
 @pytest.fixture
 def place(workplace):
-    settings = {"paraphrased": {"method": "paraphrase", "model": "a-model", "temperature": 0.5, "concurrency": 2}}
     workplace.write_rows("originals.jsonl", workplace.rows(6))
-    workplace.write_study(settings=settings, partition_size=3, samples=6)
+    workplace.write_study(settings={"paraphrased": SETTING}, partition_size=3, samples=6)
     return workplace
 
 
@@ -94,10 +96,34 @@ def test_a_whole_setting_is_paraphrased_and_computed_and_the_key_stays_secret(pl
     assert [name for name, content in stored if KEY.encode() in content] == []
 
 
+def test_what_would_be_sent_and_paid_is_said_before_and_nothing_is_sent(place, api, variables):
+    place.write_study(settings={"paraphrased": {**SETTING, **PRICED}}, partition_size=3, samples=6)
+    output = place.gradsim("prepare", "tiny", "paraphrased", "--dry-run", **variables)
+    said = r"sends 12 texts to 127\.0\.0\.1:\d+: about [\d,]+ tokens with instructions and answers, about \$1\.\d\d, "
+    assert re.search(said + r"max_cost \$500\.00 \(a-model, 6 samples\)", output)
+    assert api.requests == []
+    assert KEY not in output
+    assert not list(place.data.glob("tiny/paraphrased/queries/*"))
+    place.gradsim("prepare", "tiny", "paraphrased", **variables)
+    place.delete("tiny/paraphrased/queries/0003-0005.parquet")
+    again = place.gradsim("prepare", "tiny", "paraphrased", "--dry-run", **variables)
+    assert "sends 0 texts to" in again
+    assert "(6 of 6 are answered)" in again
+    place.gradsim("prepare", "tiny", "paraphrased", **variables)
+    assert len(api.requests) == 12, "a table that was lost is made again from the journal"
+
+
+def test_a_trial_pays_for_the_whole(place, api, variables):
+    place.gradsim("prepare", "tiny", "paraphrased", MT_SAMPLE_SIZE="3", **variables)
+    assert len(api.requests) == 6
+    place.gradsim("prepare", "tiny", "paraphrased", **variables)
+    assert len(api.requests) == 12
+
+
 def test_a_refused_key_is_one_line_that_does_not_repeat_it(place, api, variables):
     api.refuses = True
     output = place.gradsim("prepare", "tiny", "paraphrased", fails=True, **variables)
-    assert "was not paraphrased: 127.0.0.1 refused the key (401); check OPENAI_API_KEY" in output
+    assert re.search(r"queries: 127\.0\.0\.1:\d+ refused the key \(401\); check OPENAI_API_KEY\n", output)
     assert "Traceback" not in output
     assert KEY not in output
     assert [name for name, content in everything_stored(place) if KEY.encode() in content] == []

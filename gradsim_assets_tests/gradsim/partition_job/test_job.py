@@ -154,7 +154,7 @@ def test_what_computes_a_table(job: PartitionJob) -> None:
     kinds = [
         job.model_copy(update={"keys": (key(table),)}).kind for table in ("queries", "query_self", "gradient_audit")
     ]
-    assert kinds == ["answers", "gradients", "audit"]
+    assert kinds == ["queries", "gradients", "audit"]
     assert job.kind == "gradients"
 
 

@@ -276,3 +276,23 @@ def test_the_same_data_give_the_same_page(data, html: str) -> None:
 def test_a_report_needs_a_setting() -> None:
     with pytest.raises(ValueError, match="at least one setting"):
         render_report(make_report())
+
+
+def test_texts_in_doubt_are_counted(settings) -> None:
+    setting = settings[0]
+    assert setting.queries is not None
+    none: list[list[str]] = [[], []]
+    faults = [[["executed"], []], [["executed", "length"], ["refused"]], *([none] * (setting.queries.height - 2))]
+    known = setting.queries.with_columns(pl.Series("faults", faults, dtype=pl.List(pl.List(pl.String))))
+    page = page_of(dataclasses.replace(setting, queries=known))
+    assert page.table("faulty-texts").rows() == [
+        ("paraphrased", "declined instead of rewritten", 0, 1),
+        ("paraphrased", "carried out or answered instead of rewritten", 2, 0),
+        ("paraphrased", "much shorter or much longer than before", 1, 0),
+    ]
+    clean = known.with_columns(pl.Series("faults", [none] * known.height, dtype=pl.List(pl.List(pl.String))))
+    assert (
+        "No text was found that something may be wrong with"
+        in page_of(dataclasses.replace(setting, queries=clean)).text
+    )
+    assert "in doubt" not in page_of(setting).text, "nobody looked"

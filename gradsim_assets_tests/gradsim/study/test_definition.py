@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from gradsim.errors import StudyError
-from gradsim.study import FileSetting, GenerateSetting, HubModel, Study, load_study
+from gradsim.queries import Generate, QueryFile
+from gradsim.study import HubModel, Study, load_study
 from gradsim.study.complaints import _SECTIONS
 from gradsim.study.definition import Projection, RunsModel, Section
 
@@ -15,7 +16,7 @@ ALL_KEYS = (
     "dataset, description, model, on_bad_sample, on_long_sample, partition_size, "
     "projections, samples, seed, settings, top_k"
 )
-METHODS = "'file', 'word_dropout', 'paraphrase' or 'generate'"
+METHODS = "'file', 'paraphrase', 'local', 'generate' or 'word_dropout'"
 RESERVED = (
     "use letters, digits and underscores, and none of analysis, gradient_index, model, projections, report, results, "
     "samples, tokenized"
@@ -54,9 +55,21 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         {"settings": {"a": {"method": "generate", "prompt": "b"}}},
         "unknown key 'settings.a.prompt'; did you mean 'prompts'?",
     ),
+    "local": (
+        {"settings": {"a": {"method": "local", "model": "org/model", "presicion": "float32"}}},
+        "unknown key 'settings.a.presicion'; did you mean 'precision'?",
+    ),
+    "quality": (
+        {"settings": {"a": {**DROPOUT, "quality": {"refusd": "keep"}}}},
+        "unknown key 'settings.a.quality.refusd'; did you mean 'refused'?",
+    ),
+    "prices": (
+        {"settings": {"a": {"method": "paraphrase", "prices": {"input": 1, "output": 2, "inputs": 3}}}},
+        "unknown key 'settings.a.prices.inputs'; did you mean 'input'?",
+    ),
     "setting named like a section": (
         {"settings": {"reference": {**DROPOUT, "layer": 2}}},
-        "unknown key 'settings.reference.layer'; known keys: every, method",
+        "unknown key 'settings.reference.layer'; known keys: every, method, quality",
     ),
     "projection": ({"projections": [{"shar": 0.1}]}, "unknown key 'projections.0.shar'; did you mean 'share'?"),
     "two kinds of model": (
@@ -116,6 +129,26 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         {"settings": {"a": {"method": "magic"}}},
         f"key 'settings.a.method' is 'magic'; it should be {METHODS}",
     ),
+    "cost without prices": (
+        {"settings": {"a": {"method": "paraphrase", "max_cost": 2.5}}},
+        "max_cost: needs prices, in dollars for a million tokens: {input: 0.15, output: 0.60}",
+    ),
+    "retry without a model": (
+        {"settings": {"a": {**DROPOUT, "quality": {"refused": "retry"}}}},
+        "quality: retry is for a model that rewrites; choose keep or exclude",
+    ),
+    "retry of one attempt": (
+        {"settings": {"a": {"method": "paraphrase", "quality": {"refused": "retry", "attempts": 1}}}},
+        "quality.attempts: one attempt leaves none to retry; raise it",
+    ),
+    "choice of quality": (
+        {"settings": {"a": {**DROPOUT, "quality": {"refused": "drop"}}}},
+        "key 'settings.a.quality.refused' is 'drop'; it should be 'keep', 'retry' or 'exclude'",
+    ),
+    "local without a model": (
+        {"settings": {"a": {"method": "local"}}},
+        "key 'settings.a.model' is missing; add it",
+    ),
     "dropout of all": (
         {"settings": {"a": {**DROPOUT, "every": 1}}},
         "key 'settings.a.every' is 1; it should be at least 2",
@@ -174,7 +207,8 @@ def test_every_section_can_name_its_keys() -> None:
     def leaves(section: type[Section]) -> set[type[Section]]:
         return set().union(*(leaves(each) for each in section.__subclasses__())) or {section}
 
-    assert leaves(Section) == {*_SECTIONS.values(), Study}
+    ours = {section for section in leaves(Section) if section.__module__.startswith("gradsim.")}
+    assert ours == {*_SECTIONS.values(), Study}
     assert RunsModel not in _SECTIONS.values()  # a part of two sections, not one itself
 
 
@@ -183,8 +217,8 @@ def test_a_study_comes_back_from_json(write_study: Callable[..., Path]) -> None:
     study = load_study(write_study(model={"name": "org/model"}, settings=settings, projections=[{"share": 0.05}]))
     assert Study.model_validate_json(study.model_dump_json()) == study
     assert isinstance(study.model, HubModel)
-    assert isinstance(study.settings["a"], FileSetting)
-    assert isinstance(study.settings["generated"], GenerateSetting)
+    assert isinstance(study.settings["a"], QueryFile)
+    assert isinstance(study.settings["generated"], Generate)
 
 
 def test_settings_come_after_those_whose_prompts_they_take(write_study: Callable[..., Path]) -> None:

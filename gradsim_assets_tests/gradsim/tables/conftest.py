@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 
 from gradsim.projections import projections_table
+from gradsim.queries.way import rewritten
 from gradsim.study import Study
 from gradsim.tables import SCHEMAS, Provenance, Store, TableKey
 from gradsim.tables.combine import combine
@@ -115,7 +116,7 @@ def rows_of(store: Store, key: TableKey, partition: str | None) -> pl.DataFrame:
     frames = {
         "samples": lambda: pl.DataFrame({"id": IDS, "messages": turns * 4}),
         "model": lambda: model,
-        "queries": lambda: pl.DataFrame({"id": ids, "messages": turns * len(ids)}),
+        "queries": lambda: rewritten(pl.DataFrame({"id": ids}), turns * len(ids)),
         "tokenized": lambda: pl.DataFrame({"id": ids}).with_columns(
             pl.Series(name, value * len(ids), dtype=lists) for name, value in tokens.items()
         ),

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gradsim.errors import SampleError
-from gradsim.queries import QueryFile, QueryMaker, WordDropout, drop_words
+from gradsim.queries import Means, Quality, QueryFile, Way, WordDropout
+from gradsim.queries.word_dropout import drop_words
 from gradsim.samples import SAMPLES_SCHEMA
 
 texts = st.text(st.sampled_from("ab.é \t\n\r\u00a0\u2028"), max_size=60)
@@ -60,16 +61,41 @@ class TestDropWords:
         assert drop_words(text, 2) == expected
 
 
+def means(originals: pl.DataFrame, *, trial: bool = False) -> Means:
+    return Means("study/setting", 42, originals["id"].to_list(), Path("nowhere"), trial=trial)
+
+
+def made(way: Way, originals: pl.DataFrame, wanted: pl.DataFrame | None = None, *, trial: bool = False) -> pl.DataFrame:
+    queries = way.make(originals if wanted is None else wanted, means(originals, trial=trial))
+    assert queries.excluded == {}
+    assert queries.frame["seeds"].to_list() == [[None, None]] * queries.frame.height
+    return queries.frame.select("id", "messages")
+
+
 class TestWordDropout:
-    def test_prompt_and_answer_of_the_asked_originals_in_their_order(self) -> None:
-        originals = samples({"a": ("p q r", "s"), "b": ("t", "u v w x"), "c": ("y", "z")})
-        maker: QueryMaker = WordDropout(every=2)
-        assert maker.make(originals).equals(samples({"a": ("p r", "s"), "b": ("t", "u w"), "c": ("y", "z")}))
-        assert maker.make(originals, ["c", "a"])["id"].to_list() == ["a", "c"]
+    originals = samples({"a": ("p q r", "s"), "b": ("t", "u v w x"), "c": ("y", "z")})
+
+    def test_prompt_and_answer_in_their_order(self) -> None:
+        found = made(WordDropout(every=2), self.originals)
+        assert found.equals(samples({"a": ("p r", "s"), "b": ("t", "u w"), "c": ("y", "z")}))
 
     def test_every_word_cannot_be_dropped(self) -> None:
-        with pytest.raises(ValueError, match="at least 2"):
+        with pytest.raises(ValueError, match="greater than or equal to 2"):
             WordDropout(every=1)
+
+    def test_what_the_study_excludes_is_named(self) -> None:
+        way = WordDropout(every=2, quality=Quality(unchanged="exclude"))
+        found = way.make(self.originals, means(self.originals))
+        assert found.frame["id"].to_list() == []
+        assert found.excluded == {
+            "a": "its answer: the same as before",
+            "b": "its prompt: the same as before",
+            "c": "its prompt: the same as before",
+        }
+
+    def test_nobody_can_be_asked_again(self) -> None:
+        with pytest.raises(ValueError, match="retry is for a model that rewrites; choose keep or exclude"):
+            WordDropout(quality=Quality(refused="retry"))
 
 
 class TestQueryFile:
@@ -78,15 +104,13 @@ class TestQueryFile:
     def test_takes_the_originals_order(self, tmp_path: Path) -> None:
         path = tmp_path / "queries.parquet"
         samples({"b": ("R", "S"), "a": ("P", "Q")}).write_parquet(path)
-        maker: QueryMaker = QueryFile(path)
-        assert maker.make(self.originals).equals(samples({"a": ("P", "Q"), "b": ("R", "S")}))
-        assert maker.make(self.originals, ["b"]).equals(samples({"b": ("R", "S")}))
+        assert made(QueryFile(path=path), self.originals).equals(samples({"a": ("P", "Q"), "b": ("R", "S")}))
+        assert made(QueryFile(path=path), self.originals, self.originals[1:]).equals(samples({"b": ("R", "S")}))
 
     def test_trial_of_few_originals_leaves_the_other_queries_out(self, tmp_path: Path) -> None:
         path = tmp_path / "queries.parquet"
         samples({"b": ("R", "S"), "a": ("P", "Q")}).write_parquet(path)
-        few = self.originals.head(1)
-        assert QueryFile(path, ignore_others=True).make(few).equals(samples({"a": ("P", "Q")}))
+        assert made(QueryFile(path=path), self.originals.head(1), trial=True).equals(samples({"a": ("P", "Q")}))
 
     @pytest.mark.parametrize(
         ("rows", "message"),
@@ -104,5 +128,5 @@ class TestQueryFile:
         path = tmp_path / "queries.jsonl"
         samples(rows).write_ndjson(path)
         with pytest.raises(SampleError) as caught:
-            QueryFile(path).make(self.originals, ["a"])
+            QueryFile(path=path).make(self.originals[:1], means(self.originals))
         assert str(caught.value) == f"{path}: {message}"

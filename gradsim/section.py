@@ -1,0 +1,20 @@
+"""What every part of a study file is made of."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo
+
+
+class Section(BaseModel):
+    """A part of a study file: frozen, and strict about unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _relative_to_study_file(path: Path, info: ValidationInfo) -> Path:
+    folder = (info.context or {}).get("folder")
+    return (folder / path).resolve() if folder is not None else path
+
+
+StudyPath = Annotated[Path, AfterValidator(_relative_to_study_file)]

@@ -1,0 +1,134 @@
+"""Asset checks of what was rewritten: how many texts have which fault. They warn; what to do is the study's choice."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import dagster as dg
+import polars as pl
+
+from gradsim.quality import FAULTS
+from gradsim.queries import Way
+from gradsim.study import Study
+from gradsim.tables import Lineage, Store, TableKey
+from gradsim_assets.keys import asset_key
+from gradsim_assets.partitions import query_ranges
+from gradsim_assets.verdicts import Verdict, evaluations
+from resources.storage import StorageResource
+
+# Fault -> the check that looks for it.
+CHECK_NAMES: Mapping[str, str] = {
+    "empty": "texts_not_empty",
+    "truncated": "texts_not_truncated",
+    "refused": "texts_not_refused",
+    "executed": "prompts_not_executed",
+    "unchanged": "texts_changed",
+    "language": "language_kept",
+    "length": "length_kept",
+}
+
+# Texts that are shown, and so much of each.
+_SHOWN, _SHOWN_CHARACTERS = 20, 200
+
+
+class FaultyText(NamedTuple):
+    """A message with a fault, as it is and as it was."""
+
+    query: str
+    role: str
+    before: str
+    after: str
+
+
+def quality_checks(study: Study) -> list[dg.AssetChecksDefinition]:
+    """For the queries of each setting: a check a fault, evaluated in one step."""
+    return [_checks(study, name, way) for name, way in study.ordered_settings()]
+
+
+def _checks(study: Study, setting: str, way: Way) -> dg.AssetChecksDefinition:
+    lineage = Lineage(study)
+    key = lineage.key("queries", setting)
+
+    @dg.multi_asset_check(
+        name="__".join([*key.parts, "quality"]),
+        specs=[
+            dg.AssetCheckSpec(
+                CHECK_NAMES[fault],
+                asset=asset_key(key),
+                description=_description(fault, way),
+                partitions_def=query_ranges(study),
+            )
+            for fault in faults_of(way)
+        ],
+        can_subset=True,
+    )
+    def checks(
+        context: dg.AssetCheckExecutionContext, storage: StorageResource
+    ) -> Iterator[dg.AssetCheckEvaluation | dg.AssetCheckResult]:
+        store = storage.store(study)
+        partitions = context.op_execution_context.partition_keys
+        verdicts = {partition: _verdicts(store, key, way, partition) for partition in partitions}
+        yield from evaluations(context, asset_key(key), verdicts, blocking=False)
+
+    return checks
+
+
+def _description(fault: str, way: Way) -> str:
+    choice = getattr(way.quality, fault)
+    return f"How many texts have the fault {fault} ({FAULTS[fault]}); the study's choice: {choice}."
+
+
+def faults_of(way: Way) -> list[str]:
+    """Faults that the texts of a way can have, in the order of `FAULTS`."""
+    return [fault for fault in FAULTS if any(fault in faults for faults in way.faults.values())]
+
+
+def _verdicts(store: Store, key: TableKey, way: Way, partition: str) -> dict[str, Verdict]:
+    """What each check says of a partition."""
+    queries = store.read(key, [partition])
+    reasons = list(store.provenance(key, partition).excluded.values())
+    faulty = {fault: list(_faulty_texts(store, way, queries, fault, partition)) for fault in faults_of(way)}
+    return {
+        CHECK_NAMES[fault]: _verdict(texts, queries.height, sum(reason.endswith(FAULTS[fault]) for reason in reasons))
+        for fault, texts in faulty.items()
+    }
+
+
+def _faulty_texts(store: Store, way: Way, queries: pl.DataFrame, fault: str, partition: str) -> Iterator[FaultyText]:
+    """The texts with a fault, beside those that they were made from."""
+    wanted = queries.filter(pl.col("faults").list.eval(pl.element().list.contains(fault)).list.any())
+    if wanted.is_empty():
+        return
+    source = store.lineage.key("queries", way.source) if way.source else store.lineage.key("samples")
+    sources = dict(store.read(source, [partition if way.source else None]).select("id", "messages").iter_rows())
+    for query, messages, faults in wanted.select("id", "messages", "faults").iter_rows():
+        before = {message["role"]: message["content"] for message in sources[query]}
+        for message, found in zip(messages, faults, strict=True):
+            if fault in found:
+                yield FaultyText(query, message["role"], before.get(message["role"], ""), message["content"])
+
+
+def _verdict(faulty: Sequence[FaultyText], queries: int, excluded: int) -> Verdict:
+    """Of one fault: how many queries have it, and which texts."""
+    count = len({text.query for text in faulty})
+    counted = {"queries": queries, "faulty queries kept": count, "samples excluded": excluded}
+    if not count and not excluded:
+        return Verdict(metadata=counted)
+    kept = f"{count} of {queries} queries" if count else ""
+    left_out = f"{excluded} {'sample' if excluded == 1 else 'samples'} excluded" if excluded else ""
+    shown = {"texts": dg.MarkdownMetadataValue(_as_markdown(faulty))} if count else {}
+    return Verdict(", ".join(part for part in (kept, left_out) if part), {**counted, **shown})
+
+
+def _as_markdown(faulty: Sequence[FaultyText]) -> str:
+    """The first few texts, a line each."""
+    lines = ["| id | role | before | after |", "| --- | --- | --- | --- |"]
+    lines += [
+        f"| {text.query} | {text.role} | {_in_a_line(text.before)} | {_in_a_line(text.after)} |"
+        for text in faulty[:_SHOWN]
+    ]
+    return "\n".join(lines) + (f"\n\nand {len(faulty) - _SHOWN} more" if len(faulty) > _SHOWN else "")
+
+
+def _in_a_line(text: str) -> str:
+    line = " ".join(text.split()).replace("|", "\\|")
+    return line if len(line) <= _SHOWN_CHARACTERS else f"{line[:_SHOWN_CHARACTERS]} …"
