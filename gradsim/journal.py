@@ -43,17 +43,19 @@ class Journal:
         self._file = file
         self._written = threading.Event()
         self._closed = threading.Event()
+        self._lost: OSError | None = None
         self._syncer = threading.Thread(target=self._sync_every_moment, name=f"sync {path.name}", daemon=True)
 
     def append(self, key: str, entry: Entry) -> None:
         """Write an entry; it outlives this process from now on.
 
         Raises:
-            JournalError: it cannot be written, as on a full disk.
+            JournalError: it cannot be written, as on a full disk, or what was written before did not reach the disk.
         """
+        self._refuse_lost()
         line = json.dumps({"key": key, **entry}, ensure_ascii=False, separators=(",", ":")) + "\n"
         before = os.lseek(self._file, 0, os.SEEK_END)
-        with _writing(self._path):
+        with _using(self._path):
             try:
                 _write_whole(self._file, line.encode())
             except OSError:
@@ -75,8 +77,14 @@ class Journal:
         self._closed.set()
         self._written.set()
         self._syncer.join()
-        with _writing(self._path):
+        self._refuse_lost()
+        with _using(self._path):
             os.fsync(self._file)
+
+    def _refuse_lost(self) -> None:
+        if self._lost is not None:  # an operating system says it once
+            with _using(self._path):
+                raise self._lost
 
     def _sync_every_moment(self) -> None:
         while not self._closed.is_set():
@@ -84,7 +92,8 @@ class Journal:
             self._written.clear()
             try:
                 os.fsync(self._file)
-            except OSError:  # said by the next line that is written, or in the end
+            except OSError as error:
+                self._lost = error
                 return
             self._closed.wait(SYNC_SECONDS)
 
@@ -100,11 +109,11 @@ def open_journal(path: Path, say: Callable[[str], None] = lambda line: None) -> 
     Raises:
         JournalError: the file cannot be read or written.
     """
-    with _writing(path):
+    with _using(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
     try:
-        with _writing(path):
+        with _using(path):
             _lock(file, path, say)
             journal = Journal(path, file)
         if journal.unreadable:
@@ -178,10 +187,10 @@ def _write_whole(file: int, content: bytes) -> None:
 
 
 @contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def _using(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         raise JournalError(
-            f"{path}: cannot be written ({error.strerror}); make room, or let the data root be writable, and run again"
+            f"{path}: cannot be used ({error.strerror}); make room, or let the data root be writable, and run again"
         ) from error

@@ -6,13 +6,13 @@ Progress = Callable[[int, int], None]
 
 
 def in_steps(report: Progress, steps: int = 50) -> Progress:
-    """Calls `report(done, total)` at most `steps` times on the way, at the beginning and at the end included."""
+    """Calls `report(done, total)` at the beginning and then at most `steps` times; anew where `done` starts anew."""
     shown = -1
 
     def progress(done: int, total: int) -> None:
         nonlocal shown
         step = steps * done // max(total, 1)
-        if step > shown:
+        if step != shown:
             shown = step
             report(done, total)
 

@@ -92,5 +92,5 @@ def usual_resources(studies: Iterable[Study], environment: Environment) -> dict[
         "io_manager": TableIOManager(storage, {study.name: study for study in studies}),
         "gpu": GPUResource(device=environment.device, memory_budget=environment.memory_budget),
         "compute": compute_resource(environment),
-        "paraphraser": ParaphraserResource(base_url=environment.openai_base_url),
+        "paraphraser": ParaphraserResource(),
     }

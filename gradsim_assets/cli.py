@@ -104,7 +104,7 @@ def run(
     launches = session.plan(targets, partitions, force=force, runs=num_partitions)
     if dry_run:
         print_launches(launches)
-        print_spending(session, settings)
+        print_spending(session, launches)
         if session.environment.compute == "slurm":
             from gradsim_assets.dry_run import print_scripts  # noqa: PLC0415 - what only a cluster needs
 
@@ -147,7 +147,7 @@ def prepare(
     launches = session.plan([session.store.lineage.key("queries", setting) for setting in settings])
     if dry_run:
         print_launches(launches)
-        print_spending(session, settings)
+        print_spending(session, launches)
         return
     session.run(launches)
 

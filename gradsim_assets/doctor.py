@@ -8,7 +8,6 @@ import sys
 import tempfile
 from functools import cached_property
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import psutil
 import yaml
@@ -148,7 +147,9 @@ def api(machine: Machine) -> str:
     ]
     if not names:
         return "no study needs an API"
-    host = urlsplit(machine.environment.openai_base_url or OPENAI).netloc.rpartition("@")[2]
+    from gradsim.paraphrase.paraphraser import host_of  # noqa: PLC0415 - the client takes its time to load
+
+    host = host_of(machine.environment.openai_base_url or OPENAI)
     if not os.environ.get("OPENAI_API_KEY"):
         raise Doubt(f"no key for {host}, which {', '.join(names)} would ask; set OPENAI_API_KEY in .env")
     return f"a key for {host}, which {', '.join(names)} would ask"

@@ -22,7 +22,7 @@ from gradsim_assets.assets.dataset import load_originals
 from gradsim_assets.console import console
 from gradsim_assets.places import place_of
 from gradsim_assets.session import Session
-from gradsim_assets.spending import spending
+from gradsim_assets.spending import missing_queries, spending
 from gradsim_assets.units import bytes_text, operations_text, seconds_text
 
 Cell = Callable[[SettingForecast], str]
@@ -50,7 +50,7 @@ def print_plan(session: Session, *, measure: bool = False) -> None:
     console.print(_table(forecasts, weight_bytes(sources.model)))
     for note in (
         *_notes(sources, forecasts),
-        *spending(session, list(session.study.settings), sources.samples),
+        *spending(session, missing_queries(session), sources.samples),
         _rates_note(session.study, known),
     ):
         console.print(Padding(f"- {escape(note)}", (0, 0, 0, 2)))

@@ -99,7 +99,7 @@ def failure_text(result: dg.ExecuteInProcessResult, store: Store) -> str:
         if event.is_step_failure and (error := event.step_failure_data.error):
             if error.cls_name == dg.DagsterExecutionInterruptedError.__name__:
                 return f"{event.step_key}: interrupted; what was finished is kept, run again to go on"
-            while error.cause and error.cls_name not in _OWN_ERRORS:
+            while error.cause and error.cls_name not in _own_errors():
                 error = error.cause
             # Dagster writes `module.Class: message`.
             return f"{event.step_key}: {error.message.strip().split(': ', 1)[-1]}"
@@ -110,7 +110,9 @@ def _names(error: type[Exception]) -> set[str]:
     return {error.__name__}.union(*(_names(each) for each in error.__subclasses__()))
 
 
-_OWN_ERRORS = _names(GradsimError) | {dg.Failure.__name__}
+def _own_errors() -> set[str]:
+    """Names of the errors whose message is for the user; some are defined only when they are needed."""
+    return _names(GradsimError) | {dg.Failure.__name__}
 
 
 def failed_partitions(store: Store, environment: Environment) -> set[tuple[TableKey, str | None]]:

@@ -1,5 +1,6 @@
 """Asset checks of what was rewritten: how many texts have which fault. They warn; what to do is the study's choice."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -26,6 +27,9 @@ CHECK_NAMES: Mapping[str, str] = {
     "length": "length_kept",
 }
 
+# What Markdown makes something of.
+_MARKUP = re.compile(r"[\\`*_\[\]<>!|#~]")
+
 # Texts that are shown, and so much of each.
 _SHOWN, _SHOWN_CHARACTERS = 20, 200
 
@@ -35,6 +39,7 @@ class FaultyText(NamedTuple):
 
     query: str
     role: str
+    fault: str
     before: str
     after: str
 
@@ -86,16 +91,17 @@ def _verdicts(store: Store, key: TableKey, way: Way, partition: str) -> dict[str
     """What each check says of a partition."""
     queries = store.read(key, [partition])
     reasons = list(store.provenance(key, partition).excluded.values())
-    faulty = {fault: list(_faulty_texts(store, way, queries, fault, partition)) for fault in faults_of(way)}
+    texts = list(_faulty_texts(store, way, queries, partition))
+    faulty = {fault: [text for text in texts if text.fault == fault] for fault in faults_of(way)}
     return {
-        CHECK_NAMES[fault]: _verdict(texts, queries.height, sum(reason.endswith(FAULTS[fault]) for reason in reasons))
+        CHECK_NAMES[fault]: _verdict(texts, queries.height, sum(FAULTS[fault] in reason for reason in reasons))
         for fault, texts in faulty.items()
     }
 
 
-def _faulty_texts(store: Store, way: Way, queries: pl.DataFrame, fault: str, partition: str) -> Iterator[FaultyText]:
-    """The texts with a fault, beside those that they were made from."""
-    wanted = queries.filter(pl.col("faults").list.eval(pl.element().list.contains(fault)).list.any())
+def _faulty_texts(store: Store, way: Way, queries: pl.DataFrame, partition: str) -> Iterator[FaultyText]:
+    """The texts with faults, beside those that they were made from; a row a fault."""
+    wanted = queries.filter(pl.col("faults").list.eval(pl.element().list.len() > 0).list.any())
     if wanted.is_empty():
         return
     source = store.lineage.key("queries", way.source) if way.source else store.lineage.key("samples")
@@ -103,8 +109,8 @@ def _faulty_texts(store: Store, way: Way, queries: pl.DataFrame, fault: str, par
     for query, messages, faults in wanted.select("id", "messages", "faults").iter_rows():
         before = {message["role"]: message["content"] for message in sources[query]}
         for message, found in zip(messages, faults, strict=True):
-            if fault in found:
-                yield FaultyText(query, message["role"], before.get(message["role"], ""), message["content"])
+            for fault in found:
+                yield FaultyText(query, message["role"], fault, before.get(message["role"], ""), message["content"])
 
 
 def _verdict(faulty: Sequence[FaultyText], queries: int, excluded: int) -> Verdict:
@@ -130,5 +136,7 @@ def _as_markdown(faulty: Sequence[FaultyText]) -> str:
 
 
 def _in_a_line(text: str) -> str:
-    line = " ".join(text.split()).replace("|", "\\|")
-    return line if len(line) <= _SHOWN_CHARACTERS else f"{line[:_SHOWN_CHARACTERS]} …"
+    """As text: what a model writes is not to be Markdown here."""
+    line = " ".join(text.split())
+    shown = line if len(line) <= _SHOWN_CHARACTERS else f"{line[:_SHOWN_CHARACTERS]} …"
+    return _MARKUP.sub(r"\\\g<0>", shown)

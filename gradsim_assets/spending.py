@@ -1,43 +1,63 @@
-"""What a study's settings would send to an API, and what that would cost, before anything is sent."""
+"""What would be sent to an API, and what that would cost, before anything is sent."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import polars as pl
 
 from gradsim.queries import Paraphrase
+from gradsim.study.partitions import select_partitions
 from gradsim.tables import State
 from gradsim_assets.assets.dataset import load_originals
+from gradsim_assets.planning import Launch
 from gradsim_assets.session import Session
 from resources.paraphraser import ParaphraserResource
 
 
-def spending(session: Session, settings: Sequence[str], originals: pl.DataFrame | None = None) -> Iterator[str]:
-    """A line for each of these settings that an API has still to rewrite texts for.
+def spending(
+    session: Session, partitions: Mapping[str, Sequence[str]], originals: pl.DataFrame | None = None
+) -> Iterator[str]:
+    """A line for each setting whose texts an API is to rewrite.
 
     Args:
         session: the study's.
-        settings: which are looked at.
+        partitions: setting -> of which its queries are to be made.
         originals: all of the study's; None: as stored, or loaded.
 
     Raises:
         GradsimError: the originals cannot be had, or the API's address is none.
     """
-    for name in settings:
+    for name, keys in partitions.items():
         way = session.study.settings[name]
-        if isinstance(way, Paraphrase) and (missing := _positions_without_queries(session, name)):
+        if isinstance(way, Paraphrase) and keys:
             originals = _originals(session) if originals is None else originals
-            paraphraser = ParaphraserResource(base_url=session.environment.openai_base_url)
-            means = paraphraser.means(session.store, name, originals)
-            estimate = way.estimate(originals[missing], means)
+            wanted = select_partitions(session.study.partitions, keys)
+            samples = pl.concat(originals[each.start : each.end] for each in wanted)
+            estimate = way.estimate(samples, ParaphraserResource().means(session.store, name, originals))
             limit = "" if way.max_cost is None else f", max_cost ${way.max_cost:.2f}"
-            yield f"{name}: sends {estimate}{limit} ({way.model}, {len(missing):,} samples)"
+            yield f"{name}: sends {estimate}{limit} ({way.model}, {samples.height:,} samples)"
 
 
-def _positions_without_queries(session: Session, setting: str) -> list[int]:
+def missing_queries(session: Session) -> dict[str, list[str]]:
+    """Setting -> partitions whose queries have still to be made."""
     store = session.store
-    key = store.lineage.key("queries", setting)
-    partitions = [each for each in session.study.partitions if store.state(key, each.key) is not State.FRESH]
-    return [position for partition in partitions for position in range(partition.start, partition.end)]
+    return {
+        name: [
+            each.key
+            for each in session.study.partitions
+            if store.state(store.lineage.key("queries", name), each.key) is not State.FRESH
+        ]
+        for name in session.study.settings
+    }
+
+
+def launched_queries(launches: Sequence[Launch]) -> dict[str, list[str]]:
+    """Setting -> partitions whose queries these launches make."""
+    found: dict[str, list[str]] = {}
+    for launch in launches:
+        for key in launch.keys:
+            if key.name == "queries":
+                found.setdefault(str(key.setting), []).extend(launch.partitions)
+    return found
 
 
 def _originals(session: Session) -> pl.DataFrame:

@@ -17,7 +17,7 @@ from gradsim_assets.console import console
 from gradsim_assets.launching import describe
 from gradsim_assets.planning import Launch
 from gradsim_assets.session import Session
-from gradsim_assets.spending import spending
+from gradsim_assets.spending import launched_queries, spending
 
 
 def print_launches(launches: Sequence[Launch]) -> None:
@@ -30,9 +30,9 @@ def print_launches(launches: Sequence[Launch]) -> None:
             console.print(f"  {key}")
 
 
-def print_spending(session: Session, settings: Sequence[str]) -> None:
-    """What these settings would send to an API, and what it would cost."""
-    for line in spending(session, settings):
+def print_spending(session: Session, launches: Sequence[Launch]) -> None:
+    """What these launches would send to an API, and what it would cost."""
+    for line in spending(session, launched_queries(launches)):
         console.print(escape(line), soft_wrap=True)
 
 

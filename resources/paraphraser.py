@@ -1,23 +1,18 @@
-"""The API resource: which OpenAI-compatible server rewrites samples. The key never enters run config or logs."""
+"""The API resource: which OpenAI-compatible server rewrites samples. Neither key nor address enter run config."""
 
 from collections.abc import Callable
 
 import dagster as dg
 import polars as pl
 
+from gradsim.environment import read_environment
 from gradsim.progress import in_steps
 from gradsim.queries import Means
 from gradsim.tables import Store
 
 
 class ParaphraserResource(dg.ConfigurableResource[None]):
-    """Where an OpenAI-compatible API is; its key is read from `OPENAI_API_KEY` when a request is made.
-
-    Attributes:
-        base_url: of the API; None: OpenAI's own.
-    """
-
-    base_url: str | None = None
+    """An OpenAI-compatible API, at `OPENAI_BASE_URL` and with the key `OPENAI_API_KEY`, both read when needed."""
 
     def means(
         self, store: Store, setting: str, originals: pl.DataFrame, log: Callable[[str], None] = lambda line: None
@@ -36,7 +31,7 @@ class ParaphraserResource(dg.ConfigurableResource[None]):
             ids=originals["id"].to_list(),
             trial=store.study.first_samples is not None,
             journals=store.journals,
-            base_url=self.base_url,
+            base_url=read_environment().openai_base_url,
             progress=in_steps(lambda done, total: log(f"{setting} paraphrases: {done} of {total} texts")),
             say=log,
         )

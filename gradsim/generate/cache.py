@@ -16,7 +16,7 @@ class RoomyLayer(DynamicLayer):
     """One layer's keys and values (rows, heads, tokens, head size), which are the first tokens of larger tensors."""
 
     def __init__(self, keys: torch.Tensor, values: torch.Tensor, tokens: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.dtype, self.device = keys.dtype, keys.device
         self.is_initialized = True
         self._all_keys, self._all_values = keys, values
@@ -26,7 +26,7 @@ class RoomyLayer(DynamicLayer):
         self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Write new tokens behind those that are there; an error where no room is left."""
-        before, more = self.keys.shape[-2], key_states.shape[-2]
+        before, more = self.get_seq_length(), key_states.shape[-2]
         self._all_keys.narrow(-2, before, more).copy_(key_states)
         self._all_values.narrow(-2, before, more).copy_(value_states)
         self.keys = self._all_keys[:, :, : before + more]
@@ -53,7 +53,7 @@ def roomy(parts: Sequence[Part], width: int, room: int) -> DynamicCache:
     """
     made = DynamicCache()
     for number in range(len(parts[0].cache.layers)):
-        layers = [part.cache.layers[number] for part in parts]
+        layers: list[Any] = [part.cache.layers[number] for part in parts]
         rows = [torch.tensor(part.rows, device=layer.keys.device) for part, layer in zip(parts, layers, strict=True)]
         keys = _copied([layer.keys for layer in layers], rows, width, room)
         values = _copied([layer.values for layer in layers], rows, width, room)

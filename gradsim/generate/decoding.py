@@ -1,7 +1,8 @@
 """Batches of rows in transformers' `generate`.
 
-Its own work is a tenth of a step of a tiny model with one row on a processor and nothing beside 32 rows, so that no loop
-of our own is worth its place: it knows how each family wants its masks, positions and past.
+Its own work is a tenth of a step of a tiny model with one row on a processor (0.88 ms, of which a plain loop takes
+0.80) and nothing to speak of with 32, so that no loop of our own is worth its place: it knows how each family wants its
+masks, positions and past.
 """
 
 import inspect

@@ -35,7 +35,7 @@ class Row:
         return self.ended or self.room == 0
 
     def take(self, ids: Iterable[int], end: int) -> None:
-        """Add new ids, up to the end token or as many as there is room for; what comes after that is not the answer's."""
+        """Add new ids, up to the end token or as many as there is room for; what comes after is not the answer's."""
         for token in ids:
             if self.complete:
                 return

@@ -1,13 +1,14 @@
 """Draws from a model's distribution that depend on a row's own seed and nothing else.
 
-The likeliest token after adding Gumbel noise to each logit is a draw from the softmax of the logits. Noise of a token is
-a function of the row's seed, the number of tokens drawn before and the token, in whole numbers up to its last step: the
-same whatever shares the batch, wherever rows are read again, and on every device. Drawn tokens then depend on rounding no
-more than likeliest ones do; of draws by cumulated probabilities that is not true.
+The likeliest token after adding Gumbel noise to each logit is a draw from the softmax of the logits. A token's noise is
+a function of the row's seed, the number of tokens drawn before and the token, in whole numbers up to the last steps:
+the same whatever shares the batch, wherever rows are read again, and on every device. So drawn tokens depend on rounding
+no more than likeliest ones do; of draws by cumulated probabilities that is not true.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from transformers import LogitsProcessor
@@ -48,7 +49,7 @@ class Noise(LogitsProcessor):
         """Scores (rows, vocabulary), divided by the temperature, with noise."""
         noise = gumbel(self._seeds, self._drawn, scores.shape[-1])
         self._drawn += 1
-        return noise.add_(scores, alpha=1 / self._temperature)
+        return cast(torch.FloatTensor, noise.add_(scores, alpha=1 / self._temperature))
 
 
 def gumbel(seeds: torch.Tensor, drawn: torch.Tensor, vocabulary: int) -> torch.Tensor:

@@ -1,5 +1,6 @@
 """A model that is loaded when it is first needed, and once."""
 
+import re
 from functools import cached_property
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -7,6 +8,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from gradsim.models.fetching import fetch, load_tokenizer
 from gradsim.models.loading import load_model, resolve_device
 from gradsim.study import ModelConfiguration
+
+# A commit, or a digest of files; other revisions may mean something else tomorrow.
+_DIGEST = re.compile(r"[0-9a-f]{40,64}")
 
 
 class RunningModel:
@@ -46,7 +50,7 @@ class RunningModel:
             ModelError: it cannot be had.
         """
         name, revision = self.configuration.name, self.configuration.revision
-        return revision or fetch(name).revision
+        return revision if revision and _DIGEST.fullmatch(revision) else fetch(name, revision).revision
 
     @cached_property
     def device(self) -> str:

@@ -15,7 +15,7 @@ from gradsim.tokens import estimated_tokens
 _FRAME_TOKENS = 12
 
 # What is set aside for a request at least, which may turn out longer than most; times its estimate.
-_MARGIN = 2.0
+_MARGIN = 2
 
 
 class Cost(NamedTuple):
@@ -56,8 +56,8 @@ class Bill:
 class Budget:
     """Dollars that may be spent, counting what is in flight.
 
-    For a request as much is set aside as it may cost by what others did cost, so that the first is made alone: models
-    that think at length cost many times what their texts tell.
+    For a request as much is set aside as it may cost by what others did, so that the first is made alone: models that
+    think at length write many more tokens than their texts tell.
 
     Attributes:
         spent: so far.
@@ -74,18 +74,32 @@ class Budget:
         self._prices = prices
         self._most = math.inf if most is None else most
         self._in_flight: list[float] = []
-        self._worst: float | None = None
-        """Of the requests so far, the dearest beside its estimate."""
+        self._surplus: Cost | None = None
+        """Tokens above the estimate, the most of any request so far."""
         self._changed = asyncio.Condition()
+
+    @property
+    def limited(self) -> bool:
+        """Whether there is a limit."""
+        return not math.isinf(self._most)
 
     def learn(self, estimate: Cost, cost: Cost) -> None:
         """See what a request did cost, whoever paid for it."""
-        if expected := self._dollars(estimate):
-            self._worst = max(self._worst or 0.0, self._dollars(cost) / expected)
+        before = self._surplus or Cost()
+        self._surplus = Cost(
+            max(before.input_tokens, cost.input_tokens - estimate.input_tokens),
+            max(before.output_tokens, cost.output_tokens - estimate.output_tokens),
+        )
 
     def spend(self, cost: Cost) -> None:
         """Count what was paid."""
         self.spent = total([self.spent, cost])
+
+    def at_most(self, estimate: Cost) -> Cost:
+        """What a request may cost."""
+        with_surplus = total([estimate, self._surplus or Cost()])
+        with_margin = Cost(_MARGIN * estimate.input_tokens, _MARGIN * estimate.output_tokens)
+        return max(with_surplus, with_margin, key=self._dollars)
 
     @asynccontextmanager
     async def reserved(self, estimate: Cost) -> AsyncIterator[Bill]:
@@ -96,17 +110,14 @@ class Budget:
         Raises:
             ParaphraseError: there is no room left, and none will come.
         """
-        if math.isinf(self._most):
+        if not self.limited:
             yield Bill()
             return
         async with self._changed:
             await self._changed.wait_for(lambda: not self._in_flight or self._has_room(estimate))
             if not self._has_room(estimate):
-                raise ParaphraseError(
-                    f"max_cost of ${self._most:.4g} is reached: ${self._dollars(self.spent):.4f} are spent, and what "
-                    "they paid for is kept; raise max_cost in the study and run again to go on"
-                )
-            set_aside = self._at_most(estimate)
+                self._refuse(estimate)
+            set_aside = self._dollars(self.at_most(estimate))
             self._in_flight.append(set_aside)
         bill = Bill()
         try:
@@ -120,12 +131,17 @@ class Budget:
                 self._changed.notify_all()
 
     def _has_room(self, estimate: Cost) -> bool:
-        if self._worst is None and self._in_flight:
+        wanted = self._dollars(self.at_most(estimate))
+        if wanted and self._surplus is None and self._in_flight:
             return False
-        return self._dollars(self.spent) + sum(self._in_flight) + self._at_most(estimate) <= self._most
+        return self._dollars(self.spent) + sum(self._in_flight) + wanted <= self._most
 
-    def _at_most(self, estimate: Cost) -> float:
-        return max(_MARGIN, self._worst or 0.0) * self._dollars(estimate)
+    def _refuse(self, estimate: Cost) -> None:
+        spent, wanted = self._dollars(self.spent), self._dollars(self.at_most(estimate))
+        raise ParaphraseError(
+            f"max_cost of ${self._most:.4g} is reached: ${spent:.4f} are spent, and the next text may cost "
+            f"${wanted:.4f}; what is paid for is kept, raise max_cost in the study and run again to go on"
+        )
 
     def _dollars(self, cost: Cost) -> float:
         return cost.dollars(self._prices) if self._prices else 0.0

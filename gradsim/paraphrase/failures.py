@@ -3,10 +3,13 @@
 Messages say how to mend it, and never repeat the server's own words, which may hold the key.
 """
 
+import errno
 import re
 import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 
 import httpx2
 import openai
@@ -17,6 +20,8 @@ from gradsim.errors import GradsimError
 LONGEST_WAIT = 300.0
 
 _BUSY = {408, 409, 429}
+_CANNOT_TAKE = {400, 413, 422}
+_TOO_MANY_FILES = {errno.EMFILE, errno.ENFILE}
 _NO_MONEY = {"insufficient_quota", "billing_hard_limit_reached", "insufficient_balance"}
 
 # What an API says of a text that it does not take -> as which reason to have finished without a text it counts.
@@ -27,11 +32,15 @@ _NOT_TAKEN = {
     "string_above_max_length": "length",
 }
 
+# Servers without such a code say it in words, which are looked at and not repeated.
+_TOO_LONG = re.compile(r"context[ _]length|maximum context|max_model_len|too long", re.IGNORECASE)
+
 _REFUSED: dict[int, str] = {
     401: "refused the key (401); check OPENAI_API_KEY",
     402: "wants money (402); check the account, then run again",
     403: "does not let this key use the model {model} (403); ask for access",
     404: "knows no model {model} at this address (404); check the model and OPENAI_BASE_URL",
+    405: "is no API of chat completions (405); check OPENAI_BASE_URL",
 }
 
 
@@ -44,13 +53,15 @@ class BusyError(Exception):
 
     Attributes:
         problem: in words.
-        wait: seconds that it asks for; None: it does not say.
+        wait: seconds that it asks for.
+        billed: whether it may have answered, and want to be paid.
     """
 
-    def __init__(self, problem: str, wait: float | None = None) -> None:
+    def __init__(self, problem: str, wait: float = 0.0, *, billed: bool = False) -> None:
         super().__init__(problem)
         self.problem = problem
         self.wait = wait
+        self.billed = billed
 
 
 class NotTakenError(Exception):
@@ -94,11 +105,11 @@ def meaning(
         case openai.APITimeoutError():
             if _first(error, httpx2.ConnectTimeout) and not answered_before:
                 return ParaphraseError(f"{address.host} does not answer; check OPENAI_BASE_URL and the network")
-            return BusyError("did not answer in time")
+            return BusyError("did not answer in time", billed=True)
         case openai.APIConnectionError() | httpx2.HTTPError():
             return _meaning_of_connection(error, address, answered_before=answered_before)
         case _:
-            return BusyError("answered with something that is not a chat completion")
+            return _no_completion()
 
 
 def not_a_completion(content_type: str, address: Address, *, answered_before: bool) -> ParaphraseError | BusyError:
@@ -107,7 +118,11 @@ def not_a_completion(content_type: str, address: Address, *, answered_before: bo
         return ParaphraseError(
             f"{address.host} answered with something that is not a chat completion; check OPENAI_BASE_URL"
         )
-    return BusyError("answered with something that is not a chat completion")
+    return _no_completion()
+
+
+def _no_completion() -> BusyError:
+    return BusyError("answered with something that is not a chat completion", billed=True)
 
 
 def _meaning_of_status(error: openai.APIStatusError, address: Address) -> ParaphraseError | BusyError | NotTakenError:
@@ -116,33 +131,41 @@ def _meaning_of_status(error: openai.APIStatusError, address: Address) -> Paraph
         return ParaphraseError(
             f"{address.host}: the quota is used up ({status} {code}); check the account, then run again"
         )
-    if code in _NOT_TAKEN:
-        return NotTakenError(_NOT_TAKEN[code])
+    if code in _NOT_TAKEN or (status in _CANNOT_TAKE and _TOO_LONG.search(error.message)):
+        return NotTakenError(_NOT_TAKEN.get(code or "", "length"))
     if status in _BUSY or status >= 500:
-        wait = _seconds_to_wait(error.response.headers)
-        if wait is not None and wait > LONGEST_WAIT:
-            return ParaphraseError(
-                f"{address.host} wants to be left alone for {wait:,.0f} seconds ({status}); run again then, or raise "
-                "the account's limits"
-            )
-        return BusyError(f"answered with status {status}", wait)
+        return _busy(status, _seconds_to_wait(error.response.headers), address)
     if status in _REFUSED:
         return ParaphraseError(f"{address.host} {_REFUSED[status].format(model=address.model)}")
     said = " ".join(part for part in (str(status), code, _word(error.param)) if part)
     return ParaphraseError(f"{address.host} does not take what is asked ({said}); check the setting's keys")
 
 
+def _busy(status: int, wait: float, address: Address) -> ParaphraseError | BusyError:
+    if wait > LONGEST_WAIT:
+        return ParaphraseError(
+            f"{address.host} wants to be left alone for {wait:,.0f} seconds ({status}); run again then, or raise the "
+            "account's limits"
+        )
+    return BusyError(f"answered with status {status}", wait)
+
+
 def _meaning_of_connection(error: Exception, address: Address, *, answered_before: bool) -> ParaphraseError | BusyError:
-    if _first(error, ssl.SSLError) or "CERTIFICATE_VERIFY_FAILED" in "".join(map(str, _causes(error))):
+    if _first(error, ssl.SSLCertVerificationError) or "CERTIFICATE_VERIFY_FAILED" in "".join(map(str, _causes(error))):
         return ParaphraseError(
             f"{address.host}: its certificate cannot be verified; check OPENAI_BASE_URL, or name the file of who "
             "signed it in SSL_CERT_FILE"
         )
+    if any(isinstance(cause, OSError) and cause.errno in _TOO_MANY_FILES for cause in _causes(error)):
+        return ParaphraseError("too many connections are open (ulimit -n); lower concurrency, or raise that limit")
     if _first(error, (httpx2.UnsupportedProtocol, httpx2.InvalidURL)):
         return ParaphraseError(f"{address.host} is no address; let OPENAI_BASE_URL be like https://api.openai.com/v1")
-    if _first(error, httpx2.ConnectError) and not answered_before:
-        return ParaphraseError(f"{address.host} cannot be reached; check OPENAI_BASE_URL and the network")
-    return BusyError("dropped the connection")
+    if not _first(error, httpx2.ConnectError):
+        return BusyError("dropped the connection", billed=True)
+    if answered_before:
+        return BusyError("cannot be reached any more")
+    way = "does not speak TLS as expected" if _first(error, ssl.SSLError) else "cannot be reached"
+    return ParaphraseError(f"{address.host} {way}; check OPENAI_BASE_URL and the network")
 
 
 def _first(error: BaseException, kind: type[BaseException] | tuple[type[BaseException], ...]) -> bool:
@@ -156,17 +179,23 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _word(value: object) -> str | None:
-    """A name that a server gives; anything longer, or like a key, is not repeated."""
-    named = isinstance(value, str) and re.fullmatch(r"[\w.\-\[\]]{1,40}", value) and not value.startswith("sk-")
-    return str(value) if named else None
+    """A name that a server gives, in letters: what else it says may be, or repeat, the key."""
+    return value if isinstance(value, str) and re.fullmatch(r"[A-Za-z_.\[\]]{1,40}", value) else None
 
 
-def _seconds_to_wait(headers: httpx2.Headers) -> float | None:
+def _seconds_to_wait(headers: httpx2.Headers) -> float:
+    """What `Retry-After` asks for, in seconds or as a date; 0: nothing."""
     for name, seconds in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
-        try:
-            wait = float(headers[name]) * seconds
-        except (KeyError, ValueError):
-            continue
-        if wait >= 0:
-            return wait
-    return None
+        if value := headers.get(name):
+            try:
+                return max(0.0, float(value) * seconds)
+            except ValueError:
+                return _seconds_until(value)
+    return 0.0
+
+
+def _seconds_until(date: str) -> float:
+    try:
+        return max(0.0, (parsedate_to_datetime(date) - datetime.now(UTC)).total_seconds())
+    except (TypeError, ValueError):
+        return 0.0

@@ -24,10 +24,17 @@ class Limits:
         if self._tokens:
             await self._tokens.acquire(tokens)
 
+    async def settle(self, more: int) -> None:
+        """Count tokens that a request took beyond those that it was admitted with; waits as long as they take."""
+        while self._tokens and more > 0:
+            taken = min(more, int(self._tokens.max_rate))
+            await self._tokens.acquire(taken)
+            more -= taken
+
 
 def _limiter(per_minute: int | None, largest: int) -> AsyncLimiter | None:
     """At most a second's worth at once, or the largest single thing where that is more."""
     if per_minute is None:
         return None
-    at_once = max(per_minute / 60, largest)
+    at_once = max(per_minute / 60, largest, 1)
     return AsyncLimiter(at_once, 60 * at_once / per_minute)

@@ -4,22 +4,29 @@ import asyncio
 import hashlib
 import json
 import re
+import uuid
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from gradsim.journal import Entry, Journal, open_journal, read_journal
-from gradsim.paraphrase.conversation import ATTEMPTS, Conversation, open_client
+from gradsim.paraphrase.conversation import ATTEMPTS, Conversation, UnansweredError, open_client
 from gradsim.paraphrase.costs import Budget, Cost, estimated_cost, total
+from gradsim.paraphrase.event_loop import run_beside
 from gradsim.paraphrase.failures import Address, ParaphraseError
 from gradsim.paraphrase.limits import Limits
+from gradsim.progress import Progress
 from gradsim.queries.by_api import OPENAI
 from gradsim.queries.rewriting import Answer, Request
 
 if TYPE_CHECKING:
     from gradsim.queries import Paraphrase
+
+
+# Of journals' names, in characters; and of a text in an error.
+_LONGEST_NAME, _SHOWN = 120, 60
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,13 @@ class Estimate:
         price = "" if self.dollars is None else f", about ${self.dollars:.2f}"
         tokens = f"about {self.cost.tokens:,} tokens with instructions and answers"
         return f"{rest:,} texts to {self.host}{before}: {tokens}{price}"
+
+
+class Account(NamedTuple):
+    """What may be spent, and how fast."""
+
+    budget: Budget
+    limits: Limits
 
 
 class Paraphraser:
@@ -80,12 +94,8 @@ class Paraphraser:
         self._api_key = api_key
         self._name = name
         self._attempts = attempts
-        place = urlsplit(self._base_url)
-        if place.scheme not in {"http", "https"} or not place.hostname:
-            raise ParaphraseError(f"OPENAI_BASE_URL is no address; let it be like {OPENAI}")
-        self._address = Address(place.netloc.rpartition("@")[2], setting.model)
-        file = "_".join(re.sub(r"[^\w.-]+", "_", part) for part in (self._address.host, setting.model))
-        self._journal_path = journals / f"{file}.jsonl"
+        self._address = Address(host_of(self._base_url), setting.model)
+        self._journal_path = journals / f"{_file_name(self.host, setting.model)}.jsonl"
 
     @property
     def host(self) -> str:
@@ -99,7 +109,7 @@ class Paraphraser:
     def ask(
         self,
         requests: Sequence[Request],
-        progress: Callable[[int, int], None] = lambda done, total: None,
+        progress: Progress = lambda done, total: None,
         say: Callable[[str], None] = lambda line: None,
     ) -> dict[Request, Answer]:
         """The answers to these requests, of which no two are equal.
@@ -109,69 +119,99 @@ class Paraphraser:
 
         Args:
             requests: texts with seeds.
-            progress: called with texts answered and in all.
+            progress: called with texts answered and in all, from time to time.
             say: is told what is about to be spent.
 
         Raises:
-            ParaphraseError: no key, a refusal, or an API that is away; what was answered is in the journal.
+            ParaphraseError: no key, a refusal, an API that is away, or texts that it does not manage; what was answered
+                is in the journal.
             JournalError: the journal cannot be written.
         """
         with open_journal(self._journal_path, say) as journal:
             estimate = self._estimate(requests, journal.entries)
             if estimate.answered < estimate.texts:
                 say(f"paraphrasing sends {estimate}")
-                asyncio.run(self._ask(requests, journal, progress))
+                self._ask(requests, journal, progress)
             return {request: _answer(journal.entries[self._key(request)]) for request in requests}
 
-    async def _ask(self, requests: Sequence[Request], journal: Journal, progress: Callable[[int, int], None]) -> None:
-        setting = self._setting
+    def _ask(self, requests: Sequence[Request], journal: Journal, progress: Progress) -> None:
         waiting = [request for request in requests if self._key(request) not in journal.entries]
-        costs = {request: estimated_cost(setting.system_prompt, request.text) for request in waiting}
-        budget = self._budget(journal.entries)
-        limits = Limits(
-            setting.requests_per_minute, setting.tokens_per_minute, max(cost.tokens for cost in costs.values())
-        )
-        done = len(requests) - len(waiting)
+        before, done, unanswered = len(requests) - len(waiting), 0, dict[Request, str]()
 
-        async def answer(conversation: Conversation, request: Request) -> None:
+        async def ask_all() -> None:
+            async with open_client(self._base_url, self._api_key, self._setting.timeout) as client:
+                setting, attempts = self._setting, self._attempts
+                conversation = Conversation(client, self._address, timeout=setting.timeout, attempts=attempts)
+                account = self._account(waiting, journal)
+                await _in_parallel(waiting, lambda each: ask(conversation, account, each), setting.concurrency)
+
+        async def ask(conversation: Conversation, account: Account, request: Request) -> None:
             nonlocal done
-            cost = costs[request]
-            async with budget.reserved(cost) as bill:
-                found = await conversation.answer(
-                    self._messages(request), self._parameters(request), lambda: limits.admit(cost.tokens)
-                )
-                bill.cost = Cost(
-                    cost.input_tokens if found.input_tokens is None else found.input_tokens,
-                    cost.output_tokens if found.output_tokens is None else found.output_tokens,
-                )
-                paid = {"cost": bill.cost, "estimate": cost, "setting": self._name}
-                journal.append(self._key(request), {**found._asdict(), **paid})
-            done += 1
-            progress(done, len(requests))
+            try:
+                await self._answered(conversation, account, request, journal)
+                done += 1
+            except UnansweredError as error:
+                unanswered[request] = error.problem
 
-        async with open_client(self._base_url, self._api_key, setting.timeout) as client:
-            conversation = Conversation(client, self._address, self._attempts)
-            await _in_parallel(waiting, lambda request: answer(conversation, request), setting.concurrency)
+        run_beside(ask_all(), lambda: progress(before + done, len(requests)))
+        if unanswered:
+            (first, problem), more = next(iter(unanswered.items())), len(unanswered) - 1
+            others = f", and {more} more" if more else ""
+            raise ParaphraseError(
+                f"{self.host} {problem}, {self._attempts} times, for the text {_shortened(first.text)!r}{others}; all "
+                "others are done and kept: run again, or change or remove its sample"
+            )
+
+    async def _answered(self, conversation: Conversation, account: Account, request: Request, journal: Journal) -> None:
+        """Have a request answered, and journal it."""
+        budget, limits = account
+        estimate = self._estimated(request)
+
+        def lost() -> None:
+            """It may have been answered and billed for nothing; what that was is only known by what others cost."""
+            if budget.limited:
+                cost = budget.at_most(estimate)
+                budget.spend(cost)
+                journal.append(f"lost {uuid.uuid4().hex}", {"cost": cost, "setting": self._name})
+
+        async with budget.reserved(estimate) as bill:
+            found = await conversation.answer(
+                self._messages(request), self._parameters(request), lambda: limits.admit(estimate.tokens), lost
+            )
+            bill.cost = Cost(
+                estimate.input_tokens if found.input_tokens is None else found.input_tokens,
+                estimate.output_tokens if found.output_tokens is None else found.output_tokens,
+            )
+            paid = {"cost": bill.cost, "estimate": estimate, "setting": self._name}
+            journal.append(self._key(request), {**found._asdict(), **paid})
+        await limits.settle(bill.cost.tokens - estimate.tokens)
+
+    def _account(self, waiting: Sequence[Request], journal: Journal) -> Account:
+        """What is left of the setting's budget after all its runs, and its limits."""
+        setting = self._setting
+        budget = Budget(setting.prices, setting.max_cost)
+        for entry in journal.entries.values():
+            cost = Cost(*entry["cost"])
+            if "estimate" in entry:
+                budget.learn(Cost(*entry["estimate"]), cost)
+            if entry["setting"] == self._name:
+                budget.spend(cost)
+        largest = max(self._estimated(request).tokens for request in waiting)
+        return Account(budget, Limits(setting.requests_per_minute, setting.tokens_per_minute, largest))
 
     def _estimate(self, requests: Sequence[Request], entries: Mapping[str, Entry]) -> Estimate:
         waiting = [request for request in requests if self._key(request) not in entries]
-        cost = total(estimated_cost(self._setting.system_prompt, request.text) for request in waiting)
+        cost = total(map(self._estimated, waiting))
         dollars = cost.dollars(self._setting.prices) if self._setting.prices else None
         return Estimate(self.host, len(requests), len(requests) - len(waiting), cost, dollars)
 
-    def _budget(self, entries: Mapping[str, Entry]) -> Budget:
-        """What is left of the setting's budget after all its runs."""
-        budget = Budget(self._setting.prices, self._setting.max_cost)
-        for entry in entries.values():
-            cost = Cost(*entry["cost"])
-            budget.learn(Cost(*entry["estimate"]), cost)
-            if entry["setting"] == self._name:
-                budget.spend(cost)
-        return budget
+    def _estimated(self, request: Request) -> Cost:
+        return estimated_cost(self._setting.system_prompt, request.text)
 
     def _key(self, request: Request) -> str:
         """The same for requests that ask for the same."""
-        asked = [self._base_url, self._setting.system_prompt, *self._parameters(request).values(), request.text]
+        path = urlsplit(self._base_url).path
+        asked = [self.host, path, self._setting.system_prompt, *self._parameters(request).values(), request.text]
         return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:32]
 
     def _parameters(self, request: Request) -> dict[str, Any]:
@@ -184,8 +224,39 @@ class Paraphraser:
         ]
 
 
+def host_of(base_url: str) -> str:
+    """Host and port of an API's address.
+
+    Raises:
+        ParaphraseError: it is none, or holds a password, which has no place in logs and journals.
+    """
+    try:
+        place = urlsplit(base_url)
+        host = place.netloc.lower() if place.scheme in {"http", "https"} and place.hostname else ""
+        place.port  # noqa: B018 - raises
+    except ValueError:
+        host = ""
+    if not host:
+        raise ParaphraseError(f"OPENAI_BASE_URL is no address; let it be like {OPENAI}")
+    if "@" in host:
+        raise ParaphraseError("OPENAI_BASE_URL holds a user or a password; remove it, a key belongs in OPENAI_API_KEY")
+    return host
+
+
+def _file_name(*parts: str) -> str:
+    """Of a journal."""
+    name = "_".join(re.sub(r"[^\w.-]+", "_", part) for part in parts)
+    digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:8]
+    return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}_{digest}"
+
+
 def _answer(entry: Entry) -> Answer:
     return Answer(**{name: entry[name] for name in Answer._fields})
+
+
+def _shortened(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _SHOWN else f"{line[:_SHOWN]}…"
 
 
 async def _in_parallel(

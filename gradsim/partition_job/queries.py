@@ -1,5 +1,6 @@
 """Queries that a model makes, the studied one or another."""
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -41,13 +42,14 @@ def compute(
             journals=store.journals,
             model=running,
             force=job.force,
+            say=partial(print, file=sys.stderr, flush=True),
             progress=partial(_shared_out, progress, done, len(wanted), total),
         )
         made = way.make(wanted, means)
         provenance = _provenance(job, store, way, running).model_copy(update={"excluded": dict(made.excluded)})
         store.write(key, made.frame, partition, provenance)
         done += len(wanted)
-        measured = {name: measured.get(name, 0) + value for name, value in made.measured.items()}
+        measured |= {name: measured.get(name, 0) + value for name, value in made.measured.items()}
     return measured
 
 

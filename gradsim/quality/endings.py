@@ -4,6 +4,9 @@ import unicodedata
 
 from gradsim.quality.rewrite import Rewrite
 
+# Of texts that their model ended itself, as servers call it.
+_ENDED = frozenset({"stop", "stop_sequence", "end_turn", "eos", "eos_token"})
+
 _INVISIBLE = frozenset({"Zs", "Zl", "Zp", "Cc", "Cf"})
 
 
@@ -14,4 +17,4 @@ def is_empty(rewrite: Rewrite) -> bool:
 
 def is_truncated(rewrite: Rewrite) -> bool:
     """Whether whoever wrote the text was stopped, by a limit or a filter."""
-    return rewrite.finish_reason not in (None, "stop")
+    return rewrite.finish_reason is not None and rewrite.finish_reason not in _ENDED

@@ -39,7 +39,9 @@ class Paraphrase(Rewriting):
     tokens_per_minute: int | None = Field(None, ge=1, description="of questions and answers")
     timeout: float = Field(120.0, gt=0, description="seconds until a request counts as lost")
     prices: Prices | None = None
-    max_cost: float | None = Field(None, gt=0, description="dollars that all runs of this setting may cost together")
+    max_cost: float | None = Field(
+        None, gt=0, description="dollars that all runs of this setting may cost together, with this model"
+    )
 
     @model_validator(mode="after")
     def _cost_can_be_told(self) -> Self:

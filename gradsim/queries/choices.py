@@ -48,16 +48,16 @@ class Quality(Section):
         """Whether a text with these faults is asked for again."""
         return any(self._choices[fault] == "retry" for fault in faults)
 
-    def to_be_excluded(self, faults: Iterable[str]) -> list[str]:
-        """Those of a text's faults, after the last attempt, for which its sample is excluded."""
-        return [fault for fault in faults if self._choices[fault] != "keep"]
+    def excludes(self, fault: str) -> bool:
+        """Whether a fault of a text, after the last attempt, excludes its sample."""
+        return self._choices[fault] != "keep"
 
     @property
     def _choices(self) -> dict[str, Choice]:
         return {fault: getattr(self, fault) for fault in FAULTS}
 
 
-class EmptyAgain(Quality):
+class RewritingQuality(Quality):
     """The same where a model can be asked again: a text that is none is no query."""
 
     empty: Choice = "retry"

@@ -8,7 +8,7 @@ import polars as pl
 from pydantic import Field
 
 from gradsim.quality import Rewrite, find_faults
-from gradsim.queries.choices import EmptyAgain, Quality
+from gradsim.queries.choices import RewritingQuality
 from gradsim.queries.way import MadeQueries, Means, Way, rewritten
 
 SYSTEM_PROMPT = (
@@ -53,14 +53,18 @@ class _Message(NamedTuple):
 class Rewriting(Way):
     """What ways have in common that have a language model rewrite prompt and answer."""
 
-    seeded: ClassVar[bool] = True
     asks_again: ClassVar[bool] = True
 
     model: str = Field(min_length=1)
     temperature: float = Field(1.0, ge=0, le=2)
-    seed: int | None = Field(None, description="of the sampling; None: the study's")
+    seed: int | None = Field(None, ge=0, lt=1 << 53, description="of the sampling; None: the study's")
     system_prompt: str = Field(SYSTEM_PROMPT, min_length=1)
-    quality: Quality = EmptyAgain()
+    quality: RewritingQuality = RewritingQuality()
+
+    @property
+    def seeded(self) -> bool:
+        """See `Way.seeded`."""
+        return self.seed is None
 
     @abstractmethod
     def ask(self, requests: Sequence[Request], means: Means) -> Mapping[Request, Answer]:

@@ -69,14 +69,12 @@ class MadeQueries:
         excluded: id of a sample that got no query -> why.
         measured: what it cost.
         model: that wrote them; None where none did.
-        revision: of that model.
     """
 
     frame: pl.DataFrame
     excluded: Mapping[str, str] = field(default_factory=dict)
     measured: Mapping[str, Any] = field(default_factory=dict)
     model: str | None = None
-    revision: str | None = None
 
 
 class Way(Section, ABC):
@@ -89,7 +87,6 @@ class Way(Section, ABC):
         kinds: labels in the web UI.
         runs_model: whether a model does it, in a partition job, where the GPU is.
         studies_model: whether that model is the studied one.
-        seeded: whether the study's seed bears on the queries.
         without_effect: keys that change no query, but only how it is come by.
         asks_again: whether another seed can give another text.
         faults: role -> faults of a rewritten message that can be looked for (see `gradsim.quality`).
@@ -98,7 +95,6 @@ class Way(Section, ABC):
     kinds: ClassVar[frozenset[str]] = frozenset({"polars", "parquet"})
     runs_model: ClassVar[bool] = False
     studies_model: ClassVar[bool] = False
-    seeded: ClassVar[bool] = False
     asks_again: ClassVar[bool] = False
     without_effect: ClassVar[frozenset[str]] = frozenset()
     faults: ClassVar[Mapping[str, Collection[str]]] = {"user": tuple(FAULTS), "assistant": tuple(FAULTS)}
@@ -111,6 +107,11 @@ class Way(Section, ABC):
         if self.quality.retries and not self.asks_again:
             raise ValueError("quality: retry is for a model that rewrites; choose keep or exclude")
         return self
+
+    @property
+    def seeded(self) -> bool:
+        """Whether the study's seed bears on the queries."""
+        return False
 
     @property
     def source(self) -> str | None:
@@ -138,11 +139,11 @@ class Way(Section, ABC):
         """
         made = self.rewrite(samples, means)
         faults = fault_table(samples, made.frame, self.quality.bounds, only=self.faults)
-        excluded = {
-            row["id"]: f"its {_MESSAGE[row['role']]}: {FAULTS[row['fault']]}"
-            for row in reversed(faults.rows(named=True))
-            if self.quality.to_be_excluded([row["fault"]])
-        }
+        excluded: dict[str, str] = {}
+        for query, role, fault in faults.select("id", "role", "fault").iter_rows():
+            if self.quality.excludes(fault):
+                reason = f"its {_MESSAGE[role]}: {FAULTS[fault]}"
+                excluded[query] = f"{excluded[query]}; {reason}" if query in excluded else reason
         kept = _with_faults(made.frame, faults).filter(~pl.col("id").is_in(list(excluded)))
         return replace(made, frame=kept, excluded={**made.excluded, **excluded})
 

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from gradsim.queries import WAYS, Prices
-from gradsim.queries.choices import EmptyAgain
+from gradsim.queries.choices import RewritingQuality
 from gradsim.section import Section
 from gradsim.study import definition
 from gradsim.study.definition import Study
@@ -26,7 +26,7 @@ _SECTIONS: Mapping[str, type[Section]] = {
     "ImportedModel": definition.ImportedModel,
     "reference": definition.Architecture,
     "projections": definition.Projection,
-    "quality": EmptyAgain,
+    "quality": RewritingQuality,
     "prices": Prices,
     **{way.model_fields["method"].default: way for way in WAYS},
 }

@@ -168,6 +168,14 @@ def _kept_samples(store: Store, key: TableKey, partition: str, column: str) -> i
     return _kept_pairs(store, key, partition)[column].n_unique()
 
 
+def _n_sources(store: Store, key: TableKey, partition: str) -> int:
+    """What a partition's queries are made from: originals, or the queries of another setting."""
+    source = store.study.settings[str(key.setting)].source
+    if source is None:
+        return len(store.ids_of(partition))
+    return store.rows(store.lineage.key("queries", source), partition)
+
+
 def _n_candidates(store: Store, key: TableKey, partition: str) -> int:
     queries = store.read(store.lineage.key("tokenized", key.setting), [partition]).height
     corpus = store.read(store.lineage.key("tokenized")).height
@@ -180,7 +188,7 @@ _EXPECTED_ROWS: Mapping[str, Callable[[Store, TableKey, str], int]] = {
         - len(store.provenance(key, partition).excluded)
     ),
     "queries": lambda store, key, partition: (
-        len(store.ids_of(partition)) - len(store.provenance(key, partition).excluded)
+        _n_sources(store, key, partition) - len(store.provenance(key, partition).excluded)
     ),
     "tokenized": lambda store, key, partition: (
         store.read(store.lineage.key("queries", key.setting), [partition]).height

@@ -1,5 +1,6 @@
 """Journals outlive whoever writes them."""
 
+import errno
 import json
 import os
 import signal
@@ -125,7 +126,7 @@ except JournalError as error:
 """
     path = tmp_path / "journal.jsonl"
     done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
-    assert done.stdout.startswith(f"{path}: cannot be written (File too large); make room")
+    assert done.stdout.startswith(f"{path}: cannot be used (File too large); make room")
     entries = read_journal(path)
     assert 5 < len(entries) < 12
     assert path.read_bytes().endswith(b"\n")
@@ -133,7 +134,7 @@ except JournalError as error:
 
 def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(JournalError, match="cannot be written"), open_journal(tmp_path / "file" / "journal.jsonl"):
+    with pytest.raises(JournalError, match="cannot be used"), open_journal(tmp_path / "file" / "journal.jsonl"):
         pass
 
 
@@ -148,3 +149,17 @@ def test_lines_reach_the_disk_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             time.sleep(0.01)
         assert 1 <= len(synced) < 20, "many lines at once"
     assert len(synced) >= 2, "and what is left in the end"
+
+
+def test_lines_that_do_not_reach_the_disk_are_said_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(file: int) -> None:
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+    path = tmp_path / "journal.jsonl"
+    with pytest.raises(JournalError, match="Disk quota exceeded"), open_journal(path) as journal:  # noqa: PT012
+        monkeypatch.setattr("gradsim.journal.os.fsync", full)
+        end = time.monotonic() + 20
+        while time.monotonic() < end:
+            journal.append("a", {})
+            time.sleep(0.01)
+    monkeypatch.undo()

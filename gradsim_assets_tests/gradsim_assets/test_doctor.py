@@ -78,11 +78,14 @@ def test_a_study_that_cannot_be_followed(examine, workplace):
 
 def test_a_study_that_an_api_rewrites_needs_a_key(examine, workplace):
     workplace.write_study("rewritten", settings={"paraphrased": {"method": "paraphrase"}})
-    found, status = examine(OPENAI_API_KEY="", OPENAI_BASE_URL="http://someone:secret@127.0.0.1:8000/v1")
+    found, status = examine(OPENAI_API_KEY="", OPENAI_BASE_URL="http://127.0.0.1:8000/v1")
     said = "no key for 127.0.0.1:8000, which rewritten would ask; set OPENAI_API_KEY in .env"
     assert (found["API"], status) == (("!", said), 0)
     found, _ = examine(OPENAI_API_KEY="sk-none", OPENAI_BASE_URL="")
     assert found["API"] == ("✓", "a key for api.openai.com, which rewritten would ask")
+    found, status = examine(OPENAI_API_KEY="sk-none", OPENAI_BASE_URL="http://someone:secret@127.0.0.1:8000/v1")
+    assert (found["API"][0], status) == ("✗", 1)
+    assert "secret" not in found["API"][1]
 
 
 def test_an_imported_study_that_is_not_whole(examine, workplace):

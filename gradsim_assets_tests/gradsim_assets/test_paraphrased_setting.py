@@ -1,6 +1,7 @@
 """A whole setting whose queries an API writes: a real server on this machine that speaks chat completions."""
 
 import re
+import signal
 import sqlite3
 import threading
 import time
@@ -12,6 +13,9 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.routing import Route
+
+from gradsim.journal import read_journal
+from scripts.chat_server import Behaviour, chat_server
 
 pytestmark = pytest.mark.slow
 
@@ -104,6 +108,15 @@ def test_what_would_be_sent_and_paid_is_said_before_and_nothing_is_sent(place, a
     assert api.requests == []
     assert KEY not in output
     assert not list(place.data.glob("tiny/paraphrased/queries/*"))
+    settings = {
+        "paraphrased": {**SETTING, **PRICED},
+        "model_generated": {"method": "generate", "prompts": "paraphrased"},
+    }
+    place.write_study(settings=settings, partition_size=3, samples=6)
+    for command in (("prepare", "tiny", "model-generated"), ("run", "tiny", "--setting", "model-generated")):
+        assert "paraphrased: sends 12 texts" in place.gradsim(*command, "--dry-run", **variables)
+    assert "sends 6 texts" in place.gradsim("run", "tiny", "--partition", "0003-0005", "--dry-run", **variables)
+    assert api.requests == []
     place.gradsim("prepare", "tiny", "paraphrased", **variables)
     place.delete("tiny/paraphrased/queries/0003-0005.parquet")
     again = place.gradsim("prepare", "tiny", "paraphrased", "--dry-run", **variables)
@@ -128,3 +141,27 @@ def test_a_refused_key_is_one_line_that_does_not_repeat_it(place, api, variables
     assert KEY not in output
     assert [name for name, content in everything_stored(place) if KEY.encode() in content] == []
     assert not list(place.data.glob("tiny/paraphrased/queries/*"))
+
+
+def test_a_password_in_the_address_is_refused_and_stored_nowhere(place, api, variables):
+    address = variables["OPENAI_BASE_URL"].replace("http://", "http://someone:hunter2@")
+    output = place.gradsim("prepare", "tiny", "paraphrased", fails=True, **{**variables, "OPENAI_BASE_URL": address})
+    assert "OPENAI_BASE_URL holds a user or a password; remove it" in output
+    assert "hunter2" not in output
+    assert [name for name, content in everything_stored(place) if b"hunter2" in content] == []
+    assert api.requests == []
+
+
+def test_who_is_interrupted_keeps_what_was_in_flight(place, tmp_path, wait_until):
+    with chat_server(tmp_path / "server", Behaviour(seconds=1.0)) as server:
+        variables = {"OPENAI_BASE_URL": server.base_url, "OPENAI_API_KEY": KEY}
+        process = place.start("gradsim", "prepare", "tiny", "paraphrased", **variables)
+        wait_until(lambda: len(server.answered()) >= 2, "the first answers")
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=60)
+        assert process.returncode != 0
+        assert "interrupted; what was finished is kept" in output
+        answered = len(server.answered())
+        (journal,) = (place.data / ".journals").glob("*.jsonl")
+        assert 2 <= answered < 12
+        assert len(read_journal(journal)) == answered

@@ -30,9 +30,13 @@ def place(workplace):
     return workplace
 
 
-def prepare(place, **keys):
-    place.write_study(settings={"paraphrased": {"method": "file", "path": "queries.jsonl", **keys}}, partition_size=5)
-    return place.gradsim("prepare", "tiny", "paraphrased")
+def prepare(place, variants="paraphrased", **keys):
+    settings = {
+        "paraphrased": {"method": "file", "path": "queries.jsonl", **keys},
+        "model_generated": {"method": "generate", "prompts": "paraphrased", "max_new_tokens": 4},
+    }
+    place.write_study(settings=settings, partition_size=5)
+    return place.gradsim("prepare", "tiny", variants)
 
 
 def evaluations(place):
@@ -91,3 +95,9 @@ def test_what_the_study_excludes_is_left_out_and_listed(place):
         ("unchanged", "0000-0004"): "1 of 4 queries",
         ("length", "0005-0009"): "1 sample excluded",
     }
+
+
+def test_what_is_excluded_is_not_answered_either(place):
+    output = prepare(place, "both", quality={"refused": "exclude"})
+    assert "✓ tiny/model_generated/queries  9 rows" in output
+    assert "! tiny/model_generated/queries texts_not_truncated" in output

@@ -1,9 +1,11 @@
 """A model of each family with prompts and what it answers to each of them alone."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
 import pytest
+import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gradsim_assets_tests.gradsim.generate.families import (
@@ -19,6 +21,15 @@ from gradsim_assets_tests.gradsim.generate.families import (
 LONGEST = 24
 # From prompts that leave room for all of LONGEST to such that leave room for one token.
 LENGTHS = [3, 1, 17, 9, 9, 30, 39, POSITIONS - 24, POSITIONS - 23, POSITIONS - 5, POSITIONS - 1, 2, 2, 20, 11, 5, 26]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Beside other work two threads wait for each other a hundred times as long as such small models take."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,5 @@
 """Batched answers are those of prompts alone; what becomes of prompts and answers that end otherwise."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from tokenizers import Tokenizer
@@ -40,9 +38,7 @@ def test_many_random_prompts(rotary: Known) -> None:
     prompts = prompts_of([length for length in range(1, POSITIONS) for _ in range(3)], seed=1)
     alone = [Alone.of(rotary.model, prompt, 8) for prompt in prompts]
     end = common_end(alone)
-    answers = generate_answers(
-        rotary.model, make_tokenizer(end), prompts, max_new_tokens=8, tokens_per_batch=2_000
-    )
+    answers = generate_answers(rotary.model, make_tokenizer(end), prompts, max_new_tokens=8, tokens_per_batch=2_000)
     # 1,500 tokens, and no two best of any within 1e-5 that went the other way.
     assert as_good_as_tied(answers, alone, end) == 0
 
@@ -167,9 +163,7 @@ def test_what_is_interrupted_has_been_handed_over(rotary: Known) -> None:
 
     own = rotary.model.generation_config
     with pytest.raises(KeyboardInterrupt):
-        generate_answers(
-            rotary.model, rotary.tokenizer, rotary.prompts, max_new_tokens=LONGEST, on_answer=interrupted
-        )
+        generate_answers(rotary.model, rotary.tokenizer, rotary.prompts, max_new_tokens=LONGEST, on_answer=interrupted)
     assert len(handed) == 3
     assert rotary.model.generation_config is own
 

@@ -3,7 +3,9 @@
 import json
 import sys
 import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -34,6 +36,7 @@ class Server(ThreadingHTTPServer):
         self.reply: Callable[[str, int], Reply] = lambda text, attempt: Reply()
         self.requests: list[dict[str, Any]] = []
         self.lock = threading.Lock()
+        self.drip = 0.0
         self.gate: threading.Barrier | None = None
         self.in_flight = 0
         self.most_in_flight = 0
@@ -109,4 +112,10 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", reply.content_type)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        if not self.server.drip:
+            self.wfile.write(body)
+            return
+        with suppress(ConnectionError):  # the client has had enough
+            for byte in body:
+                self.wfile.write(bytes([byte]))
+                time.sleep(self.server.drip)

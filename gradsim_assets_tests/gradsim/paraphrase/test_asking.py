@@ -1,7 +1,10 @@
 """What is asked for, how many at a time, and when it is asked for again."""
 
+import asyncio
 import threading
 import time
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 
 import pytest
 
@@ -25,7 +28,8 @@ def test_every_text_is_asked_for_once(server: Server, paraphraser: MakeParaphras
     found = paraphraser().ask(requests(20), lambda done, total: calls.append((done, total)), said.append)
     assert found == in_capitals(requests(20))
     assert list(found) == requests(20)
-    assert calls == [(done, 20) for done in range(1, 21)]
+    assert calls == sorted(calls)
+    assert calls[-1] == (20, 20)
     assert sorted(server.texts()) == sorted(request.text for request in requests(20))
     assert server.requests[0] == {
         "model": "gpt-4o-mini-2024-07-18",
@@ -65,6 +69,10 @@ def test_concurrency_is_reached_and_not_exceeded(server: Server, paraphraser: Ma
         Reply(drop=True),
         Reply(body='{"choices": [{"ind'),
         Reply(body='{"choices": []}'),
+        *(Reply(body=f'{{"choices": {choices}}}') for choices in ("[null]", '["x"]', '"abc"', "{}")),
+        Reply(body='{"choices": [{"message": "hello"}]}'),
+        Reply(body='{"choices": [{"message": {"content": [{"type": "text", "text": "hi"}]}}]}'),
+        Reply(body='{"error": {"message": "overloaded"}}'),
     ],
     ids=lambda reply: str(reply.body or ("dropped" if reply.drop else reply.status)),
 )
@@ -103,9 +111,18 @@ def gaps(server: Server, paraphraser: MakeParaphraser, trouble: Reply) -> list[f
     return [second - first for first, second in times.values()]
 
 
-def test_the_api_says_how_long_to_wait(server: Server, paraphraser: MakeParaphraser) -> None:
-    waits = gaps(server, paraphraser, Reply(status=429, headers={"Retry-After": "1.5"}))
-    assert min(waits) >= 1.5
+@pytest.mark.parametrize("wait", ["1.5", format_datetime(datetime.now(UTC) + timedelta(days=1))])
+def test_the_api_says_how_long_to_wait(server: Server, paraphraser: MakeParaphraser, wait: str) -> None:
+    trouble = Reply(status=429, headers={"Retry-After": wait})
+    if wait == "1.5":
+        assert min(gaps(server, paraphraser, trouble)) >= 1.5
+    else:
+        with pytest.raises(ParaphraseError, match=r"wants to be left alone for 86,\d\d\d seconds"):
+            gaps(server, paraphraser, trouble)
+
+
+def test_an_api_that_says_to_come_back_at_once_is_not_run_over(server: Server, paraphraser: MakeParaphraser) -> None:
+    assert min(gaps(server, paraphraser, Reply(status=429, headers={"Retry-After": "0"}))) >= 0.5
 
 
 def test_who_meets_trouble_at_once_does_not_come_back_at_once(server: Server, paraphraser: MakeParaphraser) -> None:
@@ -145,12 +162,52 @@ def test_answers_are_taken_as_they_are(server: Server, paraphraser: MakeParaphra
     assert answer == Answer("TEXT 0" if reply.content is None else "", reply.finish_reason)
 
 
+def test_half_a_character_is_no_text(server: Server, paraphraser: MakeParaphraser) -> None:
+    body = '{"choices": [{"finish_reason": "length", "message": {"content": "hi \\ud83d"}}], "usage": "many"}'
+    server.reply = lambda text, attempt: Reply(body=body)
+    assert paraphraser().ask(requests(1)) == {requests(1)[0]: Answer("hi \ufffd", "length")}
+    assert paraphraser().ask(requests(1)) == {requests(1)[0]: Answer("hi \ufffd", "length")}
+    assert len(server.requests) == 1
+
+
+def test_an_answer_that_drips_is_given_up(server: Server, paraphraser: MakeParaphraser) -> None:
+    """The time is a request's, not that of each of its pieces."""
+    server.drip = 0.1
+    started = time.monotonic()
+    with pytest.raises(ParaphraseError, match="did not answer in time, 1 times"):
+        paraphraser(timeout=0.5, attempts=1).ask(requests(1))
+    assert time.monotonic() - started < 10
+
+
+def test_one_text_that_the_api_does_not_manage_is_named_and_the_others_go_on(
+    server: Server, paraphraser: MakeParaphraser
+) -> None:
+    trouble = Reply(status=500)
+    server.reply = lambda text, attempt: trouble if text == "text 0" else Reply()
+    with pytest.raises(ParaphraseError) as caught:
+        paraphraser(concurrency=1, attempts=2).ask(requests(5))
+    assert str(caught.value) == (
+        f"127.0.0.1:{server.server_port} answered with status 500, 2 times, for the text 'text 0'; all others are done "
+        "and kept: run again, or change or remove its sample"
+    )
+    server.reply = lambda text, attempt: Reply()
+    paraphraser().ask(requests(5))
+    assert sorted(server.texts()) == ["text 0"] * 3 + [f"text {n}" for n in range(1, 5)]
+
+
+def test_it_can_be_asked_where_an_event_loop_runs(server: Server, paraphraser: MakeParaphraser) -> None:
+    async def notebook() -> int:
+        return len(paraphraser().ask(requests(3)))
+
+    assert asyncio.run(notebook()) == 3
+
+
 def test_who_gives_up_says_so(server: Server, paraphraser: MakeParaphraser) -> None:
     server.reply = lambda text, attempt: Reply(status=503, headers={"Retry-After-Ms": "1"})
     with pytest.raises(ParaphraseError) as caught:
-        paraphraser(concurrency=1).ask(requests(2))
+        paraphraser(concurrency=1, attempts=2).ask(requests(9))
     host = f"127.0.0.1:{server.server_port}"
     assert str(caught.value) == (
-        f"{host} answered with status 503, 3 times in a row; what is done is kept, run again later"
+        f"{host} answered with status 503, 2 times in a row; what is done is kept, run again later"
     )
-    assert len(server.requests) == 3
+    assert len(server.requests) == 4, "two texts in a row without an answer are enough"

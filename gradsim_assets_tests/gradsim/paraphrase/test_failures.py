@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from gradsim.paraphrase import ParaphraseError
+from gradsim.paraphrase import ParaphraseError, Paraphraser
+from gradsim.queries import Paraphrase
 from gradsim.queries.rewriting import Request
 from gradsim_assets_tests.gradsim.paraphrase.conftest import MakeParaphraser
 from gradsim_assets_tests.gradsim.paraphrase.talk import KEY, Reply, Server
@@ -34,6 +35,11 @@ REQUESTS = [Request(f"text {n}", 42) for n in range(5)]
         (
             Reply(status=429, headers={"Retry-After": "86400"}),
             "wants to be left alone for 86,400 seconds (429); run again then, or raise the account's limits",
+        ),
+        (Reply(status=405), "is no API of chat completions (405); check OPENAI_BASE_URL"),
+        (
+            Reply(status=400, code="0123456789abcdef0123456789abcdef"),
+            "does not take what is asked (400); check the setting's keys",
         ),
         (
             Reply(status=400, code="unsupported_value"),
@@ -99,11 +105,59 @@ def test_a_host_that_has_no_address_ends_it_at_once(paraphraser: MakeParaphraser
     assert str(caught.value) == "nobody.invalid cannot be reached; check OPENAI_BASE_URL and the network"
 
 
-@pytest.mark.parametrize("base_url", ["127.0.0.1:8000/v1", "ftp://127.0.0.1/v1", "http://"])
+@pytest.mark.parametrize(
+    "base_url",
+    [
+        "127.0.0.1:8000/v1",
+        "ftp://127.0.0.1/v1",
+        "http://",
+        "http://host:port/v1",
+        "http://host:99999",
+        "http://[::1/v1",
+    ],
+)
 def test_what_is_no_address_is_refused(paraphraser: MakeParaphraser, base_url: str) -> None:
     with pytest.raises(ParaphraseError) as caught:
         paraphraser(base_url=base_url)
     assert str(caught.value) == "OPENAI_BASE_URL is no address; let it be like https://api.openai.com/v1"
+
+
+def test_a_password_in_the_address_is_refused_and_not_repeated(paraphraser: MakeParaphraser) -> None:
+    with pytest.raises(ParaphraseError) as caught:
+        paraphraser(base_url="https://someone:hunter2@127.0.0.1/v1")
+    assert str(caught.value) == (
+        "OPENAI_BASE_URL holds a user or a password; remove it, a key belongs in OPENAI_API_KEY"
+    )
+
+
+def test_a_server_without_tls(server: Server, paraphraser: MakeParaphraser) -> None:
+    with pytest.raises(ParaphraseError) as caught:
+        paraphraser(base_url=server.base_url.replace("http:", "https:")).ask(REQUESTS)
+    host = f"127.0.0.1:{server.server_port}"
+    assert str(caught.value) == f"{host} does not speak TLS as expected; check OPENAI_BASE_URL and the network"
+
+
+def test_a_key_that_cannot_be_sent(tmp_path: Path, server: Server) -> None:
+    for key in ("sk-one\nsk-two", "sk-…"):
+        with pytest.raises(ParaphraseError) as caught:
+            Paraphraser(Paraphrase(), tmp_path, base_url=server.base_url, api_key=key).ask(REQUESTS)
+        assert str(caught.value) == "OPENAI_API_KEY holds signs that no key has, such as a line break; set it again"
+    assert server.requests == []
+
+
+def test_certificates_that_are_not_there(
+    server: Server, paraphraser: MakeParaphraser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", "/nowhere")
+    with pytest.raises(ParaphraseError, match="correct SSL_CERT_FILE, or unset it"):
+        paraphraser(base_url=server.base_url.replace("http:", "https:")).ask(REQUESTS)
+
+
+def test_a_text_that_is_too_long_by_the_servers_words(server: Server, paraphraser: MakeParaphraser) -> None:
+    body = '{"error": {"message": "This model\'s maximum context length is 9 tokens", "type": "BadRequestError"}}'
+    server.reply = lambda text, attempt: Reply(status=400, body=body) if text == "text 2" else Reply()
+    found = paraphraser().ask(REQUESTS)
+    assert [answer.finish_reason for answer in found.values()] == ["stop", "stop", "length", "stop", "stop"]
 
 
 def test_a_certificate_that_nobody_vouches_for_ends_it_at_once(paraphraser: MakeParaphraser, tmp_path: Path) -> None:
@@ -124,32 +178,21 @@ def test_a_certificate_that_nobody_vouches_for_ends_it_at_once(paraphraser: Make
 
 
 def test_an_api_that_goes_away_for_a_moment_is_waited_for(paraphraser: MakeParaphraser, tmp_path: Path) -> None:
-    with chat_server(tmp_path / "server") as server:
-        port, base_url = int(server.base_url.split(":")[2].split("/")[0]), server.base_url
-        asking = paraphraser(base_url=base_url, concurrency=1, attempts=10)
-        stop = threading.Event()
-
-        def progress(done: int, total: int) -> None:
-            if done == 2:
-                stop.set()
-                gone.wait(timeout=20)
-
-        gone = threading.Event()
+    with chat_server(tmp_path / "server", Behaviour(seconds=0.3)) as server:
+        port = int(server.base_url.split(":")[2].split("/")[0])
+        asking = paraphraser(base_url=server.base_url, concurrency=1, attempts=10)
         found: list[int] = []
-        thread = threading.Thread(target=lambda: found.append(len(asking.ask(REQUESTS, progress))))
+        thread = threading.Thread(target=lambda: found.append(len(asking.ask(REQUESTS))))
         thread.start()
-        assert stop.wait(timeout=20)
-    gone.set()
-    time.sleep(0.5)
+        while len(server.answered()) < 2:
+            time.sleep(0.01)
+    time.sleep(0.7)  # nobody is there
     with chat_server(tmp_path / "server", Behaviour(port=port)):
         thread.join(timeout=60)
     assert found == [5]
 
 
 def test_no_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from gradsim.paraphrase import Paraphraser
-    from gradsim.queries import Paraphrase
-
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with pytest.raises(ParaphraseError) as caught:
         Paraphraser(Paraphrase(), tmp_path).ask(REQUESTS)

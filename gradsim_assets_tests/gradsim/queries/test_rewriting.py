@@ -9,7 +9,7 @@ import pytest
 from pydantic import Field
 
 from gradsim.queries import MadeQueries, Means
-from gradsim.queries.choices import EmptyAgain, Quality
+from gradsim.queries.choices import Quality, RewritingQuality
 from gradsim.queries.rewriting import Answer, Request, Rewriting
 from gradsim.samples import SAMPLES_SCHEMA
 
@@ -129,9 +129,19 @@ def test_an_empty_text_is_asked_for_again_by_default(make: Make) -> None:
     assert found.frame["finish_reasons"].to_list()[0] == ["stop", "stop"]
 
 
+def test_a_choice_for_one_fault_leaves_the_others_as_they_are(make: Make) -> None:
+    found = make(replies={PROMPT: ["", "How does one clean wooden spoons?"]}, quality={"refused": "retry"})
+    assert found.frame["messages"][0][0]["content"] == "How does one clean wooden spoons?"
+
+
+def test_all_that_excludes_a_sample_is_named(make: Make) -> None:
+    found = make(replies={PROMPT: [""]}, quality={"empty": "exclude", "truncated": "exclude"})
+    assert found.excluded == {"s0": "its prompt: no text came back; its prompt: broken off before its end"}
+
+
 def test_one_attempt_leaves_none_to_retry() -> None:
     with pytest.raises(ValueError, match="one attempt leaves none to retry"):
         Quality(refused="retry", attempts=1)
     with pytest.raises(ValueError, match="one attempt leaves none to retry"):
-        EmptyAgain(attempts=1)
+        RewritingQuality(attempts=1)
     assert Quality(attempts=1).retries is False

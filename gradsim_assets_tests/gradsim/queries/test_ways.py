@@ -90,7 +90,7 @@ class TestWordDropout:
         assert found.excluded == {
             "a": "its answer: the same as before",
             "b": "its prompt: the same as before",
-            "c": "its prompt: the same as before",
+            "c": "its prompt: the same as before; its answer: the same as before",
         }
 
     def test_nobody_can_be_asked_again(self) -> None:
