@@ -96,7 +96,8 @@ class Generation:
         texts = []
         for prompt in prompts:
             ids = torch.tensor([prompt])
-            output = generate(ids, attention_mask=torch.ones_like(ids), generation_config=configuration)
+            with torch.inference_mode():  # as ours, a tenth faster than without
+                output = generate(ids, attention_mask=torch.ones_like(ids), generation_config=configuration)
             new = output[0, len(prompt) :].tolist()
             texts.append(str(self.tokenizer.decode(new[: new.index(end)] if end in new else new)))
         return texts
@@ -107,8 +108,8 @@ def compare(generation: Generation, count: int, rounds: int) -> None:
     room = generation.model.config.max_position_embeddings - generation.new_tokens
     fitting = [prompt for prompt in generation.prompts if len(prompt) <= room]
     prompts = random.Random(SEED).sample(fitting, count)
-    texts = [answer.text for answer in generation.batched(prompts)]
-    differing = sum(text != other for text, other in zip(texts, generation.plain(prompts), strict=True))
+    answers = generation.batched(prompts)
+    differing = sum(answer.text != text for answer, text in zip(answers, generation.plain(prompts), strict=True))
     ways = {
         "transformers' generate, one at a time": lambda: generation.plain(prompts),
         "generate_answers, one row a batch": lambda: generation.batched(prompts, 1),
@@ -127,7 +128,7 @@ def compare(generation: Generation, count: int, rounds: int) -> None:
             "differing": differing,
         }
         rows.append(emit({**machine(CPU), **row}))
-    floor = emit(floor_of(generation, prompts, texts))
+    floor = emit(floor_of(generation, prompts, [answer.new_tokens for answer in answers]))
     print(
         table(
             rows,
@@ -146,12 +147,11 @@ def compare(generation: Generation, count: int, rounds: int) -> None:
     )
 
 
-def floor_of(generation: Generation, prompts: Prompts, texts: Sequence[str]) -> Row:
+def floor_of(generation: Generation, prompts: Prompts, new: Sequence[int]) -> Row:
     """What answering takes at least: products of all tokens, and keys and values read once a token, no padding."""
     configuration = generation.model.config
     weights = sum(parameter.numel() for parameter in generation.model.parameters())  # tied: the head is one of them
     hidden, layers = configuration.hidden_size, configuration.num_hidden_layers
-    new = [len(generation.tokenizer(text, verbose=False)["input_ids"]) for text in texts]
     attended = sum(
         len(prompt) ** 2 // 2 + count * len(prompt) + count**2 // 2 for prompt, count in zip(prompts, new, strict=True)
     )

@@ -2,8 +2,8 @@
 
 The likeliest token after adding Gumbel noise to each logit is a draw from the softmax of the logits. A token's noise is
 a function of the row's seed, the number of tokens drawn before and the token, in whole numbers up to the last steps:
-the same whatever shares the batch, wherever rows are read again, and on every device. So drawn tokens depend on rounding
-no more than likeliest ones do; of draws by cumulated probabilities that is not true.
+the same whatever shares the batch, wherever rows are read again, and on every device. So drawn tokens depend on
+rounding no more than likeliest ones do; of draws by cumulated probabilities that is not true.
 """
 
 from collections.abc import Sequence
