@@ -18,6 +18,7 @@ from gradsim.analysis.questions import DOTS, SIZES
 from gradsim.errors import StudyError, TableError
 from gradsim.opened import OpenedStudy
 from gradsim.published import find_published, read_published, store_published
+from gradsim.queries.way import rewritten
 from gradsim.study import load_study
 from gradsim.tables import Store
 from gradsim_assets_tests.gradsim.published.tiny import LAYERS, LISTS, Layout, tables_of
@@ -114,7 +115,7 @@ def test_partitions_are_one_lazy_frame(data_root: Path, tmp_path: Path) -> None:
     }
     (tmp_path / "studies/mine.yaml").write_text(yaml.safe_dump(definition))
     store = Store(data_root, load_study("mine"))
-    rows = pl.DataFrame(samples)
+    rows = rewritten(pl.DataFrame(samples), [sample["messages"] for sample in samples])
     store.write(store.lineage.key("samples"), rows)
     queries = store.lineage.key("queries", "word_dropout")
     store.write(queries, rows[:2], "0000-0001")

@@ -78,13 +78,14 @@ def test_a_whole_study_says_what_it_made_and_found(finished):
     assert "Traceback" not in output
 
 
-def test_nothing_but_tables_the_model_and_the_report_lies_in_the_data_root(finished):
+def test_nothing_but_tables_the_model_the_report_and_journals_lies_in_the_data_root(finished):
     hidden_or_odd = [
         name
         for name in finished.digests()
         if not name.endswith((".parquet", ".arrow", "report.html")) and not name.startswith("tiny/model/")
     ]
-    assert hidden_or_odd == []
+    partitions = [partition.key for partition in finished.study().partitions]
+    assert hidden_or_odd == [f".journals/tiny/model_generated/{partition}.jsonl" for partition in partitions]
 
 
 def test_tables_can_be_read_with_a_glob(finished):
