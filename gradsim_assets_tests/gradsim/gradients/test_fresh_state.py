@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, Phi3Config, Phi3ForCausalLM, PreTrainedModel
 
-from gradsim.models import fresh_state
+from gradsim.gradients.fresh_state import fresh_state
 
 ORIGINAL = 16
 
