@@ -15,7 +15,7 @@ from gradsim.gradients.capture import GradientCapture, own_gradients
 from gradsim.gradients.check import Probe, probe, require_room
 from gradsim.gradients.encoding import Encoded, Nodes
 from gradsim.gradients.held import Holder
-from gradsim.gradients.memory import default_budget, says_out_of_memory
+from gradsim.gradients.memory import default_budget, freed_memory_kept, says_out_of_memory
 from gradsim.gradients.plan import Plan
 from gradsim.gradients.plan_check import PlanCheck
 from gradsim.gradients.precision import MEMORISED, Precision, plain_arithmetic, running_in
@@ -145,7 +145,11 @@ class ComparisonTiles(Iterator[Tile]):
     def _run(self) -> Generator[Tile]:
         request = self._request
         # Gradients of the caller's go first and come back last: they need not fit what the model is cast to.
-        with own_gradients(list(request.model.parameters())), running_in(request.model, request.precision.dtype):
+        with (
+            freed_memory_kept(self._device),
+            own_gradients(list(request.model.parameters())),
+            running_in(request.model, request.precision.dtype),
+        ):
             budget = default_budget(self._device) if request.memory_budget is None else request.memory_budget
             require_room(list(request.model.parameters()), budget)
             started = time.perf_counter()
