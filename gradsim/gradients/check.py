@@ -14,7 +14,8 @@ from transformers import PreTrainedModel
 
 from gradsim.errors import MemoryBudgetError
 from gradsim.gradients.batch import Batch
-from gradsim.gradients.capture import GradientCapture, NotSeparableError, flags_kept, own_gradients
+from gradsim.gradients.capture import GradientCapture, flags_kept, own_gradients
+from gradsim.gradients.copies import NotSeparableError
 from gradsim.gradients.encoding import Encoded
 from gradsim.gradients.profile import PassProfile, PassWatch
 from gradsim.gradients.rules.terms import RowSum, Term

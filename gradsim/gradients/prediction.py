@@ -154,7 +154,7 @@ def estimated_probe(model: PreTrainedModel, capture: GradientCapture) -> Probe:
     experts = _experts_per_token(model)
     rows = {ruled.module: experts for ruled in capture.ruled if stack_layout(ruled.module)}
     return Probe(
-        separable=not capture.without_rule,
+        separable=True,
         rows_per_token=rows,
         profile=estimated_profile(model, capture, rows),
     )
