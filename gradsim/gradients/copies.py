@@ -127,7 +127,13 @@ class _Operation:
                 operands[place] = value
             return self._call(operands)
 
-        return torch.vmap(of_one_sample)(*copied.values())
+        try:
+            return torch.vmap(of_one_sample)(*copied.values())
+        except (IndexError, RuntimeError, TypeError, ValueError) as error:
+            if isinstance(error, RuntimeError) and says_out_of_memory(error):
+                raise
+            name = getattr(self.function, "__name__", str(self.function))
+            raise NotSeparableError(f"{name} does not run for each sample alone: {error}") from error
 
     def _call(self, operands: list[Any]) -> Any:
         arguments, keywords = pytree.tree_unflatten(operands, self.form)
