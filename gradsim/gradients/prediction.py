@@ -150,7 +150,7 @@ def weight_bytes(model: PreTrainedModel) -> int:
 
 
 def estimated_probe(model: PreTrainedModel, capture: GradientCapture) -> Probe:
-    """What the check of a model's rules would find if they hold and samples can be told apart, from its shapes alone."""
+    """Return what the check would find if all rules hold and samples can be told apart, from the shapes alone."""
     experts = _experts_per_token(model)
     rows = {
         ruled.module: len(ruled.module.down_proj) if layout.batched else experts  # type: ignore[arg-type]
