@@ -2,12 +2,12 @@
 
 Hooks record what each module with a rule is called with, and hand its output's gradient to the rule as soon as
 autograd has it, so that both are gone before the next block is due. The weights themselves are frozen: the backward
-spends nothing on their gradients. Parameters without a rule keep requiring a gradient and get it from autograd, one
-sample at a time.
+spends nothing on their gradients. Parameters without a rule get their gradient from autograd; in a batch, each sample
+has a copy of them.
 """
 
 from collections.abc import Callable, Collection, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -21,11 +21,13 @@ from transformers import PreTrainedModel
 from gradsim.errors import GradientError
 from gradsim.gradients.batch import Batch
 from gradsim.gradients.checkpoint import checkpointed_blocks
+from gradsim.gradients.copies import BatchShape, NotSeparableError, sample_copies
 from gradsim.gradients.encoding import Encoded
 from gradsim.gradients.forward import Forward, without_cache
 from gradsim.gradients.fresh_state import FreshState, fresh_state
 from gradsim.gradients.layers import model_layers
 from gradsim.gradients.rules.call import Call
+from gradsim.gradients.rules.experts import batched_expert_terms
 from gradsim.gradients.rules.registry import Rule, rule_for
 from gradsim.gradients.rules.terms import Dense, RowSum, Term
 
@@ -47,10 +49,6 @@ class RuledModule:
     module: nn.Module
     rule: Rule
     layers: dict[str, int]
-
-
-class NotSeparableError(GradientError):
-    """A module's output does not say which of its rows are whose: the model runs one sample at a time."""
 
 
 class GradientCapture:
@@ -111,7 +109,7 @@ class GradientCapture:
         return self._forward.returns_cache
 
     def run(self, samples: Collection[Encoded], take: TakeTerm, *, checkpoint: bool = False) -> NDArray[np.float64]:
-        """Forward and backward of samples, each with at least one label; several only where no layer lacks a rule.
+        """Run samples forward and backward, each with at least one label.
 
         Args:
             samples: B of them.
@@ -125,20 +123,19 @@ class GradientCapture:
             NotSeparableError: the model cannot run several samples at once.
             GradientError: the model refuses a sample.
         """
-        if len(samples) > 1 and self.without_rule:
-            raise NotSeparableError(
-                f"autograd adds up the gradients of {self.layers[self.without_rule[0]]} over samples"
-            )
         self._batch, self._take = Batch.of(list(samples), self.device), take
         for layer in self.without_rule:  # a pass that broke off may have left a part
             self.parameters[layer].grad = None
-        with checkpointed_blocks(self._model, enabled=checkpoint):
-            scored = self._batch.scored(self.logits(self._batch))
+        self._start_afresh()
+        with checkpointed_blocks(self._model, enabled=checkpoint), self._copies(self._batch):
+            scored = self._batch.scored(self._logits(self._batch))
             losses, gradient = self._batch.losses_and_gradient(scored, self.parameters[0].dtype)
             scored.backward(gradient)  # type: ignore[no-untyped-call]
         for layer in self.without_rule:
             parameter = self.parameters[layer]
             if parameter.grad is not None:
+                if len(samples) > 1:  # something used the parameter itself, not the samples' copies
+                    raise NotSeparableError(f"autograd adds up the gradients of {self.layers[layer]} over samples")
                 take(layer, 0, Dense(parameter.grad.to_dense()))
                 parameter.grad = None
         self._batch = self._take = None
@@ -150,8 +147,25 @@ class GradientCapture:
         Raises:
             GradientError: the model refuses a sample.
         """
+        self._start_afresh()
+        return self._logits(batch)
+
+    def _start_afresh(self) -> None:
         if self._state:
             self._state.restore()
+
+    def _copies(self, batch: Batch) -> AbstractContextManager[None]:
+        """Give each sample of a batch a copy of the parameters without a rule; a single one needs none."""
+        if len(batch.samples) == 1 or not self.without_rule:
+            return nullcontext()
+        parameters = {layer: self.parameters[layer] for layer in self.without_rule}
+        return sample_copies(self._model, parameters, BatchShape(*batch.shape), self._take_gradient)
+
+    def _take_gradient(self, layer: int, member: int, gradient: Tensor) -> None:
+        assert self._take is not None
+        self._take(layer, member, Dense(gradient))
+
+    def _logits(self, batch: Batch) -> Tensor:
         keywords: dict[str, Any] = {"logits_to_keep": batch.kept}
         if len(batch.samples) > 1:
             # Each sample its own row, so that the gradients of learned positions are not added up.
@@ -185,20 +199,23 @@ class GradientCapture:
         call = calls.pop()  # its inputs go as soon as the rule has been followed
         with torch.no_grad():
             for member in range(len(self._batch.samples)):
-                own_call, rows = _of_member(self._batch, member, call, delta, is_head=ruled.module is self._head)
+                own_call, rows = _of_member(self._batch, member, ruled, call, delta, is_head=ruled.module is self._head)
                 for name, term in ruled.rule(ruled.module, own_call, rows).items():
                     if name in ruled.layers:
                         self._take(ruled.layers[name], member, term)
 
 
-def _of_member(batch: Batch, member: int, call: Call, delta: Tensor, *, is_head: bool) -> tuple[Call, Tensor]:
-    """What of a module's call, and of its output's gradient as (rows, D), is one sample's.
+def _of_member(
+    batch: Batch, member: int, ruled: RuledModule, call: Call, delta: Tensor, *, is_head: bool
+) -> tuple[Call, Tensor]:
+    """Return what of a module's call, and of its output's gradient as (rows, D), is one sample's.
 
     Raises:
         NotSeparableError: the rows of several samples cannot be told apart.
     """
     size, length = batch.shape
     width = delta.shape[-1]
+    per_token, beyond = divmod(len(delta), size * length) if delta.dim() == 2 else (0, 0)
     if delta.dim() > 2 and delta.shape[0] == size:
         places = batch.places(member, delta.shape[1], is_head=is_head)
         places = _without_prompt(delta[member], places, batch.first_label(member, delta.shape[1]))
@@ -212,10 +229,16 @@ def _of_member(batch: Batch, member: int, call: Call, delta: Tensor, *, is_head:
             mine = value[member : member + 1]
             return mine[:, places] if value.shape[:2] == alike else mine
 
-    elif delta.dim() == 2 and delta.shape[0] == size * length:
-        start = member * length
-        places = slice(start, start + len(batch.samples[member].tokens))
-        rows = _without_prompt(delta, places, start + batch.first_label(member, length))
+    elif per_token and not beyond and (per_token == 1 or size > 1):
+        rows: slice | Tensor
+        if ruled.rule is batched_expert_terms:
+            every_row = torch.arange(len(delta), device=delta.device).view(per_token, size, length)
+            rows = every_row[:, member, : len(batch.samples[member].tokens)].reshape(-1)
+        else:
+            start = member * length * per_token
+            rows = slice(start, start + len(batch.samples[member].tokens) * per_token)
+            if per_token == 1:
+                rows = _without_prompt(delta, rows, start + batch.first_label(member, length))
 
         def own(value: Any) -> Any:
             return value[rows] if isinstance(value, Tensor) and value.shape[:1] == delta.shape[:1] else value

@@ -15,7 +15,8 @@ from transformers import PreTrainedModel
 from gradsim.errors import MemoryBudgetError
 from gradsim.gradients.batch import Batch
 from gradsim.gradients.boundaries import length_boundaries
-from gradsim.gradients.capture import GradientCapture, NotSeparableError, flags_kept, own_gradients
+from gradsim.gradients.capture import GradientCapture, flags_kept, own_gradients
+from gradsim.gradients.copies import NotSeparableError
 from gradsim.gradients.encoding import Encoded
 from gradsim.gradients.forward import Forward, without_cache
 from gradsim.gradients.fresh_state import fresh_state

@@ -157,11 +157,15 @@ def weight_bytes(model: PreTrainedModel) -> int:
 
 
 def estimated_probe(model: PreTrainedModel, capture: GradientCapture) -> Probe:
-    """What the check of a model's rules would find if they hold, from its shapes alone."""
+    """Return what the check would find if all rules hold and samples can be told apart, from the shapes alone."""
     experts = _experts_per_token(model)
-    rows = {ruled.module: experts for ruled in capture.ruled if stack_layout(ruled.module)}
+    rows = {
+        ruled.module: len(ruled.module.down_proj) if layout.batched else experts  # type: ignore[arg-type]
+        for ruled in capture.ruled
+        if (layout := stack_layout(ruled.module))
+    }
     return Probe(
-        separable=not capture.without_rule,
+        separable=True,
         rows_per_token=rows,
         profile=estimated_profile(model, capture, rows),
         batching=Batching(boundaries=length_boundaries(model.config)),

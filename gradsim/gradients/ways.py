@@ -95,11 +95,18 @@ def ways_of(
     costs = Costs.of(shapes, lengths, itemsize)
     used = np.unique(comparison.pairs)
     longest = int(lengths.tokens[used].max(initial=1))
+    shortest = int(lengths.tokens[used].min(initial=longest))
+    copy_bytes = _copy_bytes(shapes, capture, itemsize)
     batch_tokens = _batch_tokens(probed, longest, memory_budget, capture.device, batch_share)
+    if copy_bytes:
+        most_copies = memory_budget // _BATCH_SHARE // copy_bytes
+        batch_tokens = min(batch_tokens, max(1, shortest * most_copies))
     needed = needed_gradients(projections, capture.layers)
     fixed = _fixed_bytes(shapes, capture, projections, needed, itemsize)
     if rerun_memorised:
         fixed += 8 * sum(shape.elements for shape in shapes)
+    if batch_tokens >= 2 * shortest:
+        fixed += copy_bytes * (batch_tokens // shortest)
     per_token, per_pair = pass_operations(model, shapes)
     per_spilled_byte = _PER_SPILLED_BYTE["reduced" if reduced else "ieee"]
     host_bytes = _host_bytes(capture.device)
@@ -176,6 +183,15 @@ def _batch_tokens(probed: Probe, longest: int, memory_budget: int, device: torch
     usual = int(share * _BATCH_TOKENS.get(device.type, _BATCH_TOKENS_ON_ACCELERATOR))
     per_token = probed.profile.nbytes(1, longest) / longest
     return max(1, min(usual, int(memory_budget / _BATCH_SHARE / max(per_token, 1.0))))
+
+
+def _copy_bytes(shapes: Sequence[LayerShape], capture: GradientCapture, itemsize: int) -> int:
+    """What each sample of a batch takes while autograd computes its gradient of the largest layer without a rule.
+
+    Layers follow one another: a gradient goes to its place as soon as all samples have it. Beside it stands what it is
+    made from.
+    """
+    return 2 * max((shapes[layer].elements for layer in capture.without_rule), default=0) * itemsize
 
 
 def _working_bytes(profile: PassProfile, longest: int, batch_tokens: int, *, checkpoint: bool) -> int:

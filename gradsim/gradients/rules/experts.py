@@ -8,10 +8,13 @@ that are F wide; N <= T·k entries, each a token at one of its experts. Expert e
 
 where U (E, 2F or F, H) is `gate_up_proj` or, without a gate, `up_proj`, and D (E, H, F) is `down_proj`. All that the
 gradients need is computed again here, from what the module was called with: nothing of it is recorded.
+
+Llama 4 calls its stack with the hidden states of all tokens for every expert, (E·T, H) expert by expert, each times its
+weight: zero where a token does not go to an expert. There every row is an entry of its own, and w is one.
 """
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -31,12 +34,14 @@ class StackLayout:
         gated: whether `gate` is the module's `_apply_gate`, from 2F to F; else it is its `act_fn`.
         transposed: whether both weights are kept as (E, inputs, outputs).
         biased: whether b (E, 2F or F) and c (E, H) are there, named as the weights with `_bias` behind.
+        batched: whether it is called with rows for every expert, as Llama 4's, and `gate` is x, y -> y · act_fn(x).
     """
 
     up: str
     gated: bool
     transposed: bool
     biased: bool
+    batched: bool = False
 
 
 def stack_layout(module: nn.Module) -> StackLayout | None:
@@ -48,17 +53,20 @@ def stack_layout(module: nn.Module) -> StackLayout | None:
     """
     shapes = {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
     gated = "gate_up_proj" in shapes
+    arguments = len(inspect.signature(type(module).forward).parameters) if gated or "up_proj" in shapes else 0
+    batched = gated and arguments == len(("self", "hidden"))
     layout = StackLayout(
         up="gate_up_proj" if gated else "up_proj",
         gated=gated,
-        transposed=bool(getattr(module, "is_transposed", False)),
+        transposed=batched or bool(getattr(module, "is_transposed", False)),
         biased="down_proj_bias" in shapes,
+        batched=batched,
     )
     if (
         shapes == _expected_shapes(layout, shapes.get("down_proj", ()))
-        and callable(getattr(module, "_apply_gate" if gated else "act_fn", None))
+        and callable(getattr(module, "_apply_gate" if gated and not batched else "act_fn", None))
         and not getattr(module, "has_post_expert_norm", False)
-        and len(inspect.signature(type(module).forward).parameters) == len(("self", "hidden", "experts", "weights"))
+        and (batched or arguments == len(("self", "hidden", "experts", "weights")))
     ):
         return layout
     return None
@@ -136,31 +144,61 @@ def expert_factors(module: nn.Module, call: Call, delta: Tensor) -> ExpertFactor
     """
     layout = stack_layout(module)
     arguments = (*call.arguments, *call.keywords.values())
-    if layout is None or len(arguments) != 3 or not _is_routing(*arguments[1:], tokens=len(delta)):
+    if layout is None or layout.batched or len(arguments) != 3 or not _is_routing(*arguments[1:], tokens=len(delta)):
         return None
+    gate = getattr(module, "_apply_gate" if layout.gated else "act_fn")
+    return _factors(module, layout, gate, call.rows(), delta, *arguments[1:])
+
+
+def batched_expert_terms(module: nn.Module, call: Call, delta: Tensor) -> dict[str, Term]:
+    """The gradients of a stack that is called with (E·T, H) rows, expert by expert; δ (E·T, H)."""
+    layout, inputs = stack_layout(module), call.rows()
+    count = len(module.down_proj)  # type: ignore[arg-type]
+    if layout is None or len(inputs) != len(delta) or len(inputs) % count:
+        return {}
+    experts = torch.arange(count, device=inputs.device).repeat_interleave(len(inputs) // count)[:, None]
+    # A row of zeros adds nothing.
+    weights = inputs.any(dim=1)[:, None].to(inputs.dtype)
+
+    def gate(gate_up: Tensor) -> Tensor:
+        first, second = gate_up.chunk(2, dim=-1)
+        inner: Tensor = second * module.act_fn(first)  # type: ignore[operator]
+        return inner
+
+    return _factors(module, layout, gate, inputs, delta, experts, weights).terms()
+
+
+def _factors(
+    module: nn.Module,
+    layout: StackLayout,
+    gate: Callable[[Tensor], Tensor],
+    inputs: Tensor,
+    delta: Tensor,
+    experts: Tensor,
+    weights: Tensor,
+) -> ExpertFactors:
+    """The factors of rows (T, H) that go to experts (T, k) with weights (T, k)."""
     parameters = {name: parameter.detach() for name, parameter in module.named_parameters()}
     up, down = parameters[layout.up], parameters["down_proj"]
     if layout.transposed:
         up, down = up.mT, down.mT
-    inputs = call.rows()
-    tokens, experts, weights = _entries(*arguments[1:], delta, len(up))
+    tokens, experts, weights = _entries(experts, weights, delta, len(up))
     counts = _entries_of_experts(experts, len(up))
     z = _product_by_expert(inputs[tokens], up.mT, counts)
     if layout.biased:
         z += parameters[f"{layout.up}_bias"][experts]
     inner_delta = _product_by_expert(_weighted(delta[tokens], weights), down, counts)
-    gate = getattr(module, "_apply_gate" if layout.gated else "act_fn")
     with torch.enable_grad():
-        inner: Tensor = gate(z.requires_grad_())
+        inner = gate(z.requires_grad_())
     (up_delta,) = torch.autograd.grad(inner, z, inner_delta)
     inner = _weighted(inner.detach(), weights)
     return ExpertFactors(layout, len(up), inputs, delta, tokens, experts, weights, up_delta, inner)
 
 
 def experts_per_token(call: Call) -> int:
-    """How many experts a token goes to in a call of a stack: k."""
-    experts: Tensor = (*call.arguments, *call.keywords.values())[1]
-    return experts.shape[-1]
+    """How many entries a row has in a call of a stack: k, or one where experts have rows of their own."""
+    _, *routing = (*call.arguments, *call.keywords.values())
+    return routing[0].shape[-1] if routing else 1
 
 
 def _is_routing(experts: object, weights: object, *, tokens: int) -> bool:

@@ -1,11 +1,35 @@
 """Weights of `nn.Linear` and of transformers' `Conv1D`, which is a linear layer with a transposed weight."""
 
+from collections.abc import Callable
+from functools import cache
+
+import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from gradsim.gradients.rules.bias import bias_term
 from gradsim.gradients.rules.call import Call
 from gradsim.gradients.rules.terms import Outer, RowSum, Term
+
+
+def computes_product(module: nn.Module) -> bool:
+    """Return whether a module is of a subclass of `nn.Linear` that computes the same product."""
+    return isinstance(module, nn.Linear) and _class_computes_product(type(module))  # type: ignore[arg-type]
+
+
+@cache
+def _class_computes_product(kind: Callable[..., nn.Linear]) -> bool:
+    """Let a small layer of this class show it, which has a weight and a bias but nothing else of the class."""
+    with torch.device("cpu"), torch.random.fork_rng(devices=[]):
+        layer = nn.Linear(3, 2, dtype=torch.float64)
+        inputs = torch.randn(4, 3, dtype=torch.float64)
+    expected = layer(inputs)
+    try:
+        layer.__class__ = kind  # type: ignore[assignment]
+        output = layer.forward(inputs)
+    except (AttributeError, IndexError, RuntimeError, TypeError, ValueError):
+        return False
+    return isinstance(output, Tensor) and output.shape == expected.shape and torch.allclose(output, expected)
 
 
 def linear_terms(module: nn.Linear, call: Call, delta: Tensor) -> dict[str, Term | RowSum]:

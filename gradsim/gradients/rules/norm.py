@@ -1,12 +1,10 @@
 """Normalisation layers: whatever is affine, element by element, in a weight along the last dimension."""
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from gradsim.gradients.rules.bias import bias_term
-from gradsim.gradients.rules.call import Call
+from gradsim.gradients.rules.call import Call, output_with
 from gradsim.gradients.rules.terms import RowSum
 
 
@@ -41,22 +39,10 @@ def norm_terms(module: nn.Module, call: Call, delta: Tensor) -> dict[str, RowSum
     return terms
 
 
-class _Plain(nn.Module):
-    """Calls a module's forward without the hooks on it."""
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, *arguments: Any, **keywords: Any) -> Any:
-        return self.module.forward(*arguments, **keywords)
-
-
 def _output(module: nn.Module, call: Call, weight: float) -> Tensor:
     parameters = {
-        f"module.{name}": torch.full_like(parameter, weight if name == "weight" else 0.0)
+        name: torch.full_like(parameter, weight if name == "weight" else 0.0)
         for name, parameter in module.named_parameters()
     }
     with torch.no_grad():
-        output: Tensor = torch.func.functional_call(_Plain(module), parameters, call.arguments, call.keywords)
-    return output
+        return output_with(module, parameters, call)

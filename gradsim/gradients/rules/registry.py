@@ -1,38 +1,54 @@
 """Which rule a module's parameters follow."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
 
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from gradsim.gradients.rules.call import Call
-from gradsim.gradients.rules.embedding import embedding_terms
-from gradsim.gradients.rules.experts import expert_terms, stack_layout
-from gradsim.gradients.rules.linear import conv1d_terms, linear_terms
+from gradsim.gradients.rules.embedding import changed_rows_terms, changes_rows, embedding_terms
+from gradsim.gradients.rules.experts import batched_expert_terms, expert_terms, stack_layout
+from gradsim.gradients.rules.linear import computes_product, conv1d_terms, linear_terms
 from gradsim.gradients.rules.norm import looks_like_norm, norm_terms
 from gradsim.gradients.rules.terms import RowSum, Term
 
-Rule = Callable[[nn.Module, Call, Tensor], Mapping[str, Term | RowSum]]
+Rule = Callable[[Any, Call, Tensor], Mapping[str, Term | RowSum]]
 """(module, one call of it, gradient of its output as (T, D)) -> a term for each of its own parameters, by its name."""
-
-_RULES: dict[type[nn.Module], Rule] = {
-    nn.Linear: linear_terms,  # type: ignore[dict-item]
-    Conv1D: conv1d_terms,  # type: ignore[dict-item]
-    nn.Embedding: embedding_terms,  # type: ignore[dict-item]
-}
 
 
 def rule_for(module: nn.Module) -> Rule | None:
     """The rule that gives the gradients of a module's own parameters; None: only autograd can.
 
-    Types must match exactly, because a subclass, or an instance with a forward of its own, may compute anything.
+    A subclass, or an instance with a forward of its own, may compute anything: its type alone says nothing.
     """
     if "forward" in vars(module):
         return None
     if isinstance(module, nn.Embedding) and (module.max_norm or module.scale_grad_by_freq):
         return None
-    if rule := _RULES.get(type(module)):
-        return rule
-    if stack_layout(module):
-        return expert_terms
-    return norm_terms if looks_like_norm(module) else None
+    for applies, rule in _RULES:
+        if applies(module):
+            return rule
+    return None
+
+
+def _is_a(kind: type[nn.Module]) -> Callable[[nn.Module], bool]:
+    return lambda module: type(module) is kind
+
+
+def _is_stack(module: nn.Module, *, batched: bool) -> bool:
+    layout = stack_layout(module)
+    return layout is not None and layout.batched == batched
+
+
+_RULES: tuple[tuple[Callable[[nn.Module], bool], Rule], ...] = (
+    (_is_a(nn.Linear), linear_terms),
+    (_is_a(Conv1D), conv1d_terms),
+    (_is_a(nn.Embedding), embedding_terms),
+    (computes_product, linear_terms),
+    (changes_rows, changed_rows_terms),
+    (partial(_is_stack, batched=False), expert_terms),
+    (partial(_is_stack, batched=True), batched_expert_terms),
+    (looks_like_norm, norm_terms),
+)

@@ -7,7 +7,7 @@ from torch import nn
 
 from gradsim.gradients import compare
 from gradsim.gradients.batch import Batch
-from gradsim.gradients.capture import GradientCapture, NotSeparableError
+from gradsim.gradients.capture import GradientCapture
 from gradsim.gradients.check import probe
 from gradsim.gradients.checkpoint import checkpointed_blocks
 from gradsim.gradients.encoding import MASKED, encode, model_limits
@@ -73,13 +73,6 @@ def test_models_that_mix_samples_run_one_at_a_time(make_model, make_samples, ora
     assert result.plan.cost.batches == result.passes == 6
     expected = oracle(model, queries, originals)
     assert (np.abs(result.dots.reshape(expected.dots.shape) - expected.dots) <= 1e-10 * expected.scale).all()
-
-
-def test_several_samples_need_a_rule_for_every_layer(make_model, make_samples):
-    model = make_model("llama, untied")
-    model.scale = nn.Parameter(torch.ones(2, 2, dtype=torch.float64))
-    with GradientCapture(model) as capture, pytest.raises(NotSeparableError, match="gradients of scale over samples"):
-        capture.run(encoded(model, make_samples(2, 1)), lambda *_: None)
 
 
 def test_losses_are_means_over_each_sample_s_labels(make_model, make_samples):

@@ -23,7 +23,7 @@ from gradsim.gradients import FallbackWarning, compare
 from gradsim.gradients.rules import dots as dots_module
 from gradsim.gradients.rules.call import Call
 from gradsim.gradients.rules.dots import Products
-from gradsim.gradients.rules.experts import expert_terms, experts_per_token, stack_layout
+from gradsim.gradients.rules.experts import batched_expert_terms, expert_terms, experts_per_token, stack_layout
 from gradsim.gradients.rules.registry import rule_for
 from gradsim.gradients.rules.terms import Dense, ExpertOuter
 
@@ -183,6 +183,22 @@ def test_every_tensor_of_a_term_is_mapped(stack):
     assert not any(a is b for a, b in zip(copy.tensors, stack.tensors, strict=True))
 
 
+@given(seeds, st.integers(1, 5), st.data())
+def test_experts_that_get_rows_of_their_own(seed, length, data):
+    """Llama 4's: a row of zeros where a token does not go to an expert."""
+    module = make_stack(Llama4TextExperts, seed)
+    rows = EXPERTS * length
+    goes = torch.tensor(data.draw(st.lists(st.booleans(), min_size=rows, max_size=rows)))
+    inputs, delta = randn(seed + 3, rows, HIDDEN) * goes[:, None], randn(seed + 4, rows, HIDDEN)
+    call = Call((inputs,), {})
+    assert rule_for(module) is batched_expert_terms
+    assert experts_per_token(call) == 1
+    module(inputs).backward(delta)
+    for name, term in batched_expert_terms(module, call, delta).items():
+        assert len(term.own) == int(goes.sum())
+        torch.testing.assert_close(term.gradient(), getattr(module, name).grad, rtol=1e-10, atol=1e-10)
+
+
 def with_more(module, name, value):
     setattr(module, name, value)
     return module
@@ -192,7 +208,6 @@ def not_stacks():
     mixtral = make_stack(MixtralExperts, 0)
     return {
         "norm of each expert's output": make_stack(MuseSparkExperts, 0),
-        "experts that are called with all tokens": make_stack(Llama4TextExperts, 0),
         "experts that do nothing": make_stack(LongcatFlashExperts, 0),
         "one more parameter": with_more(make_stack(MixtralExperts, 0), "scale", nn.Parameter(torch.ones(1))),
         "an activation with parameters": with_more(make_stack(MixtralExperts, 0), "act_fn", nn.PReLU()),

@@ -119,9 +119,17 @@ def test_attention_by_plain_products_keeps_its_weights(make_shapes):
     assert profile.per_pair == 2 * 4 * 2 * 4, "scores and weights, four heads, two blocks, four bytes"
 
 
-def test_a_model_without_a_rule_for_some_layer_runs_one_at_a_time(make_shapes):
-    shapes = make_shapes("mamba, convolutions and states")
-    assert not estimated_probe(shapes, GradientCapture(shapes)).separable
+def test_batches_leave_room_for_each_sample_s_gradient_of_a_layer_without_a_rule(make_shapes, make_samples):
+    shapes, samples = make_shapes(), make_samples(20, 1, 20, 20)
+    shapes.scale = torch.nn.Parameter(torch.ones(2000, 2000, device="meta"))
+    comparison = comparison_of(shapes, samples, samples[:1])
+    wide, narrow = (
+        predict(shapes, comparison, device=CPU, precision=FLOAT32, memory_budget=budget).plan
+        for budget in (10 * AMPLE, AMPLE)
+    )
+    # Sixteen megabytes, and as much to make it from: an eighth of the budget holds three.
+    assert (wide.cost.batches, narrow.cost.batches) == (1, 7)
+    assert narrow.working_bytes > 3 * 2 * 16_000_000
 
 
 def test_for_a_gpu_that_is_not_here(make_shapes, make_samples):

@@ -6,7 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
-from transformers.models.gemma.modeling_gemma import GemmaRMSNorm
+from transformers.models.falcon.modeling_falcon import FalconLinear
+from transformers.models.gemma.modeling_gemma import GemmaRMSNorm, GemmaTextScaledWordEmbedding
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.pytorch_utils import Conv1D
 
@@ -17,7 +18,7 @@ from gradsim.gradients.rules.embedding import embedding_terms, summed_by_token
 from gradsim.gradients.rules.linear import conv1d_terms, linear_terms
 from gradsim.gradients.rules.norm import norm_terms
 from gradsim.gradients.rules.registry import rule_for
-from gradsim.gradients.rules.terms import Dense, Outer, gradient
+from gradsim.gradients.rules.terms import Dense, Outer, TokenRows, gradient
 
 ROWS, COLUMNS = 7, 4
 
@@ -194,9 +195,58 @@ def test_norm_rule_gives_nothing_along_another_dimension():
     assert norm_terms(module, Call((randn(1, 1, 3, 5),), {}), randn(2, 3, 5)) == {}
 
 
-class ScaledEmbedding(nn.Embedding):
+class PositionEmbedding(nn.Embedding):
+    def forward(self, tokens, offset=0):
+        return super().forward(torch.arange(tokens.shape[-1]) + offset)
+
+
+class NormedEmbedding(nn.Embedding):
+    def __init__(self):
+        super().__init__(3, 2)
+        self.norm = nn.LayerNorm(2)
+
     def forward(self, tokens):
-        return 2 * super().forward(tokens)
+        return self.norm(super().forward(tokens))
+
+
+class ScaledLinear(nn.Linear):
+    def forward(self, hidden):
+        return 2 * super().forward(hidden)
+
+
+class Router(nn.Linear):
+    def forward(self, hidden):
+        return super().forward(hidden).topk(1)
+
+
+class RootedEmbedding(nn.Embedding):
+    """Rows that depend on what is looked up in more than a factor."""
+
+    def forward(self, tokens):
+        rows = super().forward(tokens)
+        return 3 * rows / (1 + rows.square().sum(-1, keepdim=True)).sqrt()
+
+
+@pytest.mark.parametrize("padding", [None, 1])
+@pytest.mark.parametrize("kind", [GemmaTextScaledWordEmbedding, RootedEmbedding])
+def test_embeddings_that_change_what_they_look_up(kind, padding):
+    """As rows by token, never as a whole table."""
+    scale = (4.0,) if kind is GemmaTextScaledWordEmbedding else ()
+    module = kind(9, COLUMNS, padding, *scale).double()
+    tokens = torch.tensor([[3, 1, 3, 8]])
+    delta = randn(5, 4, COLUMNS)
+    module(tokens).backward(delta[None])
+    rule = rule_for(module)
+    with torch.no_grad():
+        term = rule(module, Call((tokens,), {}), delta)["weight"]
+    assert isinstance(term, TokenRows)
+    assert term.tokens.tolist() == ([3, 8] if padding else [1, 3, 8])
+    torch.testing.assert_close(term.gradient(), module.weight.grad, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_subclasses_of_linear_that_compute_the_same_product(bias):
+    assert rule_for(FalconLinear(3, 2, bias=bias)) is linear_terms
 
 
 def with_own_forward():
@@ -208,7 +258,10 @@ def with_own_forward():
 @pytest.mark.parametrize(
     "module",
     [
-        ScaledEmbedding(3, 2),
+        PositionEmbedding(3, 2),
+        NormedEmbedding(),
+        ScaledLinear(3, 2),
+        Router(3, 2),
         nn.Embedding(3, 2, max_norm=1.0),
         nn.Embedding(3, 2, scale_grad_by_freq=True),
         with_own_forward(),
@@ -216,7 +269,18 @@ def with_own_forward():
         nn.Sequential(nn.Linear(2, 2)),
         nn.ReLU(),
     ],
-    ids=["subclass", "max_norm", "by frequency", "own forward", "convolution", "container", "no parameters"],
+    ids=[
+        "positions",
+        "norm inside",
+        "scaled product",
+        "router",
+        "max_norm",
+        "by frequency",
+        "own forward",
+        "convolution",
+        "container",
+        "no parameters",
+    ],
 )
 def test_modules_without_a_rule(module):
     assert rule_for(module) is None
