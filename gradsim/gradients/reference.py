@@ -1,17 +1,24 @@
-"""The oracle: plain autograd, one sample at a time. It shares no code with the engine but the reading of samples."""
+"""The oracle: plain autograd, one sample at a time. It shares no code with the engine but how a model is run at all."""
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from gradsim.gradients.eager import experts_that_compute_in, uncompiled_model, uncompiled_modules
 from gradsim.gradients.encoding import MASKED, Sample
 
 
 def reference_gradient(model: PreTrainedModel, sample: Sample) -> dict[str, Tensor]:
-    """Gradient of a sample's mean cross-entropy over its unmasked labels, for every layer in model order.
+    """Return the gradient of a sample's mean cross-entropy over its unmasked labels, for every layer in model order.
 
     The model computes in its own precision and in eval mode; it comes back as it was.
     """
+    model = uncompiled_model(model)
+    with uncompiled_modules(model), experts_that_compute_in(model, model.dtype):
+        return _gradient(model, sample)
+
+
+def _gradient(model: PreTrainedModel, sample: Sample) -> dict[str, Tensor]:
     parameters = dict(model.named_parameters())
     flags = [parameter.requires_grad for parameter in parameters.values()]
     modes = [(module, module.training) for module in model.modules()]

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from gradsim.gradients.bad_samples import BadSampleError, bad_gradient, bad_loss, no_label
 from gradsim.gradients.capture import GradientCapture, own_gradients
 from gradsim.gradients.check import Probe, probe, require_room
+from gradsim.gradients.eager import experts_that_compute_in, uncompiled_modules
 from gradsim.gradients.encoding import Encoded, Nodes
 from gradsim.gradients.held import Holder
 from gradsim.gradients.memory import default_budget, says_out_of_memory
@@ -136,7 +137,12 @@ class ComparisonTiles(Iterator[Tile]):
     def _run(self) -> Generator[Tile]:
         request = self._request
         # Gradients of the caller's go first and come back last: they need not fit what the model is cast to.
-        with own_gradients(list(request.model.parameters())), running_in(request.model, request.precision.dtype):
+        with (
+            uncompiled_modules(request.model),
+            own_gradients(list(request.model.parameters())),
+            running_in(request.model, request.precision.dtype),
+            experts_that_compute_in(request.model, request.precision.dtype),
+        ):
             budget = default_budget(self._device) if request.memory_budget is None else request.memory_budget
             require_room(list(request.model.parameters()), budget)
             started = time.perf_counter()
