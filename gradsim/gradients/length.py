@@ -49,11 +49,10 @@ def require_length(model: PreTrainedModel, samples: Sequence[Encoded]) -> None:
 def _failure(model: PreTrainedModel, tokens: Integers) -> str | None:
     """Return what the model says against these tokens; None where it runs them, or where they only lack memory."""
     ids = torch.from_numpy(tokens).to(next(model.parameters()).device)[None]
-    keywords = {"input_ids": ids, "use_cache": False, "logits_to_keep": 1}
-    accepted = inspect.signature(model.forward).parameters
+    kept = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
     try:
         with nullcontext() if ids.is_cpu else CheckedLookups():  # type: ignore[no-untyped-call]
-            model(**{name: value for name, value in keywords.items() if name in accepted})
+            model(input_ids=ids, use_cache=False, **kept)
     except (AssertionError, IndexError, RuntimeError, ValueError) as error:
         if says_out_of_memory(error):
             return None
