@@ -56,7 +56,7 @@ def _failure(model: PreTrainedModel, tokens: Integers) -> str | None:
     except (AssertionError, IndexError, RuntimeError, ValueError) as error:
         if says_out_of_memory(error):
             return None
-        return next(iter(str(error).splitlines()), type(error).__name__)
+        return next(filter(None, str(error).splitlines()), type(error).__name__)
     return None
 
 
