@@ -62,7 +62,9 @@ class Case:
                     for each in (self.exact, self.projected)
                 )
                 yield Tile(
-                    tile, exact[0], new_queries, exact[1], new_originals, exact[2],
+                    tile, exact[0],
+                    new_queries, exact[1], np.ones(len(new_queries)),
+                    new_originals, exact[2], np.ones(len(new_originals)),
                     stop if number == len(tiles) else start, {PROJECTION.name: ProjectedDots(*projected)},
                 )  # fmt: skip
 
