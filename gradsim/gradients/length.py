@@ -1,20 +1,23 @@
 """Whether the longest sample runs at all, asked before any work starts."""
 
-import inspect
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import PreTrainedModel
 
 from gradsim.context import context_length
 from gradsim.errors import GradientError
+from gradsim.gradients.capture import flags_kept
 from gradsim.gradients.eager import experts_that_compute_in
 from gradsim.gradients.encoding import Encoded, Integers
+from gradsim.gradients.forward import Forward, without_cache
+from gradsim.gradients.fresh_state import FreshState, fresh_state
 from gradsim.gradients.memory import says_out_of_memory
 
 
@@ -32,13 +35,16 @@ def require_length(model: PreTrainedModel, samples: Sequence[Encoded]) -> None:
     context = context_length(model.config)
     if context is not None and len(longest) <= context:
         return
-    with experts_that_compute_in(model, model.dtype), _modules_kept(model), torch.no_grad():
-        error = _failure(model, longest)
-        if error is None or _failure(model, longest[: context or 2]):
-            return  # it runs, or fails for another reason than its length
-        fails = bisect_left(
-            range(len(longest)), True, lo=context or 2, key=lambda length: bool(_failure(model, longest[:length]))
-        )
+    with flags_kept(model), without_cache(model), experts_that_compute_in(model, model.dtype):
+        model.train(False)
+        with fresh_state(model) as state:
+            failure = partial(_failure, model, state)
+            error = failure(longest)
+            if error is None or failure(longest[: context or 2]):
+                return  # it runs, or fails for another reason than its length
+            fails = bisect_left(
+                range(len(longest)), True, lo=context or 2, key=lambda length: failure(longest[:length]) is not None
+            )
     sample = next(sample for sample in samples if len(sample.tokens) >= fails)
     raise GradientError(
         f"sample {sample.id!r} has {len(sample.tokens)} tokens, but the model runs at most {fails - 1} ({error}): "
@@ -46,13 +52,13 @@ def require_length(model: PreTrainedModel, samples: Sequence[Encoded]) -> None:
     )
 
 
-def _failure(model: PreTrainedModel, tokens: Integers) -> str | None:
+def _failure(model: PreTrainedModel, state: FreshState, tokens: Integers) -> str | None:
     """Return what the model says against these tokens; None where it runs them, or where they only lack memory."""
+    state.restore()
     ids = torch.from_numpy(tokens).to(next(model.parameters()).device)[None]
-    kept = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
     try:
-        with nullcontext() if ids.is_cpu else CheckedLookups():  # type: ignore[no-untyped-call]
-            model(input_ids=ids, use_cache=False, **kept)
+        with torch.no_grad(), nullcontext() if ids.is_cpu else CheckedLookups():  # type: ignore[no-untyped-call]
+            Forward(model)(ids, logits_to_keep=1)
     except (AssertionError, IndexError, RuntimeError, ValueError) as error:
         if says_out_of_memory(error):
             return None
@@ -91,18 +97,3 @@ def _are_numbers(indices: Tensor | None) -> bool:
 def _require_within(indices: Tensor, rows: int) -> None:
     if indices.numel() and int(indices.max()) >= rows:
         raise IndexError(f"index {int(indices.max())} is out of bounds for a table of {rows}")
-
-
-@contextmanager
-def _modules_kept(model: nn.Module) -> Iterator[None]:
-    """Run in eval mode, and put back what a forward pass sets on modules: rotary frequencies change with the length."""
-    before = [(module, dict(vars(module)), dict(module._buffers)) for module in model.modules()]
-    model.train(False)
-    try:
-        yield
-    finally:
-        for module, attributes, buffers in before:
-            vars(module).clear()
-            vars(module).update(attributes)
-            module._buffers.clear()
-            module._buffers.update(buffers)
