@@ -8,61 +8,66 @@ from gradsim.gradients import Projector, compare, compare_tiles
 from gradsim.gradients.reference import reference_gradient
 from gradsim.gradients.vectors import projected_gradients
 
-COMPILE = {"backend": "eager"}
+
+def compile_whole(model, **settings):
+    return torch.compile(model, **settings)
 
 
-def compile_whole(model):
-    return torch.compile(model, **COMPILE)
-
-
-def compile_in_place(model):
-    model.compile(**COMPILE)
+def compile_in_place(model, **settings):
+    model.compile(**settings)
     return model
 
 
-def compile_forward(model):
-    model.forward = torch.compile(model.forward, **COMPILE)
+def compile_forward(model, **settings):
+    model.forward = torch.compile(model.forward, **settings)
     return model
 
 
-def compile_module(model):
-    model.model.layers[1].mlp = torch.compile(model.model.layers[1].mlp, **COMPILE)
+def compile_module(model, **settings):
+    model.model.layers[1].mlp = torch.compile(model.model.layers[1].mlp, **settings)
     return model
 
 
-def compile_modules_in_place(model):
+def compile_modules_in_place(model, **settings):
     for layer in model.model.layers:
-        layer.compile(**COMPILE)
+        layer.compile(**settings)
     return model
 
 
 @pytest.mark.parametrize(
     "compile_model", [compile_whole, compile_in_place, compile_forward, compile_module, compile_modules_in_place]
 )
-@pytest.mark.parametrize("called", [False, True])
-def test_compiled_models_run_uncompiled(compile_model, called, make_model, make_samples):
+def test_compiled_models_run_uncompiled(compile_model, make_model, make_samples):
     queries, originals = make_samples(2, seed=1), make_samples(2, seed=2)
     expected = compare(make_model(), queries, originals, "all", precision="float64")
-    model = compile_model(make_model())
-    if called:
-        with torch.no_grad():
-            model(input_ids=torch.tensor([[1, 2, 3]]))
+    graphs_run = []
+
+    def backend(graph, _):
+        return lambda *inputs: graphs_run.append(graph) or graph(*inputs)
+
+    model = compile_model(make_model(), backend=backend)
+    model(input_ids=torch.tensor([[1, 2, 3]]))
+    assert graphs_run
+    graphs_run.clear()
     names = [name for name, _ in model.named_parameters()]
     attributes = [dict(vars(module)) for module in model.modules()]
 
     result = compare(model, queries, originals, "all", precision="float64")
 
+    assert not graphs_run
     assert result.layers == expected.layers
     assert result.passes == expected.passes
     np.testing.assert_array_equal(result.dots, expected.dots)
     assert [name for name, _ in model.named_parameters()] == names
     assert [dict(vars(module)) for module in model.modules()] == attributes
+    model(input_ids=torch.tensor([[1, 2, 3]]))
+    assert graphs_run
 
 
 def test_compiled_models_in_tiles_vectors_and_the_oracle(make_model, make_samples):
     samples = make_samples(2, seed=1)
     projector = Projector("sjlt", 0.3, 42, "p")
-    plain, compiled = make_model(), compile_whole(compile_module(make_model()))
+    plain, compiled = make_model(), compile_whole(compile_module(make_model(), backend="eager"), backend="eager")
     assert compare_tiles(compiled, samples, samples, "all").layers == list(dict(plain.named_parameters()))
     for (_, found), (_, expected) in zip(
         projected_gradients(compiled, samples, projector, precision="float64"),
