@@ -113,28 +113,38 @@ def tokenize_table(
     *,
     context: int | None,
     rotary_positions: bool = True,
+    vocabulary: int | None = None,
     on_long_sample: Literal["error", "exclude", "keep"] = "error",
     on_bad_sample: Literal["error", "exclude"] = "error",
 ) -> TokenizedTable:
-    """Tokenizes every sample; nothing is cut off.
+    """Tokenize every sample; nothing is cut off.
 
     Args:
         samples: columns `id` and `messages`.
         tokenizer: the studied model's.
         context: the model's longest input in tokens; None: it has no limit.
         rotary_positions: whether the model can be run past its context at all.
+        vocabulary: how many input ids the model knows; None: as many as its tokenizer.
         on_long_sample: what becomes of samples that are longer than the context.
         on_bad_sample: what becomes of samples without an unmasked label, whose loss would be 0/0.
 
     Raises:
         SampleError: a sample that `tokenize` or one of the two choices refuses.
-        ModelError: a sample past the context is to be kept, but the model knows no positions there.
+        ModelError: a sample past the context is to be kept, but the model knows no positions there; or a token has no
+            embedding.
     """
     rows: list[tuple[str, list[int], list[int], list[int]]] = []
     excluded: dict[str, str] = {}
     for identifier, messages in samples.select("id", "messages").iter_rows():
         sample = tokenize(messages, tokenizer, sample_id=identifier)
         length = len(sample.input_ids)
+        if vocabulary is not None and (number := max(sample.input_ids, default=0)) >= vocabulary:
+            token = tokenizer.convert_ids_to_tokens(number)
+            raise ModelError(
+                f"sample {identifier!r} has token {number} ({token!r}), but the model has {vocabulary} embeddings and "
+                f"its tokenizer {len(tokenizer)} tokens; use the tokenizer that it was trained with, or resize its "
+                "embeddings (resize_token_embeddings) and train them"
+            )
         if context is not None and length > context:
             if on_long_sample == "error":
                 raise SampleError(

@@ -118,7 +118,7 @@ class Sources:
 
     @cached_property
     def limits(self) -> Limits:
-        """What the model can read."""
+        """What the model can read and predict."""
         return model_limits(self.model)
 
     @cached_property
@@ -157,12 +157,13 @@ class Sources:
             return self.store.read(self.store.lineage.key("tokenized"))
         if self.tokenizer is None:
             return None
-        study, configuration = self.store.study, self.model.config
+        study = self.store.study
         return chat.tokenize_table(
             self.samples,
             self.tokenizer,
-            context=models.context_length(configuration),
-            rotary_positions=models.has_rotary_positions(configuration),
+            context=models.longest_input(self.model),
+            rotary_positions=models.has_rotary_positions(self.model.config),
+            vocabulary=models.vocabulary_size(self.model),
             on_long_sample=study.on_long_sample,
             on_bad_sample=study.on_bad_sample,
         ).frame

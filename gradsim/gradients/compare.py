@@ -6,8 +6,10 @@ from typing import Any, Literal
 from transformers import PreTrainedModel
 
 from gradsim.errors import GradientError
+from gradsim.gradients.eager import uncompiled_model, uncompiled_modules
 from gradsim.gradients.encoding import Nodes, Sample, encode, model_limits, pair_positions
 from gradsim.gradients.layers import model_layers
+from gradsim.gradients.length import require_length
 from gradsim.gradients.precision import precision_of
 from gradsim.gradients.projection import Projector, make_projections
 from gradsim.gradients.results import Comparison
@@ -36,7 +38,7 @@ def compare(
     model comes back as it was.
 
     Args:
-        model: a causal language model on one device.
+        model: a causal language model on one device; a compiled one runs uncompiled.
         queries: objects with `id`, `input_ids` and `labels` (1-D, of one length; label -100 is masked).
         originals: the same. A sample that is given several times is run once.
         pairs: (n, 2) positions in queries and originals, or "all": every pair, query-major.
@@ -91,15 +93,16 @@ def compare_tiles(
         raise GradientError(f'on_bad_sample is {on_bad_sample!r}: choose "error" or "exclude"')
     if precision_of_memorised not in (None, "float64"):
         raise GradientError(f'precision_of_memorised is {precision_of_memorised!r}: choose "float64" or None')
-    layers = model_layers(model)
-    shapes = {name: parameter.shape for name, parameter in layers.items()}
-    limits = model_limits(model)
-    nodes = Nodes.of(
-        [encode(query, limits) for query in queries],
-        [encode(original, limits) for original in originals],
-    )
-    return ComparisonTiles(
-        Request(
+    model = uncompiled_model(model)
+    with uncompiled_modules(model):
+        layers = model_layers(model)
+        shapes = {name: parameter.shape for name, parameter in layers.items()}
+        limits = model_limits(model)
+        nodes = Nodes.of(
+            [encode(query, limits) for query in queries],
+            [encode(original, limits) for original in originals],
+        )
+        request = Request(
             model=model,
             precision=precision_of(precision),
             nodes=nodes,
@@ -110,4 +113,5 @@ def compare_tiles(
             exclude_bad=on_bad_sample == "exclude",
             rerun_memorised=precision_of_memorised is not None and precision != precision_of_memorised,
         )
-    )
+        require_length(model, nodes.samples)
+        return ComparisonTiles(request)

@@ -6,9 +6,10 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
+from gradsim.context import learned_positions, vocabulary_size
 from gradsim.errors import GradientError
 
 Integers = NDArray[np.int64]
@@ -57,30 +58,32 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a model can read: its vocabulary, and the length of its table of learned positions if it has one."""
+    """What a model can read and predict.
+
+    Attributes:
+        vocabulary: rows of the input embedding: the input ids that the model knows.
+        outputs: rows of the head: the labels that the model can predict.
+        positions: the length of its table of learned positions; None where it has none.
+    """
 
     vocabulary: int
+    outputs: int
     positions: int | None
 
 
 def model_limits(model: PreTrainedModel) -> Limits:
-    """The limits of a model.
-
-    A table of learned positions is an embedding, other than the input's, with as many rows as the configuration has
-    positions, an offset such as OPT's not counted.
-    """
-    embeddings: Any = model.get_input_embeddings()
-    context = getattr(model.config, "max_position_embeddings", None)
-    learned = any(
-        module.num_embeddings - getattr(module, "offset", 0) == context
-        for module in model.modules()
-        if isinstance(module, nn.Embedding) and module is not embeddings
+    """Return the limits of a model, as its own tensors have them; it may be on the `meta` device."""
+    vocabulary = vocabulary_size(model)
+    head: Any = model.get_output_embeddings()
+    return Limits(
+        vocabulary=vocabulary,
+        outputs=vocabulary if head is None else head.weight.shape[0],
+        positions=learned_positions(model),
     )
-    return Limits(embeddings.num_embeddings, context if learned else None)
 
 
 def encode(sample: Sample, limits: Limits) -> Encoded:
-    """Check a sample and compute what its loss reads: labels are shifted, masked ones left out.
+    """Check a sample and return what its loss reads: labels are shifted, masked ones left out.
 
     Raises:
         GradientError: input ids and labels do not fit each other or the model.
@@ -95,11 +98,14 @@ def encode(sample: Sample, limits: Limits) -> Encoded:
         )
     positions = np.flatnonzero(labels[1:] != MASKED)
     targets = labels[1:][positions]
-    for name, ids in (("input_ids", tokens), ("labels", targets)):
-        outside = ids[(ids < 0) | (ids >= limits.vocabulary)]
+    for name, ids, rows, table in (
+        ("input_ids", tokens, limits.vocabulary, f"vocabulary of {limits.vocabulary}"),
+        ("labels", targets, limits.outputs, f"{limits.outputs} outputs of the model's head"),
+    ):
+        outside = ids[(ids < 0) | (ids >= rows)]
         if len(outside):
             raise GradientError(
-                f"sample {sample.id!r} has {name} outside the vocabulary of {limits.vocabulary}, "
+                f"sample {sample.id!r} has {name} outside the {table}, "
                 f"first {outside[0]}: tokenize it with the model's own tokenizer"
             )
     if limits.positions is not None and len(tokens) > limits.positions:

@@ -40,7 +40,7 @@ def _limit_of_this_job() -> int | None:
     return min(limits, default=None)
 
 
-def says_out_of_memory(error: RuntimeError) -> bool:
+def says_out_of_memory(error: Exception) -> bool:
     """Whether an allocation failed; a processor's has no exception of its own."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.pytorch_utils import Conv1D
 
 from gradsim.gradients.capture import GradientCapture
-from gradsim.gradients.encoding import Encoded
+from gradsim.gradients.encoding import Encoded, model_limits
 from gradsim.gradients.rules.call import Call
 from gradsim.gradients.rules.experts import experts_per_token, stack_layout
 
@@ -84,10 +84,10 @@ class PassWatch:
     @property
     def profile(self) -> PassProfile:
         """What the pass needs for longer samples, too."""
-        tokens, vocabulary = self._tokens, _vocabulary(self._model)
+        tokens, outputs = self._tokens, model_limits(self._model).outputs
         linear = quadratic = logits = 0
         for tensor in self._kept.values():
-            if tensor.dim() and tensor.shape[-1] == vocabulary:
+            if tensor.dim() and tensor.shape[-1] == outputs:
                 logits += tensor.shape[-1] * tensor.itemsize
             elif sum(size == tokens for size in tensor.shape) > 1:
                 quadratic += tensor.untyped_storage().nbytes()
@@ -171,13 +171,9 @@ def _profile(
         per_token=per_token,
         per_pair=per_pair,
         # Logits; their gradient in at least float32, and in the model's format; twice what changes them on the way.
-        per_logit_token=_vocabulary(model) * (itemsize + wide + (itemsize if itemsize < wide else 0)) + 2 * logits,
+        per_logit_token=model_limits(model).outputs * (itemsize + wide + (itemsize if itemsize < wide else 0))
+        + 2 * logits,
         block_input=model.config.get_text_config().hidden_size * itemsize,
         blocks=len(blocks),
         widest=widest * itemsize,
     )
-
-
-def _vocabulary(model: PreTrainedModel) -> int:
-    embeddings: Any = model.get_input_embeddings()
-    return int(embeddings.num_embeddings)

@@ -4,15 +4,22 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from gradsim.gradients.eager import experts_that_compute_in, uncompiled_model, uncompiled_modules
 from gradsim.gradients.encoding import MASKED, Sample
 from gradsim.gradients.fresh_state import fresh_state
 
 
 def reference_gradient(model: PreTrainedModel, sample: Sample) -> dict[str, Tensor]:
-    """Gradient of a sample's mean cross-entropy over its unmasked labels, for every layer in model order.
+    """Return the gradient of a sample's mean cross-entropy over its unmasked labels, for every layer in model order.
 
     The model computes in its own precision and in eval mode, and is as it was afterwards, its buffers included.
     """
+    model = uncompiled_model(model)
+    with uncompiled_modules(model), experts_that_compute_in(model, model.dtype):
+        return _gradient(model, sample)
+
+
+def _gradient(model: PreTrainedModel, sample: Sample) -> dict[str, Tensor]:
     parameters = dict(model.named_parameters())
     flags = [parameter.requires_grad for parameter in parameters.values()]
     modes = [(module, module.training) for module in model.modules()]

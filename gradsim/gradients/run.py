@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from gradsim.gradients.bad_samples import BadSampleError, bad_gradient, bad_loss, no_label
 from gradsim.gradients.capture import GradientCapture, own_gradients
 from gradsim.gradients.check import Probe, probe, require_room
+from gradsim.gradients.eager import experts_that_compute_in, uncompiled_modules
 from gradsim.gradients.encoding import Encoded, Nodes
 from gradsim.gradients.held import Holder
 from gradsim.gradients.memory import default_budget, freed_memory_kept, says_out_of_memory
@@ -147,8 +148,10 @@ class ComparisonTiles(Iterator[Tile]):
         # Gradients of the caller's go first and come back last: they need not fit what the model is cast to.
         with (
             freed_memory_kept(self._device),
+            uncompiled_modules(request.model),
             own_gradients(list(request.model.parameters())),
             running_in(request.model, request.precision.dtype),
+            experts_that_compute_in(request.model, request.precision.dtype),
         ):
             budget = default_budget(self._device) if request.memory_budget is None else request.memory_budget
             require_room(list(request.model.parameters()), budget)
@@ -303,7 +306,8 @@ class ComparisonTiles(Iterator[Tile]):
     def _rerun(self, node: int, holder: Holder, capture: GradientCapture, checkpoint: bool) -> None:
         """Run a memorised sample again in float64; what is held is rounded from that."""
         holder.drop(node)
-        with running_in(self._request.model, torch.float64):
+        model = self._request.model
+        with running_in(model, torch.float64), experts_that_compute_in(model, torch.float64):
             losses, self_dots = self._run_batch([node], holder, capture, checkpoint)
         self.memorised += node not in self._seen
         self._add_self(node, self_dots[0], losses[0])

@@ -17,8 +17,10 @@ from gradsim.gradients.bad_samples import BadSampleError, bad_gradient, bad_loss
 from gradsim.gradients.capture import GradientCapture, own_gradients
 from gradsim.gradients.check import probe, require_room
 from gradsim.gradients.compare import OnBadSample
+from gradsim.gradients.eager import experts_that_compute_in, uncompiled_model, uncompiled_modules
 from gradsim.gradients.encoding import Encoded, Sample, encode, model_limits
 from gradsim.gradients.layers import model_layers
+from gradsim.gradients.length import require_length
 from gradsim.gradients.memory import default_budget
 from gradsim.gradients.precision import Precision, plain_arithmetic, precision_of, running_in
 from gradsim.gradients.profile import PassProfile
@@ -58,14 +60,18 @@ def projected_gradients(
     Raises:
         GradientError: model, samples, projector and memory do not fit each other.
     """
-    layers, limits = model_layers(model), model_limits(model)
-    device = next(iter(layers.values())).device
-    encoded = [encode(sample, limits) for sample in samples]
-    projection = Projection(projector, {name: parameter.shape for name, parameter in layers.items()}, device)
-    format_ = precision_of(precision)
+    model = uncompiled_model(model)
     with ExitStack() as lent:
+        lent.enter_context(uncompiled_modules(model))
+        layers, limits = model_layers(model), model_limits(model)
+        device = next(iter(layers.values())).device
+        encoded = [encode(sample, limits) for sample in samples]
+        require_length(model, encoded)
+        projection = Projection(projector, {name: parameter.shape for name, parameter in layers.items()}, device)
+        format_ = precision_of(precision)
         lent.enter_context(own_gradients(list(layers.values())))
         lent.enter_context(running_in(model, format_.dtype))
+        lent.enter_context(experts_that_compute_in(model, format_.dtype))
         budget = default_budget(device) if memory_budget is None else memory_budget
         require_room(list(layers.values()), budget)
         with plain_arithmetic(device):

@@ -16,6 +16,7 @@ from gradsim.errors import ModelError
 
 _DESCRIPTION = ("*.json", "*.jinja", "*.model", "*.txt")
 _WEIGHTS = ("*.safetensors", "*.bin")  # in order of preference
+_ADAPTER = "adapter_config.json"  # PEFT's, which is what transformers looks for
 
 _REASONS: tuple[tuple[type[Exception], str], ...] = (
     (hub_errors.GatedRepoError, "it is gated"),
@@ -39,7 +40,7 @@ class Fetched(NamedTuple):
 
 
 def fetch(name: str, revision: str | None = None, *, weights: bool = True) -> Fetched:
-    """Finds a model's files, downloading what the Hub's cache lacks.
+    """Find a model's files, downloading what the Hub's cache lacks.
 
     Args:
         name: a local folder, or a name on the Hub.
@@ -47,13 +48,14 @@ def fetch(name: str, revision: str | None = None, *, weights: bool = True) -> Fe
         weights: whether they are needed here, too.
 
     Raises:
-        ModelError: a model that cannot be had, or one without weights where they are needed.
+        ModelError: a model that cannot be had, one without weights where they are needed, or an adapter.
     """
     folder = Path(name)
     if folder.is_dir():
+        _require_no_adapter(folder, name)
         _require_weights(folder, name)
         return Fetched(folder, _digest(folder))
-    folder = _download(name, revision, _DESCRIPTION)
+    folder = _description_folder(name, revision)
     if not weights:
         return Fetched(folder, folder.name)
     for pattern in _WEIGHTS:
@@ -110,7 +112,9 @@ def first_line(error: Exception) -> str:
 
 
 def _description_folder(name: str, revision: str | None) -> Path:
-    return Path(name) if Path(name).is_dir() else _download(name, revision, _DESCRIPTION)
+    folder = Path(name) if Path(name).is_dir() else _download(name, revision, _DESCRIPTION)
+    _require_no_adapter(folder, name)
+    return folder
 
 
 def _download(name: str, revision: str | None, patterns: tuple[str, ...]) -> Path:
@@ -126,6 +130,15 @@ def _download(name: str, revision: str | None, patterns: tuple[str, ...]) -> Pat
             "the network, set HF_TOKEN if it is gated, or download it beforehand"
         ) from error
     return Path(folder)
+
+
+def _require_no_adapter(folder: Path, name: str) -> None:
+    """Refuse an adapter: transformers would put it into the model, whose configuration says nothing of it."""
+    if (folder / _ADAPTER).is_file():
+        raise ModelError(
+            f"model {name}: {folder} holds an adapter ({_ADAPTER}); merge it into its model "
+            "(PEFT's merge_and_unload, then save_pretrained), or remove it"
+        )
 
 
 def _require_weights(folder: Path, name: str) -> None:

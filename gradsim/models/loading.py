@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from gradsim.errors import DeviceError, ModelError
 from gradsim.models.fetching import fetch, first_line, read_configuration
+from gradsim.models.weights import require_matching_weights
 from gradsim.study import ModelConfiguration
 
 _PRECISIONS = {
@@ -37,11 +38,11 @@ def resolve_device(device: str) -> str:
 
 
 def load_model(configuration: ModelConfiguration) -> PreTrainedModel:
-    """Loads a model onto its device, in eval mode.
+    """Load a model onto its device, in eval mode.
 
     Raises:
         DeviceError: its device is not there; found before anything is read.
-        ModelError: it cannot be had or loaded, or its weights are not all there.
+        ModelError: it cannot be had or loaded, or its weights are not those of its configuration.
     """
     device = resolve_device(configuration.device)
     folder, revision = fetch(configuration.name, configuration.revision)
@@ -53,37 +54,44 @@ def load_model(configuration: ModelConfiguration) -> PreTrainedModel:
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
-            dtype=_PRECISIONS[configuration.precision],
-            attn_implementation=configuration.attention,
+            **_choices(configuration.precision, configuration.attention),
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are refused below, by name
         )
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
         raise ModelError(
-            f"model {configuration.name}: cannot be loaded ({first_line(error)}); check its files and `attention`"
+            _no_attention(configuration.name, configuration.attention, error)
+            or f"model {configuration.name}: cannot be loaded ({first_line(error)}); check its files and `attention`"
         ) from error
     model, report = loaded
-    if report["missing_keys"]:  # transformers would leave these at random
-        raise ModelError(
-            f"model {configuration.name}: its weights lack {min(report['missing_keys'])}; download or train it again"
-        )
+    require_matching_weights(model, report, configuration.name)
     ready: PreTrainedModel = model.to(device).eval()
     return ready
 
 
-def parameter_shapes(name: str, revision: str | None = None) -> list[tuple[str, tuple[int, ...]]]:
-    """Layers and their shapes in the order of `named_parameters()`, tied ones once; reads no weights.
+def parameter_shapes(
+    name: str, revision: str | None = None, *, precision: str = "float32", attention: str = "sdpa"
+) -> list[tuple[str, tuple[int, ...]]]:
+    """Return layers and their shapes in the order of `named_parameters()`, tied ones once; reads no weights.
+
+    Args:
+        name: a local folder, or a name on the Hub.
+        revision: the Hub's commit, tag or branch.
+        precision: as in `build_without_weights`.
+        attention: as in `build_without_weights`.
 
     Raises:
-        ModelError: a model that cannot be had, or is no causal language model.
+        ModelError: a model that cannot be had, is no causal language model, or knows no such attention.
     """
-    model = build_without_weights(read_configuration(name, revision), name)
+    configuration = read_configuration(name, revision)
+    model = build_without_weights(configuration, name, precision=precision, attention=attention)
     return [(layer, tuple(parameter.shape)) for layer, parameter in model.named_parameters()]
 
 
 def build_without_weights(
     configuration: PreTrainedConfig, name: str, *, precision: str = "float32", attention: str = "sdpa"
 ) -> PreTrainedModel:
-    """The model of a configuration on the `meta` device: modules and shapes, no weights.
+    """Return the model of a configuration on the `meta` device: modules and shapes, no weights.
 
     Args:
         configuration: of the model.
@@ -96,26 +104,23 @@ def build_without_weights(
     """
     try:
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(
-                configuration, dtype=_PRECISIONS[precision], attn_implementation=attention
-            )
+            model = AutoModelForCausalLM.from_config(configuration, **_choices(precision, attention))
     except (ValueError, ImportError) as error:
         raise ModelError(
-            f"model {name}: cannot be built as a causal language model ({first_line(error)}); choose another"
+            _no_attention(name, attention, error)
+            or f"model {name}: cannot be built as a causal language model ({first_line(error)}); choose another"
         ) from error
     ready: PreTrainedModel = model.eval()
     return ready
 
 
-def context_length(configuration: PreTrainedConfig) -> int | None:
-    """The longest input in tokens that a model is made for; None where its configuration names none."""
-    length = getattr(configuration.get_text_config(), "max_position_embeddings", None)
-    return length if isinstance(length, int) and length > 0 else None
+def _choices(precision: str, attention: str) -> dict[str, Any]:
+    """Return how transformers builds a model, with its weights or without."""
+    return {"dtype": _PRECISIONS[precision], "attn_implementation": attention}
 
 
-def has_rotary_positions(configuration: PreTrainedConfig) -> bool:
-    """Whether positions are rotary and computed as needed, so that inputs may exceed the context.
-
-    A model that looks positions up in a table of the context's length, as GPT-2 and GPT-J do, cannot go past it.
-    """
-    return getattr(configuration.get_text_config(), "rope_parameters", None) is not None
+def _no_attention(name: str, attention: str, error: Exception) -> str | None:
+    """Return what to say of a family that lacks an attention implementation; None where the error is another one."""
+    if "does not support an attention implementation" not in str(error):
+        return None
+    return f"model {name}: its family has no {attention} attention; set `model.attention: eager` in the study file"

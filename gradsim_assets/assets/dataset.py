@@ -57,7 +57,7 @@ def _hub_model(study: Study) -> dg.AssetsDefinition:
 
         assert isinstance(study.model, HubModel)
         revision = models.fetch(study.model.name, study.model.revision, weights=compute.is_here).revision
-        return _model_table(study.model.name, revision)
+        return _model_table(study, study.model.name, revision)
 
     return model
 
@@ -104,17 +104,23 @@ def _trained_model(study: Study) -> dg.AssetsDefinition:
                 "loss at last (nats)": trained.final_loss,
             }
         )
-        return _model_table(str(folder), models.fetch(str(folder)).revision)
+        return _model_table(study, str(folder), models.fetch(str(folder)).revision)
 
     return model
 
 
-def _model_table(name: str, revision: str) -> dg.Output[pl.DataFrame]:
-    """The model's parameter tensors; reads no weights."""
+def _model_table(study: Study, name: str, revision: str) -> dg.Output[pl.DataFrame]:
+    """Return the parameter tensors of the model as the study runs it; read no weights."""
     from gradsim import models  # noqa: PLC0415 - torch takes seconds to load
 
     local = Path(name).is_dir()
-    layers, shapes = zip(*models.parameter_shapes(name, None if local else revision), strict=True)
+    found = models.parameter_shapes(
+        name,
+        None if local else revision,
+        precision=study.model.precision,
+        attention=study.model.attention,
+    )
+    layers, shapes = zip(*found, strict=True)
     table = pl.DataFrame(
         {"layer": layers, "shape": [list(shape) for shape in shapes]},
         schema={"layer": pl.String, "shape": pl.List(pl.Int64)},
@@ -156,12 +162,18 @@ def tokenize_samples(
     from gradsim import chat, models  # noqa: PLC0415 - torch takes seconds to load
 
     name, revision = model_source(study, store)
-    configuration = models.read_configuration(name, revision)
+    model = models.build_without_weights(
+        models.read_configuration(name, revision),
+        name,
+        precision=study.model.precision,
+        attention=study.model.attention,
+    )
     table = chat.tokenize_table(
         wanted,
         models.load_tokenizer(name, revision),
-        context=models.context_length(configuration),
-        rotary_positions=models.has_rotary_positions(configuration),
+        context=models.longest_input(model),
+        rotary_positions=models.has_rotary_positions(model.config),
+        vocabulary=models.vocabulary_size(model),
         on_long_sample=study.on_long_sample,
         on_bad_sample=study.on_bad_sample,
     )

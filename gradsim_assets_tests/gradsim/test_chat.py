@@ -152,3 +152,15 @@ class TestTokenizeTable:
         table = tokenize_table(rows, words, context=None, on_bad_sample="exclude")
         assert table.frame["id"].to_list() == ["b"]
         assert table.excluded == {"a": "no unmasked label"}
+
+
+class TestVocabulary:
+    def test_a_token_that_the_model_has_no_embedding_for(self, words: PreTrainedTokenizerBase) -> None:
+        known = samples(x=[USER, {"role": "assistant", "content": "c"}], y=[USER, ANSWER])
+        assert tokenize_table(known, words, context=None, vocabulary=len(words)).frame.height == 2
+        with pytest.raises(ModelError) as error:
+            tokenize_table(known, words, context=None, vocabulary=len(words) - 1)
+        assert str(error.value) == (
+            "sample 'y' has token 7 ('e'), but the model has 7 embeddings and its tokenizer 8 tokens; use the "
+            "tokenizer that it was trained with, or resize its embeddings (resize_token_embeddings) and train them"
+        )

@@ -41,7 +41,7 @@ def message(call, *arguments, **keywords):
         (
             [1, 2],
             [1, -5],
-            "sample 'bad' has labels outside the vocabulary of 64, first -5: "
+            "sample 'bad' has labels outside the 64 outputs of the model's head, first -5: "
             "tokenize it with the model's own tokenizer",
         ),
         (
