@@ -1,6 +1,7 @@
 """Models: fetching and loading them, and the tiny reference model."""
 
 from gradsim.models.fetching import Fetched, fetch, load_tokenizer, read_configuration
+from gradsim.models.fresh_state import FreshState, fresh_state
 from gradsim.models.loading import (
     build_without_weights,
     context_length,
@@ -14,11 +15,13 @@ from gradsim.models.running import RunningModel
 
 __all__ = [
     "Fetched",
+    "FreshState",
     "RunningModel",
     "TrainedModel",
     "build_without_weights",
     "context_length",
     "fetch",
+    "fresh_state",
     "has_rotary_positions",
     "load_model",
     "load_tokenizer",
