@@ -88,32 +88,34 @@ class Measured:
         self._state.restore()
         [new_ids], _ = decoder.continued([row], len(row.ids), STEPS)
         row.take(new_ids, decoder.end)
-        return Trace(row, list(decoder.taken(STEPS)))
+        return Trace(row, [logits[0] for logits in decoder.seen()])
 
     def _together(self, rows: Sequence[Row], read_again: bool) -> list[Trace]:
         """What becomes of rows in a batch that the middle one leaves before the last step."""
         rows = [row.with_ids(row.ids) for row in rows]
         decoder = _Watched(self.model, self._state)
         traces = [Trace(row, []) for row in rows]
-
-        def note(those: Sequence[Trace]) -> None:
-            for trace, logits in zip(those, decoder.taken(len(those)), strict=True):
-                trace.logits.append(logits)
-
         batch = decoder.start(rows)
-        note(traces)
+        _note(traces, [torch.cat(decoder.seen())[-len(rows) :]])  # rows of different lengths may be read in parts
         batch.keep(rows)
-        batch.advance(1)
-        note(traces)
+        batch.advance(2)  # the second goes on from the first, even where nothing is kept between slices
+        _note(traces, decoder.seen())
         middle = len(rows) // 2
         staying = traces[:middle] + traces[middle + 1 :] if len(rows) > 1 else traces
         batch.keep([trace.row for trace in staying])
         batch.advance(1)
-        note(staying)
+        _note(staying, decoder.seen())
         if read_again and len(rows) > 1:
             decoder.start([rows[middle]])
-            note([traces[middle]])
+            _note([traces[middle]], decoder.seen()[-1:])
         return traces
+
+
+def _note(traces: Sequence[Trace], steps: Sequence[torch.Tensor]) -> None:
+    """Add the logits (rows, vocabulary) of some steps."""
+    for logits in steps:
+        for trace, own in zip(traces, logits, strict=True):
+            trace.logits.append(own)
 
 
 class _Watched(Decoder):
@@ -127,11 +129,10 @@ class _Watched(Decoder):
         """Return one that keeps logits."""
         return LogitsProcessorList([self._seen])
 
-    def taken(self, count: int) -> torch.Tensor:
-        """The last logits, (count, vocabulary): a first batch may be read twice."""
-        logits = torch.cat(self._seen.logits)[-count:]
-        self._seen.logits.clear()
-        return logits
+    def seen(self) -> list[torch.Tensor]:
+        """Return the logits (rows, vocabulary) of each step since the last call."""
+        seen, self._seen.logits = self._seen.logits, []
+        return seen
 
 
 class _Seen(LogitsProcessor):

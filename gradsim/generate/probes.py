@@ -11,7 +11,7 @@ from transformers import PreTrainedConfig
 from gradsim.generate.rows import Row
 from gradsim.models import context_length
 
-STEPS = 3
+STEPS = 4
 """New tokens of each probe."""
 
 _LENGTH = re.compile(r"window|chunk|position_embeddings")
