@@ -45,14 +45,13 @@ def independent_groups(
     if not rows:
         return []
     check = _Check(Measured(model, state), budget)
-    check.is_causal(rows)
+    check.refuse_unusable(rows)
     if check.allows(Company.ANY, rows):
         companies = [(Company.ANY, rows)]
     else:
         parts = sections(rows, thresholds_of(model.config))
         companies = [(check.fastest(part), part) for part in parts]
         _warn(model, companies)
-    check.repeats(rows)
     return [group for company, part in companies for group in _groups(company, part, budget)]
 
 
@@ -64,20 +63,18 @@ class _Check:
         self._budget = budget
         self._configuration = measured.model.config
 
-    def is_causal(self, rows: Sequence[Row]) -> None:
-        """Raise an error where later tokens change what the model says of earlier ones."""
-        if not self._measured.is_causal(self._probes(rows)[0]):
+    def refuse_unusable(self, rows: Sequence[Row]) -> None:
+        """Raise an error where later tokens change what the model says of earlier ones, or other calls do."""
+        probes = self._probes(rows)
+        if not self._measured.repeats(probes[0], after=probes[-1]):
+            raise ModelError(
+                f"model {_name(self._measured.model)}: it answers a prompt differently after another one, from state "
+                "that cannot be put back; choose another model"
+            )
+        if not self._measured.is_causal(probes[0]):
             raise ModelError(
                 f"model {_name(self._measured.model)}: its tokens see later ones, so it cannot answer prompts; choose "
                 "a causal model, or set is_decoder in its configuration"
-            )
-
-    def repeats(self, rows: Sequence[Row]) -> None:
-        """Raise an error where all these calls have changed what the model answers to the first prompt."""
-        if not self._measured.repeats(self._probes(rows)[0]):
-            raise ModelError(
-                f"model {_name(self._measured.model)}: it answers a prompt differently after others, from state that "
-                "cannot be put back; choose another model"
             )
 
     def fastest(self, rows: Sequence[Row]) -> Company:

@@ -52,8 +52,10 @@ class Measured:
             self._rounding > _LOW_PRECISION and worst <= 4 * self._harmless_difference(batch[0])
         )
 
-    def repeats(self, row: Row) -> bool:
-        """Whether a row gets the logits that it got the first time."""
+    def repeats(self, row: Row, after: Row) -> bool:
+        """Whether a row gets the same logits again after another one."""
+        self._trace_alone(row)
+        self._trace_alone(after)
         return _difference(self._read_alone(row), self._trace_alone(row)) <= self._tolerance()
 
     def is_causal(self, row: Row) -> bool:

@@ -9,7 +9,6 @@ from typing import Any
 from transformers import PreTrainedConfig
 
 from gradsim.generate.rows import Row
-from gradsim.models import context_length
 
 STEPS = 4
 """New tokens of each probe."""
@@ -59,8 +58,7 @@ def probes_of(rows: Sequence[Row], configuration: PreTrainedConfig) -> list[Row]
         if longer < len(rows):
             chosen |= {max(longer - 1, 0), longer}
         crossing += [lengthened(row, threshold - 1) for row in rows[:longer] if _last_length(row) > threshold][-1:]
-    context = context_length(configuration)
-    most = max(1, context - STEPS) if context else None
+    most = max(1, max(len(row.ids) + row.room for row in rows) - STEPS)
     probes = [*(rows[place] for place in chosen), *crossing]
     return sorted(
         (replace(row.with_ids(row.ids[:most]), room=STEPS) for row in probes),
