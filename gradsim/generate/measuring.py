@@ -56,7 +56,7 @@ class Measured:
         """Whether a row gets the same logits again after another one."""
         self._trace_alone(row)
         self._trace_alone(after)
-        return _difference(self._read_alone(row), self._trace_alone(row)) <= self._tolerance()
+        return _difference(self._read_alone(row, steps=1), self._trace_alone(row)) <= self._tolerance()
 
     def is_causal(self, row: Row) -> bool:
         """Whether the logits of a row's first tokens are the same whatever the last one is."""
@@ -83,12 +83,12 @@ class Measured:
             self._alone[key] = self._read_alone(row)
         return self._alone[key]
 
-    def _read_alone(self, row: Row) -> Trace:
+    def _read_alone(self, row: Row, steps: int = STEPS) -> Trace:
         """What one call of `generate` makes of it."""
         decoder = _Watched(self.model, self._state)
         row = row.with_ids(row.ids)
         self._state.restore()
-        [new_ids], _ = decoder.continued([row], len(row.ids), STEPS)
+        [new_ids], _ = decoder.continued([row], len(row.ids), steps)
         row.take(new_ids, decoder.end)
         return Trace(row, [logits[0] for logits in decoder.seen()])
 
