@@ -7,17 +7,15 @@ from typing import NamedTuple
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from gradsim.errors import ModelError
+from gradsim.generate.companies import independent_groups
 from gradsim.generate.decoding import Decoder
 from gradsim.generate.rows import Row
 from gradsim.generate.sampling import Sampling
 from gradsim.generate.schedule import decode
-from gradsim.models import context_length
+from gradsim.models import context_length, fresh_state
 
 LONGEST_ANSWER = 2048
 """In tokens: a model without a stated context is not left to ramble."""
-
-_READ_PADDING = {"recurrent_gemma", "rwkv", "xlstm"}
-"""Kinds of models that heed no mask in transformers 5.23, or not rightly, so that a row with padding goes wrong."""
 
 
 class GeneratedAnswer(NamedTuple):
@@ -47,10 +45,12 @@ def generate_answers(
     progress: Callable[[int, int], None] | None = None,
     on_answer: Callable[[int, GeneratedAnswer], None] | None = None,
 ) -> list[GeneratedAnswer]:
-    """Continues every prompt until the end token.
+    """Continue every prompt until the end token.
 
-    Prompts of similar length share a batch, padded at their left; in float32 each answer is the one that the prompt
-    alone would get, but where the two best tokens are as good as tied.
+    In float32 each answer is the one that transformers' `generate` gives to the prompt alone, except where the two
+    best tokens are as good as tied. Prompts of similar length share a batch, padded at their left, where a check on
+    some of them finds that this changes nothing; otherwise fewer share one, and a warning says so. The model keeps
+    nothing from one batch to the next, and is left as it was.
 
     Args:
         model: in eval mode.
@@ -68,7 +68,7 @@ def generate_answers(
         An answer for each prompt, in order.
 
     Raises:
-        ModelError: a tokenizer without an end token.
+        ModelError: a tokenizer without an end token, or a model that does not answer the same prompt in the same way.
     """
     if not isinstance(tokenizer.eos_token_id, int):
         raise ModelError(f"tokenizer {tokenizer.name_or_path} has no end token; set eos_token in its configuration")
@@ -85,14 +85,12 @@ def generate_answers(
     for row in rows:
         if row.room < 1:
             hand_over(row.position, GeneratedAnswer("", 0, finished=False, prompt_too_long=True))
-    decoder = Decoder(model, tokenizer.eos_token_id, sampling.temperature if sampling else None)
-    with _plain_defaults(model):
-        decode(
-            [row for row in rows if row.room > 0],
-            decoder.start,
-            1 if model.config.model_type in _READ_PADDING else tokens_per_batch,
-            lambda row: hand_over(row.position, _answer(row, tokenizer)),
+    with _plain_defaults(model), fresh_state(model) as state:
+        decoder = Decoder(
+            model, state, end=tokenizer.eos_token_id, temperature=sampling.temperature if sampling else None
         )
+        for group in independent_groups(model, state, [row for row in rows if row.room > 0], tokens_per_batch):
+            decode(group, decoder.start, tokens_per_batch, lambda row: hand_over(row.position, _answer(row, tokenizer)))
     return [answers[position] for position in range(len(prompts))]
 
 

@@ -16,6 +16,7 @@ from gradsim.generate.cache import Part, is_plain, roomy
 from gradsim.generate.rows import Row
 from gradsim.generate.sampling import Noise, as_int64
 from gradsim.generate.schedule import SLICE
+from gradsim.models import FreshState
 
 
 class Decoder:
@@ -24,18 +25,23 @@ class Decoder:
     Attributes:
         plain: whether the model's past is keys and values alone, so that rows that were read apart can go on together;
             taken for granted until a past is seen.
+        end: the token that ends an answer; None: none does.
     """
 
-    def __init__(self, model: PreTrainedModel, end: int, temperature: float | None) -> None:
+    def __init__(
+        self, model: PreTrainedModel, state: FreshState, *, end: int | None, temperature: float | None = None
+    ) -> None:
         self.plain = True
         self.end = end
         self._model = model
+        self._state = state
         self._temperature = temperature
         # Mamba and its like keep theirs under other names: they read every slice from the beginning.
         self._takes_past = "past_key_values" in inspect.signature(model.forward).parameters
 
     def start(self, rows: Sequence[Row]) -> "DecodedBatch":
-        """See `gradsim.generate.schedule.decode`."""
+        """Start a batch, for which the model forgets those before. See `gradsim.generate.schedule.decode`."""
+        self._state.restore()
         return DecodedBatch(self, rows)
 
     def continued(self, rows: Sequence[Row], width: int, steps: int, past: Any = None) -> tuple[list[list[int]], Any]:
@@ -50,14 +56,15 @@ class Decoder:
             past: as this returned it; none where nothing is known of the rows yet.
         """
         padding = [width - len(row.ids) for row in rows]
-        input_ids = [[self.end] * blank + row.ids for blank, row in zip(padding, rows, strict=True)]
+        padding_token = self.end or 0
+        input_ids = [[padding_token] * blank + row.ids for blank, row in zip(padding, rows, strict=True)]
         attention_mask = [[0] * blank + [1] * (width - blank) for blank in padding]
         configuration = GenerationConfig(
             do_sample=False,
             num_beams=1,
             max_new_tokens=steps,
             eos_token_id=self.end,
-            pad_token_id=self.end,
+            pad_token_id=padding_token,
             return_dict_in_generate=True,
         )
         generate: Any = self._model.generate
@@ -67,14 +74,15 @@ class Decoder:
                 torch.tensor(input_ids, device=device),
                 attention_mask=torch.tensor(attention_mask, device=device),
                 generation_config=configuration,
-                logits_processor=self._noise(rows),
+                logits_processor=self.processors(rows),
                 **({} if past is None else {"past_key_values": past}),
             )
         new_ids: list[list[int]] = output.sequences[:, width:].tolist()
         past = output.get("past_key_values")
         return new_ids, past if self._takes_past and isinstance(past, Cache) else None
 
-    def _noise(self, rows: Sequence[Row]) -> LogitsProcessorList:
+    def processors(self, rows: Sequence[Row]) -> LogitsProcessorList:
+        """Return what changes logits before the likeliest token of each row is taken."""
         if self._temperature is None:
             return LogitsProcessorList()
         device = self._model.device

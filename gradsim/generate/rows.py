@@ -1,7 +1,7 @@
 """What is decoded: a prompt with its answer so far."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(eq=False)
@@ -24,6 +24,11 @@ class Row:
     seed: int | None = None
     ended: bool = False
 
+    def with_ids(self, ids: Iterable[int]) -> "Row":
+        """Return a row with another prompt."""
+        ids = list(ids)
+        return replace(self, ids=ids, prompt_length=len(ids))
+
     @property
     def new_ids(self) -> list[int]:
         """The answer so far."""
@@ -34,7 +39,7 @@ class Row:
         """Whether nothing is to be added."""
         return self.ended or self.room == 0
 
-    def take(self, ids: Iterable[int], end: int) -> None:
+    def take(self, ids: Iterable[int], end: int | None) -> None:
         """Add new ids, up to the end token or as many as there is room for; what comes after is not the answer's."""
         for token in ids:
             if self.complete:

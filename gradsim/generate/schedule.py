@@ -57,7 +57,7 @@ def decode(
     """
     waiting = _by_length(rows)
     while waiting:
-        count = _fitting(waiting, SLICE, budget)
+        count = fitting(waiting, SLICE, budget)
         batch, waiting = start(waiting[:count]), waiting[count:]
         waiting = _by_length([*waiting, *_decode(batch, bool(waiting), budget, hand_over)])
 
@@ -72,7 +72,7 @@ def _decode(batch: Batch, others_wait: bool, budget: int, hand_over: Callable[[R
             if row.complete:
                 hand_over(row)
         left = _by_length(row for row in batch.rows if not row.complete)
-        count = _fitting(left, steps, budget, batch.least_width)
+        count = fitting(left, steps, budget, batch.least_width)
         aside += left[count:]
         left = left[:count]
         if not left or (len(left) < worthwhile and (others_wait or aside)):
@@ -83,7 +83,7 @@ def _decode(batch: Batch, others_wait: bool, budget: int, hand_over: Callable[[R
         steps = SLICE
 
 
-def _fitting(rows: Sequence[Row], steps: int, budget: int, least_width: int = 0) -> int:
+def fitting(rows: Sequence[Row], steps: int, budget: int, least_width: int = 0) -> int:
     """How many of rows, which are sorted by length, the budget holds with so many more tokens each; one at least."""
     count = min(1, len(rows))
     while count < len(rows) and (count + 1) * (max(len(rows[count].ids), least_width) + steps) <= budget:

@@ -69,3 +69,4 @@ def short_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     """Slices shorter than answers, so that rows leave, are set aside and come back."""
     monkeypatch.setattr("gradsim.generate.schedule.SLICE", 5)
     monkeypatch.setattr("gradsim.generate.decoding.SLICE", 5)
+    monkeypatch.setattr("gradsim.generate.companies.SLICE", 5)

@@ -11,13 +11,14 @@ from tokenizers import models as tokenizer_models
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    GenerationConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
 
 from gradsim.generate import GeneratedAnswer
-from gradsim.models import context_length
+from gradsim.models import context_length, fresh_state
 
 VOCABULARY = 64
 POSITIONS = 64
@@ -83,10 +84,87 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "heeds no mask, no context": ("rwkv", {"hidden_size": 32, "num_hidden_layers": 2, "context_length": POSITIONS}),
 }
 
+ORIGINAL = 24
+"""The context that scaled positions were trained for."""
+
+LONGROPE = {
+    "original_max_position_embeddings": ORIGINAL,
+    "rope_parameters": {
+        "rope_type": "longrope",
+        "rope_theta": 10_000.0,
+        "short_factor": [1.0, 1.0, 1.01, 1.02],
+        "long_factor": [1.1, 4.0, 16.0, 60.0],
+        "factor": 4.0,
+        "original_max_position_embeddings": ORIGINAL,
+    },
+}
+MORE_FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
+    "biases of projections": ("qwen2", LLAMA_LIKE),
+    "windows in every second layer": ("gemma2", {**LLAMA_LIKE, "head_dim": 8, "sliding_window": 8}),
+    "longrope that reads again": ("phi3", {**LLAMA_LIKE, **LONGROPE}),
+    "longrope that goes on": ("llama", {**LLAMA_LIKE, **LONGROPE}),
+    "dynamic rope": (
+        "llama",
+        {**LLAMA_LIKE, "rope_parameters": {"rope_type": "dynamic", "rope_theta": 10_000.0, "factor": 4.0}},
+    ),
+    "dynamic rope of a short context": (
+        "llama",
+        {
+            **LLAMA_LIKE,
+            "max_position_embeddings": ORIGINAL,
+            "rope_parameters": {"rope_type": "dynamic", "rope_theta": 10_000.0, "factor": 4.0},
+        },
+    ),
+    "alibi": (
+        "falcon",
+        {
+            "hidden_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "alibi": True,
+            "multi_query": False,
+            "new_decoder_architecture": False,
+        },
+    ),
+    "shared experts": (
+        "qwen2_moe",
+        {
+            **LLAMA_LIKE,
+            "num_experts": 4,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 16,
+            "shared_expert_intermediate_size": 16,
+        },
+    ),
+    "experts of a token": ("granitemoe", {**LLAMA_LIKE, "num_local_experts": 4, "num_experts_per_tok": 2}),
+    "states in modules": (
+        "recurrent_gemma",
+        {
+            "hidden_size": 32,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 1,
+            "intermediate_size": 48,
+            "lru_width": 32,
+            "attention_window_size": 16,
+        },
+    ),
+    "no causal mask": (
+        "bert",
+        {
+            "hidden_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "intermediate_size": 48,
+            "is_decoder": False,
+        },
+    ),
+}
+
 
 def make_model(family: str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """Random weights, large enough that answers vary."""
-    kind, settings = FAMILIES[family]
+    kind, settings = {**FAMILIES, **MORE_FAMILIES}[family]
     configuration = AutoConfig.for_model(
         kind, vocab_size=VOCABULARY, bos_token_id=1, eos_token_id=1, pad_token_id=None, **settings
     )
@@ -141,6 +219,24 @@ class Alone:
             ids.append(int(best.indices[0]))
             margins.append(float(best.values[0] - best.values[1]))
         return cls(ids[len(prompt) :], margins)
+
+    @classmethod
+    def by_transformers(cls, model: PreTrainedModel, prompt: list[int], max_new_tokens: int) -> "Alone":
+        """What transformers' own `generate` goes on with, from the model's present state, which is put back."""
+        settings = GenerationConfig(
+            do_sample=False,
+            max_new_tokens=max_new_tokens,
+            pad_token_id=0,
+            return_dict_in_generate=True,
+            output_logits=True,
+        )
+        ids = torch.tensor([prompt])
+        own, model.generation_config = model.generation_config, GenerationConfig()
+        with fresh_state(model), torch.no_grad():
+            output: Any = model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=settings)  # type: ignore[operator]
+        model.generation_config = own
+        best = torch.cat(output.logits).double().topk(2).values
+        return cls(output.sequences[0, len(prompt) :].tolist(), (best[:, 0] - best[:, 1]).tolist())
 
     def until(self, end: int) -> tuple[list[int], bool]:
         """The ids before the end token, and whether there is one."""

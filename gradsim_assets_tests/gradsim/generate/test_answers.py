@@ -23,6 +23,7 @@ from gradsim_assets_tests.gradsim.generate.families import (
 TOO_LONG = GeneratedAnswer("", 0, finished=False, prompt_too_long=True)
 
 
+@pytest.mark.filterwarnings("ignore:model rwkv")
 @pytest.mark.usefixtures("short_slices")
 @pytest.mark.parametrize("budget", [16_384, 300, 90])
 def test_batched_is_one_at_a_time(known: Known, budget: int) -> None:

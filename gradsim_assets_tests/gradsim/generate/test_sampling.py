@@ -110,6 +110,7 @@ def test_first_tokens_are_drawn_from_the_models_distribution(rotary: Known) -> N
     assert chisquare(counted, expected).pvalue > UNLIKELY
 
 
+@pytest.mark.filterwarnings("ignore:model rwkv")
 @pytest.mark.usefixtures("short_slices")
 def test_answers_do_not_depend_on_batch_order_or_others(known: Known) -> None:
     seeds = [1000 + place for place in range(len(known.prompts))]
