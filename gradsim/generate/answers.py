@@ -12,7 +12,8 @@ from gradsim.generate.decoding import Decoder
 from gradsim.generate.rows import Row
 from gradsim.generate.sampling import Sampling
 from gradsim.generate.schedule import decode
-from gradsim.models import context_length, fresh_state
+from gradsim.gradients.fresh_state import fresh_state
+from gradsim.models import context_length
 
 LONGEST_ANSWER = 2048
 """In tokens: a model without a stated context is not left to ramble."""

@@ -2,7 +2,6 @@
 
 from gradsim.context import context_length, has_rotary_positions, longest_input, vocabulary_size
 from gradsim.models.fetching import Fetched, fetch, load_tokenizer, read_configuration
-from gradsim.models.fresh_state import FreshState, fresh_state
 from gradsim.models.loading import (
     build_without_weights,
     load_model,
@@ -14,13 +13,11 @@ from gradsim.models.running import RunningModel
 
 __all__ = [
     "Fetched",
-    "FreshState",
     "RunningModel",
     "TrainedModel",
     "build_without_weights",
     "context_length",
     "fetch",
-    "fresh_state",
     "has_rotary_positions",
     "load_model",
     "load_tokenizer",

@@ -18,7 +18,8 @@ from transformers import (
 )
 
 from gradsim.generate import GeneratedAnswer
-from gradsim.models import context_length, fresh_state
+from gradsim.gradients.fresh_state import fresh_state
+from gradsim.models import context_length
 
 VOCABULARY = 64
 POSITIONS = 64

@@ -16,7 +16,7 @@ from gradsim.generate.decoding import Decoder
 from gradsim.generate.probes import STEPS, probes_of, sections, thresholds_of
 from gradsim.generate.rows import Row
 from gradsim.generate.schedule import decode
-from gradsim.models import fresh_state
+from gradsim.gradients.fresh_state import fresh_state
 from gradsim_assets_tests.gradsim.generate.families import (
     AS_GOOD_AS_TIED,
     MORE_FAMILIES,
