@@ -12,6 +12,9 @@ pytest_plugins = ["gradsim_assets_tests.labs"]
 settings.register_profile("gradsim", deadline=None)
 settings.load_profile("gradsim")
 
+# No test asks the Hub. huggingface_hub reads this once, when the first test imports it.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
 PROJECT = Path(__file__).resolve().parents[1]
 
 

@@ -118,7 +118,10 @@ class Workplace:
     def gradsim(self, *arguments: str, fails: bool = False, **variables: str) -> str:
         """What `gradsim` prints; its exit status is checked."""
         process = self.start("gradsim", *arguments, **variables)
-        output, _ = process.communicate(timeout=240)
+        try:
+            output, _ = process.communicate(timeout=240)
+        finally:
+            process.terminate()  # nothing where it has ended: it must not outlive its test
         assert (process.returncode != 0) == fails, f"exit status {process.returncode}\n{output}"
         return output
 

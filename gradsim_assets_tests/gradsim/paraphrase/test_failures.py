@@ -13,6 +13,7 @@ from gradsim.queries import Paraphrase
 from gradsim.queries.rewriting import Request
 from gradsim_assets_tests.gradsim.paraphrase.conftest import MakeParaphraser
 from gradsim_assets_tests.gradsim.paraphrase.talk import KEY, Reply, Server
+from gradsim_assets_tests.programs import require_program
 from scripts.chat_server import Behaviour, chat_server
 
 REQUESTS = [Request(f"text {n}", 42) for n in range(5)]
@@ -162,13 +163,9 @@ def test_a_text_that_is_too_long_by_the_servers_words(server: Server, paraphrase
 
 def test_a_certificate_that_nobody_vouches_for_ends_it_at_once(paraphraser: MakeParaphraser, tmp_path: Path) -> None:
     certificate = tmp_path / "certificate.pem"
-    subprocess.run(
-        "openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=127.0.0.1 -keyout certificate.pem -out public.pem",
-        shell=True,
-        cwd=tmp_path,
-        check=True,
-        capture_output=True,
-    )
+    options = "-x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=127.0.0.1 -keyout certificate.pem -out public.pem"
+    command = [require_program("openssl"), "req", *options.split()]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
     certificate.write_text(certificate.read_text() + (tmp_path / "public.pem").read_text())
     with chat_server(tmp_path / "server", Behaviour(certificate=str(certificate))) as server:
         with pytest.raises(ParaphraseError) as caught:

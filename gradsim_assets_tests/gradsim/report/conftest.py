@@ -1,6 +1,5 @@
 """Reports that several tests look at."""
 
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from gradsim import analysis
 from gradsim.analysis import Criterion
 from gradsim.report import ReportData, SettingReport, render_report
 from gradsim_assets_tests.gradsim.report.studies import Page, audited, make_report, make_setting
+from gradsim_assets_tests.programs import require_program
 
 
 @pytest.fixture(scope="session")
@@ -50,9 +50,7 @@ def page(html) -> Page:
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     """Not for longer: playwright keeps an event loop running, beside which other tests cannot have theirs."""
-    path = shutil.which("chromium")
-    if path is None:
-        pytest.skip("chromium is not installed")
+    path = require_program("chromium")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
         yield browser
