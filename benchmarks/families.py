@@ -284,7 +284,7 @@ def make_reference(
 
 def plain_gradients(model: PreTrainedModel, sample: Sample, dtype: torch.dtype) -> dict[str, Tensor]:
     """Gradient of a sample's mean cross-entropy by autograd, on a copy of the model that no sample has touched."""
-    fresh = copy.deepcopy(model).to(dtype).eval().requires_grad_(True)
+    fresh = copy.deepcopy(model).to(dtype).eval().requires_grad_(True)  # type: ignore[arg-type]
     if hasattr(fresh, "set_experts_implementation"):
         fresh.set_experts_implementation("eager")  # grouped products, the default, know no float64
     accepted = inspect.signature(fresh.forward).parameters

@@ -150,7 +150,8 @@ def make_model(model_type: str, **settings: Any) -> PreTrainedModel:
             model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.1)
-    return model.eval()
+    model.eval()
+    return model
 
 
 def _tiny(default: PretrainedConfig) -> Settings:
