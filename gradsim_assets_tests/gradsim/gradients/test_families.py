@@ -1,42 +1,78 @@
-"""Every layer of every family against plain autograd, one sample at a time."""
+"""Every layer of twenty model types, some of them in variants, against plain autograd, one sample at a time."""
+
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from transformers import PreTrainedModel
 
+from benchmarks import tiny_models
 from gradsim.gradients import Projector, compare
 
 pytestmark = pytest.mark.filterwarnings("ignore::gradsim.gradients.FallbackWarning")
 
+ROUNDING = {torch.float64: 1e-28, torch.float32: 1e-14}
+"""Some gradients are zero in exact arithmetic (biases of keys): what is left of their dots is of this size."""
 
-def test_float64_is_autograd(model_kind, make_model, make_samples, oracle):
-    model = make_model(model_kind)
+TIED, UNTIED = {"tie_word_embeddings": True}, {"tie_word_embeddings": False}
+KINDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "olmo, tied": ("olmo", TIED),
+    "olmo, untied, attention biases": ("olmo", {"attention_bias": True}),
+    "olmo2, norms behind blocks": ("olmo2", {}),
+    "llama, tied, all biases": ("llama", {**TIED, "attention_bias": True, "mlp_bias": True}),
+    "llama, untied, grouped attention": ("llama", {"num_key_value_heads": 2}),
+    "qwen2, tied": ("qwen2", TIED),
+    "qwen2, untied": ("qwen2", UNTIED),
+    "qwen3, norms of heads": ("qwen3", {}),
+    "gpt2, tied": ("gpt2", {}),
+    "gpt2, untied": ("gpt2", UNTIED),
+    "opt, tied": ("opt", {}),
+    "opt, untied": ("opt", UNTIED),
+    "opt, projected embedding, no biases": (
+        "opt",
+        {"word_embed_proj_dim": 16, "do_layer_norm_before": False, "enable_bias": False},
+    ),
+    "bloom, biases of positions": ("bloom", {}),
+    "gpt_neox, biases": ("gpt_neox", {}),
+    "phi, biases": ("phi", {}),
+    "phi3, stacked projections": ("phi3", {}),
+    "gemma, scaled embedding": ("gemma", {}),
+    "gemma2, capped logits": ("gemma2", {}),
+    "mixtral, stacked experts": ("mixtral", {}),
+    "olmoe, three of six experts": ("olmoe", {"num_experts": 6, "num_experts_per_tok": 3}),
+    "qwen2_moe, shared expert": ("qwen2_moe", {}),
+    "qwen3_moe, a dense layer": ("qwen3_moe", {"mlp_only_layers": [0]}),
+    "deepseek_v3, latent attention": ("deepseek_v3", {}),
+    "gpt_oss, transposed experts with biases": ("gpt_oss", {}),
+    "mamba, convolutions and states": ("mamba", {}),
+}
+
+
+def build(kind: str, dtype: torch.dtype) -> PreTrainedModel:
+    model_type, settings = KINDS[kind]
+    model = tiny_models.make_model(model_type, **settings)
+    if dtype == torch.float64 and hasattr(model, "set_experts_implementation"):
+        # The default, grouped products, knows no float64.
+        model.set_experts_implementation("eager")
+    return model.to(dtype)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)], ids=str)
+def test_it_is_autograd(kind, dtype, tolerance, make_samples, oracle):
+    model = build(kind, dtype)
     queries, originals = make_samples(3, seed=1), make_samples(4, seed=2)
     expected = oracle(model, queries, originals)
 
-    result = compare(model, queries, originals, "all", precision="float64")
+    result = compare(model, queries, originals, "all", precision=str(dtype).removeprefix("torch."))
 
     assert result.layers == [name for name, _ in model.named_parameters()]
-    # Some gradients are zero in exact arithmetic (biases of keys): what is left of them is rounding of this size.
-    rounding = 1e-28
+    rounding = ROUNDING[dtype]
     error = np.abs(result.dots.reshape(expected.dots.shape) - expected.dots)
-    assert (error <= 1e-10 * expected.scale + rounding).all()
-    np.testing.assert_allclose(result.query_self_dots, expected.query_self_dots, rtol=1e-10, atol=rounding)
-    np.testing.assert_allclose(result.original_self_dots, expected.original_self_dots, rtol=1e-10, atol=rounding)
-
-
-def test_float32_is_within_the_tolerance(model_kind, make_model, make_samples, oracle):
-    model = make_model(model_kind, torch.float32)
-    queries, originals = make_samples(3, seed=1), make_samples(4, seed=2)
-    expected = oracle(model, queries, originals)
-
-    result = compare(model, queries, originals, "all")
-
-    rounding = 1e-14
-    error = np.abs(result.dots.reshape(expected.dots.shape) - expected.dots)
-    assert (error <= 1e-5 * expected.scale + rounding).all()
-    error = np.abs(result.query_self_dots - expected.query_self_dots)
-    assert (error <= 1e-5 * expected.query_self_dots + rounding).all()
+    assert (error <= tolerance * expected.scale + rounding).all()
+    np.testing.assert_allclose(result.query_self_dots, expected.query_self_dots, rtol=tolerance, atol=rounding)
+    np.testing.assert_allclose(result.original_self_dots, expected.original_self_dots, rtol=tolerance, atol=rounding)
 
 
 @pytest.mark.parametrize("device", ["cpu", *(["cuda"] if torch.cuda.is_available() else [])])
