@@ -14,10 +14,11 @@ from transformers import PreTrainedModel
 
 from gradsim.errors import ModelError
 from gradsim.generate.measuring import Measured
-from gradsim.generate.probes import probes_of, sections, thresholds_of
+from gradsim.generate.probes import probes_of, sections
 from gradsim.generate.rows import Row
 from gradsim.generate.schedule import SLICE, fitting
-from gradsim.models import FreshState
+from gradsim.gradients.boundaries import length_boundaries
+from gradsim.gradients.fresh_state import FreshState
 
 
 class Company(Enum):
@@ -49,7 +50,7 @@ def independent_groups(
     if check.allows(Company.ANY, rows):
         companies = [(Company.ANY, rows)]
     else:
-        parts = sections(rows, thresholds_of(model.config))
+        parts = sections(rows, length_boundaries(model.config))
         companies = [(check.fastest(part), part) for part in parts]
         _warn(model, companies)
     return [group for company, part in companies for group in _groups(company, part, budget)]

@@ -16,7 +16,7 @@ from gradsim.generate.cache import Part, is_plain, roomy
 from gradsim.generate.rows import Row
 from gradsim.generate.sampling import Noise, as_int64
 from gradsim.generate.schedule import SLICE
-from gradsim.models import FreshState
+from gradsim.gradients.fresh_state import FreshState
 
 
 class Decoder:

@@ -10,7 +10,7 @@ from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel
 from gradsim.generate.decoding import Decoder
 from gradsim.generate.probes import STEPS, lengthened
 from gradsim.generate.rows import Row
-from gradsim.models import FreshState
+from gradsim.gradients.fresh_state import FreshState
 
 _LOW_PRECISION = 1e-4
 """Rounding above which even harmless company shows."""

@@ -1,32 +1,16 @@
 """Prompts of a job on which it is measured whether answers depend on what shares their batch."""
 
-import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from transformers import PreTrainedConfig
 
 from gradsim.generate.rows import Row
+from gradsim.gradients.boundaries import length_boundaries
 
 STEPS = 4
 """New tokens of each probe."""
-
-_LENGTH = re.compile(r"window|chunk|position_embeddings")
-
-
-def thresholds_of(configuration: PreTrainedConfig) -> list[int]:
-    """Lengths past which a model may compute differently: windows, chunks, original contexts of scaled positions."""
-    return sorted(set(_lengths(configuration.get_text_config().to_dict())))
-
-
-def _lengths(settings: dict[str, Any]) -> Iterator[int]:
-    for name, value in settings.items():
-        if isinstance(value, dict):
-            yield from _lengths(value)
-        elif _LENGTH.search(str(name)) and isinstance(value, int) and value > 1:
-            yield value
 
 
 def sections(rows: Sequence[Row], thresholds: Sequence[int]) -> list[list[Row]]:
@@ -53,7 +37,7 @@ def probes_of(rows: Sequence[Row], configuration: PreTrainedConfig) -> list[Row]
     middle = len(rows) // 2
     chosen = {0, middle, min(bisect_right(lengths, lengths[middle]), len(rows) - 1), len(rows) - 1}
     crossing: list[Row] = []
-    for threshold in thresholds_of(configuration):
+    for threshold in length_boundaries(configuration):
         longer = bisect_right(lengths, threshold)
         if longer < len(rows):
             chosen |= {max(longer - 1, 0), longer}

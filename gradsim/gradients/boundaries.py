@@ -19,5 +19,5 @@ def _lengths(values: Mapping[str, Any]) -> Iterator[int]:
     for key, value in values.items():
         if isinstance(value, Mapping):
             yield from _lengths(value)
-        elif type(value) is int and value > 0 and any(word in str(key) for word in _WORDS):
+        elif type(value) is int and value > 1 and any(word in str(key) for word in _WORDS):
             yield value

@@ -53,8 +53,8 @@ def freed_memory_kept(device: torch.device) -> Iterator[None]:
     pages again in the next pass, which costs up to a tenth of a pass on a virtual machine. Settings of the environment
     take precedence.
     """
-    libc = ctypes.CDLL(None) if sys.platform == "linux" and device.type == "cpu" else None
-    if not hasattr(libc, "mallopt") or any(name.startswith("MALLOC_") for name in os.environ):
+    libc = _glibc() if device.type == "cpu" else None
+    if libc is None or any(name.startswith("MALLOC_") for name in os.environ):
         yield
         return
     for parameter, value in _KEEP:
@@ -65,6 +65,11 @@ def freed_memory_kept(device: torch.device) -> Iterator[None]:
         for parameter, value in _GIVE_BACK:
             libc.mallopt(parameter, value)
         libc.malloc_trim(0)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    return libc if hasattr(libc, "mallopt") else None
 
 
 # Parameters of mallopt(3). Freed memory is kept: no trimming, no mappings of their own, growth by 64 MiB.
