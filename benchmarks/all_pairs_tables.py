@@ -150,8 +150,10 @@ def tiles(inputs: JobInputs, layers: int) -> Iterator[Tile]:
                 dots=chance.random((len(tile), layers)),
                 queries=np.arange(start, stop) if last else nothing,
                 query_self_dots=np.ones((stop - start if last else 0, layers)),
+                query_losses=np.ones(stop - start if last else 0),
                 originals=originals if last else nothing,
                 original_self_dots=np.ones((len(originals) if last else 0, layers)),
+                original_losses=np.ones(len(originals) if last else 0),
                 queries_done=stop if last else start,
             )
 

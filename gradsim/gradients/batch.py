@@ -61,25 +61,30 @@ class Batch:
         return logits if logits.shape[1] == self.kept else logits[:, -self.kept :]
 
     def losses_and_gradient(self, scored: Tensor, precision: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Each sample's mean cross-entropy over its n unmasked labels, and the gradient of their sum.
+        """Return each sample's mean cross-entropy over its n unmasked labels, and the gradient of their sum.
 
-        ∂L/∂z = (softmax(z) - one at the label) / n. By hand, because autograd writes three tensors of the logits' size
-        where one will do.
+        With p = softmax(z), ∂L/∂z_j = p_j / n, and -Σ_{j≠y} p_j / n at the label y. That equals (p_y - 1) / n, but the
+        difference cancels where the model is sure of the label: float32 would keep only rounding. For the same reason
+        such a label's loss is -log(1 - Σ_{j≠y} p_j). Written by hand, because autograd allocates three tensors of the
+        logits' size where one suffices.
 
         Args:
             scored: (B, kept, V) logits z.
-            precision: the model's format, which its logits may be shorter than; computed is in at least float32.
+            precision: the model's number format; the arithmetic is in at least float32.
 
         Returns:
-            (B,) as computed, and (B, kept, V) in the logits' format.
+            (B,) losses in that arithmetic, and the (B, kept, V) gradient in the format of the logits.
         """
         wide = torch.promote_types(precision, torch.float32)
         logarithms = torch.log_softmax(scored.detach(), dim=-1, dtype=wide)
         labels = self.targets.clamp(min=0)[..., None]
         weights = self.weights.to(wide)
         at_labels = logarithms.gather(-1, labels).squeeze(-1)
-        losses = -torch.where(weights > 0, at_labels * weights, 0.0).sum(dim=1)
-        gradient = logarithms.exp_().mul_(weights[..., None]).scatter_add_(-1, labels, -weights[..., None])
+        others = logarithms.exp_().scatter_(-1, labels, 0.0)
+        missing = others.sum(dim=-1)
+        negative_logarithms = torch.where(missing < 0.5, -torch.log1p(-missing), -at_labels)
+        losses = torch.where(weights > 0, negative_logarithms * weights, 0.0).sum(dim=1)
+        gradient = others.mul_(weights[..., None]).scatter_(-1, labels, -(missing * weights)[..., None])
         return losses, gradient.to(scored.dtype)
 
     def places(self, member: int, positions: int, *, is_head: bool) -> slice:

@@ -6,7 +6,6 @@ spends nothing on their gradients. Parameters without a rule keep requiring a gr
 sample at a time.
 """
 
-import inspect
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -23,6 +22,8 @@ from gradsim.errors import GradientError
 from gradsim.gradients.batch import Batch
 from gradsim.gradients.checkpoint import checkpointed_blocks
 from gradsim.gradients.encoding import Encoded
+from gradsim.gradients.forward import Forward, without_cache
+from gradsim.gradients.fresh_state import FreshState, fresh_state
 from gradsim.gradients.layers import model_layers
 from gradsim.gradients.rules.call import Call
 from gradsim.gradients.rules.registry import Rule, rule_for
@@ -74,7 +75,8 @@ class GradientCapture:
         with_rule = {layer for ruled in self.ruled for layer in ruled.layers.values()}
         self.without_rule = [i for i in range(len(self.layers)) if i not in with_rule]
         self._head: nn.Module | None = model.get_output_embeddings()
-        self._accepted = inspect.signature(model.forward).parameters
+        self._forward = Forward(model)
+        self._state: FreshState | None = None
         self._batch: Batch | None = None
         self._take: TakeTerm | None = None
         self.watch: Callable[[nn.Module, Call, Tensor], None] | None = None
@@ -83,8 +85,10 @@ class GradientCapture:
     def __enter__(self) -> "GradientCapture":
         with ExitStack() as stack:
             stack.enter_context(flags_kept(self._model))
+            stack.enter_context(without_cache(self._model))
             stack.enter_context(own_gradients([self.parameters[layer] for layer in self.without_rule]))
             self._model.train(False)
+            self._state = stack.enter_context(fresh_state(self._model))
             for layer, parameter in enumerate(self.parameters):
                 parameter.requires_grad_(layer in self.without_rule)
             for ruled in self.ruled:
@@ -101,6 +105,11 @@ class GradientCapture:
         self._batch = self._take = None
         self._restore.close()
 
+    @property
+    def returns_cache(self) -> bool:
+        """Whether the model has returned a cache although it was told not to keep one."""
+        return self._forward.returns_cache
+
     def run(self, samples: Collection[Encoded], take: TakeTerm, *, checkpoint: bool = False) -> NDArray[np.float64]:
         """Forward and backward of samples, each with at least one label; several only where no layer lacks a rule.
 
@@ -116,11 +125,15 @@ class GradientCapture:
             NotSeparableError: the model cannot run several samples at once.
             GradientError: the model refuses a sample.
         """
+        if len(samples) > 1 and self.without_rule:
+            raise NotSeparableError(
+                f"autograd adds up the gradients of {self.layers[self.without_rule[0]]} over samples"
+            )
         self._batch, self._take = Batch.of(list(samples), self.device), take
         for layer in self.without_rule:  # a pass that broke off may have left a part
             self.parameters[layer].grad = None
         with checkpointed_blocks(self._model, enabled=checkpoint):
-            scored = self._batch.scored(self._forward(self._batch))
+            scored = self._batch.scored(self.logits(self._batch))
             losses, gradient = self._batch.losses_and_gradient(scored, self.parameters[0].dtype)
             scored.backward(gradient)  # type: ignore[no-untyped-call]
         for layer in self.without_rule:
@@ -131,23 +144,24 @@ class GradientCapture:
         self._batch = self._take = None
         return losses.double().cpu().numpy()
 
-    def _forward(self, batch: Batch) -> Tensor:
-        if len(batch.samples) > 1 and self.without_rule:
-            raise NotSeparableError(
-                f"autograd adds up the gradients of {self.layers[self.without_rule[0]]} over samples"
-            )
-        keywords: dict[str, Any] = {"input_ids": batch.tokens, "use_cache": False, "logits_to_keep": batch.kept}
+    def logits(self, batch: Batch) -> Tensor:
+        """Return the logits of a batch, (B, at least kept, V), as if it were the first that the model is given.
+
+        Raises:
+            GradientError: the model refuses a sample.
+        """
+        if self._state:
+            self._state.restore()
+        keywords: dict[str, Any] = {"logits_to_keep": batch.kept}
         if len(batch.samples) > 1:
             # Each sample its own row, so that the gradients of learned positions are not added up.
             positions = torch.arange(batch.tokens.shape[1], device=self.device)
             keywords["position_ids"] = positions.expand_as(batch.tokens)
         try:
-            output = self._model(**{name: value for name, value in keywords.items() if name in self._accepted})
+            return self._forward(batch.tokens, **keywords)
         except IndexError as error:
             names = ", ".join(repr(sample.id) for sample in batch.samples)
             raise GradientError(f"sample {names} does not fit the model ({error}): shorten or exclude it") from error
-        logits: Tensor = output.logits
-        return logits
 
     def _record(
         self, ruled: RuledModule, module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any], output: Any

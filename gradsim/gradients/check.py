@@ -3,8 +3,8 @@
 import logging
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -14,10 +14,14 @@ from transformers import PreTrainedModel
 
 from gradsim.errors import MemoryBudgetError
 from gradsim.gradients.batch import Batch
+from gradsim.gradients.boundaries import length_boundaries
 from gradsim.gradients.capture import GradientCapture, NotSeparableError, flags_kept, own_gradients
 from gradsim.gradients.encoding import Encoded
+from gradsim.gradients.forward import Forward, without_cache
+from gradsim.gradients.fresh_state import fresh_state
 from gradsim.gradients.profile import PassProfile, PassWatch
 from gradsim.gradients.rules.terms import RowSum, Term
+from gradsim.gradients.schedule import Batching
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +33,9 @@ _PIECES = (37, 29)
 
 # One layer's gradients that stand together: by autograd from each of two uses, their sum, and what is compared with it.
 _GRADIENTS = 4
+
+# Rounding changes wholly when the embeddings change by a few units in the last place; a real gradient hardly does.
+_WHOLLY = 0.5
 
 _Terms = dict[int, list[Term | RowSum]]
 """By layer."""
@@ -45,12 +52,18 @@ class Probe:
     Attributes:
         by_autograd: layers whose rule does not hold.
         separable: whether several samples can run at once.
+        noise: layers whose gradient is rounding, in model order.
+        pieces: the checked pieces of samples; none if no sample has finite gradients.
+        batching: which samples may share a batch.
         rows_per_token: rows of outer products of every module that ran, in all its calls, for each token; rounded up.
         profile: what a pass keeps in memory.
     """
 
     by_autograd: list[str] = field(default_factory=list)
     separable: bool = False
+    noise: list[str] = field(default_factory=list)
+    pieces: list[Encoded] = field(default_factory=list)
+    batching: Batching = field(default_factory=Batching)
     rows_per_token: dict[nn.Module, int] = field(default_factory=dict)
     profile: PassProfile = field(default_factory=PassProfile)
 
@@ -85,22 +98,30 @@ def probe(model: PreTrainedModel, samples: Sequence[Encoded]) -> Probe:
             return Probe()
         pieces, together = found
         with PassWatch(model, capture, pieces[0]) as watch:
-            alone = _captured(capture, pieces[:1])[0]
+            alone = captured_terms(capture, pieces[:1])[0]
         layers, without_rule = capture.layers, capture.without_rule
     wrong: set[int] = set()
     separable = bool(together)
 
     def check(place: int, layer: int, expected: Tensor) -> None:
         nonlocal separable
-        if place == 0 and not _agrees(alone[layer], expected):
+        if place == 0 and not terms_agree(alone[layer], expected):
             wrong.add(layer)
-        separable = separable and _agrees(together[place][layer], expected)
+        separable = separable and terms_agree(together[place][layer], expected)
 
     for place, piece in enumerate(pieces if together else pieces[:1]):
         _plain_gradients(model, piece, partial(check, place))
     by_autograd = [layers[layer] for layer in sorted(wrong)]
     _tell(by_autograd, [layers[layer] for layer in without_rule])
-    return Probe(by_autograd, separable and not wrong, watch.rows_per_token, watch.profile)
+    return Probe(
+        by_autograd=by_autograd,
+        separable=separable and not wrong,
+        noise=[layers[layer] for layer in _noise(model, pieces[0], alone)],
+        pieces=pieces,
+        batching=Batching(boundaries=length_boundaries(model.config)),
+        rows_per_token=watch.rows_per_token,
+        profile=watch.profile,
+    )
 
 
 def _finite_pair(capture: GradientCapture, samples: Sequence[Encoded]) -> tuple[list[Encoded], list[_Terms]] | None:
@@ -110,7 +131,7 @@ def _finite_pair(capture: GradientCapture, samples: Sequence[Encoded]) -> tuple[
         candidates = [*found, sample]
         pieces = [_piece(each, tokens) for each, tokens in zip(candidates, _PIECES, strict=False)]
         try:
-            terms = _captured(capture, pieces)
+            terms = captured_terms(capture, pieces)
         except NotSeparableError:
             return pieces, []
         if all(_is_finite(each) for layers in terms for each in layers.values()):
@@ -128,9 +149,10 @@ def _piece(sample: Encoded, tokens: int) -> Encoded:
     return Encoded(sample.id, sample.tokens[start:end], sample.positions[kept] - start, sample.targets[kept])
 
 
-def _captured(capture: GradientCapture, pieces: Sequence[Encoded]) -> list[_Terms]:
-    terms: list[_Terms] = [defaultdict(list) for _ in pieces]
-    capture.run(pieces, lambda layer, member, term: terms[member][layer].append(term))
+def captured_terms(capture: GradientCapture, samples: Sequence[Encoded], *, checkpoint: bool = False) -> list[_Terms]:
+    """Return the terms of each sample's gradient by layer, from one batch of all samples."""
+    terms: list[_Terms] = [defaultdict(list) for _ in samples]
+    capture.run(samples, lambda layer, member, term: terms[member][layer].append(term), checkpoint=checkpoint)
     return terms
 
 
@@ -149,28 +171,79 @@ def _plain_gradients(model: PreTrainedModel, piece: Encoded, check: Callable[[in
         missing.remove(layer)
         check(layer, gradient)
 
-    with flags_kept(model), own_gradients(parameters), ExitStack() as stack:
+    with flags_kept(model), own_gradients(parameters), without_cache(model), ExitStack() as stack:
         model.train(False)
+        stack.enter_context(fresh_state(model))
         for layer, parameter in enumerate(parameters):
             parameter.requires_grad_(True)
             handle = parameter.register_post_accumulate_grad_hook(partial(arrived, layer))  # type: ignore[no-untyped-call]
             stack.callback(handle.remove)
         batch = Batch.of([piece], parameters[0].device)
-        scored = batch.scored(model(input_ids=batch.tokens, use_cache=False).logits)
+        scored = batch.scored(Forward(model)(batch.tokens))
         scored.backward(batch.losses_and_gradient(scored, parameters[0].dtype)[1])  # type: ignore[no-untyped-call]
         for layer in sorted(missing):
             check(layer, torch.zeros_like(parameters[layer]))
 
 
-def _agrees(terms: list[Term | RowSum], expected: Tensor) -> bool:
+def terms_agree(terms: Sequence[Term | RowSum], expected: Tensor) -> bool:
+    """Whether the sum of terms is a gradient, up to rounding."""
     if not terms:
         return not expected.any()
     magnitude = torch.stack([term.magnitude() for term in terms]).sum()
+    return bool(_distance(terms, expected) <= _ULPS * torch.finfo(expected.dtype).eps * magnitude)
+
+
+def _distance(terms: Sequence[Term | RowSum], expected: Tensor) -> Tensor:
+    """Norm of the difference between the sum of terms and a gradient."""
     # In place: an embedding's gradient can be large beside everything else.
     difference = expected.detach().neg()
     for term in terms:
         term.add(difference)
-    return bool(torch.linalg.vector_norm(difference) <= _ULPS * torch.finfo(expected.dtype).eps * magnitude)
+    return _norm(difference)
+
+
+def _noise(model: PreTrainedModel, piece: Encoded, terms: _Terms) -> list[int]:
+    """Return the layers whose gradient is rounding, such as the bias of keys, which softmax does not see.
+
+    The gradient is computed again with embeddings that differ by a few units in the last place. A layer that then
+    changes wholly, and whose norm is within rounding of the whole gradient's, is noise: no second copy of the model in
+    a higher precision is needed to know that.
+    """
+    norms: dict[int, Tensor] = {}
+    changes: dict[int, Tensor] = {}
+
+    def compare(layer: int, changed: Tensor) -> None:
+        norms[layer] = _norm(changed)
+        changes[layer] = _distance(terms[layer], changed)
+
+    with _changed_embeddings(model):
+        _plain_gradients(model, piece, compare)
+    eps = torch.finfo(next(model.parameters()).dtype).eps
+    norm, change = (torch.stack([values[layer].double() for layer in sorted(values)]) for values in (norms, changes))
+    is_noise = (change > _WHOLLY * norm) & (norm <= _ULPS * eps * torch.linalg.vector_norm(norm))
+    return torch.nonzero(is_noise).flatten().tolist()
+
+
+@contextmanager
+def _changed_embeddings(model: PreTrainedModel) -> Iterator[None]:
+    """Within, the output of the input embeddings is off by the square root of its rounding, or 3 % if that is less."""
+
+    def change(_: nn.Module, __: object, output: Tensor) -> Tensor:
+        by = min(torch.finfo(output.dtype).eps ** 0.5, 0.03)
+        pattern = torch.sin(torch.arange(output.numel(), device=output.device, dtype=torch.float32))
+        changed: Tensor = output * (1 + by * pattern.view(output.shape).to(output.dtype))
+        return changed
+
+    handle = model.get_input_embeddings().register_forward_hook(change)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _norm(values: Tensor) -> Tensor:
+    norm: Tensor = torch.linalg.vector_norm(values)
+    return norm
 
 
 def _tell(wrong: list[str], without_rule: list[str]) -> None:

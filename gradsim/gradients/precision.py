@@ -1,5 +1,6 @@
 """The number format that a model runs in, and how its matrix products are rounded."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gradsim.errors import GradientError
 
@@ -76,22 +77,39 @@ def plain_arithmetic(device: torch.device, products: str = "ieee") -> Iterator[N
 
 @contextmanager
 def running_in(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
-    """Parameters and buffers in a format; those that were in another are put back bit by bit."""
-    parameters = [(parameter, parameter.data) for parameter in model.parameters() if parameter.dtype != dtype]
+    """Cast a model to a number format as transformers loads it; afterwards everything is as it was, bit by bit.
+
+    Buffers such as rotary frequencies are never narrowed, and neither is what a model in bfloat16 keeps in float32.
+    """
+    parameters = [
+        (parameter, parameter.data, wanted)
+        for name, parameter in model.named_parameters()
+        if parameter.dtype != (wanted := _loaded_format(model, name, parameter, dtype))
+    ]
     buffers = [
         (module, name, buffer)
         for module in model.modules()
         for name, buffer in module.named_buffers(recurse=False, remove_duplicate=False)
-        if buffer.is_floating_point() and buffer.dtype != dtype
+        if buffer.is_floating_point() and torch.promote_types(buffer.dtype, dtype) != buffer.dtype
     ]
     try:
-        for parameter, data in parameters:
-            parameter.data = data.to(dtype)
+        for parameter, data, wanted in parameters:
+            parameter.data = data.to(wanted)
         for module, name, buffer in buffers:
             setattr(module, name, buffer.to(dtype))
         yield
     finally:
-        for parameter, data in parameters:
+        for parameter, data, _ in parameters:
             parameter.data = data
         for module, name, buffer in buffers:
             setattr(module, name, buffer)
+
+
+def _loaded_format(model: nn.Module, name: str, parameter: Tensor, dtype: torch.dtype) -> torch.dtype:
+    """Return the format of a parameter in a model that transformers loads in `dtype`."""
+    if dtype != torch.bfloat16:
+        return dtype
+    if next(model.parameters()).dtype == dtype:
+        return parameter.dtype  # what is wider in a model that is in bfloat16 already was left so on purpose
+    kept = getattr(model, "_keep_in_fp32_modules_strict", None) or ()
+    return torch.float32 if any(re.search(pattern.replace("*", ".*"), name) for pattern in kept) else dtype

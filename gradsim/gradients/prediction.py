@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
+from gradsim.gradients.boundaries import length_boundaries
 from gradsim.gradients.capture import GradientCapture
 from gradsim.gradients.check import Probe, require_room
 from gradsim.gradients.encoding import Nodes
@@ -16,6 +17,7 @@ from gradsim.gradients.precision import Precision
 from gradsim.gradients.profile import estimated_profile
 from gradsim.gradients.projection import Projection, Projector, make_projections
 from gradsim.gradients.rules.experts import stack_layout
+from gradsim.gradients.schedule import Batching
 from gradsim.gradients.sizes import Lengths
 from gradsim.gradients.ways import PairsToRun, operations_per_byte, ways_of
 
@@ -157,6 +159,7 @@ def estimated_probe(model: PreTrainedModel, capture: GradientCapture) -> Probe:
         separable=not capture.without_rule,
         rows_per_token=rows,
         profile=estimated_profile(model, capture, rows),
+        batching=Batching(boundaries=length_boundaries(model.config)),
     )
 
 

@@ -24,8 +24,8 @@ class ProjectedDots:
 class Comparison:
     """Every number of one `compare`.
 
-    A self dot is NaN where a sample is in no pair: such a sample is never run. With `on_bad_sample="exclude"`
-    everything of a bad sample is NaN.
+    The self dots and the loss of a sample that is in no pair are NaN: such a sample is never run. With
+    `on_bad_sample="exclude"` every number of a bad sample is NaN.
     """
 
     layers: list[str]
@@ -36,12 +36,18 @@ class Comparison:
     """(queries, layers)"""
     original_self_dots: Floats
     """(originals, layers)"""
+    query_losses: Floats
+    """(queries,) mean cross-entropy of each query over its unmasked labels, in nats."""
+    original_losses: Floats
+    """(originals,) the same of each original."""
     projected: dict[str, ProjectedDots]
     """By projector name."""
     bad_queries: list[int]
     """Positions of the excluded queries, ascending."""
     bad_originals: list[int]
     """Positions of the excluded originals, ascending."""
+    noise: list[str]
+    """Layers whose gradient is rounding: its exact value is zero or too small for the precision."""
     plan: Plan
     """What was predicted: passes and peak bytes."""
     passes: int
@@ -54,18 +60,21 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Tile:
-    """A part of a comparison: some pairs, and the self dots that became known since the tile before."""
+    """A part of a comparison: some pairs, and the self dots and losses that became known since the tile before."""
 
     pairs: Positions
     """Positions of this tile's pairs, ascending."""
     dots: Floats
     """(pairs of this tile, layers)"""
     queries: Positions
-    """Positions of the queries whose self dots are here."""
+    """Positions of the queries whose self dots and losses are here."""
     query_self_dots: Floats
+    query_losses: Floats
+    """(queries of this tile,)"""
     originals: Positions
-    """Positions of the originals whose self dots are here."""
+    """Positions of the originals whose self dots and losses are here."""
     original_self_dots: Floats
+    original_losses: Floats
     queries_done: int
     """Every pair and self dot of queries before this position is out, in this tile or an earlier one."""
     projected: dict[str, ProjectedDots] = field(default_factory=dict)

@@ -17,6 +17,7 @@ from gradsim.gradients.encoding import Encoded, Nodes
 from gradsim.gradients.held import Holder
 from gradsim.gradients.memory import default_budget, says_out_of_memory
 from gradsim.gradients.plan import Plan
+from gradsim.gradients.plan_check import PlanCheck
 from gradsim.gradients.precision import Precision, plain_arithmetic, running_in
 from gradsim.gradients.prediction import plan_comparison
 from gradsim.gradients.projection import Projection
@@ -53,17 +54,19 @@ class ComparisonTiles(Iterator[Tile]):
     Attributes:
         layers: names of the layers, in model order.
         plan: the prediction; None until the first tile is taken.
+        noise: layers whose gradient is rounding, in model order; found before the first tile is handed out.
         passes: samples that were run forward and backward so far.
         peak_bytes: most bytes of captured gradients that were held at once so far.
         memory_retries: how often memory ran out in spite of the plan, and the rest was planned anew with half of it.
         seconds: that were spent so far on captures and comparisons.
-        check_seconds: that were spent on the check of the rules.
+        check_seconds: that were spent on the checks of the rules and of the plan.
     """
 
     def __init__(self, request: Request) -> None:
         parameters = dict(request.model.named_parameters())
         self.layers = list(parameters)
         self.plan: Plan | None = None
+        self.noise: list[str] = []
         self.passes = 0
         self.peak_bytes = 0
         self.memory_retries = 0
@@ -115,16 +118,17 @@ class ComparisonTiles(Iterator[Tile]):
         request = self._request
         queries, originals = request.nodes.queries, request.nodes.originals
         counts = (len(request.pairs), len(queries), len(originals))
-        exact, projected = put_together(
-            self, counts, len(self.layers), [projection.name for projection in request.projections]
-        )
+        whole = put_together(self, counts, len(self.layers), [projection.name for projection in request.projections])
         assert self.plan is not None
         return Comparison(
             layers=self.layers,
-            dots=exact.dots,
-            query_self_dots=exact.query_self_dots,
-            original_self_dots=exact.original_self_dots,
-            projected=projected,
+            dots=whole.exact.dots,
+            query_self_dots=whole.exact.query_self_dots,
+            original_self_dots=whole.exact.original_self_dots,
+            query_losses=whole.query_losses,
+            original_losses=whole.original_losses,
+            projected=whole.projected,
+            noise=self.noise,
             bad_queries=self.bad_queries,
             bad_originals=self.bad_originals,
             plan=self.plan,
@@ -143,6 +147,7 @@ class ComparisonTiles(Iterator[Tile]):
             with plain_arithmetic(self._device):
                 probed = probe(request.model, self._telling_samples())
             self.check_seconds = time.perf_counter() - started
+            self.noise = probed.noise
             with GradientCapture(request.model, probed.by_autograd) as capture:
                 yield from self._until_done(capture, probed, budget)
         yield self._builder.build(len(request.nodes.queries))
@@ -155,10 +160,14 @@ class ComparisonTiles(Iterator[Tile]):
 
     def _until_done(self, capture: GradientCapture, probed: Probe, budget: int) -> Generator[Tile]:
         """Carry out plans for what is left, each with half the memory that was not enough before."""
+        check = PlanCheck(capture, self._samples, self._request.precision)
         while True:
             plan = self._make_plan(capture, probed, budget)
-            self.plan = self.plan or plan
             try:
+                if slower := self._slower_way(check, plan, probed):
+                    probed = slower
+                    continue
+                self.plan = self.plan or plan
                 yield from self._execute(plan, capture, probed)
             except RuntimeError as error:
                 if not says_out_of_memory(error):
@@ -169,6 +178,13 @@ class ComparisonTiles(Iterator[Tile]):
                 return
             if self._device.type == "cuda":
                 torch.cuda.empty_cache()
+
+    def _slower_way(self, check: PlanCheck, plan: Plan, probed: Probe) -> Probe | None:
+        started = time.perf_counter()
+        with plain_arithmetic(self._device, self._request.precision.products):
+            slower = check.slower_way(plan, probed)
+        self.check_seconds += time.perf_counter() - started
+        return slower
 
     def _make_plan(self, capture: GradientCapture, probed: Probe, budget: int) -> Plan:
         request = self._request
@@ -266,7 +282,7 @@ class ComparisonTiles(Iterator[Tile]):
                 self._exclude(node, error)
             elif node not in self._seen:
                 self._seen.add(node)
-                self._builder.add_self(node, dots)
+                self._builder.add_self(node, dots, float(loss))
 
     def _run_batch(
         self, nodes: Sequence[int], holder: Holder, capture: GradientCapture, checkpoint: bool
@@ -302,7 +318,7 @@ class ComparisonTiles(Iterator[Tile]):
             raise error
         self._bad.add(node)
         if np.any(self._pairs == node):
-            self._builder.add_self(node, self._not_a_number(1)[0])
+            self._builder.add_self(node, self._not_a_number(1)[0], np.nan)
 
     def _add_not_run(self) -> None:
         """Pairs of two bad samples."""

@@ -10,7 +10,7 @@ the host where bringing it back is faster than to capture it again.
 
 import heapq
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +20,22 @@ Integers = NDArray[np.int64]
 # Originals that are compared together at most. Few pairs of a large group would be wanted.
 _GROUP = 32
 
-# A batch's longest sample is at most so many times as long as its shortest.
-_STRETCH = 1.15
+
+@dataclass(frozen=True)
+class Batching:
+    """Which samples may share a batch.
+
+    Attributes:
+        stretch: how many times as long as the shortest sample of a batch the longest may be; 1: all of one length.
+        boundaries: ascending lengths; samples up to one of them never share a batch with longer ones.
+    """
+
+    stretch: float = 1.15
+    boundaries: tuple[int, ...] = ()
+
+    def sections(self, tokens: Integers) -> Integers:
+        """Return how many boundaries each of these lengths exceeds."""
+        return np.searchsorted(np.array(self.boundaries, dtype=np.int64), tokens, side="left")
 
 
 @dataclass(frozen=True)
@@ -90,6 +104,7 @@ class Task:
         batch_tokens: tokens of a batch, padding included; a longer sample runs alone.
         spill: (nodes,) whether copying a node to the host and back is faster than to capture it again.
         host_bytes: room for such copies.
+        batching: which samples may share a batch.
     """
 
     pairs: Integers
@@ -101,6 +116,7 @@ class Task:
     batch_tokens: int
     spill: NDArray[np.bool_]
     host_bytes: int = 0
+    batching: Batching = field(default_factory=Batching)
 
 
 @dataclass(frozen=True)
@@ -116,6 +132,7 @@ class Schedule:
     def __init__(self, task: Task, block_size: int, budget: int) -> None:
         self._task = task
         self._budget = budget
+        self._sections = task.batching.sections(task.tokens)
         self._blocks = list(_blocks(task, block_size))
         self._uses = _uses(self._blocks)
 
@@ -185,9 +202,13 @@ class Schedule:
     def _may_run_together(self, nodes: Sequence[int]) -> bool:
         if len(nodes) < 2:
             return True
-        tokens = self._task.tokens[list(nodes)]
-        longest = int(tokens.max())
-        return len(nodes) * longest <= self._task.batch_tokens and longest <= _STRETCH * int(tokens.min())
+        tokens, sections = self._task.tokens[list(nodes)], self._sections[list(nodes)]
+        longest, shortest = int(tokens.max()), int(tokens.min())
+        return (
+            len(nodes) * longest <= self._task.batch_tokens
+            and longest <= self._task.batching.stretch * shortest
+            and int(sections.max()) == int(sections.min())
+        )
 
 
 class _Memory:

@@ -1,10 +1,10 @@
 """Gathering numbers on the device until a tile goes to the host."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from gradsim.gradients.encoding import Nodes
@@ -29,6 +29,7 @@ class TileBuilder:
         self._count = 0
         self._selves: list[int] = []
         self._self_dots: list[Tensor] = []
+        self._losses: list[float] = []
 
     @property
     def is_full(self) -> bool:
@@ -41,25 +42,30 @@ class TileBuilder:
         self._dots.append(values)
         self._count += len(pairs)
 
-    def add_self(self, node: int, values: Tensor) -> None:
-        """Self dots of a node."""
+    def add_self(self, node: int, values: Tensor, loss: float) -> None:
+        """Add the self dots and the mean loss of a node."""
         self._selves.append(node)
         self._self_dots.append(values)
+        self._losses.append(loss)
 
     def build(self, queries_done: int) -> Tile:
         """A tile of all that was added since the last one."""
         pairs, dots = _sorted(np.concatenate([_NONE, *self._pairs]), self._host(self._dots))
         self_dots = self._host([values[None] for values in self._self_dots])
-        queries, query_dots = self._of(self._nodes.queries, self_dots)
-        originals, original_dots = self._of(self._nodes.originals, self_dots)
+        queries, query_nodes = self._known(self._nodes.queries)
+        originals, original_nodes = self._known(self._nodes.originals)
+        query_dots, original_dots = self_dots[query_nodes], self_dots[original_nodes]
+        losses = np.array(self._losses)
         self._clear()
         return Tile(
             pairs=pairs,
             dots=dots[:, 0],
             queries=queries,
             query_self_dots=query_dots[:, 0],
+            query_losses=losses[query_nodes],
             originals=originals,
             original_self_dots=original_dots[:, 0],
+            original_losses=losses[original_nodes],
             queries_done=queries_done,
             projected={
                 name: ProjectedDots(
@@ -74,11 +80,13 @@ class TileBuilder:
     def _host(self, values: list[Tensor]) -> Floats:
         return torch.cat(values).cpu().numpy() if values else self._empty
 
-    def _of(self, group: NDArray[np.int64], self_dots: Floats) -> tuple[Positions, Floats]:
-        """Positions in queries or originals of the nodes that were added, with their self dots."""
+    def _known(self, group: Positions) -> tuple[Positions, Positions]:
+        """Return the ascending positions in queries or originals whose node was added, and its place in that order."""
         found = [np.flatnonzero(group == node) for node in self._selves]
-        repeats = [len(positions) for positions in found]
-        return _sorted(np.concatenate([_NONE, *found]), np.repeat(self_dots, repeats, axis=0))
+        places = np.repeat(np.arange(len(found)), [len(positions) for positions in found])
+        positions = np.concatenate([_NONE, *found])
+        order = np.argsort(positions, kind="stable")
+        return positions[order], places[order]
 
 
 _NONE = np.empty(0, dtype=np.int64)
@@ -89,17 +97,32 @@ def _sorted(positions: Positions, values: Floats) -> tuple[Positions, Floats]:
     return positions[order], values[order]
 
 
-def put_together(
-    tiles: Iterable[Tile], counts: tuple[int, int, int], layers: int, projections: Sequence[str]
-) -> tuple[ProjectedDots, dict[str, ProjectedDots]]:
-    """All tiles as whole arrays for (pairs, queries, originals); NaN where no tile says anything."""
-    exact = _unknown(counts, layers)
-    projected = {name: _unknown(counts, layers) for name in projections}
+@dataclass(frozen=True)
+class Whole:
+    """All tiles of a comparison as whole arrays, NaN where no tile has a number."""
+
+    exact: ProjectedDots
+    query_losses: Floats
+    original_losses: Floats
+    projected: dict[str, ProjectedDots]
+
+
+def put_together(tiles: Iterable[Tile], counts: tuple[int, int, int], layers: int, projections: Sequence[str]) -> Whole:
+    """Return all tiles together, for these counts of pairs, queries and originals."""
+    _, queries, originals = counts
+    whole = Whole(
+        exact=_unknown(counts, layers),
+        query_losses=np.full(queries, np.nan),
+        original_losses=np.full(originals, np.nan),
+        projected={name: _unknown(counts, layers) for name in projections},
+    )
     for tile in tiles:
-        _fill(exact, tile, tile)
-        for name, whole in projected.items():
-            _fill(whole, tile, tile.projected[name])
-    return exact, projected
+        _fill(whole.exact, tile, tile)
+        whole.query_losses[tile.queries] = tile.query_losses
+        whole.original_losses[tile.originals] = tile.original_losses
+        for name, projected in whole.projected.items():
+            _fill(projected, tile, tile.projected[name])
+    return whole
 
 
 def _unknown(counts: tuple[int, int, int], layers: int) -> ProjectedDots:

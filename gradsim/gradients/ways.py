@@ -124,6 +124,7 @@ def ways_of(
                     batch_tokens=batch_tokens,
                     spill=2.0 * per_spilled_byte * sizes < capturing,
                     host_bytes=host_bytes,
+                    batching=probed.batching,
                 ),
                 built=built,
                 per_token=per_token,

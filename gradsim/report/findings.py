@@ -117,7 +117,7 @@ def proof_of(verdict: Verdict) -> str:
     """Say what computing some dots again with plain autograd came to."""
     again = (
         f"{verdict.numbers} dots and self dots, those of {verdict.pairs} pairs in every layer, were computed again "
-        "with plain autograd, one sample at a time; those with the longest and the most memorised sample are among them."
+        "with plain autograd, one sample at a time; the longest and the most memorised sample are among theirs."
     )
     limit = f"the tolerance of {power_of_ten(verdict.tolerance)} of the norms\u2019 product"
     if verdict.passed:

@@ -8,6 +8,7 @@ import pytest
 
 from gradsim.analysis import audited_pairs
 from gradsim.tables import State
+from gradsim.tables.lineage import DOT_TABLES
 from gradsim_assets.build import build_definitions
 from gradsim_assets.keys import asset_key
 
@@ -67,8 +68,9 @@ def test_every_setting_of_a_whole_study_carries_its_proof(finished):
     store = finished.store()
     layers = store.layers.categories.to_list()
     for setting in store.study.settings:
-        dots = store.read(store.lineage.key("dot_products", setting, "results"))
-        pairs = audited_pairs(dots, seed=store.study.seed)
+        inputs = store.lineage.analysis_inputs("gradient_audit", setting)
+        names = (*DOT_TABLES, "query_tokens", "original_tokens")
+        pairs = audited_pairs(*(store.read(inputs[name]) for name in names), seed=store.study.seed)
         audit = store.read(audit_key(finished, setting))
         audited = audit.filter(quantity="dot")
         assert audited.select("query_id", "original_id").unique(maintain_order=True).rows() == pairs.rows()
@@ -139,7 +141,7 @@ def test_a_number_that_is_none_is_red(computed, materialize):
 
 def test_a_study_with_a_wrong_dot_warns_wherever_it_is_read(computed):
     spoil(computed, "dot_products", by=0.5)
-    output = computed.gradsim("run", "tiny")
+    output = computed.gradsim("run", "tiny", fails=True)
     assert "word_dropout: plain autograd differs from 1 of " in output
     assert "Do not rely on this setting" in (computed.data / "tiny" / "report.html").read_text(encoding="utf-8")
 

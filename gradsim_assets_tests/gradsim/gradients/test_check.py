@@ -79,7 +79,7 @@ def test_plain_gradients_do_not_stand_together(make_model, samples, monkeypatch)
         assert all(parameter.grad is None for parameter in model.parameters())
         return True
 
-    monkeypatch.setattr("gradsim.gradients.check._agrees", agrees)
+    monkeypatch.setattr("gradsim.gradients.check.terms_agree", agrees)
     compare(model, samples[:2], samples[2:], "all")
     # The first piece alone and in the batch, the second in the batch.
     assert sorted(checked) == sorted(3 * [parameter.shape for parameter in model.parameters()])

@@ -1,0 +1,151 @@
+"""Checks of a plan before it runs: no sample depends on its batch, on earlier calls, or on checkpointing.
+
+What the plan will do is done here first, on a few of its own batches. A way that changes a sample is given up for the
+next slower one, which the plan is then made for again.
+"""
+
+import logging
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gradsim.errors import GradientError
+from gradsim.gradients.batch import Batch
+from gradsim.gradients.capture import GradientCapture
+from gradsim.gradients.check import FallbackWarning, Probe, captured_terms, terms_agree
+from gradsim.gradients.encoding import Encoded
+from gradsim.gradients.plan import Plan
+from gradsim.gradients.precision import Precision
+from gradsim.gradients.rules.terms import gradient
+from gradsim.gradients.schedule import Capture
+
+logger = logging.getLogger(__name__)
+
+# Relative change of a loss gradient, by precision, that rounding explains.
+_TOLERANCES = {torch.float64: 1e-9, torch.float32: 3e-5, torch.bfloat16: 0.3}
+_TOLERANCE_OF_TF32 = 0.03
+
+# Rounding may send a token to another expert, in whatever way samples share a batch. A real dependence on the batch
+# changes a sample several times as much as a batch of copies of it does.
+_BEYOND_ROUNDING = 4
+
+
+class PlanCheck:
+    """Checks one plan after another until one passes.
+
+    Args:
+        capture: of the model, entered.
+        samples: by the numbers that plans call them.
+        precision: that the samples run in.
+    """
+
+    def __init__(self, capture: GradientCapture, samples: Sequence[Encoded], precision: Precision) -> None:
+        self._capture = capture
+        self._samples = samples
+        self._tolerance = _TOLERANCE_OF_TF32 if precision.products == "tf32" else _TOLERANCES[precision.dtype]
+        self._repeatable = self._checkpointing_checked = self._batches_checked = False
+
+    def slower_way(self, plan: Plan, probed: Probe) -> Probe | None:
+        """Return None if the plan computes each sample as if it were alone, else what to plan with instead.
+
+        Raises:
+            GradientError: the model gives another answer when it is asked again.
+        """
+        batches = [list(step.samples) for step in plan.steps() if isinstance(step, Capture)]
+        if batches and not self._repeatable:
+            self._require_repeatable(batches)
+            self._repeatable = True
+        if plan.checkpoint and not self._checkpointing_checked:
+            if not self._checkpointing_holds(probed):
+                _tell("checkpointing changes the gradients of this model, so its passes keep all activations")
+                return replace(probed, profile=replace(probed.profile, blocks=0))
+            self._checkpointing_checked = True
+        if not self._batches_checked:
+            if any(self._depends_on_batch(batch) for batch in self._telling(batches, probed)):
+                return self._stricter(probed)
+            self._batches_checked = True
+        return None
+
+    def _require_repeatable(self, batches: Sequence[Sequence[int]]) -> None:
+        """Ask for the shortest sample before and after the longest."""
+        nodes = sorted({node for batch in batches for node in batch}, key=self._length)
+        shortest, longest = self._samples[nodes[0]], self._samples[nodes[-1]]
+        before, _, after = (self._loss_gradients([sample])[0] for sample in (shortest, longest, shortest))
+        if _change(after, before) > self._tolerance:
+            raise GradientError(
+                f"the model answers sample {shortest.id!r} differently when it is asked again, so its gradient is not "
+                "defined: make its forward deterministic in eval mode, without state that outlives a call"
+            )
+
+    def _checkpointing_holds(self, probed: Probe) -> bool:
+        pieces = probed.pieces if probed.separable else probed.pieces[:1]
+        plain = captured_terms(self._capture, pieces)
+        again = captured_terms(self._capture, pieces, checkpoint=True)
+        return not self._capture.returns_cache and all(
+            before.keys() == after.keys()
+            and all(terms_agree(after[layer], gradient(terms)) for layer, terms in before.items())
+            for before, after in zip(plain, again, strict=True)
+        )
+
+    def _telling(self, batches: Sequence[Sequence[int]], probed: Probe) -> list[list[int]]:
+        """Return the batch with the most different lengths of each section."""
+        telling: dict[int, tuple[float, list[int]]] = {}
+        for batch in batches:
+            lengths = np.array([self._length(node) for node in batch])
+            section = int(probed.batching.sections(lengths[:1])[0])
+            stretch = float(lengths.max() / lengths.min())
+            if len(batch) > 1 and stretch > telling.get(section, (0.0, []))[0]:
+                telling[section] = (stretch, sorted(batch, key=self._length))
+        return [batch for _, batch in telling.values()]
+
+    def _depends_on_batch(self, batch: Sequence[int]) -> bool:
+        """Compare the shortest and the median sample of a batch with themselves alone."""
+        samples = [self._samples[node] for node in batch]
+        together = self._loss_gradients(samples)
+        for member in {0, len(samples) // 2}:
+            sample = samples[member]
+            (alone,) = self._loss_gradients([sample])
+            change = _change(together[member], alone)
+            if change > self._tolerance:
+                of_copies = _change(self._loss_gradients([sample] * len(samples))[0], alone)
+                logger.info(
+                    "sample %r changes by %.1e in its batch, by %.1e in one of copies", sample.id, change, of_copies
+                )
+                if change > _BEYOND_ROUNDING * of_copies:
+                    return True
+        return False
+
+    def _stricter(self, probed: Probe) -> Probe:
+        if probed.batching.stretch > 1:
+            _tell("samples of this model depend on the longest of their batch, so only those of one length share one")
+            return replace(probed, batching=replace(probed.batching, stretch=1.0))
+        _tell("samples of this model depend on others of their batch, so each runs alone")
+        return replace(probed, separable=False)
+
+    def _loss_gradients(self, samples: Sequence[Encoded]) -> list[Tensor]:
+        """Return ∂L/∂z at each sample's labels, (labels, V): all that the forward hands to the backward."""
+        batch = Batch.of(samples, self._capture.device)
+        with torch.no_grad():
+            scored = batch.scored(self._capture.logits(batch))
+            _, whole = batch.losses_and_gradient(scored, scored.dtype)
+        first = batch.shape[1] - batch.kept
+        return [
+            whole[member, torch.from_numpy(sample.positions - first).to(whole.device)]
+            for member, sample in enumerate(samples)
+        ]
+
+    def _length(self, node: int) -> int:
+        return len(self._samples[node].tokens)
+
+
+def _change(a: Tensor, b: Tensor) -> float:
+    """Norm of the difference relative to that of b; NaN where either is not finite."""
+    return float(torch.linalg.vector_norm(a - b) / torch.linalg.vector_norm(b))
+
+
+def _tell(what: str) -> None:
+    warnings.warn(f"{what}: exact, but slower", FallbackWarning, stacklevel=2)
