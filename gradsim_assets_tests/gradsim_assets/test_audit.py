@@ -1,6 +1,8 @@
 """The audit of whole studies: made by real jobs, red where a stored dot is wrong, left alone where it is fresh."""
 
+import os
 import re
+from pathlib import Path
 
 import dagster as dg
 import polars as pl
@@ -11,10 +13,14 @@ from gradsim.tables import State
 from gradsim.tables.lineage import DOT_TABLES
 from gradsim_assets.build import build_definitions
 from gradsim_assets.keys import asset_key
+from gradsim_assets_tests.web_ui import ENDED, serve
+from gradsim_assets_tests.workplace import Workplace
 
 pytestmark = pytest.mark.slow
 
 CHECK = "gradients_agree_with_autograd"
+POISON = Path(__file__).parents[1] / "poison"
+POISONED_LAYER = "model.layers.0.mlp.up_proj.weight"
 
 
 @pytest.fixture
@@ -153,3 +159,73 @@ def test_a_study_in_float64_is_audited_in_float64(workplace):
     store, key = workplace.store(), audit_key(workplace)
     assert store.provenance(key).precision == "float64"
     assert store.read(key)["error"].max() < 1e-12
+
+
+class TestAPoisonedJob:
+    """A partition job whose rule for one layer is off by a thousandth, after the engine has checked its rules."""
+
+    @pytest.fixture(scope="class")
+    def poisoned(self, tmp_path_factory):
+        """A study whose gradients such a job has computed; its exit status and output were checked."""
+        place = Workplace(tmp_path_factory.mktemp("poisoned"))
+        place.write_rows("originals.jsonl", place.rows(8))
+        place.write_study()
+        output = place.gradsim("run", "tiny", fails=True, **poison())
+        (place.folder / "output.txt").write_text(output, encoding="utf-8")
+        return place
+
+    def test_the_run_ends_with_one_line_that_says_where_how_far_and_what_to_do(self, poisoned):
+        *_, last = (poisoned.folder / "output.txt").read_text(encoding="utf-8").splitlines()
+        assert re.fullmatch(
+            r"error: the audit of tiny/word_dropout failed: plain autograd differs from \d+ of \d+ numbers by more "
+            rf"than 1e-05 of the norms' product; the worst, the (self )?dot of .* in {re.escape(POISONED_LAYER)}, is off by "
+            r"0\.002\. Do not rely on this setting's numbers; compute them again "
+            r"\(gradsim run tiny --setting word_dropout --force\), and report the model if it fails again",
+            last,
+        )
+
+    def test_only_that_layer_is_off(self, poisoned):
+        audit = poisoned.store().read(audit_key(poisoned))
+        assert audit.filter(pl.col("error") > 1e-5)["layer"].unique().to_list() == [POISONED_LAYER]
+
+    def test_it_fails_again_though_there_is_nothing_to_do(self, poisoned):
+        output = poisoned.gradsim("run", "tiny", fails=True)
+        assert "nothing to do" in output
+        assert "the audit of tiny/word_dropout failed" in output.splitlines()[-1]
+
+    def test_status_and_report_say_so(self, poisoned):
+        assert "word_dropout: plain autograd differs from " in poisoned.gradsim("status", "tiny")
+        report = (poisoned.data / "tiny" / "report.html").read_text(encoding="utf-8")
+        assert '<h1 class="wrong">Do not rely on this study’s numbers: the audit failed.</h1>' in report
+
+    def test_its_check_is_red(self, poisoned):
+        with poisoned.instance() as instance:
+            key = dg.AssetCheckKey(asset_key(audit_key(poisoned)), CHECK)
+            (record,) = instance.event_log_storage.get_asset_check_execution_history(key, limit=2)
+        evaluation = record.event.dagster_event.asset_check_evaluation_data
+        assert not evaluation.passed
+        assert evaluation.severity is dg.AssetCheckSeverity.ERROR
+        assert POISONED_LAYER in evaluation.description
+
+    def test_the_advice_helps_where_the_code_was_corrected(self, poisoned, tmp_path):
+        corrected = poisoned.copy(tmp_path)
+        output = corrected.gradsim("run", "tiny", "--setting", "word_dropout", "--force")
+        assert "numbers are those of plain autograd" in output
+
+    def test_a_backfill_of_the_web_ui_is_red_too(self, poisoned, tmp_path, wait_until):
+        place = poisoned.copy(tmp_path)
+        store = place.store()
+        store.path(audit_key(place)).unlink()
+        with serve(place, wait_until) as web:
+            backfill = web.launch_backfill([audit_key(place).parts], None)
+            wait_until(lambda: web.backfill(backfill)["status"] in ENDED, "the backfill", pause=0.5)
+        with place.instance() as instance:
+            key = dg.AssetCheckKey(asset_key(audit_key(place)), CHECK)
+            (record,) = instance.event_log_storage.get_asset_check_execution_history(key, limit=2)
+        evaluation = record.event.dagster_event.asset_check_evaluation_data
+        assert (evaluation.passed, evaluation.severity) == (False, dg.AssetCheckSeverity.ERROR)
+
+
+def poison():
+    """Variables under which partition jobs compute `POISONED_LAYER` wrongly."""
+    return {"PYTHONPATH": os.pathsep.join([str(POISON), os.environ.get("PYTHONPATH", "")])}
