@@ -178,9 +178,9 @@ class TestAPoisonedJob:
         *_, last = (poisoned.folder / "output.txt").read_text(encoding="utf-8").splitlines()
         assert re.fullmatch(
             r"error: the audit of tiny/word_dropout failed: plain autograd differs from \d+ of \d+ numbers by more "
-            rf"than 1e-05 of the norms' product; the worst, the (self )?dot of .* in {re.escape(POISONED_LAYER)}, is off by "
-            r"0\.002\. Do not rely on this setting's numbers; compute them again "
-            r"\(gradsim run tiny --setting word_dropout --force\), and report the model if it fails again",
+            rf"than 1e-05 of the norms' product; the worst, the (self )?dot of .* in "
+            rf"{re.escape(POISONED_LAYER)}, is off by 0\.002\. Do not rely on this setting's numbers; compute them "
+            r"again \(gradsim run tiny --setting word_dropout --force\), and report the model if it fails again",
             last,
         )
 
