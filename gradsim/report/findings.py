@@ -106,7 +106,7 @@ def alarm_of(data: ReportData) -> Alarm | None:
     if not failed:
         return None
     names = [setting_label(setting) for setting in failed]
-    whose = "this study\u2019s numbers" if len(failed) == len(verdicts) else f"the numbers of {listed(names)}"
+    whose = "this study\u2019s numbers" if len(failed) == len(verdicts) else f"the numbers of {listed(names)} queries"
     headline = f"Do not rely on {whose}: the audit failed"
     return Alarm(
         headline, [f"{setting_label(setting).capitalize()}: {verdict}." for setting, verdict in failed.items()]

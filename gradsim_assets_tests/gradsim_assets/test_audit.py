@@ -161,18 +161,20 @@ def test_a_study_in_float64_is_audited_in_float64(workplace):
     assert store.read(key)["error"].max() < 1e-12
 
 
+@pytest.fixture(scope="module")
+def poisoned(tmp_path_factory):
+    """A study whose gradients a poisoned job has computed; the exit status of the run was checked."""
+    place = Workplace(tmp_path_factory.mktemp("poisoned"))
+    place.write_rows("originals.jsonl", place.rows(8))
+    place.write_study()
+    path = os.pathsep.join([str(POISON), os.environ.get("PYTHONPATH", "")])
+    output = place.gradsim("run", "tiny", fails=True, PYTHONPATH=path)
+    (place.folder / "output.txt").write_text(output, encoding="utf-8")
+    return place
+
+
 class TestAPoisonedJob:
     """A partition job whose rule for one layer is off by a thousandth, after the engine has checked its rules."""
-
-    @pytest.fixture(scope="class")
-    def poisoned(self, tmp_path_factory):
-        """A study whose gradients such a job has computed; its exit status and output were checked."""
-        place = Workplace(tmp_path_factory.mktemp("poisoned"))
-        place.write_rows("originals.jsonl", place.rows(8))
-        place.write_study()
-        output = place.gradsim("run", "tiny", fails=True, **poison())
-        (place.folder / "output.txt").write_text(output, encoding="utf-8")
-        return place
 
     def test_the_run_ends_with_one_line_that_says_where_how_far_and_what_to_do(self, poisoned):
         *_, last = (poisoned.folder / "output.txt").read_text(encoding="utf-8").splitlines()
@@ -224,8 +226,3 @@ class TestAPoisonedJob:
             (record,) = instance.event_log_storage.get_asset_check_execution_history(key, limit=2)
         evaluation = record.event.dagster_event.asset_check_evaluation_data
         assert (evaluation.passed, evaluation.severity) == (False, dg.AssetCheckSeverity.ERROR)
-
-
-def poison():
-    """Variables under which partition jobs compute `POISONED_LAYER` wrongly."""
-    return {"PYTHONPATH": os.pathsep.join([str(POISON), os.environ.get("PYTHONPATH", "")])}

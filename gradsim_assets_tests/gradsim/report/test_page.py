@@ -167,7 +167,7 @@ def test_the_headline_of_wrong_numbers_says_so() -> None:
     right, wrong = audited(few(lift=0.1)), dataclasses.replace(audited(few(lift=0.1), 0.004), setting="model_generated")
     for settings, whose in (
         ((wrong,), "this study’s numbers"),
-        ((right, wrong), "the numbers of model-generated"),
+        ((right, wrong), "the numbers of model-generated queries"),
     ):
         html = render_report(make_report(*settings))
         assert f'<h1 class="wrong">Do not rely on {whose}: the audit failed.</h1>' in html
