@@ -63,11 +63,8 @@ def _scale_of_self_dots(facts: pl.DataFrame) -> pl.Expr:
 def _check_agreement(table: str, facts: pl.DataFrame, column: str, scale: pl.Expr) -> None:
     lowest, highest = pl.col(f"lowest {column}"), pl.col(f"highest {column}")
     for first in facts.filter(highest - lowest > TOLERANCE * scale).head(1).iter_rows(named=True):
-        place = (
-            f"the loss of {first['original_id']}"
-            if column == "loss"
-            else (f"{first['original_id']}, layer {first['layer']}")
-        )
+        original = first["original_id"]
+        place = f"the loss of {original}" if column == "loss" else f"{original}, layer {first['layer']}"
         raise TableError(
             f"{table}: partitions disagree on {place}: {first[f'lowest {column}']:.8g} and "
             f"{first[f'highest {column}']:.8g}; they were computed differently, run them again with --force"
