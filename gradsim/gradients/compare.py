@@ -14,6 +14,7 @@ from gradsim.gradients.results import Comparison
 from gradsim.gradients.run import ComparisonTiles, Progress, Request
 
 OnBadSample = Literal["error", "exclude"]
+PrecisionOfMemorised = Literal["float64"] | None
 
 
 def compare(
@@ -27,6 +28,7 @@ def compare(
     projectors: Sequence[Projector] = (),
     progress: Progress | None = None,
     on_bad_sample: OnBadSample = "error",
+    precision_of_memorised: PrecisionOfMemorised = None,
 ) -> Comparison:
     """Inner products of single-sample gradients, for every layer and every pair.
 
@@ -46,6 +48,9 @@ def compare(
         progress: called with (done, total) samples that were run, after each batch.
         on_bad_sample: whether a sample without an unmasked label, or whose loss or gradient is not finite, is an
             error or is excluded: its numbers are NaN.
+        precision_of_memorised: "float64" runs samples with a mean loss below 0.5 again in float64. In float32 the
+            arithmetic of the model itself limits the precision of their gradients, see docs/gradients.md. Needs memory
+            for a copy of the model in float64.
 
     Raises:
         GradientError: something that was given cannot be used.
@@ -60,6 +65,7 @@ def compare(
         projectors=projectors,
         progress=progress,
         on_bad_sample=on_bad_sample,
+        precision_of_memorised=precision_of_memorised,
     ).together()
 
 
@@ -74,6 +80,7 @@ def compare_tiles(
     projectors: Sequence[Projector] = (),
     progress: Progress | None = None,
     on_bad_sample: OnBadSample = "error",
+    precision_of_memorised: PrecisionOfMemorised = None,
 ) -> "ComparisonTiles":
     """What `compare` computes, in tiles, for results that are too large to hold.
 
@@ -82,6 +89,8 @@ def compare_tiles(
     """
     if on_bad_sample not in ("error", "exclude"):
         raise GradientError(f'on_bad_sample is {on_bad_sample!r}: choose "error" or "exclude"')
+    if precision_of_memorised not in (None, "float64"):
+        raise GradientError(f'precision_of_memorised is {precision_of_memorised!r}: choose "float64" or None')
     layers = model_layers(model)
     shapes = {name: parameter.shape for name, parameter in layers.items()}
     limits = model_limits(model)
@@ -99,5 +108,6 @@ def compare_tiles(
             memory_budget=memory_budget,
             progress=progress,
             exclude_bad=on_bad_sample == "exclude",
+            rerun_memorised=precision_of_memorised is not None and precision != precision_of_memorised,
         )
     )

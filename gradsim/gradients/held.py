@@ -76,6 +76,7 @@ class Holder:
         """Copies in the host's memory: row and factors."""
         self._copies: OrderedDict[_Place, tuple[Tensor, Tensor]] = OrderedDict()
         self._copies_kept = 0
+        self._dtype = dtype
         self._device = device
         self.nbytes = 0
         """Of everything that is held now."""
@@ -94,7 +95,7 @@ class Holder:
         """Add a term to a layer's gradient."""
         held = self._samples[sample]
         for kind in self._by_term.get(layer, ()):
-            projected = self._projections[kind - 1].project_term(self._names[layer], term)
+            projected = self._projections[kind - 1].project_term(self._names[layer], term.map(self._in_format))
             self._add(held, self._layout.projected[kind, layer], Dense(projected))
         if layer in self._layout.built:
             self._add(held, self._layout.built[layer], term)
@@ -104,6 +105,9 @@ class Holder:
     def _add(self, held: _Sample, segment: Segment, term: Term | RowSum) -> None:
         """Add a term to what is in a segment of a sample's row."""
         place = segment.of(self._rows[held.row])
+        if not _is_in(place.dtype, term):
+            # Products cannot be written in another format than that of their factors.
+            term = Dense(term.gradient())
         if (segment.kind, segment.layer) in held.written:
             term.add(place)
         else:
@@ -266,15 +270,25 @@ class Holder:
             return Dense(term.gradient())
         return term.map(self._copied)
 
+    def _in_format(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self._dtype) if tensor.is_floating_point() else tensor
+
     def _copied(self, tensor: Tensor) -> Tensor:
         """A copy, the same for layers that share a factor and come one after the other, as q, k and v do."""
         place = (tensor.data_ptr(), tensor.shape, tensor.stride())
         if place not in self._copies:
             # With its source, so that no other tensor can come to lie in the same place.
-            self._copies[place] = (tensor, tensor.clone(memory_format=torch.contiguous_format))
+            dtype = self._dtype if tensor.is_floating_point() else tensor.dtype
+            copy = torch.empty(tensor.shape, dtype=dtype, device=tensor.device).copy_(tensor)
+            self._copies[place] = (tensor, copy)
             if len(self._copies) > self._copies_kept:
                 self._copies.popitem(last=False)
         return self._copies[place][1]
+
+
+def _is_in(dtype: torch.dtype, term: Term | RowSum) -> bool:
+    tensors = (term.rows,) if isinstance(term, RowSum) else term.tensors
+    return all(tensor.dtype == dtype for tensor in tensors if tensor.is_floating_point())
 
 
 def _on_host(tensor: Tensor) -> Tensor:

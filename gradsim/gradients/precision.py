@@ -42,6 +42,10 @@ PRECISIONS = MappingProxyType(
 )
 
 
+MEMORISED = 0.5
+"""Mean loss in nats below which a sample counts as memorised."""
+
+
 def precision_of(name: str) -> Precision:
     """The precision of a name.
 

@@ -72,6 +72,7 @@ def predict(
     projectors: Sequence[Projector] = (),
     probed: Probe | None = None,
     rates: Rates | None = None,
+    rerun_memorised: bool = False,
 ) -> Prediction:
     """The plan that `compare` would make, without running anything.
 
@@ -85,6 +86,7 @@ def predict(
         projectors: random projections beside the exact dots.
         probed: what is known of the model; None: estimated from its shapes.
         rates: of the device, if known.
+        rerun_memorised: whether memorised samples are run again in float64.
 
     Raises:
         GradientError: the model's gradients cannot be computed, or a query and an original, or the check of its
@@ -101,6 +103,7 @@ def predict(
         make_projections(projectors, {name: p.shape for name, p in model.named_parameters()}, device),
         precision,
         memory_budget=memory_budget,
+        rerun_memorised=rerun_memorised,
     )
     return Prediction(plan, weight_bytes(model), rates.seconds(plan) if rates else None)
 
@@ -115,6 +118,7 @@ def plan_comparison(
     *,
     memory_budget: int,
     batch_share: float = 1.0,
+    rerun_memorised: bool = False,
 ) -> Plan:
     """The cheapest plan within a memory budget; arguments as of `ways_of`.
 
@@ -131,6 +135,7 @@ def plan_comparison(
         memory_budget=memory_budget,
         batch_share=batch_share,
         reduced=reduced,
+        rerun_memorised=rerun_memorised,
     )
     return make_plan(list(ways), memory_budget, operations_per_byte(capture.device, reduced=reduced))
 

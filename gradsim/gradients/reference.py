@@ -1,16 +1,17 @@
-"""The oracle: plain autograd, one sample at a time. It shares no code with the engine but the reading of samples."""
+"""The oracle: plain autograd, one sample at a time, on none of the engine's rules and batches."""
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from gradsim.gradients.encoding import MASKED, Sample
+from gradsim.gradients.fresh_state import fresh_state
 
 
 def reference_gradient(model: PreTrainedModel, sample: Sample) -> dict[str, Tensor]:
     """Gradient of a sample's mean cross-entropy over its unmasked labels, for every layer in model order.
 
-    The model computes in its own precision and in eval mode; it comes back as it was.
+    The model computes in its own precision and in eval mode, and is as it was afterwards, its buffers included.
     """
     parameters = dict(model.named_parameters())
     flags = [parameter.requires_grad for parameter in parameters.values()]
@@ -23,7 +24,7 @@ def reference_gradient(model: PreTrainedModel, sample: Sample) -> dict[str, Tens
         device, precision = first.device, torch.promote_types(first.dtype, torch.float32)
         tokens = torch.as_tensor(sample.input_ids, dtype=torch.long, device=device)
         labels = torch.as_tensor(sample.labels, dtype=torch.long, device=device)
-        with torch.enable_grad():
+        with torch.enable_grad(), fresh_state(model):
             logits = model(input_ids=tokens[None], use_cache=False).logits[0, :-1]
             loss = torch.nn.functional.cross_entropy(logits.to(precision), labels[1:], ignore_index=MASKED)
             found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)

@@ -50,6 +50,8 @@ class Comparison:
     """Layers whose gradient is rounding: its exact value is zero or too small for the precision."""
     plan: Plan
     """What was predicted: passes and peak bytes."""
+    memorised: int
+    """Samples that were run again in float64, because their loss was below `MEMORISED`."""
     passes: int
     """Samples that were run forward and backward, every repetition counted."""
     peak_bytes: int

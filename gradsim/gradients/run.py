@@ -18,7 +18,7 @@ from gradsim.gradients.held import Holder
 from gradsim.gradients.memory import default_budget, says_out_of_memory
 from gradsim.gradients.plan import Plan
 from gradsim.gradients.plan_check import PlanCheck
-from gradsim.gradients.precision import Precision, plain_arithmetic, running_in
+from gradsim.gradients.precision import MEMORISED, Precision, plain_arithmetic, running_in
 from gradsim.gradients.prediction import plan_comparison
 from gradsim.gradients.projection import Projection
 from gradsim.gradients.results import Comparison, Tile
@@ -46,6 +46,8 @@ class Request:
     memory_budget: int | None
     progress: Progress | None
     exclude_bad: bool
+    rerun_memorised: bool
+    """Whether samples with a mean loss below `MEMORISED` are run again in float64."""
 
 
 class ComparisonTiles(Iterator[Tile]):
@@ -55,6 +57,7 @@ class ComparisonTiles(Iterator[Tile]):
         layers: names of the layers, in model order.
         plan: the prediction; None until the first tile is taken.
         noise: layers whose gradient is rounding, in model order; found before the first tile is handed out.
+        memorised: samples that were run again in float64 so far.
         passes: samples that were run forward and backward so far.
         peak_bytes: most bytes of captured gradients that were held at once so far.
         memory_retries: how often memory ran out in spite of the plan, and the rest was planned anew with half of it.
@@ -67,6 +70,7 @@ class ComparisonTiles(Iterator[Tile]):
         self.layers = list(parameters)
         self.plan: Plan | None = None
         self.noise: list[str] = []
+        self.memorised = 0
         self.passes = 0
         self.peak_bytes = 0
         self.memory_retries = 0
@@ -129,6 +133,7 @@ class ComparisonTiles(Iterator[Tile]):
             original_losses=whole.original_losses,
             projected=whole.projected,
             noise=self.noise,
+            memorised=self.memorised,
             bad_queries=self.bad_queries,
             bad_originals=self.bad_originals,
             plan=self.plan,
@@ -160,7 +165,7 @@ class ComparisonTiles(Iterator[Tile]):
 
     def _until_done(self, capture: GradientCapture, probed: Probe, budget: int) -> Generator[Tile]:
         """Carry out plans for what is left, each with half the memory that was not enough before."""
-        check = PlanCheck(capture, self._samples, self._request.precision)
+        check = PlanCheck(self._request.model, capture, self._samples, self._request.precision)
         while True:
             plan = self._make_plan(capture, probed, budget)
             try:
@@ -200,6 +205,7 @@ class ComparisonTiles(Iterator[Tile]):
             request.precision,
             memory_budget=budget,
             batch_share=0.5**self.memory_retries,
+            rerun_memorised=request.rerun_memorised,
         )
 
     def _pairs_to_run(self) -> tuple[Integers, Integers]:
@@ -280,9 +286,23 @@ class ComparisonTiles(Iterator[Tile]):
             if error:
                 holder.drop(node)
                 self._exclude(node, error)
-            elif node not in self._seen:
-                self._seen.add(node)
-                self._builder.add_self(node, dots, float(loss))
+            elif self._request.rerun_memorised and loss < MEMORISED:
+                self._rerun(node, holder, capture, checkpoint)
+            else:
+                self._add_self(node, dots, loss)
+
+    def _add_self(self, node: int, dots: Tensor, loss: float) -> None:
+        if node not in self._seen:
+            self._seen.add(node)
+            self._builder.add_self(node, dots, float(loss))
+
+    def _rerun(self, node: int, holder: Holder, capture: GradientCapture, checkpoint: bool) -> None:
+        """Run a memorised sample again in float64; what is held is rounded from that."""
+        holder.drop(node)
+        with running_in(self._request.model, torch.float64):
+            losses, self_dots = self._run_batch([node], holder, capture, checkpoint)
+        self.memorised += node not in self._seen
+        self._add_self(node, self_dots[0], losses[0])
 
     def _run_batch(
         self, nodes: Sequence[int], holder: Holder, capture: GradientCapture, checkpoint: bool

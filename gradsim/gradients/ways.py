@@ -74,6 +74,7 @@ def ways_of(
     memory_budget: int,
     batch_share: float = 1.0,
     reduced: bool = False,
+    rerun_memorised: bool = False,
 ) -> Iterator[Way]:
     """The ways, the preferred first: the fewest operations, then fewer and fewer bytes.
 
@@ -86,6 +87,7 @@ def ways_of(
         memory_budget: bytes for captured gradients and the working memory of a pass.
         batch_share: share of the usual size that batches may have.
         reduced: whether products are TF32's or bfloat16's.
+        rerun_memorised: whether memorised samples are run again in float64, beside a copy of the model in it.
     """
     itemsize = capture.parameters[0].itemsize
     lengths = comparison.lengths
@@ -96,12 +98,16 @@ def ways_of(
     batch_tokens = _batch_tokens(probed, longest, memory_budget, capture.device, batch_share)
     needed = needed_gradients(projections, capture.layers)
     fixed = _fixed_bytes(shapes, capture, projections, needed, itemsize)
+    if rerun_memorised:
+        fixed += 8 * sum(shape.elements for shape in shapes)
     per_token, per_pair = pass_operations(model, shapes)
     per_spilled_byte = _PER_SPILLED_BYTE["reduced" if reduced else "ieee"]
     host_bytes = _host_bytes(capture.device)
     parameter_shapes = {name: p.shape for name, p in zip(capture.layers, capture.parameters, strict=True)}
     for checkpoint in (False, True) if probed.profile.blocks else (False,):
         working = _working_bytes(probed.profile, longest, batch_tokens, checkpoint=checkpoint)
+        if rerun_memorised:
+            working = max(working, 8 // itemsize * probed.profile.nbytes(1, longest, checkpoint=checkpoint))
         seen: set[bytes] = set()
         for per_byte in _PER_BYTE:
             built = forms(costs, comparison.pairs, projected=needed, per_byte=per_byte)

@@ -191,6 +191,10 @@ class RowSum:
 
     rows: Tensor
 
+    def map(self, change: Callable[[Tensor], Tensor]) -> "RowSum":
+        """The term with every tensor changed."""
+        return RowSum(change(self.rows))
+
     def gradient(self) -> Tensor:
         """Σ_t rows_t, (D,)."""
         return self.rows.sum(dim=0)

@@ -105,3 +105,22 @@ def test_parameters_that_get_no_gradient_are_exact_zeros(make_model, samples, or
     assert len(unused) == 3
     assert (result.dots[:, unused] == 0).all()
     assert (result.query_self_dots[:, unused] == 0).all()
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float64"])
+@pytest.mark.parametrize(
+    ("kind", "noise"),
+    [
+        ("opt, tied", [f"model.decoder.layers.{layer}.self_attn.k_proj.bias" for layer in (0, 1)]),
+        ("llama, tied, all biases", []),  # rotary positions turn the keys' bias, so it has a gradient
+        ("gpt2, tied", []),
+        ("qwen3, norms of heads", []),
+        ("mixtral, stacked experts", []),
+    ],
+)
+def test_layers_that_hold_only_rounding(make_model, make_samples, kind, noise, precision):
+    """Softmax does not see a bias that is the same for all keys."""
+    samples = make_samples(4, seed=1, shortest=10, longest=30)
+    dtype = torch.float64 if precision == "float64" else torch.float32
+    result = compare(make_model(kind, dtype), samples[:2], samples[2:], "all", precision=precision)
+    assert result.noise == noise
