@@ -123,7 +123,7 @@ def make_case(lists: Sequence[Sequence[int]], sizes: Sequence[int], n_originals:
 
     inputs = JobInputs(samples[: len(lists)], samples, candidates, pairs, partitions)
     layers = [f"layer.{n_layers - at}" for at in range(n_layers)]
-    return Case(inputs, layers, numbers(), numbers(), noise=layers[::3])
+    return Case(inputs, layers, numbers(), numbers(), noise=layers[1::3])
 
 
 @st.composite
