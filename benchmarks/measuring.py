@@ -21,6 +21,8 @@ from unittest.mock import patch
 import psutil
 import torch
 
+from gradsim.process import KEEP_FREED_MEMORY
+
 Row = dict[str, Any]
 
 
@@ -79,12 +81,8 @@ def keep_freed_memory() -> None:
     Else it gives what lies at the end of its heap back to the system and asks for it again in the next pass. How long
     that takes depends on the machine (on virtual ones up to 9 µs a page of 4 KiB), and what is measured drowns in it.
     """
-    if not os.environ.keys() & _KEEPING.keys():
-        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **_KEEPING})
-
-
-# Nothing is trimmed, nothing gets pages of its own, and the heap grows by 64 MiB.
-_KEEPING = {"MALLOC_TRIM_THRESHOLD_": str(1 << 40), "MALLOC_MMAP_MAX_": "0", "MALLOC_TOP_PAD_": str(1 << 26)}
+    if not os.environ.keys() & KEEP_FREED_MEMORY.keys():
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **KEEP_FREED_MEMORY})
 
 
 def in_turn(first: Callable[[], object], second: Callable[[], object], rounds: int) -> tuple[list[float], list[float]]:

@@ -180,7 +180,7 @@ class OpenedSetting:
             raise StudyError(f"no criterion '{criterion}'; there are: {', '.join(Criterion)}")
         seed = self.study.definition.seed
         value = analysis.value_of_selection(self.layer_dots, layers, Criterion(criterion), seed=seed)
-        return with_parameters(value, self.layer_dots.layers, self.study.sizes)
+        return with_parameters(value, self.layer_dots.every_layer, self.study.sizes)
 
     def _inputs(self, question: str) -> Mapping[str, pl.DataFrame]:
         inputs = self.study.store.lineage.analysis_inputs(question, self.name)

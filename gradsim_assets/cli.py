@@ -10,6 +10,7 @@ from rich.markup import escape
 from gradsim.errors import GradsimError
 from gradsim.study.partitions import select_partitions
 from gradsim.tables.lineage import COMBINED_TABLES, DOT_TABLES, GRADIENT_TABLES, INDEX, PROJECTED_TABLES, TRANSFER
+from gradsim_assets.audits import refuse_wrong_numbers
 from gradsim_assets.cluster import WaitOption, examine_cluster
 from gradsim_assets.cluster import app as cluster
 from gradsim_assets.console import console
@@ -80,7 +81,7 @@ def run(
 ) -> None:
     """Materialize what is asked for, with what it needs; all of a study, with analysis and report, by default.
 
-    What is there and fresh is not computed again.
+    What is there and fresh is not computed again. The exit status is 1 where a step fails, or an audit of the dots.
     """
     session = Session.open(study)
     settings = session.settings(setting)
@@ -113,6 +114,7 @@ def run(
     session.check_device(launches)
     session.run(launches, force=force)
     print_results(session)
+    refuse_wrong_numbers(session.store, settings)
 
 
 @app.command()
@@ -201,7 +203,7 @@ def query(
 
 @app.command()
 def status(study: StudyName) -> None:
-    """For each table: how many partitions are done, failed, missing and stale."""
+    """Say how many partitions of each table are done, failed, missing and stale, and what the audits came to."""
     print_status(Session.open(study))
 
 

@@ -12,8 +12,8 @@ from gradsim.tables import Provenance, Store, TableKey
 from gradsim_assets.keys import table_key
 from resources.storage import StorageResource
 
-# Output metadata under which an asset says which samples it left out, and why; and which model it is about.
-EXCLUDED, MODEL, REVISION = "excluded", "model", "revision"
+# Output metadata that become the table's provenance: samples left out, and why; layers left out; the model it is about.
+EXCLUDED, LAYERS_LEFT_OUT, MODEL, REVISION = "excluded", "layers_left_out", "model", "revision"
 
 
 class TableIOManager(dg.IOManager):
@@ -34,7 +34,8 @@ class TableIOManager(dg.IOManager):
         key = table_key(context.asset_key)
         store = self._store(key)
         said = {name: _plain(value) for name, value in context.output_metadata.items()}
-        known = Provenance.model_validate({name: said[name] for name in (EXCLUDED, MODEL, REVISION) if name in said})
+        names = (EXCLUDED, LAYERS_LEFT_OUT, MODEL, REVISION)
+        known = Provenance.model_validate({name: said[name] for name in names if name in said})
         if not context.has_asset_partitions:
             store.write(key, obj, provenance=known)
             context.add_output_metadata(stored_metadata(store, key))

@@ -9,10 +9,9 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from gradsim.analysis import audit_verdict
 from gradsim.plots.labels import control_label, method_label
 from gradsim.tables import State, Store, TableKey
-from gradsim.tables.lineage import AUDIT
+from gradsim_assets.audits import audit_verdicts
 from gradsim_assets.console import console
 from gradsim_assets.launching import describe
 from gradsim_assets.planning import Launch
@@ -74,16 +73,13 @@ def _accuracies(store: Store, settings: Sequence[str]) -> Table:
 
 
 def _print_audits(store: Store, settings: Sequence[str]) -> None:
-    """What the audits of these settings came to, where they are there."""
-    keys = {setting: store.lineage.key(AUDIT, setting, "analysis") for setting in settings}
-    for setting, key in keys.items():
-        if key in store.lineage and store.state(key) is State.FRESH:
-            verdict = audit_verdict(store.read(key), store.study.model.precision)
-            if verdict.passed:
-                agreement = f"{verdict.numbers} numbers are those of plain autograd, to within {verdict.worst:.2g}"
-                console.print(f"{setting}: {agreement}")
-            else:
-                console.print(f"[bold red]{setting}:[/] {escape(str(verdict))}", soft_wrap=True)
+    """Print what the audits of these settings came to, where they are there and fresh."""
+    for setting, verdict in audit_verdicts(store, settings).items():
+        if verdict.passed:
+            agreement = f"{verdict.numbers} numbers are those of plain autograd, to within {verdict.worst:.2g}"
+            console.print(f"{setting}: {agreement}")
+        else:
+            console.print(f"[bold red]{setting}:[/] {escape(str(verdict))}", soft_wrap=True)
 
 
 def _share(row: dict[str, float]) -> str:
@@ -92,7 +88,7 @@ def _share(row: dict[str, float]) -> str:
 
 
 def print_status(session: Session) -> None:
-    """Per table: partitions done, failed, missing, stale."""
+    """Print how many partitions of each table are done, failed, missing and stale, and what the audits came to."""
     store = session.store
     table = Table(title=f"{session.study.name} in {store.root}", title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("table", overflow="fold")
@@ -108,6 +104,7 @@ def print_status(session: Session) -> None:
             table.add_row(f"  {name}" if setting else name, *_state_cells(store, node.key, failed))
         table.add_section()
     console.print(table)
+    _print_audits(store, list(session.study.settings))
 
 
 def _state_cells(store: Store, key: TableKey, failed: Collection[tuple[TableKey, str | None]]) -> list[str]:

@@ -47,8 +47,9 @@ class WebUI:
         return answer["data"]
 
     def launch_backfill(self, keys, partitions):
-        """The id of a backfill that was begun of these asset keys and partitions."""
-        asked = {"assetSelection": [{"path": list(key)} for key in keys], "partitionNames": partitions}
+        """The id of a backfill that was begun of these asset keys and partitions; None: of all that they have."""
+        which = {"allPartitions": True} if partitions is None else {"partitionNames": partitions}
+        asked = {"assetSelection": [{"path": list(key)} for key in keys], **which}
         launched = self.query(LAUNCH, backfill={**asked, "title": "a test"})["launchPartitionBackfill"]
         assert launched["__typename"] == "LaunchBackfillSuccess", launched
         return launched["backfillId"]

@@ -11,6 +11,7 @@ import dagster as dg
 from pydantic import ValidationError
 
 from gradsim.partition_job import JobResult, PartitionJob, result_path
+from gradsim.process import JOB_VARIABLES
 from resources.compute import ComputeResource, Performed
 from resources.messages import WholeLineMessageReader
 from resources.processes import end
@@ -25,7 +26,7 @@ class LocalCompute(ComputeResource):
         return True
 
     def perform(self, context: dg.AssetExecutionContext, job: PartitionJob) -> Performed:
-        """Run a job in a process of its own, and wait for it."""
+        """Run a job in its own process and wait for it."""
         with tempfile.TemporaryDirectory(prefix="gradsim-job-") as folder:
             path = Path(folder) / "job.json"
             path.write_text(job.model_dump_json(), encoding="utf-8")
@@ -42,7 +43,7 @@ class LocalCompute(ComputeResource):
         ) as pipes:
             process = subprocess.Popen(
                 [sys.executable, "-m", "gradsim.partition_job", str(path), "--parent", str(os.getpid())],
-                env={**os.environ, **pipes.get_bootstrap_env_vars()},
+                env={**JOB_VARIABLES, **os.environ, **pipes.get_bootstrap_env_vars()},
             )
             try:
                 return process.wait()

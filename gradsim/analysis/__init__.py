@@ -35,6 +35,7 @@ from gradsim.analysis.layers import (
     similarity_to_full_gradient,
 )
 from gradsim.analysis.metrics import retrieval_metrics
+from gradsim.analysis.noise import noise_layers
 from gradsim.analysis.projections import projection_audit, projection_errors
 from gradsim.analysis.questions import QUESTIONS, Question
 from gradsim.analysis.retrieval import accuracy, accuracy_per_layer, best_similarity, decisions
@@ -89,6 +90,7 @@ __all__ = [
     "layer_differences",
     "layer_means",
     "method_differences",
+    "noise_layers",
     "parameters_per_layer",
     "projection_audit",
     "projection_errors",

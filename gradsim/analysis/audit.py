@@ -1,22 +1,19 @@
-"""The audit of stored dots: a few pairs computed again with plain autograd, and how far what is stored is off."""
+"""The audit of stored dots: a few pairs computed again with plain autograd, and how far off the stored numbers are."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 
+from gradsim.analysis.noise import noise_layers
 from gradsim.analysis.schema import Schema
 from gradsim.errors import TableError
 
 PAIRS = 5
 
-# Precision that a study runs in -> the largest error that its rounding explains.
+# Precision that a study runs in -> the largest error that its rounding explains, for samples of any loss.
 TOLERANCES: Mapping[str, float] = {"float32": 1e-5, "float64": 1e-5, "tf32": 3e-2, "bfloat16": 1e-1}
-
-# A layer where less than this share of a gradient's norm lies holds rounding: biases of keys are zero in exact
-# arithmetic. There, errors are measured against this share.
-SMALLEST_SHARE = 1e-6
 
 DOT, QUERY_SELF, ORIGINAL_SELF = "dot", "query_self", "original_self"
 
@@ -30,13 +27,38 @@ GRADIENT_AUDIT: Schema = {
     "error": (
         pl.Float64,
         "difference of the two over the product of the two gradients' norms in this layer, by plain autograd; "
-        "a norm counts as at least a millionth of the whole gradient's",
+        "the whole gradients' norms where the layer holds only rounding",
     ),
 }
 
 
-def audited_pairs(dot_products: pl.DataFrame, *, seed: int, number: int = PAIRS) -> pl.DataFrame:
-    """`query_id` and `original_id` of pairs drawn at random, all if there are no more, in the table's order.
+def audited_pairs(
+    dot_products: pl.DataFrame,
+    query_self: pl.DataFrame,
+    original_self: pl.DataFrame,
+    query_tokens: pl.DataFrame,
+    original_tokens: pl.DataFrame,
+    *,
+    seed: int,
+    number: int = PAIRS,
+) -> pl.DataFrame:
+    """Choose the pairs to audit, all if there are no more than `number`.
+
+    The first pair with the longest sample and the first with the most memorised one (the lowest loss) are always among
+    them: long sequences and tiny gradients are where a rule for a layer is most likely to be off. The others are drawn
+    at random.
+
+    Args:
+        dot_products: the stored table.
+        query_self: the stored table.
+        original_self: the stored table.
+        query_tokens: `id` and `input_ids` of the queries.
+        original_tokens: `id` and `input_ids` of the originals.
+        seed: of the draw.
+        number: of pairs.
+
+    Returns:
+        `query_id` and `original_id`, in the order of `dot_products`.
 
     Raises:
         TableError: there is no pair.
@@ -44,14 +66,31 @@ def audited_pairs(dot_products: pl.DataFrame, *, seed: int, number: int = PAIRS)
     if dot_products.is_empty():
         raise TableError("dot_products has no rows: compute at least one partition")
     pairs = dot_products.select("query_id", "original_id").unique(maintain_order=True)
-    drawn = np.random.default_rng(seed).choice(len(pairs), min(number, len(pairs)), replace=False)
-    return pairs[np.sort(drawn)]
+    for side, selves, tokens in (
+        ("query_id", query_self, query_tokens),
+        ("original_id", original_self, original_tokens),
+    ):
+        length = tokens.select(pl.col("id").alias(side), pl.col("input_ids").list.len().alias(f"length of {side}"))
+        loss = selves.group_by(side).agg(pl.col("loss").first().alias(f"loss of {side}"))
+        pairs = pairs.join(length, on=side, how="left", maintain_order="left")
+        pairs = pairs.join(loss, on=side, how="left", maintain_order="left")
+    longest = pairs.select(pl.max_horizontal("^length of .*$").arg_max()).item()
+    memorised = pairs.select(pl.min_horizontal("^loss of .*$").arg_min()).item()
+    always = np.unique([longest, memorised])[:number]
+    others = np.setdiff1d(np.arange(len(pairs)), always)
+    drawn = np.random.default_rng(seed).choice(others, min(number - len(always), len(others)), replace=False)
+    return pairs[np.sort(np.concatenate([always, drawn]))].select("query_id", "original_id")
+
+
+def tolerance_of(precision: str) -> float:
+    """Return the largest error that the rounding of a study's precision explains."""
+    return TOLERANCES[precision]
 
 
 def gradient_audit(
     reference: pl.DataFrame, dot_products: pl.DataFrame, query_self: pl.DataFrame, original_self: pl.DataFrame
 ) -> pl.DataFrame:
-    """Every number of the audited pairs as it is stored and as plain autograd gives it.
+    """Compare every number of the audited pairs as it is stored with what plain autograd gives.
 
     The dots come first, then the self dots of the pairs' queries and of their originals, each sample once.
 
@@ -65,7 +104,8 @@ def gradient_audit(
     Raises:
         TableError: a stored table and the reference do not have the same layers of the same samples.
     """
-    of_query, of_original = _norm(QUERY_SELF), _norm(ORIGINAL_SELF)
+    noise = noise_layers(query_self, original_self)
+    of_query, of_original = _norm(QUERY_SELF, noise), _norm(ORIGINAL_SELF, noise)
     return pl.concat(
         [
             _compared(reference, DOT, of_query * of_original, dot_products),
@@ -76,10 +116,11 @@ def gradient_audit(
     ).select(GRADIENT_AUDIT.keys())
 
 
-def _norm(self_dot: str) -> pl.Expr:
-    """Norm of a gradient in each layer; not less than a share of its norm over all layers."""
-    whole = pl.col(self_dot).sum().over("query_id", "original_id").sqrt()
-    return pl.max_horizontal(pl.col(self_dot).sqrt(), SMALLEST_SHARE * whole)
+def _norm(self_dot: str, noise: Sequence[str]) -> pl.Expr:
+    """Return the norm of a gradient in each layer; that over all layers where the layer holds only rounding."""
+    in_layer = pl.col(self_dot)
+    is_noise = pl.col("layer").cast(pl.String).is_in(list(noise))
+    return pl.when(is_noise).then(in_layer.sum().over("query_id", "original_id")).otherwise(in_layer).sqrt()
 
 
 def _compared(reference: pl.DataFrame, quantity: str, scale: pl.Expr, stored: pl.DataFrame) -> pl.DataFrame:
@@ -143,7 +184,7 @@ def audit_verdict(audit: pl.DataFrame, precision: str) -> Verdict:
         audit: the table `gradient_audit`.
         precision: that the study ran in.
     """
-    tolerance = TOLERANCES[precision]
+    tolerance = tolerance_of(precision)
     # NaN sorts as larger than every number, and compares so.
     worst = audit.sort("error", descending=True, maintain_order=True).head(1)
     return Verdict(

@@ -8,6 +8,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from gradsim.analysis.candidate_lists import CandidateLists
+from gradsim.analysis.noise import noise_layers
 from gradsim.errors import TableError
 
 Floats = NDArray[np.float64]
@@ -19,38 +20,43 @@ class LayerDots:
     """Dots of every pair and self dots of every sample, layer by layer.
 
     Pairs are ordered by query (first appearance), then rank; layers as the model orders them (the
-    categories of an Enum, else first appearance).
+    categories of an Enum, else first appearance). Layers that hold only rounding are left out, but
+    for the similarity of whole gradients.
 
     Attributes:
         pairs: `query_id`, `original_id`, `rank`, one row a pair.
         layers: layer names, (n_layers,).
+        noise: names of the layers that are left out.
         lists: the pairs as one candidate list a query.
         original: row of `original_self_dots` of each pair, (n_pairs,).
         dots: (n_pairs, n_layers).
         query_self_dots: (n_queries, n_layers), rows in the order of `lists.query_ids`.
         original_self_dots: (n_originals, n_layers).
+        whole: cosine of each pair's whole gradients, (n_pairs,).
     """
 
     pairs: pl.DataFrame
     layers: pl.Series
+    noise: pl.Series
     lists: CandidateLists
     original: Positions
     dots: Floats
     query_self_dots: Floats
     original_self_dots: Floats
+    whole: Floats
 
     @classmethod
     def from_tables(
         cls, dot_products: pl.DataFrame, query_self: pl.DataFrame, original_self: pl.DataFrame
     ) -> "LayerDots":
-        """Reads the three long tables, rows in any order.
+        """Read the three long tables, rows in any order.
 
         Self dots of originals that no query is compared with are left out.
 
         Raises:
             TableError: a column or a value is missing, not finite, or negative where it is a square;
                 a row stands twice; a pair or sample lacks a layer; a sample of a pair has no self
-                dots; a query has no pair.
+                dots; a query has no pair; every layer holds only rounding.
         """
         _check_columns(dot_products, "dot_products", ["query_id", "original_id", "rank", "layer"], "dot")
         _check_columns(query_self, "query_self", ["query_id", "layer"], "self_dot")
@@ -63,32 +69,53 @@ class LayerDots:
         for query_id in query_self["query_id"].filter(unpaired)[:1]:
             raise TableError(f"query_self has query {query_id!r}, of which dot_products has no pair")
         originals = pairs["original_id"].unique(maintain_order=True)
+        original = _positions(pairs["original_id"], originals)
+        dots = _matrix(dot_products, "dot_products", "dot", row=pair, keys=pairs, layers=layers)
+        query_self_dots = _self_dots(query_self, "query", lists.query_ids, layers)
+        original_self_dots = _self_dots(original_self, "original", originals, layers)
+        is_noise = layers.cast(pl.String).is_in(noise_layers(query_self, original_self))
+        if is_noise.all():
+            raise TableError("every layer holds only rounding: nothing can be said of this model's gradients")
+        kept = np.flatnonzero(~is_noise.to_numpy())
         return cls(
             pairs=pairs,
-            layers=layers,
+            layers=layers.filter(~is_noise),
+            noise=layers.filter(is_noise),
             lists=lists,
-            original=_positions(pairs["original_id"], originals),
-            dots=_matrix(dot_products, "dot_products", "dot", row=pair, keys=pairs, layers=layers),
-            query_self_dots=_self_dots(query_self, "query", lists.query_ids, layers),
-            original_self_dots=_self_dots(original_self, "original", originals, layers),
+            original=original,
+            dots=np.take(dots, kept, axis=1),
+            query_self_dots=np.take(query_self_dots, kept, axis=1),
+            original_self_dots=np.take(original_self_dots, kept, axis=1),
+            whole=cosine(
+                dots.sum(axis=1),
+                query_self_dots.sum(axis=1)[lists.query],
+                original_self_dots.sum(axis=1)[original],
+            ),
         )
 
     def similarity(self, layers: Sequence[str] | None = None) -> Floats:
-        """Cosine of each pair's gradients over some layers (None: all), (n_pairs,).
+        """Return the cosine of each pair's gradients over some layers (None: the whole gradients), (n_pairs,).
 
         The sum of the layers' dots over the root of the product of their summed self dots. Where a
         gradient is zero in all these layers the similarity is 0: it says nothing about the pair,
         and a list of zeros is a tie that counts as chance.
 
         Raises:
-            TableError: a layer is not in the tables, is named twice, or none is named.
+            TableError: a layer is not in the tables, holds only rounding, is named twice, or none is named.
         """
-        chosen = np.arange(len(self.layers)) if layers is None else self.positions_of(layers)
+        if layers is None:
+            return self.whole
+        chosen = self.positions_of(layers)
         return cosine(
             np.take(self.dots, chosen, axis=1).sum(axis=1),
             np.take(self.query_self_dots, chosen, axis=1).sum(axis=1)[self.lists.query],
             np.take(self.original_self_dots, chosen, axis=1).sum(axis=1)[self.original],
         )
+
+    @property
+    def every_layer(self) -> pl.Series:
+        """Names of all of the model's layers, those that are left out last."""
+        return pl.concat([self.layers, self.noise])
 
     def layer_similarities(self) -> Floats:
         """Cosine of each pair's gradients in each layer alone, (n_pairs, n_layers); 0 for 0/0."""
@@ -99,7 +126,7 @@ class LayerDots:
         )
 
     def of_queries(self, queries: Positions) -> "LayerDots":
-        """The same of some queries alone.
+        """Return the dots of some queries alone.
 
         Args:
             queries: positions in `lists.query_ids`, ascending.
@@ -109,25 +136,30 @@ class LayerDots:
         return LayerDots(
             pairs=self.pairs[pair],
             layers=self.layers,
+            noise=self.noise,
             lists=self.lists.of_queries(queries),
             original=original,
             dots=self.dots[pair],
             query_self_dots=self.query_self_dots[queries],
             original_self_dots=self.original_self_dots[originals],
+            whole=self.whole[pair],
         )
 
     def positions_of(self, layers: Sequence[str]) -> Positions:
-        """Where these layers stand in `layers`.
+        """Return where these layers stand in `layers`.
 
         Raises:
-            TableError: a layer is not in the tables, is named twice, or none is named.
+            TableError: a layer is not in the tables, holds only rounding, is named twice, or none is named.
         """
         named = pl.Series(layers, dtype=pl.String)
         columns = _positions(named, self.layers)
         if len(named) == 0:
             raise TableError("no layer is named: name at least one, or none to take all")
         if (columns < 0).any():
-            raise TableError(f"layer {named[int(np.argmax(columns < 0))]!r} is not in dot_products")
+            unknown = named[int(np.argmax(columns < 0))]
+            if unknown in self.noise.cast(pl.String):
+                raise TableError(f"layer {unknown!r} holds only rounding here: leave it out")
+            raise TableError(f"layer {unknown!r} is not in dot_products")
         if named.n_unique() < len(named):
             raise TableError(f"layer {named.filter(named.is_duplicated())[0]!r} is named twice")
         return columns

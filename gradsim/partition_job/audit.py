@@ -38,7 +38,9 @@ def compute(
     job = job.model_copy(update={"model": accurate(job.model)})
     setting = str(job.only_key.setting)
     read = {name: store.read(key) for name, key in store.lineage.analysis_inputs(AUDIT, setting).items()}
-    pairs = audited_pairs(read["dot_products"], seed=job.study.seed)
+    pairs = audited_pairs(
+        *(read[name] for name in (*DOT_TABLES, "query_tokens", "original_tokens")), seed=job.study.seed
+    )
     queries = _samples(read["query_tokens"], pairs["query_id"])
     originals = _samples(read["original_tokens"], pairs["original_id"])
     model = load_model(job.model)

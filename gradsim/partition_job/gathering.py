@@ -68,6 +68,7 @@ class Gathered:
         query_self, original_self: (queries | originals, layers), exact self dots; NaN where a sample did not come yet,
             or its loss was not finite.
         projected_query_self, projected_original_self: (projectors, queries | originals, layers), the same.
+        query_losses, original_losses: (queries | originals,), mean cross-entropy of each sample; NaN as above.
         query_sums, original_sums: (methods, queries | originals), summed over layers as `PairNumbers.sums`.
     """
 
@@ -110,6 +111,7 @@ class Gathered:
         self.projected_query_self, self.projected_original_self = (
             np.full((len(projectors), size, n_layers), np.nan) for size in sizes
         )
+        self.query_losses, self.original_losses = (np.full(size, np.nan) for size in sizes)
         self.query_sums, self.original_sums = (np.full((len(methods), size), np.nan) for size in sizes)
 
     def complete(self, queries: slice) -> Iterator[CompleteQueries]:
@@ -154,6 +156,8 @@ class Gathered:
         projected = [tile.projected[name] for name in self._projectors]
         self.query_self[tile.queries] = tile.query_self_dots
         self.original_self[tile.originals] = tile.original_self_dots
+        self.query_losses[tile.queries] = tile.query_losses
+        self.original_losses[tile.originals] = tile.original_losses
         for place, part in enumerate(projected):
             self.projected_query_self[place, tile.queries] = part.query_self_dots
             self.projected_original_self[place, tile.originals] = part.original_self_dots

@@ -65,7 +65,7 @@ def compute(
         for part in inputs.partitions:
             rows = PartitionTables(inputs, gathered, part, list(shapes), names, projections)
             keys = [key for key in work[part.key] if key.setting == part.setting]
-            _write(store, part.key, keys, rows, provenance)
+            _write(store, part.key, keys, rows, provenance, tiles)
     return measured_cost(tiles, job, store, device, sum(map(prod, shapes.values()))) if tiles else {}
 
 
@@ -83,6 +83,7 @@ def _write(
     keys: Sequence[TableKey],
     rows: PartitionTables,
     provenance: Provenance,
+    tiles: ComparisonTiles | None,
 ) -> None:
     """Write a partition's tables, the large ones while their rows come."""
     with ExitStack() as open_files:
@@ -91,13 +92,12 @@ def _write(
             for key in keys
             if key.name in STREAMED
         }
-        if writers:
-            for frames in rows.streamed():
-                for table, writer in writers.items():
-                    writer.add(frames[table])
+        for frames in rows.streamed():
+            for table, writer in writers.items():
+                writer.add(frames[table])
         for writer in writers.values():
             writer.provenance = writer.provenance.model_copy(update={"excluded": rows.excluded})
-    others = rows.others()
+    others = rows.others(tiles.noise if tiles else ())
     known = provenance.model_copy(update={"excluded": rows.excluded})
     for key in keys:
         if key.name not in STREAMED:

@@ -1,6 +1,6 @@
 """From the numbers of complete queries to the rows of a partition's tables."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,7 +29,7 @@ class _Kept:
 
 
 class PartitionTables:
-    """A partition's rows, to be asked for once: first those that come while tiles do, then the others.
+    """A partition's rows, to be taken once: first all that come while tiles do, then the others.
 
     Samples with a bad loss are left out, and queries of such originals.
 
@@ -73,10 +73,12 @@ class PartitionTables:
                 tables["projected_dots"] = self._projected(rows, "dot", numbers.projected[:, kept])
             yield tables
 
-    def others(self) -> dict[str, pl.DataFrame]:
-        """Table -> rows, of all other tables; none where no pair was kept."""
-        for _ in self.streamed():  # nobody asked for them
-            pass
+    def others(self, noise: Collection[str]) -> dict[str, pl.DataFrame]:
+        """Return the rows of all other tables by table name; an empty mapping where no pair was kept.
+
+        Args:
+            noise: layers whose gradient is only rounding.
+        """
         if not any(kept.pairs.height for kept in self._kept):
             return {}
         pairs = pl.concat(kept.pairs for kept in self._kept)
@@ -88,8 +90,12 @@ class PartitionTables:
         query_ids, original_ids = self._ids("query", queries), self._ids("original", originals)
         gathered = self._gathered
         tables = {
-            "query_self": self._melted(query_ids, "self_dot", gathered.query_self[queries]),
-            "original_self": self._melted(original_ids, "self_dot", gathered.original_self[originals]),
+            "query_self": self._self_rows(
+                query_ids, gathered.query_self[queries], gathered.query_losses[queries], noise
+            ),
+            "original_self": self._self_rows(
+                original_ids, gathered.original_self[originals], gathered.original_losses[originals], noise
+            ),
             "gradient_similarity": exact,
         }
         if self._projectors:
@@ -134,6 +140,11 @@ class PartitionTables:
         column = f"{side}_id"
         ids = [samples[each].id for each in positions]
         return pl.Series(column, ids, self._inputs.candidates.schema[column]).to_frame()
+
+    def _self_rows(self, keys: pl.DataFrame, self_dots: Floats, losses: Floats, noise: Collection[str]) -> pl.DataFrame:
+        rows = self._melted(keys.with_columns(pl.Series("loss", losses)), "self_dot", self_dots)
+        is_noise = pl.col("layer").cast(pl.String).is_in(list(noise))
+        return rows.select(keys.columns[0], "layer", "self_dot", "loss", noise=is_noise)
 
     def _projected(self, keys: pl.DataFrame, name: str, values: Floats) -> pl.DataFrame:
         """Values of (projectors, keys, layers) as one row a query or original, projector, other key and layer."""

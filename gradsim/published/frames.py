@@ -39,10 +39,14 @@ class TableRows:
         return self._melted(pairs, "dot", values)
 
     def self_dots(self, self_dots: Merged, column: str) -> pl.DataFrame:
-        """A row a sample and layer, samples in the order of the ids."""
+        """Return a row for each sample and layer, samples in the order of the ids.
+
+        Loss and noise are null: the original did not publish them.
+        """
         samples = sorted((name for (name,) in self_dots.keys), key=self._position.__getitem__)
         values = in_order(self_dots, [(sample,) for sample in samples])
-        return self._melted(pl.DataFrame({column: samples}, schema={column: self._ids}), "self_dot", values)
+        rows = self._melted(pl.DataFrame({column: samples}, schema={column: self._ids}), "self_dot", values)
+        return rows.with_columns(loss=pl.lit(None, pl.Float64), noise=pl.lit(None, pl.Boolean))
 
     def _melted(self, keys: pl.DataFrame, name: str, values: Floats) -> pl.DataFrame:
         return keys.join(self._layers, how="cross", maintain_order="left_right").with_columns(

@@ -4,7 +4,7 @@ A page must stay small enough to be opened, read and sent, so that it keeps each
 large studies the queries that are read first.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,19 +75,25 @@ class _Chosen:
     starts: Positions
 
 
-def layers_of(layer_dots: LayerDots) -> Markup:
-    """Label, component and block of each layer, as JSON."""
-    names = [str(name) for name in layer_dots.layers]
+def layers_shown(settings: Sequence[SettingReport]) -> list[str]:
+    """Return the layers that the page's pairs are shown in: those that hold more than rounding in every setting."""
+    every = [setting.layer_dots.layers.cast(pl.String).to_list() for setting in settings if setting.layer_dots]
+    return [layer for layer in every[0] if all(layer in others for others in every)] if every else []
+
+
+def described(layers: Sequence[str]) -> Markup:
+    """Return label, component and block of each layer, as JSON."""
     return script_json(
-        [{"label": layer_label(name), "component": component_of(name), "block": block_of(name)} for name in names]
+        [{"label": layer_label(name), "component": component_of(name), "block": block_of(name)} for name in layers]
     )
 
 
-def browsed(setting: SettingReport, queries: Texts, originals: Texts) -> Browsed | None:
-    """What the page carries of a setting's pairs; None if dots by layer are not at hand.
+def browsed(setting: SettingReport, layers: Sequence[str], queries: Texts, originals: Texts) -> Browsed | None:
+    """Return what the page carries of a setting's pairs; None if dots by layer are not at hand.
 
     Args:
         setting: whose queries.
+        layers: in which similarities are shown.
         queries: texts of the queries.
         originals: texts of the candidates.
     """
@@ -113,7 +119,7 @@ def browsed(setting: SettingReport, queries: Texts, originals: Texts) -> Browsed
                 **_columns_of_pairs(dots, chosen.pairs, candidates, similarity),
             }
         ),
-        similarities=packed(_quantised(dots, chosen.pairs)),
+        similarities=packed(_quantised(dots, chosen.pairs, layers)),
         texts=packed_texts({name: queries[name] for name in query_ids if name in queries}) if queries else None,
         originals=set(candidates),
         left_out=_left_out(dots, chosen),
@@ -235,10 +241,13 @@ def _columns_of_pairs(
     }
 
 
-def _quantised(dots: LayerDots, pairs: Positions) -> bytes:
-    """Similarities by layer of some pairs."""
+def _quantised(dots: LayerDots, pairs: Positions, layers: Sequence[str]) -> bytes:
+    """Return similarities of some pairs in each of these layers."""
+    shown = dots.positions_of(layers)
     similarities = cosine(
-        dots.dots[pairs], dots.query_self_dots[dots.lists.query[pairs]], dots.original_self_dots[dots.original[pairs]]
+        dots.dots[np.ix_(pairs, shown)],
+        dots.query_self_dots[np.ix_(dots.lists.query[pairs], shown)],
+        dots.original_self_dots[np.ix_(dots.original[pairs], shown)],
     )
     # Rounding may leave a cosine beyond 1.
     steps: NDArray[np.int16] = np.rint(STEPS * similarities.clip(-1, 1)).astype("<i2")

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from matplotlib.figure import Figure
 
-from gradsim import analysis, figures, plots
+from gradsim import figures, plots
 from gradsim.analysis.controls import ANSWER_LENGTH
 from gradsim.analysis.questions import SIZES
 from gradsim.plots.labels import listed
@@ -12,7 +12,7 @@ from gradsim.report.alone import alone_of, unanswered
 from gradsim.report.answer import Answer
 from gradsim.report.data import ReportData, SettingReport
 from gradsim.report.downloads import Downloads
-from gradsim.report.findings import proof_of, summary_of
+from gradsim.report.findings import left_out_of, proof_of, summary_of, verdict_of
 from gradsim.report.sections import NAMES, Drawer, Panel, Section
 
 QUERY_TABLES = ("decisions", "divergence", "similarity_over_layers")
@@ -120,6 +120,7 @@ def _layers(data: ReportData, drawer: Drawer) -> Section:
     panels = [
         Panel(
             setting.setting,
+            sentences=left_out_of(setting),
             pictures=drawer.pictures(setting, figures.LAYERS),
             tables=[
                 *drawer.layers(setting),
@@ -178,12 +179,11 @@ def _transfer(data: ReportData, drawer: Drawer, downloads: Downloads) -> Section
 def _proof(data: ReportData, drawer: Drawer) -> Section:
     panels = []
     for setting in data.settings:
-        audit = setting.tables.get("gradient_audit")
-        if audit is None or audit.is_empty():
+        verdict = verdict_of(setting, data.precision)
+        if verdict is None:
             continue
-        verdict = analysis.audit_verdict(audit, data.precision)
         picture = drawer.picture(
-            plots.errors_of_audit(audit, data.precision),
+            plots.errors_of_audit(setting.tables["gradient_audit"], data.precision),
             "errors_of_audit",
             "Every number that was computed again is a mark; the further left, the better it agrees.",
             [drawer.download(setting, "gradient_audit")],

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from gradsim.analysis.audit import Verdict
+from gradsim.analysis.audit import Verdict, audit_verdict
 from gradsim.analysis.controls import CHANCE
 from gradsim.analysis.methods import BM25
 from gradsim.analysis.similarity import FULL_GRADIENT
-from gradsim.plots.labels import method_label, percent, power_of_ten, setting_label
-from gradsim.report.data import SettingReport
+from gradsim.plots.labels import layer_label, listed, method_label, percent, power_of_ten, setting_label
+from gradsim.report.data import ReportData, SettingReport
 
 
 @dataclass(frozen=True)
@@ -76,11 +76,48 @@ def _queries(number: int, kind: str = "") -> str:
     return " ".join(filter(None, (str(number), kind, "query" if number == 1 else "queries")))
 
 
+def left_out_of(setting: SettingReport) -> list[str]:
+    """Return the sentence that names the layers without a gradient of their own; none where there is no such layer."""
+    if setting.layer_dots is None or setting.layer_dots.noise.is_empty():
+        return []
+    names = [layer_label(name) for name in setting.layer_dots.noise.cast(pl.String)]
+    number, hold, are = (f"{len(names)} layers", "hold", "are") if len(names) > 1 else ("1 layer", "holds", "is")
+    return [f"{number} {hold} only rounding and {are} left out: {listed(names)}."]
+
+
+def verdict_of(setting: SettingReport, precision: str) -> Verdict | None:
+    """Return what a setting's audit came to; None where there is none."""
+    audit = setting.tables.get("gradient_audit")
+    return None if audit is None or audit.is_empty() else audit_verdict(audit, precision)
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """What stands at the head of a page whose numbers are wrong."""
+
+    headline: str
+    sentences: list[str]
+
+
+def alarm_of(data: ReportData) -> Alarm | None:
+    """Return what to say where audits failed; None where none did."""
+    verdicts = {setting.setting: verdict_of(setting, data.precision) for setting in data.settings}
+    failed = {setting: verdict for setting, verdict in verdicts.items() if verdict and not verdict.passed}
+    if not failed:
+        return None
+    names = [setting_label(setting) for setting in failed]
+    whose = "this study\u2019s numbers" if len(failed) == len(verdicts) else f"the numbers of {listed(names)} queries"
+    headline = f"Do not rely on {whose}: the audit failed"
+    return Alarm(
+        headline, [f"{setting_label(setting).capitalize()}: {verdict}." for setting, verdict in failed.items()]
+    )
+
+
 def proof_of(verdict: Verdict) -> str:
-    """What computing some dots again with plain autograd came to."""
+    """Say what computing some dots again with plain autograd came to."""
     again = (
-        f"{verdict.numbers} dots and self dots, those of {verdict.pairs} pairs drawn at random in every layer, were "
-        "computed again with plain autograd, one sample at a time."
+        f"{verdict.numbers} dots and self dots, those of {verdict.pairs} pairs in every layer, were computed again "
+        "with plain autograd, one sample at a time; the longest and the most memorised sample are among theirs."
     )
     limit = f"the tolerance of {power_of_ten(verdict.tolerance)} of the norms\u2019 product"
     if verdict.passed:

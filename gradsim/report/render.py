@@ -12,12 +12,12 @@ from markupsafe import Markup
 from gradsim import plots
 from gradsim.plots.labels import listed, percent, setting_label
 from gradsim.report.answer import answer_of
-from gradsim.report.browser import Browsed, Texts, browsed, layers_of, packed_texts, texts_by_id
+from gradsim.report.browser import Browsed, Texts, browsed, described, layers_shown, packed_texts, texts_by_id
 from gradsim.report.contents import accuracy_figure, missing_of, sections_of
 from gradsim.report.data import ReportData, SettingReport
 from gradsim.report.downloads import Downloads
 from gradsim.report.faults import faults_are_known, faults_table
-from gradsim.report.findings import BigNumber, big_numbers, chance_of
+from gradsim.report.findings import BigNumber, alarm_of, big_numbers, chance_of
 from gradsim.report.tables import Table, table_of
 
 PAGE = Path(__file__).parent / "page"
@@ -60,6 +60,7 @@ def render_report(data: ReportData) -> str:
     return environment.get_template("page.html.j2").render(
         study=data.study,
         description=data.description,
+        alarm=alarm_of(data),
         headline=plots.title_of(accuracy_figure(data)),
         settings=[_scores(setting) for setting in data.settings],
         several=len(data.settings) > 1,
@@ -76,7 +77,7 @@ def render_report(data: ReportData) -> str:
         },
         downloads=downloads,
         browsed=pairs,
-        layers=next((layers_of(each.layer_dots) for each in data.settings if each.layer_dots), None),
+        layers=described(layers_shown(data.settings)),
         original_texts=_shown(originals, pairs) if originals else None,
         css=Markup(_joined("css", STYLES)),
         script=Markup(script),
@@ -95,7 +96,8 @@ def _scores(setting: SettingReport) -> Scores:
 
 
 def _browsed(data: ReportData, originals: Texts) -> list[Browsed]:
-    every = (browsed(setting, texts_by_id(setting.queries), originals) for setting in data.settings)
+    layers = layers_shown(data.settings)
+    every = (browsed(setting, layers, texts_by_id(setting.queries), originals) for setting in data.settings)
     return [each for each in every if each is not None]
 
 

@@ -6,14 +6,18 @@ import polars as pl
 
 from gradsim.errors import TableError
 
-# Rule 5: the same dot from another partition may differ by this, relative to the gradients' norms.
+# Rule 5: the same dot from another partition may differ by this, relative to the gradients' norms; the same loss by
+# this many nats, or relative to itself where it is larger than one.
 TOLERANCE = 1e-5
+
+# Columns that a partition computes; the others of a row say what it is about.
+_COMPUTED = ("self_dot", "loss", "noise")
 
 
 def combine(table: str, blocks: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
-    """The rows of all partitions, one after the other, each fact once; a frame at a time.
+    """Yield the rows of all partitions, one after the other, each fact once; a frame at a time.
 
-    An original that several partitions met stands in each of them; the first partition's value is taken.
+    An original that several partitions met stands in each of them; the first partition's values are taken.
 
     Args:
         table: the table's name.
@@ -29,29 +33,39 @@ def combine(table: str, blocks: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame
 
 
 def _each_original_once(table: str, blocks: Iterable[pl.DataFrame]) -> pl.DataFrame:
-    value = pl.col("self_dot")
+    """Return the first partition's values of every original, after a look at how far the others' differ."""
     known: list[pl.DataFrame] = []
     for block in blocks:
-        met = pl.concat([*known, block.with_columns(low=value, high=value)])
-        facts = met.group_by(pl.exclude("self_dot", "low", "high"), maintain_order=True)
-        known = [facts.agg(value.first(), pl.col("low").min(), pl.col("high").max())]
-    _check_agreement(table, known[0])
+        computed = [name for name in _COMPUTED if name in block.columns]
+        lowest, highest = ([f"{bound} {name}" for name in computed] for bound in ("lowest", "highest"))
+        bounds = [pl.col(name).alias(f"{bound} {name}") for bound in ("lowest", "highest") for name in computed]
+        met = pl.concat([*known, block.with_columns(bounds)])
+        facts = met.group_by(pl.exclude(*computed, *lowest, *highest), maintain_order=True)
+        known = [facts.agg(pl.col(computed).first(), pl.col(lowest).min(), pl.col(highest).max())]
+    _check_agreement(table, known[0], "self_dot", _scale_of_self_dots(known[0]))
+    if "loss" in known[0].columns:
+        _check_agreement(table, known[0], "loss", pl.max_horizontal("highest loss", pl.lit(1.0)))
     order = [pl.col("original_id").to_physical(), pl.col("layer").to_physical()]
     if "projection" in known[0].columns:  # in the order that they came in, the study's
         names = known[0]["projection"].unique(maintain_order=True)
         order.insert(1, pl.col("projection").cast(pl.Enum(names)).to_physical())
-    return known[0].drop("low", "high").sort(order)
+    return known[0].select(block.columns).sort(order)
 
 
-def _check_agreement(table: str, facts: pl.DataFrame) -> None:
-    norm = pl.col("high")
-    if "projection" in facts.columns:
-        # What rounding may change goes by the layer's norm, of which few dimensions may keep next to nothing.
-        norm = pl.col("high").sum().over("projection", "original_id")
-    differing = facts.filter(pl.col("high") - pl.col("low") > TOLERANCE * norm)
-    if differing.height:
-        first = differing.row(0, named=True)
+def _scale_of_self_dots(facts: pl.DataFrame) -> pl.Expr:
+    """Return what rounding goes by: the self dot in the layer; where the layer keeps too little, that of all layers."""
+    in_layer = pl.col("highest self_dot")
+    if "projection" in facts.columns:  # few dimensions may keep next to nothing of a layer
+        return in_layer.sum().over("projection", "original_id")
+    return pl.when("highest noise").then(in_layer.sum().over("original_id")).otherwise(in_layer)
+
+
+def _check_agreement(table: str, facts: pl.DataFrame, column: str, scale: pl.Expr) -> None:
+    lowest, highest = pl.col(f"lowest {column}"), pl.col(f"highest {column}")
+    for first in facts.filter(highest - lowest > TOLERANCE * scale).head(1).iter_rows(named=True):
+        original = first["original_id"]
+        place = f"the loss of {original}" if column == "loss" else f"{original}, layer {first['layer']}"
         raise TableError(
-            f"{table}: partitions disagree on {first['original_id']}, layer {first['layer']}: "
-            f"{first['low']:.8g} and {first['high']:.8g}; they were computed differently, run them again with --force"
+            f"{table}: partitions disagree on {place}: {first[f'lowest {column}']:.8g} and "
+            f"{first[f'highest {column}']:.8g}; they were computed differently, run them again with --force"
         )

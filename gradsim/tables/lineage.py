@@ -16,8 +16,13 @@ from gradsim.queries import Way
 from gradsim.study import FileDataset, HubModel, ReferenceModel, Study
 from gradsim.tables.keys import TableKey
 
-# To be raised when a table's rows change for the same definition and inputs: it makes stored ones stale.
-CODE_VERSIONS: Mapping[str, int] = {"accuracy_per_layer": 2, "projection_audit": 2}
+# To be raised when a table's rows or columns change for the same definition and inputs: it makes stored ones stale.
+CODE_VERSIONS: Mapping[str, int] = {
+    "accuracy_per_layer": 2,
+    "projection_audit": 2,
+    "query_self": 2,  # loss, noise
+    "original_self": 2,
+}
 
 PROJECTED_DOT_TABLES = ("projected_dots", "projected_query_self", "projected_original_self")
 PROJECTED_TABLES = ("projected_similarity", *PROJECTED_DOT_TABLES)

@@ -32,4 +32,7 @@ class Provenance(BaseModel):
     device: str | None = None
     precision: str | None = None
     excluded: dict[str, str] = Field({}, description="id of a sample left out -> why")
+    layers_left_out: list[str] = Field(
+        [], description="layers of which the table says nothing: they hold only rounding"
+    )
     measured: dict[str, Any] = Field({}, description="what the computation cost")

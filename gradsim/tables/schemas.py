@@ -62,6 +62,8 @@ SIMILARITY = Column(pl.Float64, "cosine of the two whole gradients, all layers t
 PROJECTION = Column(pl.String, "name of the projection: its kind and how it is scaled")
 DIMENSION = Column(pl.Int64, "dimensions of the projected gradient, all layers together")
 PROJECTOR = Column(pl.String, "name of the projection: its kind and size")
+LOSS = Column(pl.Float64, "the sample's mean cross-entropy over its unmasked labels, in nats; the same in every layer")
+NOISE = Column(pl.Boolean, "whether the layer's gradient is only rounding; analyses by layer leave such layers out")
 
 _MESSAGES = pl.List(pl.Struct({"role": pl.String, "content": pl.String}))
 
@@ -133,12 +135,16 @@ SCHEMAS: Mapping[str, TableSchema] = MappingProxyType(
             query_id=QUERY,
             layer=LAYER,
             self_dot=Column(pl.Float64, "inner product of the gradient with itself in this layer"),
+            loss=LOSS,
+            noise=NOISE,
         ),
         "original_self": _schema(
             "Squared norms of the gradients of the originals met, layer by layer.",
             original_id=ORIGINAL,
             layer=LAYER,
             self_dot=Column(pl.Float64, "inner product of the gradient with itself in this layer"),
+            loss=LOSS,
+            noise=NOISE,
         ),
         "gradient_similarity": _schema(
             "Cosines of whole gradients.",
@@ -199,7 +205,8 @@ SCHEMAS: Mapping[str, TableSchema] = MappingProxyType(
         ),
         **{name: _analysis(question.description, question.schema) for name, question in analysis.QUESTIONS.items()},
         "gradient_audit": _analysis(
-            "Proof: stored dots beside those of plain autograd, for a few pairs drawn at random.",
+            "Proof: stored dots beside those of plain autograd, for a few pairs: those of the longest and the most "
+            "memorised sample, and others drawn at random.",
             analysis.GRADIENT_AUDIT,
         ),
         "parameters_per_layer": _analysis("Which part of the model is how large.", analysis.PARAMETERS_PER_LAYER),

@@ -108,7 +108,7 @@ def _self_dots_positive(store: Store, key: TableKey, partition: str, rows: Rows)
     """Whether squares are not negative, and no gradient is zero in every layer."""
     if negative := _value(rows, (pl.col("self_dot") < 0).sum()):
         return f"{negative} self dots are negative"
-    sums = rows.group_by(pl.exclude("layer", "self_dot")).agg(pl.col("self_dot").sum())
+    sums = rows.group_by(pl.exclude("layer", "self_dot", "loss", "noise")).agg(pl.col("self_dot").sum())
     zero = _value(sums, (pl.col("self_dot") == 0).sum())
     return f"{zero} gradients are zero in every layer" if zero else None
 

@@ -1,6 +1,6 @@
 """Analysis assets: each answers one question from combined tables, with a figure where people would rather look."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import dagster as dg
 import polars as pl
@@ -13,6 +13,7 @@ from gradsim.study import Study
 from gradsim.tables import Lineage
 from gradsim.tables.lineage import AUDIT, DOT_TABLES, TRANSFER
 from gradsim_assets.describe import table_asset
+from gradsim_assets.io_manager import LAYERS_LEFT_OUT
 from gradsim_assets.preview import preview
 
 Frame = pl.DataFrame
@@ -37,7 +38,9 @@ def _answer(lineage: Lineage, setting: str, name: str) -> dg.AssetsDefinition:
     @table_asset(lineage, key, kinds=KINDS, ins=inputs)
     def answer(**tables: Frame) -> dg.Output[Frame]:
         table = QUESTIONS[name].answer(tables, lineage.study.seed)
-        return _shown(table, figure_of(name, {**tables, name: table}, setting))
+        by_layer = "query_self" in inputs
+        noise = analysis.noise_layers(tables["query_self"], tables["original_self"]) if by_layer else []
+        return _shown(table, figure_of(name, {**tables, name: table}, setting), noise)
 
     return answer
 
@@ -66,13 +69,15 @@ def _selection_transfer(study: Study) -> dg.AssetsDefinition:
     @table_asset(lineage, lineage.key(TRANSFER, room="analysis"), kinds=KINDS, ins=inputs)
     def selection_transfer(**tables: Frame) -> dg.Output[Frame]:
         of = {setting: _without_prefix(tables, f"{setting}__") for setting in study.settings}
+        dots = {setting: LayerDots.from_tables(*(of[setting][name] for name in DOT_TABLES)) for setting in of}
         table = analysis.selection_transfer(
-            {setting: LayerDots.from_tables(*(of[setting][name] for name in DOT_TABLES)) for setting in of},
+            dots,
             {setting: {each: of[setting][f"greedy_by_{each}"] for each in Criterion} for setting in of},
             {setting: of[setting]["held_out_selection"] for setting in of},
             seed=study.seed,
         )
-        return _shown(table, None if table.is_empty() else plots.transfer_of_selections(table))
+        noise = list(dict.fromkeys(layer for each in dots.values() for layer in each.noise.cast(pl.String)))
+        return _shown(table, None if table.is_empty() else plots.transfer_of_selections(table), noise)
 
     return selection_transfer
 
@@ -81,6 +86,7 @@ def _without_prefix(tables: Mapping[str, Frame], prefix: str) -> dict[str, Frame
     return {name.removeprefix(prefix): table for name, table in tables.items() if name.startswith(prefix)}
 
 
-def _shown(table: Frame, figure: Figure | None) -> dg.Output[Frame]:
-    """A table with its first rows and its figure in the asset's metadata."""
-    return dg.Output(table, metadata=preview(table, figure))
+def _shown(table: Frame, figure: Figure | None, layers_left_out: Sequence[str] = ()) -> dg.Output[Frame]:
+    """Return a table with its first rows, its figure and the layers that it leaves out in the asset's metadata."""
+    left_out = {LAYERS_LEFT_OUT: list(layers_left_out)} if layers_left_out else {}
+    return dg.Output(table, metadata={**preview(table, figure), **left_out})

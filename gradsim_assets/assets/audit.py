@@ -59,7 +59,8 @@ def audit_check(study: Study, setting: str) -> dg.AssetChecksDefinition:
     @dg.asset_check(
         name="gradients_agree_with_autograd",
         asset=asset_key(key),
-        description="Dots of a few pairs drawn at random are those of plain autograd, one sample at a time.",
+        description="Dots of a few pairs, those of the longest and the most memorised sample among them, are those of "
+        "plain autograd, one sample at a time.",
     )
     def gradients_agree_with_autograd(storage: StorageResource) -> dg.AssetCheckResult:
         verdict = audit_verdict(storage.store(study).read(key), study.model.precision)

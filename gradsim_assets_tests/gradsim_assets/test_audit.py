@@ -1,6 +1,8 @@
 """The audit of whole studies: made by real jobs, red where a stored dot is wrong, left alone where it is fresh."""
 
+import os
 import re
+from pathlib import Path
 
 import dagster as dg
 import polars as pl
@@ -8,12 +10,17 @@ import pytest
 
 from gradsim.analysis import audited_pairs
 from gradsim.tables import State
+from gradsim.tables.lineage import DOT_TABLES
 from gradsim_assets.build import build_definitions
 from gradsim_assets.keys import asset_key
+from gradsim_assets_tests.web_ui import ENDED, serve
+from gradsim_assets_tests.workplace import Workplace
 
 pytestmark = pytest.mark.slow
 
 CHECK = "gradients_agree_with_autograd"
+POISON = Path(__file__).parents[1] / "poison"
+POISONED_LAYER = "model.layers.0.mlp.up_proj.weight"
 
 
 @pytest.fixture
@@ -67,8 +74,9 @@ def test_every_setting_of_a_whole_study_carries_its_proof(finished):
     store = finished.store()
     layers = store.layers.categories.to_list()
     for setting in store.study.settings:
-        dots = store.read(store.lineage.key("dot_products", setting, "results"))
-        pairs = audited_pairs(dots, seed=store.study.seed)
+        inputs = store.lineage.analysis_inputs("gradient_audit", setting)
+        names = (*DOT_TABLES, "query_tokens", "original_tokens")
+        pairs = audited_pairs(*(store.read(inputs[name]) for name in names), seed=store.study.seed)
         audit = store.read(audit_key(finished, setting))
         audited = audit.filter(quantity="dot")
         assert audited.select("query_id", "original_id").unique(maintain_order=True).rows() == pairs.rows()
@@ -139,7 +147,7 @@ def test_a_number_that_is_none_is_red(computed, materialize):
 
 def test_a_study_with_a_wrong_dot_warns_wherever_it_is_read(computed):
     spoil(computed, "dot_products", by=0.5)
-    output = computed.gradsim("run", "tiny")
+    output = computed.gradsim("run", "tiny", fails=True)
     assert "word_dropout: plain autograd differs from 1 of " in output
     assert "Do not rely on this setting" in (computed.data / "tiny" / "report.html").read_text(encoding="utf-8")
 
@@ -151,3 +159,70 @@ def test_a_study_in_float64_is_audited_in_float64(workplace):
     store, key = workplace.store(), audit_key(workplace)
     assert store.provenance(key).precision == "float64"
     assert store.read(key)["error"].max() < 1e-12
+
+
+@pytest.fixture(scope="module")
+def poisoned(tmp_path_factory):
+    """A study whose gradients a poisoned job has computed; the exit status of the run was checked."""
+    place = Workplace(tmp_path_factory.mktemp("poisoned"))
+    place.write_rows("originals.jsonl", place.rows(8))
+    place.write_study()
+    path = os.pathsep.join([str(POISON), os.environ.get("PYTHONPATH", "")])
+    output = place.gradsim("run", "tiny", fails=True, PYTHONPATH=path)
+    (place.folder / "output.txt").write_text(output, encoding="utf-8")
+    return place
+
+
+class TestAPoisonedJob:
+    """A partition job whose rule for one layer is off by a thousandth, after the engine has checked its rules."""
+
+    def test_the_run_ends_with_one_line_that_says_where_how_far_and_what_to_do(self, poisoned):
+        *_, last = (poisoned.folder / "output.txt").read_text(encoding="utf-8").splitlines()
+        assert re.fullmatch(
+            r"error: the audit of tiny/word_dropout failed: plain autograd differs from \d+ of \d+ numbers by more "
+            rf"than 1e-05 of the norms' product; the worst, the (self )?dot of .* in "
+            rf"{re.escape(POISONED_LAYER)}, is off by 0\.002\. Do not rely on this setting's numbers; compute them "
+            r"again \(gradsim run tiny --setting word_dropout --force\), and report the model if it fails again",
+            last,
+        )
+
+    def test_only_that_layer_is_off(self, poisoned):
+        audit = poisoned.store().read(audit_key(poisoned))
+        assert audit.filter(pl.col("error") > 1e-5)["layer"].unique().to_list() == [POISONED_LAYER]
+
+    def test_it_fails_again_though_there_is_nothing_to_do(self, poisoned):
+        output = poisoned.gradsim("run", "tiny", fails=True)
+        assert "nothing to do" in output
+        assert "the audit of tiny/word_dropout failed" in output.splitlines()[-1]
+
+    def test_status_and_report_say_so(self, poisoned):
+        assert "word_dropout: plain autograd differs from " in poisoned.gradsim("status", "tiny")
+        report = (poisoned.data / "tiny" / "report.html").read_text(encoding="utf-8")
+        assert '<h1 class="wrong">Do not rely on this study’s numbers: the audit failed.</h1>' in report
+
+    def test_its_check_is_red(self, poisoned):
+        with poisoned.instance() as instance:
+            key = dg.AssetCheckKey(asset_key(audit_key(poisoned)), CHECK)
+            (record,) = instance.event_log_storage.get_asset_check_execution_history(key, limit=2)
+        evaluation = record.event.dagster_event.asset_check_evaluation_data
+        assert not evaluation.passed
+        assert evaluation.severity is dg.AssetCheckSeverity.ERROR
+        assert POISONED_LAYER in evaluation.description
+
+    def test_the_advice_helps_where_the_code_was_corrected(self, poisoned, tmp_path):
+        corrected = poisoned.copy(tmp_path)
+        output = corrected.gradsim("run", "tiny", "--setting", "word_dropout", "--force")
+        assert "numbers are those of plain autograd" in output
+
+    def test_a_backfill_of_the_web_ui_is_red_too(self, poisoned, tmp_path, wait_until):
+        place = poisoned.copy(tmp_path)
+        store = place.store()
+        store.path(audit_key(place)).unlink()
+        with serve(place, wait_until) as web:
+            backfill = web.launch_backfill([audit_key(place).parts], None)
+            wait_until(lambda: web.backfill(backfill)["status"] in ENDED, "the backfill", pause=0.5)
+        with place.instance() as instance:
+            key = dg.AssetCheckKey(asset_key(audit_key(place)), CHECK)
+            (record,) = instance.event_log_storage.get_asset_check_execution_history(key, limit=2)
+        evaluation = record.event.dagster_event.asset_check_evaluation_data
+        assert (evaluation.passed, evaluation.severity) == (False, dg.AssetCheckSeverity.ERROR)

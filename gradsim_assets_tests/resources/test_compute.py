@@ -9,6 +9,7 @@ import dagster as dg
 import pytest
 
 from gradsim.partition_job import JobResult, PartitionJob, result_path
+from gradsim.process import JOB_VARIABLES
 from gradsim.study import ModelConfiguration
 from gradsim.tables import TableKey
 from resources import compute as module
@@ -85,6 +86,16 @@ def test_a_job_is_told_everything_and_leaves_nothing_behind(run, job, tmp_path):
     path, content = json.loads(told.read_text(encoding="utf-8"))
     assert PartitionJob.model_validate(content) == job
     assert not Path(path).parent.exists()
+
+
+def test_a_job_keeps_freed_memory_and_lets_threads_sleep_unless_the_user_says_otherwise(run, tmp_path, monkeypatch):
+    for name in JOB_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MALLOC_TOP_PAD_", "4096")
+    told = tmp_path / "told.json"
+    run(f"Path({str(told)!r}).write_text(json.dumps(dict(os.environ))); leave()")
+    expected = {**JOB_VARIABLES, "MALLOC_TOP_PAD_": "4096"}
+    assert expected.items() <= json.loads(told.read_text(encoding="utf-8")).items()
 
 
 @pytest.mark.parametrize(

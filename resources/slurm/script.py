@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 from types import MappingProxyType
 
 from gradsim.partition_job import PartitionJob
+from gradsim.process import JOB_VARIABLES
 from resources.slurm.job_state import LOG, RESULT, STATUS
 from resources.slurm.site import Site
 
@@ -43,6 +44,8 @@ def python_script(
         variables: of the environment.
     """
     exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items())
+    # What the cluster, the user's profile or the site's setup has set is left as it is.
+    defaults = "".join(f'export {name}="${{{name}:-{value}}}"\n' for name, value in JOB_VARIABLES.items())
     return (
         "#!/bin/bash\n"
         f"# gradsim: {title}\n"
@@ -50,6 +53,7 @@ def python_script(
         # Of the life before a requeue.
         f"rm -f {RESULT} {STATUS}\n"
         f"{setup_lines(site)}"
+        f"{defaults}"
         f"{exports}"
         f"{python_command(site)} {arguments}\n"
         "status=$?\n"

@@ -52,10 +52,12 @@ def selection_under_budget(
         dimensions: of projected gradients.
         seed: of the bootstrap.
     """
-    sizes = sizes_of(layer_dots.layers, parameters_per_layer)
-    if sizes is None:
+    sizes, every_size = (
+        sizes_of(layers, parameters_per_layer) for layers in (layer_dots.layers, layer_dots.every_layer)
+    )
+    if sizes is None or every_size is None:
         return pl.DataFrame(schema=column_types(SELECTION_UNDER_BUDGET))
-    total = int(sizes.sum())
+    total = int(every_size.sum())
     budgets = set(dimensions)
     # A projection's dimensions are such a share, but for rounding: one row says both.
     for budget in (int(share * total) for share in BUDGET_SHARES):
@@ -63,7 +65,7 @@ def selection_under_budget(
             budgets.add(budget)
     bootstrap = Bootstrap(len(layer_dots.query_self_dots), seed=seed)
     rows = [
-        _row(layer_dots, sizes, criterion, kept, budget, bootstrap)
+        _row(layer_dots, sizes, total, criterion, kept, budget, bootstrap)
         for criterion in Criterion
         for kept in [elimination_order(layer_dots, criterion)]
         for budget in sorted(budgets)
@@ -73,11 +75,17 @@ def selection_under_budget(
 
 
 def _row(
-    layer_dots: LayerDots, sizes: Positions, criterion: Criterion, kept: Positions, budget: int, bootstrap: Bootstrap
+    layer_dots: LayerDots,
+    sizes: Positions,
+    total: int,
+    criterion: Criterion,
+    kept: Positions,
+    budget: int,
+    bootstrap: Bootstrap,
 ) -> dict[str, object]:
     chosen = select_within(layer_dots, criterion, sizes, kept, budget)
     evaluation = evaluate_selection(layer_dots, chosen)
-    parameters, total = int(sizes[chosen].sum()), int(sizes.sum())
+    parameters = int(sizes[chosen].sum())
     row: dict[str, object] = {
         "criterion": str(criterion),
         "budget": budget,

@@ -48,7 +48,7 @@ def greedy_selection(
     """
     steps = greedy_order(layer_dots, criterion)
     valued = _valued(layer_dots, steps.order, criterion, seed).with_columns(pl.Series("tied", steps.tied))
-    return with_parameters(valued, layer_dots.layers, parameters_per_layer).select(GREEDY.keys())
+    return with_parameters(valued, layer_dots.every_layer, parameters_per_layer).select(GREEDY.keys())
 
 
 def with_parameters(selection: pl.DataFrame, layers: pl.Series, parameters_per_layer: pl.DataFrame) -> pl.DataFrame:

@@ -32,7 +32,9 @@ def selection_transfer(
     *,
     seed: int,
 ) -> pl.DataFrame:
-    """Every setting's selections in every other; no rows where there is but one setting.
+    """Judge every setting's selections in every other; no rows where there is but one setting.
+
+    A selection passes over layers that hold only rounding in the target.
 
     Settings may be of several studies, as long as the target has the source's layers. Settings of one study share
     their sources: their queries are other texts of the same samples.
@@ -49,7 +51,8 @@ def selection_transfer(
     frames = []
     for criterion in Criterion:
         for source, target in permutations(layer_dots, 2):
-            layers = selections[source][criterion]["layer"].cast(pl.String).to_list()
+            chosen = selections[source][criterion]["layer"].cast(pl.String)
+            layers = chosen.filter(~chosen.is_in(layer_dots[target].noise.cast(pl.String).to_list())).to_list()
             own = held_out[target].filter(criterion=str(criterion)).select("step", own="held_out")
             frames.append(
                 value_of_selection(layer_dots[target], layers, criterion, seed=seed)

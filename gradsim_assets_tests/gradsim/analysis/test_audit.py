@@ -26,15 +26,21 @@ def reference_of(queries, originals, pairs=PAIRS):
     )
 
 
-def stored_of(reference):
-    """The three stored tables that agree with it, and rows of others besides."""
+def stored_of(reference, noise=()):
+    """The three stored tables that agree with it, and rows of others besides; layers of `noise` are marked."""
     d = pl.lit("d", reference.schema["query_id"])
     others = reference.filter(query_id="a").with_columns(query_id=d, original_id=d)
     rows = pl.concat([others, reference])
     return {
         "dot_products": rows.select("query_id", "original_id", "layer", rank=pl.lit(0, pl.Int32), dot=DOT),
         **{
-            table: rows.select(side, "layer", self_dot=table).unique([side, "layer"], maintain_order=True)
+            table: rows.select(
+                side,
+                "layer",
+                self_dot=table,
+                loss=pl.lit(1.0),
+                noise=pl.col("layer").cast(pl.String).is_in(list(noise)),
+            ).unique([side, "layer"], maintain_order=True)
             for table, side in ((QUERY_SELF, "query_id"), (ORIGINAL_SELF, "original_id"))
         },
     }
@@ -61,26 +67,69 @@ def changed(table, column, value, **where):
     return table.with_columns(pl.when(hit).then(value).otherwise(column).alias(column))
 
 
+def pairs_study(lengths=None, losses=None):
+    """A hundred pairs in two layers, and what `audited_pairs` reads of their samples; all alike but those named."""
+    pairs = pl.DataFrame(
+        {"query_id": [f"s{n // 10}" for n in range(100)], "original_id": [f"s{n}" for n in range(100)]}
+    )
+    layers = pl.DataFrame({"layer": LAYERS})
+    tables = [pairs.join(layers, how="cross", maintain_order="left")]
+    for side in ("query_id", "original_id"):
+        ids = pairs[side].unique(maintain_order=True).to_list()
+        loss = [(losses or {}).get((side, name), 2.0) for name in ids]
+        own = pl.DataFrame({side: ids, "loss": loss})
+        tables.append(own.join(layers, how="cross", maintain_order="left").with_columns(self_dot=pl.lit(1.0)))
+    for side in ("query_id", "original_id"):
+        ids = pairs[side].unique(maintain_order=True).to_list()
+        tokens = [[1] * (lengths or {}).get((side, name), 3) for name in ids]
+        tables.append(pl.DataFrame({"id": ids, "input_ids": tokens}))
+    return tables
+
+
 class TestPairs:
-    def test_drawn_by_the_seed(self, stored):
-        many = pl.DataFrame(
-            {"query_id": [f"s{n // 10}" for n in range(100)], "original_id": [f"s{n}" for n in range(100)]}
-        )
-        twice = pl.concat([many, many]).sort("query_id", maintain_order=True)  # several layers of each pair
-        drawn = audited_pairs(twice, seed=42)
+    def test_drawn_by_the_seed(self):
+        study = pairs_study()
+        drawn = audited_pairs(*study, seed=42)
+        assert drawn.columns == ["query_id", "original_id"]
         assert drawn.height == drawn.n_unique() == 5
-        assert drawn.equals(audited_pairs(many, seed=42))
-        assert not drawn.equals(audited_pairs(many, seed=43))
-        places = [many.rows().index(pair) for pair in drawn.rows()]
+        assert drawn.equals(audited_pairs(*study, seed=42))
+        assert not drawn.equals(audited_pairs(*study, seed=43))
+        order = study[0].select("query_id", "original_id").rows()
+        places = [order.index(pair) for pair in drawn.rows()]
         assert places == sorted(places), "in the table's order"
 
-    def test_all_where_there_are_fewer(self, stored):
-        assert audited_pairs(stored["dot_products"], seed=1).rows() == [("d", "d"), *PAIRS]
-        assert audited_pairs(stored["dot_products"], seed=1, number=2).height == 2
+    @pytest.mark.parametrize("seed", range(5))
+    @pytest.mark.parametrize(
+        ("longest", "memorised"),
+        [
+            (("original_id", "s77"), ("query_id", "s3")),
+            (("query_id", "s9"), ("original_id", "s42")),
+            (("original_id", "s55"), ("original_id", "s55")),
+        ],
+    )
+    def test_the_longest_and_the_most_memorised_sample_are_always_among_them(self, longest, memorised, seed):
+        study = pairs_study({longest: 4}, {memorised: 1e-4})
+        drawn = audited_pairs(*study, seed=seed)
+        assert drawn.height == drawn.n_unique() == 5
+        for side, name in (longest, memorised):
+            assert name in drawn[side]
 
-    def test_none(self, stored):
+    def test_a_sample_that_no_pair_has_is_not_looked_for(self):
+        *tables, original_tokens = pairs_study()
+        unpaired = pl.DataFrame({"id": ["other"], "input_ids": [[1] * 99]})
+        assert audited_pairs(*tables, pl.concat([unpaired, original_tokens]), seed=1).height == 5
+
+    def test_all_if_there_are_no_more(self):
+        dot_products, *others = pairs_study()
+        three = dot_products.head(6)
+        pairs = three.select("query_id", "original_id").unique(maintain_order=True)
+        assert audited_pairs(three, *others, seed=1).equals(pairs)
+        assert audited_pairs(three, *others, seed=1, number=2).height == 2
+
+    def test_none(self):
+        dot_products, *others = pairs_study()
         with pytest.raises(TableError, match="dot_products has no rows"):
-            audited_pairs(stored["dot_products"].clear(), seed=1)
+            audited_pairs(dot_products.clear(), *others, seed=1)
 
 
 class TestErrors:
@@ -108,17 +157,24 @@ class TestErrors:
         assert errors["error"].to_list() == pytest.approx([0.02, 0.01])
 
     @pytest.mark.parametrize("zero", [0.0, 1e-9])
-    def test_a_layer_without_a_gradient_is_measured_by_the_whole(self, zero):
+    def test_a_layer_that_holds_only_rounding_is_measured_by_the_whole(self, zero):
         """Biases of keys have no gradient but rounding: what is stored may be anything as small, and nothing larger."""
         gradients = {name: np.array([[3.0, 4.0], [0.0, zero]]) for name in "abc"}
         reference = reference_of(gradients, gradients)
-        stored, where = stored_of(reference), {"query_id": "a", "original_id": "b", "layer": "layer.1"}
+        stored, where = stored_of(reference, noise=["layer.1"]), {"query_id": "a", "original_id": "b"}
         assert audit_verdict(gradient_audit(reference, **stored), "float32").worst == 0
-        for value, passed in ((2 * zero**2, True), (1e-9, False)):
-            stored["dot_products"] = changed(stored["dot_products"], "dot", value, **where)
-            verdict = audit_verdict(gradient_audit(reference, **stored), "float32")
-            assert verdict.passed == passed
-            assert math.isfinite(verdict.worst)
+        for layer, value, error in (("layer.1", 2 * zero**2, 0), ("layer.1", 1e-3, 4e-5), ("layer.2", 25.001, 4e-5)):
+            off = {**stored, "dot_products": changed(stored["dot_products"], "dot", value, **where, layer=layer)}
+            verdict = audit_verdict(gradient_audit(reference, **off), "float32")
+            assert verdict.passed == (error == 0)
+            assert verdict.worst == pytest.approx(error, abs=1e-12)
+
+    def test_a_tiny_layer_that_is_not_marked_is_measured_by_itself(self):
+        gradients = {name: np.array([[3.0, 4.0], [0.0, 1e-9]]) for name in "abc"}
+        reference = reference_of(gradients, gradients)
+        stored, where = stored_of(reference), {"query_id": "a", "original_id": "b", "layer": "layer.1"}
+        stored["dot_products"] = changed(stored["dot_products"], "dot", 2e-18, **where)
+        assert audit_verdict(gradient_audit(reference, **stored), "float32").worst == pytest.approx(1)
 
     def test_a_gradient_of_zeros(self):
         gradients = {name: np.zeros((2, 2)) for name in "abc"}

@@ -168,3 +168,47 @@ def test_damaged_tables_are_refused_by_name(study, table: int, damage, message: 
     with pytest.raises(TableError) as error:
         LayerDots.from_tables(*tables)
     assert str(error.value) == message
+
+
+def marked(study, layer: str, queries: int, originals: int) -> tuple[pl.DataFrame, ...]:
+    """The study's tables; the layer is marked as noise in so many rows of either self table."""
+    dots, *selves = study.tables
+    for at, number in enumerate((queries, originals)):
+        first = pl.int_range(pl.len()).over("layer") < number
+        selves[at] = selves[at].with_columns(noise=(pl.col("layer") == layer) & first)
+    return (dots, *selves)
+
+
+@pytest.mark.parametrize(
+    ("queries", "originals", "left_out"), [(0, 0, False), (3, 0, False), (3, 1, True), (0, 4, True)]
+)
+def test_a_layer_marked_in_half_of_the_rows_is_left_out(study, queries: int, originals: int, left_out: bool) -> None:
+    """Three queries and four originals."""
+    layer_dots = LayerDots.from_tables(*marked(study, "layer.2", queries, originals))
+    assert layer_dots.layers.to_list() == (["layer.1"] if left_out else ["layer.2", "layer.1"])
+    assert layer_dots.noise.to_list() == (["layer.2"] if left_out else [])
+    assert sorted(layer_dots.every_layer) == ["layer.1", "layer.2"]
+
+
+def test_whole_gradients_keep_the_layers_that_are_left_out(study) -> None:
+    every = LayerDots.from_tables(*study.tables)
+    left_out = LayerDots.from_tables(*marked(study, "layer.2", 3, 4))
+    np.testing.assert_array_equal(left_out.similarity(), every.similarity())
+    np.testing.assert_array_equal(left_out.layer_similarities()[:, 0], every.layer_similarities()[:, 1])
+    queries = np.array([0, 2])
+    pair = every.lists.pairs_of(queries)
+    np.testing.assert_array_equal(left_out.of_queries(queries).similarity(), every.similarity()[pair])
+    with pytest.raises(TableError, match=r"^layer 'layer\.2' holds only rounding here: leave it out$"):
+        left_out.similarity(["layer.2"])
+
+
+def test_unknown_marks_leave_nothing_out(study) -> None:
+    dots, *selves = study.tables
+    unknown = [table.with_columns(noise=pl.lit(None, pl.Boolean)) for table in selves]
+    assert LayerDots.from_tables(dots, *unknown).noise.is_empty()
+
+
+def test_a_model_that_is_all_rounding(study) -> None:
+    dots, *selves = study.tables
+    with pytest.raises(TableError, match=r"^every layer holds only rounding"):
+        LayerDots.from_tables(dots, *(table.with_columns(noise=pl.lit(True)) for table in selves))

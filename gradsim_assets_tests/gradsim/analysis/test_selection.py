@@ -1,5 +1,7 @@
 """Selections of layers beside a plain search, and what they are worth beside plain loops."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -279,6 +281,47 @@ def test_a_selection_in_another_setting(dots) -> None:
     # A target with more layers has those of the source; not the other way round.
     with pytest.raises(TableError, match=r"layers\.[67]\.mlp\.up_proj\.weight' is not in dot_products"):
         selection_transfer({"a": dots, "more layers": settings["more layers"]}, selections, held_out, seed=1)
+
+
+def as_noise(dots: LayerDots, layer: str) -> LayerDots:
+    """Dots that leave a layer out."""
+    place = dots.layers.to_list().index(layer)
+    arrays = ("dots", "query_self_dots", "original_self_dots")
+    return replace(
+        dots,
+        layers=dots.layers.filter(dots.layers != layer),
+        noise=dots.layers.filter(dots.layers == layer),
+        **{name: np.delete(getattr(dots, name), place, axis=1) for name in arrays},
+    )
+
+
+def test_a_selection_passes_over_what_only_the_target_leaves_out(dots) -> None:
+    selection = {each: greedy_selection(dots, sizes(dots), each, seed=1) for each in Criterion}
+    left_out = selection[Criterion.ACCURACY]["layer"][1]
+    settings = {"a": dots, "b": as_noise(dots, left_out)}
+    selections = {
+        "a": selection,
+        "b": {each: greedy_selection(settings["b"], sizes(dots), each, seed=1) for each in Criterion},
+    }
+    held_out = {name: held_out_selection(each, sizes(dots), seed=1) for name, each in settings.items()}
+    table = selection_transfer(settings, selections, held_out, seed=1)
+    rows = table.filter(criterion="accuracy", source_setting="a")
+    chosen = [layer for layer in selection[Criterion.ACCURACY]["layer"] if layer != left_out]
+    assert rows["step"].to_list() == list(range(1, len(chosen) + 1))
+    assert rows["value"][1] == pytest.approx(plain_value(dots, chosen[:2], Criterion.ACCURACY))
+
+
+def test_shares_are_of_the_whole_model_where_layers_are_left_out(dots) -> None:
+    left_out = dots.layers[1]
+    known, some = sizes(dots), as_noise(dots, left_out)
+    share = 1 - known.filter(pl.col("layer").cast(pl.String) == left_out)["share"][0]
+    assert 0 < share < 1
+    assert greedy_selection(some, known, Criterion.ACCURACY, seed=1)["parameter_share"][-1] == pytest.approx(share)
+    assert held_out_selection(some, known, seed=1)["parameter_share"].max() == pytest.approx(share)
+    budget = selection_under_budget(some, known, seed=1)
+    total = int(known["parameters"].sum())
+    assert budget["budget_share"].to_list() == pytest.approx((budget["budget"] / total).to_list())
+    assert budget["parameter_share"].to_list() == pytest.approx((budget["parameters"] / total).to_list())
 
 
 def test_layers_of_another_model_are_named(dots) -> None:

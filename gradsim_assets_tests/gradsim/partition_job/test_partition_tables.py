@@ -2,7 +2,7 @@
 
 import tracemalloc
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -29,11 +29,13 @@ STREAMED = {"dot_products", "projected_dots"}
 
 @dataclass(frozen=True)
 class Numbers:
-    """All of a job, of one method: (pairs | queries | originals, layers)."""
+    """All of a job, of one method: (pairs | queries | originals, layers), and losses (queries | originals,)."""
 
     dots: np.ndarray
     queries: np.ndarray
     originals: np.ndarray
+    query_losses: np.ndarray
+    original_losses: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Case:
     layers: list[str]
     exact: Numbers
     projected: Numbers
+    noise: list[str]
 
     def tiles(self, block: int, pairs_of_a_tile: int, seed: int) -> Iterator[Tile]:
         """Blocks of queries; within one, pairs in any order, and samples when they are first met."""
@@ -62,11 +65,17 @@ class Case:
                     for each in (self.exact, self.projected)
                 )
                 yield Tile(
-                    tile, exact[0],
-                    new_queries, exact[1], np.ones(len(new_queries)),
-                    new_originals, exact[2], np.ones(len(new_originals)),
-                    stop if number == len(tiles) else start, {PROJECTION.name: ProjectedDots(*projected)},
-                )  # fmt: skip
+                    pairs=tile,
+                    dots=exact[0],
+                    queries=new_queries,
+                    query_self_dots=exact[1],
+                    query_losses=self.exact.query_losses[new_queries],
+                    originals=new_originals,
+                    original_self_dots=exact[2],
+                    original_losses=self.exact.original_losses[new_originals],
+                    queries_done=stop if number == len(tiles) else start,
+                    projected={PROJECTION.name: ProjectedDots(*projected)},
+                )
 
     @property
     def weights(self) -> np.ndarray:
@@ -109,10 +118,12 @@ def make_case(lists: Sequence[Sequence[int]], sizes: Sequence[int], n_originals:
     def numbers() -> Numbers:
         # As of the engine's tiles: a method's layers lie between those of others.
         dots = chance.normal(size=(len(pairs), 2, n_layers))[:, 1]
-        return Numbers(dots, chance.random((len(lists), n_layers)), chance.random((n_originals, n_layers)))
+        selves = [chance.random((size, n_layers)) for size in (len(lists), n_originals)]
+        return Numbers(dots, *selves, *(chance.random(size) for size in (len(lists), n_originals)))
 
     inputs = JobInputs(samples[: len(lists)], samples, candidates, pairs, partitions)
-    return Case(inputs, [f"layer.{n_layers - at}" for at in range(n_layers)], numbers(), numbers())
+    layers = [f"layer.{n_layers - at}" for at in range(n_layers)]
+    return Case(inputs, layers, numbers(), numbers(), noise=layers[1::3])
 
 
 @st.composite
@@ -175,8 +186,18 @@ def expected(case: Case, partition: PartitionSlice) -> tuple[dict[str, pl.DataFr
         return frames
 
     exact, projected = tables(case.exact), tables(case.projected)
-    weighted = Numbers(
-        *(each * case.weights for each in (case.projected.dots, case.projected.queries, case.projected.originals))
+    is_noise = np.isin(case.layers, case.noise)
+    for side, positions, losses in (
+        ("query", np.unique(queries[kept]), case.exact.query_losses),
+        ("original", np.unique(originals[kept]), case.exact.original_losses),
+    ):
+        exact[f"{side}_self"] = exact[f"{side}_self"].with_columns(
+            loss=pl.Series(np.repeat(losses[positions], len(case.layers))),
+            noise=pl.Series(np.tile(is_noise, len(positions))),
+        )
+    weighted = replace(
+        case.projected,
+        **{name: getattr(case.projected, name) * case.weights for name in ("dots", "queries", "originals")},
     )
     total = pl.lit(int(case.weights.sum()), pl.Int64)
     similarities = [
@@ -204,7 +225,7 @@ def test_rows_are_those_of_all_numbers_at_once(case: Case, block: int, size: int
             tables, excluded = expected(case, partition)
             rows = case.rows(gathered, partition)
             streamed = list(rows.streamed())
-            others = rows.others()
+            others = rows.others(case.noise)
             assert rows.excluded == excluded
             assert set(others) == set(tables) - STREAMED
             for table, frame in others.items():
@@ -221,7 +242,9 @@ def test_similarities_alone(case: Case, block: int, seed: int) -> None:
     gathered = case.gathered(case.tiles(block, 2, seed), with_layers=False)
     for partition in case.inputs.partitions:
         tables, _ = expected(case, partition)
-        others = case.rows(gathered, partition).others()
+        rows = case.rows(gathered, partition)
+        assert all(frames == {} for frames in rows.streamed())
+        others = rows.others(case.noise)
         for table, frame in others.items():
             assert_frame_equal(frame, tables[table], rel_tol=1e-12, abs_tol=1e-12)
         assert set(others) == set(tables) - STREAMED
@@ -237,14 +260,14 @@ def test_a_study_without_projections() -> None:
     assert streamed["dot_products"].height == 4 * 3
     assert streamed["projected_dots"].is_empty()
     assert streamed["projected_dots"].columns == [*streamed["dot_products"].columns, "projection"]
-    assert set(rows.others()) == {"query_self", "original_self", "gradient_similarity"}
+    assert set(rows.others([])) == {"query_self", "original_self", "gradient_similarity"}
 
 
 def test_a_dot_that_is_no_number_though_both_samples_are_good() -> None:
     case = make_case([[0, 1], [1, 0]], [2], 2, 3)
     case.projected.dots[1, 2] = np.inf
     with pytest.raises(TableError) as caught:
-        case.rows(case.gathered(case.tiles(2, 9, 0)), case.inputs.partitions[0]).others()
+        list(case.rows(case.gathered(case.tiles(2, 9, 0)), case.inputs.partitions[0]).streamed())
     assert str(caught.value) == (
         "query 's0' and original 's1': the inner product of their sjlt projections is inf; compute that partition again"
     )

@@ -33,7 +33,7 @@ def test_tables_are_as_ours(layout: Layout) -> None:
         assert setting.candidates.rows() == [(*pair, None, None) for pair in pairs]
         for side in ("query", "original"):
             assert getattr(setting, f"{side}_self").rows() == [
-                (each, layer, content[f"{side}_self"][each][layer]) for each in IDS for layer in LAYERS
+                (each, layer, content[f"{side}_self"][each][layer], None, None) for each in IDS for layer in LAYERS
             ]
         assert setting.projected_similarity is not None
         assert setting.projected_similarity.rows() == [

@@ -45,9 +45,17 @@ def ids_of(number: int) -> list[str]:
 
 
 def stored(
-    lift: float, n_queries: int = 20, n_candidates: int = 3, layers: Sequence[str] = LAYERS, forced: int | None = 5
+    lift: float,
+    n_queries: int = 20,
+    n_candidates: int = 3,
+    layers: Sequence[str] = LAYERS,
+    forced: int | None = 5,
+    noise: Sequence[str] = (),
 ) -> dict[str, pl.DataFrame]:
-    """Combined tables; sources, at rank 0, are more similar than others by about `lift`; the first few were forced."""
+    """Combined tables; sources, at rank 0, are more similar than others by about `lift`; the first few were forced.
+
+    Layers of `noise` are marked as such.
+    """
     random = np.random.default_rng(3)
     ids = ids_of(n_queries)
     pairs = pl.DataFrame(
@@ -59,7 +67,7 @@ def stored(
         dot=(pl.Series(random.normal(0, 0.2, len(pairs) * len(layers))) + lift * (pl.col("rank") == 0)).clip(-1, 1)
     )
     self_dots = pl.DataFrame({"id": ids}).join(pl.DataFrame({"layer": layers}), how="cross")
-    self_dots = self_dots.with_columns(self_dot=pl.lit(1.0))
+    self_dots = self_dots.with_columns(self_dot=pl.lit(1.0), loss=pl.lit(2.0), noise=pl.col("layer").is_in(list(noise)))
     own = self_dots.rename({"id": "query_id"}), self_dots.rename({"id": "original_id"})
     similarity = analysis.gradient_similarity(dots, *own)
     projected = similarity.select(

@@ -3,6 +3,7 @@
 import base64
 import dataclasses
 import hashlib
+import json
 import re
 
 import polars as pl
@@ -143,9 +144,9 @@ def test_verdict_against_chance(lift: float, verdict: str) -> None:
 
 def test_the_proof_is_said_of_every_setting(page: Page, settings) -> None:
     said = (
-        f"{7 * len(LAYERS)} dots and self dots, those of 3 pairs drawn at random in every layer, were computed again "
-        "with plain autograd, one sample at a time. All agree within the tolerance of 10⁻⁵ of the norms’ product; "
-        "the worst is off by 2.1·10⁻⁷."
+        f"{7 * len(LAYERS)} dots and self dots, those of 3 pairs in every layer, were computed again with plain "
+        "autograd, one sample at a time; the longest and the most memorised sample are among theirs. All agree within "
+        "the tolerance of 10⁻⁵ of the norms’ product; the worst is off by 2.1·10⁻⁷."
     )
     assert page.text.count(said) == len(settings)
     assert "Do not rely" not in page.text
@@ -160,6 +161,40 @@ def test_a_proof_that_fails_warns_and_names_the_worst() -> None:
     ) in Page(html).text
     assert 'class="alarm"' in html
     assert "Do not rely" not in render_report(make_report(wrong, precision="tf32"))
+
+
+def test_the_headline_of_wrong_numbers_says_so() -> None:
+    right, wrong = audited(few(lift=0.1)), dataclasses.replace(audited(few(lift=0.1), 0.004), setting="model_generated")
+    for settings, whose in (
+        ((wrong,), "this study’s numbers"),
+        ((right, wrong), "the numbers of model-generated queries"),
+    ):
+        html = render_report(make_report(*settings))
+        assert f'<h1 class="wrong">Do not rely on {whose}: the audit failed.</h1>' in html
+        assert html.count("<h1") == 1
+        assert (
+            "Model-generated: plain autograd differs from 1 of 91 numbers by more than 1e-05 of the norms' product; "
+            "the worst, the dot of query 's0' and original 's0' in model.embed_tokens.weight, is off by 0.004."
+        ) in Page(html).text
+    assert '<h1 class="wrong">' not in render_report(make_report(right))
+
+
+def test_layers_that_hold_only_rounding_are_named_and_left_out() -> None:
+    noise = ("model.layers.1.mlp.up_proj.weight", "model.layers.0.self_attn.q_proj.weight")
+    questions = (*LEAST, "accuracy_per_layer")
+    marked = make_setting("paraphrased", lift=0.1, n_queries=4, questions=questions, noise=noise[:1])
+    page = page_of(marked)
+    assert "1 layer holds only rounding and is left out: 1.mlp.up_proj." in page.text
+    assert page.table("paraphrased_layers").height == len(LAYERS) - 1
+    both = make_setting("model_generated", lift=0.1, n_queries=4, questions=questions, noise=noise)
+    page = page_of(marked, both)
+    assert "2 layers hold only rounding and are left out: 0.self_attn.q_proj and 1.mlp.up_proj." in page.text
+    shown = len(json.loads(re.findall(r'id="layers-data">(.*?)</script>', page.html)[0]))
+    assert shown == len(LAYERS) - 2, "only those of both settings, so that the pairs of both fit them"
+    for setting in ("paraphrased", "model_generated"):
+        pairs = len(page.pairs(setting)["candidate"])
+        assert len(page.unpacked("similarities", setting)) == 2 * shown * pairs
+    assert "only rounding" not in page_of(few(lift=0.1)).text
 
 
 def test_what_is_not_at_hand_is_left_out_and_named() -> None:

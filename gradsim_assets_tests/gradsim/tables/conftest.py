@@ -113,6 +113,7 @@ def rows_of(store: Store, key: TableKey, partition: str | None) -> pl.DataFrame:
     )
     originals = pairs.select("original_id").unique(maintain_order=True)
     lists = pl.List(pl.Int32)
+    own = [pl.lit(1.0).alias("self_dot"), pl.lit(2.0).alias("loss"), pl.lit(False).alias("noise")]
     frames = {
         "samples": lambda: pl.DataFrame({"id": IDS, "messages": turns * 4}),
         "model": lambda: model,
@@ -122,10 +123,8 @@ def rows_of(store: Store, key: TableKey, partition: str | None) -> pl.DataFrame:
         ),
         "candidates": lambda: pairs.with_columns(score=pl.lit(1.5), forced=pl.lit(False)),
         "dot_products": lambda: pairs.join(layers, how="cross").with_columns(dot=pl.lit(0.5)),
-        "query_self": lambda: (
-            pl.DataFrame({"query_id": ids}).join(layers, how="cross").with_columns(self_dot=pl.lit(1.0))
-        ),
-        "original_self": lambda: originals.join(layers, how="cross").with_columns(self_dot=pl.lit(1.0)),
+        "query_self": lambda: pl.DataFrame({"query_id": ids}).join(layers, how="cross").with_columns(own),
+        "original_self": lambda: originals.join(layers, how="cross").with_columns(own),
         "gradient_similarity": lambda: pairs.with_columns(similarity=pl.lit(0.5)),
         "projected_similarity": lambda: pairs.with_columns(
             similarity=pl.lit(0.5), projection=pl.lit("sjlt"), dimension=pl.lit(8, pl.Int64)

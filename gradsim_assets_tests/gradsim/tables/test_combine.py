@@ -8,7 +8,8 @@ IDS, LAYERS = pl.Enum(["b", "a", "c"]), pl.Enum(["z", "y"])
 
 
 def original_self(*rows: tuple[str, str, float]) -> pl.DataFrame:
-    return pl.DataFrame(list(rows), schema={"original_id": IDS, "layer": LAYERS, "self_dot": pl.Float64}, orient="row")
+    schema = {"original_id": IDS, "layer": LAYERS, "self_dot": pl.Float64}
+    return pl.DataFrame(list(rows), schema=schema, orient="row").with_columns(loss=pl.lit(1.0), noise=pl.lit(False))
 
 
 def test_the_lowest_partition_s_value_stands_in_dataset_and_layer_order() -> None:
@@ -18,7 +19,9 @@ def test_the_lowest_partition_s_value_stands_in_dataset_and_layer_order() -> Non
         ("c", "z", near), ("c", "y", 0.0), ("a", "z", 6.0), ("a", "y", 7.0),
     )  # fmt: skip
     for rows in (8, 4, 3, 1):
-        assert pl.concat(combine("original_self", partitions.iter_slices(rows))).rows() == [
+        combined = pl.concat(combine("original_self", partitions.iter_slices(rows)))
+        assert combined.columns == partitions.columns
+        assert combined.select("original_id", "layer", "self_dot").rows() == [
             ("b", "z", 4.0), ("b", "y", 5.0), ("a", "z", 6.0), ("a", "y", 7.0), ("c", "z", 2.0), ("c", "y", 0.0),
         ]  # fmt: skip
 
@@ -52,6 +55,30 @@ def test_projected_self_dots_agree_in_proportion_to_the_gradients_norm() -> None
 def test_an_expert_that_one_partition_saw_and_another_did_not() -> None:
     with pytest.raises(TableError, match="disagree on a, layer y: 0 and 1e-30"):
         list(combine("original_self", [original_self(("a", "y", 0.0), ("a", "y", 1e-30))]))
+
+
+def with_loss(loss: float, self_dot: float = 1.0, *, noise: bool = False) -> pl.DataFrame:
+    """Original a in two layers, y marked where `noise` says so."""
+    marks = pl.Series("noise", [False, noise])
+    return original_self(("a", "z", 100.0), ("a", "y", self_dot)).with_columns(marks, loss=pl.lit(loss))
+
+
+@pytest.mark.parametrize("loss", [1e-4, 3.0])
+def test_the_lowest_partition_s_loss_and_marks_stand(loss: float) -> None:
+    near = loss + 0.9 * TOLERANCE * max(loss, 1)
+    (combined,) = combine("original_self", [with_loss(loss), with_loss(near, noise=True)])
+    assert combined.select("layer", "loss", "noise").rows() == [("z", loss, False), ("y", loss, False)]
+    with pytest.raises(TableError) as caught:
+        list(combine("original_self", [with_loss(loss), with_loss(loss + 1.1 * TOLERANCE * max(loss, 1))]))
+    assert str(caught.value).startswith(f"original_self: partitions disagree on the loss of a: {loss:.8g} and ")
+
+
+def test_rounding_in_a_layer_that_holds_nothing_else_may_differ() -> None:
+    (combined,) = combine("original_self", [with_loss(1.0, 1e-9, noise=True), with_loss(1.0, 5e-9, noise=True)])
+    assert combined["self_dot"].to_list() == [100.0, 1e-9]
+    assert combined["noise"].to_list() == [False, True]
+    with pytest.raises(TableError, match="disagree on a, layer y"):
+        list(combine("original_self", [with_loss(1.0, 1e-9, noise=True), with_loss(1.0, 1e-2, noise=True)]))
 
 
 def test_other_tables_are_put_one_after_the_other() -> None:

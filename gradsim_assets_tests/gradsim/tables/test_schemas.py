@@ -31,10 +31,9 @@ def test_columns_are_documented_and_identifiers_encoded() -> None:
 
 
 def test_conform_orders_columns_and_drops_others() -> None:
-    frame = pl.DataFrame({"extra": [1], "self_dot": [1.0], "layer": ["w"], "query_id": ["a"]}).with_columns(
-        pl.col("layer", "query_id").cast(pl.Enum(["a", "w"]))
-    )
-    assert SCHEMAS["query_self"].conform(frame, "x").columns == ["query_id", "layer", "self_dot"]
+    columns = {"extra": [1], "noise": [False], "loss": [2.0], "self_dot": [1.0], "layer": ["w"], "query_id": ["a"]}
+    frame = pl.DataFrame(columns).with_columns(pl.col("layer", "query_id").cast(pl.Enum(["a", "w"])))
+    assert SCHEMAS["query_self"].conform(frame, "x").columns == ["query_id", "layer", "self_dot", "loss", "noise"]
 
 
 def test_a_missing_column() -> None:

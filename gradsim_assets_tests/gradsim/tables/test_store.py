@@ -7,7 +7,8 @@ import pytest
 from gradsim.errors import TableError
 from gradsim.study import Study
 from gradsim.tables import SCHEMAS, Provenance, State, Store, TableKey
-from gradsim.tables.lineage import GRADIENT_TABLES, PROJECTED_TABLES
+from gradsim.tables.lineage import CODE_VERSIONS, GRADIENT_TABLES, PROJECTED_TABLES
+from gradsim.tables.writing import write_table
 
 FIRST, LAST = "0000-0001", "0002-0003"
 
@@ -113,6 +114,27 @@ class TestState:
             f"model_generated/query_self/{LAST}": "corrupt",
             "model_generated/results/query_self": "stale",
         }
+
+    @pytest.mark.parametrize("table", ["query_self", "original_self"])
+    def test_self_dots_that_were_stored_without_loss_and_noise(
+        self, filled: Store, monkeypatch: pytest.MonkeyPatch, table: str
+    ) -> None:
+        key, combined = (filled.lineage.key(table, "paraphrased", room) for room in (None, "results"))
+        with monkeypatch.context() as before:
+            before.setattr("gradsim.tables.lineage.CODE_VERSIONS", {**CODE_VERSIONS, table: 1})
+            earlier = {each: filled.lineage.fingerprint(each) for each in (key, combined)}
+        for each, fingerprint in earlier.items():
+            for partition in filled.partitions(each):
+                rows = filled.read(each, [partition]).drop("loss", "noise")
+                provenance = filled.provenance(each, partition).model_copy(update={"fingerprint": fingerprint})
+                write_table(rows, filled.path(each, partition), provenance)
+        stale = not_fresh(filled)
+        assert {f"paraphrased/{table}/{FIRST}", f"paraphrased/{table}/{LAST}"} <= stale.keys()
+        assert {f"paraphrased/results/{table}", "paraphrased/analysis/accuracy_per_layer", "report"} <= stale.keys()
+        assert f"paraphrased/dot_products/{FIRST}" not in stale
+        for each in earlier:
+            with pytest.raises(TableError, match="was made from another definition; run it again"):
+                filled.read(each)
 
     def test_a_damaged_report(self, filled: Store) -> None:
         filled.path(filled.lineage.key("report")).write_text("<p>cut off")
