@@ -13,9 +13,10 @@ from gradsim.generate import GeneratedAnswer, generate_answers
 from gradsim.generate.cache import RoomyLayer
 from gradsim.generate.companies import independent_groups
 from gradsim.generate.decoding import Decoder
-from gradsim.generate.probes import STEPS, probes_of, sections, thresholds_of
+from gradsim.generate.probes import STEPS, probes_of, sections
 from gradsim.generate.rows import Row
 from gradsim.generate.schedule import decode
+from gradsim.gradients.boundaries import length_boundaries
 from gradsim.gradients.fresh_state import fresh_state
 from gradsim_assets_tests.gradsim.generate.families import (
     AS_GOOD_AS_TIED,
@@ -182,7 +183,7 @@ def test_thresholds_are_the_lengths_of_a_configuration() -> None:
     configuration = AutoConfig.for_model(
         "phi3", sliding_window=30, **{**MORE_FAMILIES["longrope that reads again"][1], "pad_token_id": None}
     )
-    assert thresholds_of(configuration) == [ORIGINAL, 30, 64]
+    assert list(length_boundaries(configuration)) == [ORIGINAL, 30, 64]
 
 
 def test_rows_are_divided_by_the_thresholds_that_they_cross() -> None:
