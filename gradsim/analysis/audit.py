@@ -12,8 +12,15 @@ from gradsim.errors import TableError
 
 PAIRS = 5
 
-# Precision that a study runs in -> the largest error that its rounding explains, for samples of any loss.
+# Precision that a study runs in -> the largest error that its rounding explains.
 TOLERANCES: Mapping[str, float] = {"float32": 1e-5, "float64": 1e-5, "tf32": 3e-2, "bfloat16": 1e-1}
+
+# Mean loss in nats below which a sample counts as memorised. A model in float32 keeps fewer digits of its gradient, see
+# docs/gradients.md: errors are up to the second number over the loss, and up to the third at most.
+MEMORISED, MEMORISED_TOLERANCE, LARGEST_TOLERANCE = 0.5, 2e-5, 2e-3
+
+# A norm counts as at least this share of the whole gradient's: below, rounding of the whole pass exceeds a tolerance.
+SMALLEST_SHARE = 1e-6
 
 DOT, QUERY_SELF, ORIGINAL_SELF = "dot", "query_self", "original_self"
 
@@ -27,8 +34,10 @@ GRADIENT_AUDIT: Schema = {
     "error": (
         pl.Float64,
         "difference of the two over the product of the two gradients' norms in this layer, by plain autograd; "
-        "the whole gradients' norms where the layer holds only rounding",
+        "a norm counts as at least a millionth of the whole gradient's, and as all of it where the layer holds only "
+        "rounding",
     ),
+    "loss": (pl.Float64, "lowest mean loss of the samples, in nats: float32 keeps fewer digits of memorised ones"),
 }
 
 
@@ -82,9 +91,13 @@ def audited_pairs(
     return pairs[np.sort(np.concatenate([always, drawn]))].select("query_id", "original_id")
 
 
-def tolerance_of(precision: str) -> float:
-    """Return the largest error that the rounding of a study's precision explains."""
-    return TOLERANCES[precision]
+def tolerance_of(precision: str) -> pl.Expr:
+    """Return the largest error that the rounding of a study's precision explains, given the column `loss`."""
+    tolerance = pl.lit(TOLERANCES[precision])
+    if precision != "float32":
+        return tolerance
+    of_memorised = pl.min_horizontal(MEMORISED_TOLERANCE / pl.col("loss"), pl.lit(LARGEST_TOLERANCE))
+    return pl.when(pl.col("loss") < MEMORISED).then(of_memorised).otherwise(tolerance)
 
 
 def gradient_audit(
@@ -106,21 +119,25 @@ def gradient_audit(
     """
     noise = noise_layers(query_self, original_self)
     of_query, of_original = _norm(QUERY_SELF, noise), _norm(ORIGINAL_SELF, noise)
-    return pl.concat(
+    numbers = pl.concat(
         [
             _compared(reference, DOT, of_query * of_original, dot_products),
             _compared(reference, QUERY_SELF, of_query**2, query_self),
             _compared(reference, ORIGINAL_SELF, of_original**2, original_self),
         ],
         how="diagonal",
-    ).select(GRADIENT_AUDIT.keys())
+    )
+    for side, selves in (("query_id", query_self), ("original_id", original_self)):
+        losses = selves.group_by(side).agg(pl.col("loss").first().alias(f"loss of {side}"))
+        numbers = numbers.join(losses, on=side, how="left", maintain_order="left")
+    return numbers.with_columns(loss=pl.min_horizontal("^loss of .*$")).select(GRADIENT_AUDIT.keys())
 
 
 def _norm(self_dot: str, noise: Sequence[str]) -> pl.Expr:
-    """Return the norm of a gradient in each layer; that over all layers where the layer holds only rounding."""
-    in_layer = pl.col(self_dot)
+    """Return the norm that errors in each layer are measured by, see the column `error`."""
+    in_layer, whole = pl.col(self_dot).sqrt(), pl.col(self_dot).sum().over("query_id", "original_id").sqrt()
     is_noise = pl.col("layer").cast(pl.String).is_in(list(noise))
-    return pl.when(is_noise).then(in_layer.sum().over("query_id", "original_id")).otherwise(in_layer).sqrt()
+    return pl.when(is_noise).then(whole).otherwise(pl.max_horizontal(in_layer, SMALLEST_SHARE * whole))
 
 
 def _compared(reference: pl.DataFrame, quantity: str, scale: pl.Expr, stored: pl.DataFrame) -> pl.DataFrame:
@@ -148,6 +165,7 @@ class Verdict:
         numbers: dots and self dots that were compared, all layers counted.
         beyond: of these, those whose error is larger than the tolerance, or no number.
         tolerance: of the study's precision.
+        memorised: numbers of memorised samples, whose tolerance is larger.
         worst: the largest error; NaN if one is no number, or nothing was compared.
         median: of the errors.
         where: which number is the worst, with its pair or sample and its layer.
@@ -157,6 +175,7 @@ class Verdict:
     numbers: int
     beyond: int
     tolerance: float
+    memorised: int
     worst: float
     median: float
     where: str
@@ -170,6 +189,8 @@ class Verdict:
         if not self.numbers:
             return "nothing was compared"
         limit = f"{self.tolerance:g} of the norms' product"
+        if self.memorised:
+            limit += f" (more for {self.memorised} numbers of memorised samples)"
         if self.beyond:
             found = f"plain autograd differs from {self.beyond} of {self.numbers} numbers by more than {limit}"
         else:
@@ -184,14 +205,15 @@ def audit_verdict(audit: pl.DataFrame, precision: str) -> Verdict:
         audit: the table `gradient_audit`.
         precision: that the study ran in.
     """
-    tolerance = tolerance_of(precision)
     # NaN sorts as larger than every number, and compares so.
     worst = audit.sort("error", descending=True, maintain_order=True).head(1)
+    beyond = audit.filter(pl.col("error") > tolerance_of(precision))
     return Verdict(
         pairs=audit.filter(quantity=DOT).select("query_id", "original_id").n_unique(),
         numbers=len(audit),
-        beyond=audit.filter(pl.col("error") > tolerance).height,
-        tolerance=tolerance,
+        beyond=beyond.height,
+        tolerance=TOLERANCES[precision],
+        memorised=audit.filter(tolerance_of(precision) > TOLERANCES[precision]).height,
         worst=worst["error"][0] if len(worst) else np.nan,
         median=float(np.median(audit["error"])) if len(audit) else np.nan,
         where=_where(worst.row(0, named=True)) if len(worst) else "nothing",

@@ -28,12 +28,13 @@ def _gradient(model: PreTrainedModel, sample: Sample) -> dict[str, Tensor]:
         for parameter in parameters.values():
             parameter.requires_grad_(True)
         first = next(iter(parameters.values()))
-        device, precision = first.device, torch.promote_types(first.dtype, torch.float32)
+        device = first.device
         tokens = torch.as_tensor(sample.input_ids, dtype=torch.long, device=device)
         labels = torch.as_tensor(sample.labels, dtype=torch.long, device=device)
         with torch.enable_grad(), fresh_state(model):
             logits = model(input_ids=tokens[None], use_cache=False).logits[0, :-1]
-            loss = torch.nn.functional.cross_entropy(logits.to(precision), labels[1:], ignore_index=MASKED)
+            # In float64, because softmax - 1 cancels in float32 where the model is sure of a label.
+            loss = torch.nn.functional.cross_entropy(logits.double(), labels[1:], ignore_index=MASKED)
             found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
     finally:
         for module, mode in modes:

@@ -169,12 +169,40 @@ class TestErrors:
             assert verdict.passed == (error == 0)
             assert verdict.worst == pytest.approx(error, abs=1e-12)
 
-    def test_a_tiny_layer_that_is_not_marked_is_measured_by_itself(self):
-        gradients = {name: np.array([[3.0, 4.0], [0.0, 1e-9]]) for name in "abc"}
+    @pytest.mark.parametrize(("norm", "measured_by"), [(1e-3, 1e-3), (1e-9, 5e-6)])
+    def test_a_tiny_layer_is_measured_by_itself_or_by_a_millionth_of_the_whole(self, norm, measured_by):
+        gradients = {name: np.array([[3.0, 4.0], [0.0, norm]]) for name in "abc"}
         reference = reference_of(gradients, gradients)
         stored, where = stored_of(reference), {"query_id": "a", "original_id": "b", "layer": "layer.1"}
-        stored["dot_products"] = changed(stored["dot_products"], "dot", 2e-18, **where)
-        assert audit_verdict(gradient_audit(reference, **stored), "float32").worst == pytest.approx(1)
+        stored["dot_products"] = changed(stored["dot_products"], "dot", 2 * norm**2, **where)
+        worst = audit_verdict(gradient_audit(reference, **stored), "float32").worst
+        assert worst == pytest.approx((norm / measured_by) ** 2)
+
+    @pytest.mark.parametrize(
+        ("loss", "precision", "tolerance"),
+        [
+            (2.0, "float32", 1e-5),
+            (0.5, "float32", 1e-5),
+            (0.1, "float32", 2e-4),
+            (1e-3, "float32", 2e-3),
+            (0.0, "float32", 2e-3),
+            (0.1, "float64", 1e-5),
+            (0.1, "bfloat16", 0.1),
+        ],
+    )
+    def test_float32_keeps_fewer_digits_of_memorised_samples(self, loss, precision, tolerance):
+        gradients = {name: np.array([[3.0, 4.0], [1.0, 0.0]]) for name in "abc"}
+        reference = reference_of(gradients, gradients)
+        stored, where = stored_of(reference), {"query_id": "a", "original_id": "b", "layer": "layer.2"}
+        stored["query_self"] = stored["query_self"].with_columns(loss=pl.lit(3.0))
+        stored["original_self"] = stored["original_self"].with_columns(
+            loss=pl.when(original_id="b").then(loss).otherwise(3.0)
+        )
+        for share, passes in ((0.99, True), (1.01, False)):
+            dots = changed(stored["dot_products"], "dot", 25 * (1 + share * tolerance), **where)
+            verdict = audit_verdict(gradient_audit(reference, **{**stored, "dot_products": dots}), precision)
+            assert verdict.passed == passes
+            assert (verdict.memorised > 0) == (loss < 0.5 and precision == "float32")
 
     def test_a_gradient_of_zeros(self):
         gradients = {name: np.zeros((2, 2)) for name in "abc"}

@@ -61,7 +61,12 @@ def test_tables_have_the_documented_columns(study) -> None:
     criteria = {criterion: tables[f"greedy_by_{criterion}"] for criterion in analysis.Criterion}
     held_out = tables["held_out_selection"]
     tables |= {
-        "gradient_audit": analysis.gradient_audit(reference, *study.tables),
+        "gradient_audit": analysis.gradient_audit(
+            reference,
+            study.dot_products,
+            study.query_self.with_columns(loss=pl.lit(1.0)),
+            study.original_self.with_columns(loss=pl.lit(1.0)),
+        ),
         "parameters_per_layer": stored(study)["parameters_per_layer"],
         "selection_transfer": analysis.selection_transfer(
             dict.fromkeys(("one", "other"), layer_dots),
