@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from gradsim.errors import MemoryBudgetError
+from gradsim.errors import GradientError, MemoryBudgetError
 from gradsim.gradients.batch import Batch
 from gradsim.gradients.boundaries import length_boundaries
 from gradsim.gradients.capture import GradientCapture, flags_kept, own_gradients
@@ -20,6 +20,7 @@ from gradsim.gradients.copies import NotSeparableError
 from gradsim.gradients.encoding import Encoded
 from gradsim.gradients.forward import Forward, without_cache
 from gradsim.gradients.fresh_state import fresh_state
+from gradsim.gradients.memory import says_out_of_memory
 from gradsim.gradients.profile import PassProfile, PassWatch
 from gradsim.gradients.rules.terms import RowSum, Term
 from gradsim.gradients.schedule import Batching
@@ -37,6 +38,9 @@ _GRADIENTS = 4
 
 # Rounding changes wholly when the embeddings change by a few units in the last place; a real gradient hardly does.
 _WHOLLY = 0.5
+
+# What models raise that cannot run in a precision, or not at all.
+_FAILURES = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 _Terms = dict[int, list[Term | RowSum]]
 """By layer."""
@@ -94,7 +98,7 @@ def probe(model: PreTrainedModel, samples: Sequence[Encoded]) -> Probe:
             none has, nothing is known.
     """
     with GradientCapture(model) as capture:
-        found = _finite_pair(capture, samples)
+        found = _finite_pair(model, capture, samples)
         if found is None:
             return Probe()
         pieces, together = found
@@ -113,10 +117,12 @@ def probe(model: PreTrainedModel, samples: Sequence[Encoded]) -> Probe:
     for place, piece in enumerate(pieces if together else pieces[:1]):
         _plain_gradients(model, piece, partial(check, place))
     by_autograd = [layers[layer] for layer in sorted(wrong)]
+    if wrong and together:
+        separable = _separable(model, pieces, by_autograd)
     _tell(by_autograd, [layers[layer] for layer in without_rule])
     return Probe(
         by_autograd=by_autograd,
-        separable=separable and not wrong,
+        separable=separable,
         noise=[layers[layer] for layer in _noise(model, pieces[0], alone)],
         pieces=pieces,
         batching=Batching(boundaries=length_boundaries(model.config)),
@@ -125,8 +131,29 @@ def probe(model: PreTrainedModel, samples: Sequence[Encoded]) -> Probe:
     )
 
 
-def _finite_pair(capture: GradientCapture, samples: Sequence[Encoded]) -> tuple[list[Encoded], list[_Terms]] | None:
-    """Pieces of the first two samples with finite gradients, and their terms in a batch if that is possible."""
+def _separable(model: PreTrainedModel, pieces: Sequence[Encoded], by_autograd: Collection[str]) -> bool:
+    """Whether a batch gives each piece the gradients of plain autograd, when autograd computes these layers."""
+    with GradientCapture(model, by_autograd) as capture:
+        try:
+            together = captured_terms(capture, pieces)
+        except NotSeparableError:
+            return False
+    agree: list[bool] = []
+    for piece, terms in zip(pieces, together, strict=True):
+        _plain_gradients(
+            model, piece, lambda layer, expected, terms=terms: agree.append(terms_agree(terms[layer], expected))
+        )
+    return all(agree)
+
+
+def _finite_pair(
+    model: PreTrainedModel, capture: GradientCapture, samples: Sequence[Encoded]
+) -> tuple[list[Encoded], list[_Terms]] | None:
+    """Pieces of the first two samples with finite gradients, and their terms in a batch if that is possible.
+
+    Raises:
+        GradientError: the model does not run a piece at all.
+    """
     found: list[Encoded] = []
     for sample in samples:
         candidates = [*found, sample]
@@ -135,6 +162,17 @@ def _finite_pair(capture: GradientCapture, samples: Sequence[Encoded]) -> tuple[
             terms = captured_terms(capture, pieces)
         except NotSeparableError:
             return pieces, []
+        except _FAILURES as error:
+            if isinstance(error, RuntimeError) and says_out_of_memory(error):
+                raise
+            if len(pieces) > 1:
+                return pieces, []
+            precision = str(next(model.parameters()).dtype).removeprefix("torch.")
+            reason = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+            raise GradientError(
+                f"the model does not run sample {sample.id!r} forward and backward in {precision} ({reason}): try "
+                "another precision or attention implementation"
+            ) from error
         if all(_is_finite(each) for layers in terms for each in layers.values()):
             found = candidates
         if len(found) == len(_PIECES):

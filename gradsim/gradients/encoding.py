@@ -72,7 +72,17 @@ class Limits:
 
 
 def model_limits(model: PreTrainedModel) -> Limits:
-    """Return the limits of a model, as its own tensors have them; it may be on the `meta` device."""
+    """Return the limits of a model, as its own tensors have them; it may be on the `meta` device.
+
+    Raises:
+        GradientError: the model has no single table of token embeddings.
+    """
+    words: Any = model.get_input_embeddings()
+    if not isinstance(getattr(words, "weight", None), Tensor):
+        raise GradientError(
+            f"{type(model).__name__} looks tokens up in a {type(words).__name__}, not in one embedding table: "
+            "give a model that reads one sequence of tokens"
+        )
     vocabulary = vocabulary_size(model)
     head: Any = model.get_output_embeddings()
     return Limits(

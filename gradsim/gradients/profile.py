@@ -149,6 +149,13 @@ def estimated_profile(
     return _profile(model, itemsize, float(elements * itemsize), float(weights * itemsize), widest)
 
 
+def hidden_size(model: PreTrainedModel) -> int:
+    """Return the width of a model's hidden states; that of its input embeddings where the configuration has none."""
+    words: nn.Embedding = model.get_input_embeddings()
+    size: int = getattr(model.config.get_text_config(), "hidden_size", None) or words.weight.shape[1]
+    return size
+
+
 def _widths(module: nn.Module, shapes: Sequence[torch.Size]) -> tuple[int, int]:
     """Elements of a module's inputs and outputs for one row, and of its widest output; biases add nothing."""
     dimensions = max(map(len, shapes))
@@ -173,7 +180,7 @@ def _profile(
         # Logits; their gradient in at least float32, and in the model's format; twice what changes them on the way.
         per_logit_token=model_limits(model).outputs * (itemsize + wide + (itemsize if itemsize < wide else 0))
         + 2 * logits,
-        block_input=model.config.get_text_config().hidden_size * itemsize,
+        block_input=hidden_size(model) * itemsize,
         blocks=len(blocks),
         widest=widest * itemsize,
     )

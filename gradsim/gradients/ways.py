@@ -13,7 +13,7 @@ from gradsim.gradients.check import Probe
 from gradsim.gradients.layout import Layout
 from gradsim.gradients.memory import free_bytes
 from gradsim.gradients.plan import Way
-from gradsim.gradients.profile import PassProfile
+from gradsim.gradients.profile import PassProfile, hidden_size
 from gradsim.gradients.projecting import needed_gradients, projecting_cost
 from gradsim.gradients.projection import Projection
 from gradsim.gradients.schedule import Task
@@ -166,7 +166,7 @@ def pass_operations(model: PreTrainedModel, shapes: Sequence[LayerShape]) -> tup
     """
     weights = sum((shape.per_token + shape.per_label) * shape.elements / shape.stack for shape in shapes if shape.width)
     configuration = model.config.get_text_config()
-    attention = 2.0 * configuration.hidden_size * getattr(configuration, "num_hidden_layers", 0)
+    attention = 2.0 * hidden_size(model) * getattr(configuration, "num_hidden_layers", 0)
     return 4.0 * weights, 3.5 * attention
 
 

@@ -112,7 +112,7 @@ def test_losses_are_those_of_the_model(memory, oracle):
 def test_loss_gradient_in_float32_against_float64(lead, make_sample):
     """Down to losses that a float32 cannot tell from zero by 1 - p."""
     tokens = [3, 1, 4, 1, 5]
-    batch = Batch.of([encode(make_sample("s", tokens, tokens), Limits(8, None))], torch.device("cpu"))
+    batch = Batch.of([encode(make_sample("s", tokens, tokens), Limits(8, 8, None))], torch.device("cpu"))
     logits = torch.randn(1, 5, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     for position, label in enumerate(tokens[1:]):
         logits[0, position, label] += lead
