@@ -180,16 +180,17 @@ class Forecaster:
         Raises:
             MemoryBudgetError: a query and an original do not fit into the memory together.
         """
-        model = self.sources.model
+        definition = self.sources.store.study.model
         try:
             return predict(
-                model,
+                self.sources.model,
                 inputs.comparison(),
                 device=torch.device(self.machine.device),
-                precision=precision_of(self.sources.store.study.model.precision),
+                precision=precision_of(definition.precision),
                 memory_budget=self._budget,
                 projectors=projectors,
                 rates=self.machine.rates,
+                rerun_memorised=definition.precision_of_memorised not in (None, definition.precision),
             )
         except MemoryBudgetError as error:
             raise MemoryBudgetError(

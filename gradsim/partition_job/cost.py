@@ -39,6 +39,7 @@ def measured_cost(
         "pass_seconds": round(tiles.seconds, 3),
         "check_seconds": round(tiles.check_seconds, 3),
         "memory_retries": tiles.memory_retries,
+        "memorised": tiles.memorised,
         "checkpoint": plan.checkpoint,
     }
     if device.startswith("cuda"):

@@ -121,6 +121,7 @@ def _tiles(
         projectors=projectors,
         progress=progress,
         on_bad_sample=job.study.on_bad_sample,
+        precision_of_memorised=job.study.model.precision_of_memorised,
     )
     _check_layers(tiles.layers, store)
     return tiles

@@ -71,6 +71,9 @@ class RunsModel(Section):
     """How the studied model runs: whatever of this changes a number."""
 
     precision: Literal["float32", "tf32", "bfloat16", "float64"] = "float32"
+    precision_of_memorised: Literal["float64"] | None = Field(
+        None, description="run samples with a mean loss below 0.5 again in this precision"
+    )
     attention: Literal["sdpa", "eager"] = "sdpa"
 
 

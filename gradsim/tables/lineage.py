@@ -252,6 +252,7 @@ class Lineage:
                 parameters={
                     "running": self._running,
                     "projections": projections if table in PROJECTED_TABLES else None,
+                    **self._memorised,
                     "seed": study.seed if table in PROJECTED_TABLES else None,
                 },
             )
@@ -268,6 +269,12 @@ class Lineage:
     def _running(self) -> dict[str, str]:
         """How the model runs: bears on what it computes, not on what it is."""
         return {"precision": self.study.model.precision, "attention": self.study.model.attention}
+
+    @property
+    def _memorised(self) -> dict[str, str]:
+        """How memorised samples run, where the study says so."""
+        precision = self.study.model.precision_of_memorised
+        return {"precision_of_memorised": precision} if precision else {}
 
     @property
     def analyses(self) -> tuple[str, ...]:

@@ -119,6 +119,10 @@ CHANGES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         {"model": {"reference": {"layers": 1}, "attention": "eager"}},
         (*GRADIENTS, "model_generated/queries"),
     ),
+    "precision_of_memorised": (
+        {"model": {"reference": {"layers": 1}, "precision_of_memorised": "float64"}},
+        GRADIENTS,
+    ),
     "on_long_sample": ({"on_long_sample": "exclude"}, ("model", *TOKENIZED)),
     "on_bad_sample": ({"on_bad_sample": "exclude"}, TOKENIZED),
     "top_k": ({"top_k": 3}, ("paraphrased/candidates", "model_generated/candidates")),
