@@ -30,7 +30,7 @@ from transformers import PreTrainedModel
 from transformers.utils.logging import set_verbosity_error
 from workload import Workload, between, lima_top_five, olmo, samples, top_pairs
 
-from gradsim.gradients import Comparison, compare
+from gradsim.gradients import Comparison, compare, compare_tiles
 
 VOCABULARY = 4096
 
@@ -103,7 +103,8 @@ def against_floor(what: str, target: str, model: PreTrainedModel, workload: Work
     """All layers' dots and self dots against plain training of the same unique samples."""
     together = [*workload.queries, *workload.originals]
     tokens = floor.fastest_batch_tokens(model, together[: len(together) // 4])
-    compare(model, workload.queries[:2], workload.originals[:2], "all")
+    tiles = compare_tiles(model, workload.queries, workload.originals, workload.pairs)
+    tiles.together()
     return paired(
         f"{what}, against the floor (batches of {tokens} tokens)",
         target,
@@ -111,6 +112,7 @@ def against_floor(what: str, target: str, model: PreTrainedModel, workload: Work
         partial(floor.run, model, together, tokens),
         rounds,
         speedup=False,
+        note=f"checks {tiles.check_seconds / (tiles.check_seconds + tiles.seconds):.1%} of ours",
     )
 
 
