@@ -13,7 +13,7 @@ from measuring import Row
 MEANINGS = {
     "rules": "exact, every layer by a rule",
     "autograd": "exact, some layers by autograd",
-    "ill-conditioned": "beyond 1e-5 in float32, as plain autograd in float32 is",
+    "ill-conditioned": "beyond 1e-5 in float32 or 1e-10 in float64, as plain autograd is",
     "refused": "refused with an error that says why",
     "wrong": "wrong",
     "crash": "an exception that is not gradsim's own, or no answer",
@@ -42,13 +42,17 @@ def _introduction(findings: Sequence[Row], *, timed: bool) -> str:
         "An error is that of an inner product over the product of the layer's two norms: the worst of all layers and "
         "pairs, with all the memory that is free and with the least that `compare` accepts. A layer's norm counts as "
         "at least a millionth of the whole gradient's. Exact means at most 1e-5 in float32 and 1e-10 in float64. "
-        "Layers by autograd are as exact, but a model that has one runs its samples one at a time; `*` is any number.",
+        "Layers by autograd are as exact, but slower; `*` is any number. For some models plain autograd in float32 is "
+        "beyond 1e-5 itself. Where a model computes partly in float32, rounding changes float64 by over 1e-10. Both are "
+        "called ill-conditioned if the engine errs at most five times as much.",
     ]
     if timed:
         paragraphs.append(
             "Time is that of `compare` over that of plain batched training passes of the same 64 samples. With models "
             "this small most of it is a fixed cost."
         )
+    batched = sum(finding["together"] > 1 for finding in findings)
+    counts.append(_line(["of these, several samples share a batch", str(batched)]))
     summary = "\n".join([_line([f"{len(findings)} types", ""]), _line(["---"] * 2), *counts])
     first, *others = (textwrap.fill(each, 120, break_long_words=False, break_on_hyphens=False) for each in paragraphs)
     return "\n\n".join(["# Model types", first, summary, *others]) + "\n"
@@ -56,7 +60,7 @@ def _introduction(findings: Sequence[Row], *, timed: bool) -> str:
 
 def _cells(finding: Row, *, timed: bool) -> list[str]:
     notes = [f"{_runs(runs)}{note}" for note, runs in finding["notes"].items()]
-    if finding["outcome"] == "rules" and finding["together"] == 1:
+    if finding["together"] == 1:
         notes.append("one sample at a time")
     errors = [finding["errors"].get(precision) for precision in ("float32", "float64")]
     cells = [
