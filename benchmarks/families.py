@@ -114,7 +114,9 @@ class Problem:
         """
         if precision == "float32":
             return self._errors_of(self.model, torch.float32)
-        return np.max([self._errors_of(_nudged(self.model, seed), torch.float64) for seed in range(3)], axis=0)
+        errors = [self._errors_of(_nudged(self.model, seed), torch.float64) for seed in range(3)]
+        worst: Floats = np.max(errors, axis=0)
+        return worst
 
     def _errors_of(self, model: PreTrainedModel, dtype: torch.dtype) -> Floats:
         return relative_errors(make_reference(model, self.queries, self.originals, dtype), self.reference)
@@ -122,7 +124,7 @@ class Problem:
 
 def _nudged(model: PreTrainedModel, seed: int) -> PreTrainedModel:
     random = torch.Generator().manual_seed(seed)
-    changed: PreTrainedModel = copy.deepcopy(model).double()  # type: ignore[no-untyped-call]
+    changed: PreTrainedModel = copy.deepcopy(model).double()
     with torch.no_grad():
         for parameter in changed.parameters():
             signs = torch.randn(parameter.shape, generator=random, dtype=parameter.dtype).sign()

@@ -43,8 +43,8 @@ def _introduction(findings: Sequence[Row], *, timed: bool) -> str:
         "pairs, with all the memory that is free and with the least that `compare` accepts. A layer's norm counts as "
         "at least a millionth of the whole gradient's. Exact means at most 1e-5 in float32 and 1e-10 in float64. "
         "Layers by autograd are as exact, but slower; `*` is any number. For some models plain autograd in float32 is "
-        "beyond 1e-5 itself. Where a model computes partly in float32, rounding changes float64 by over 1e-10. Both are "
-        "called ill-conditioned if the engine errs at most five times as much.",
+        "beyond 1e-5 itself. Where a model computes partly in float32, rounding changes float64 by over 1e-10. Both "
+        "are called ill-conditioned if the engine errs at most five times as much.",
     ]
     if timed:
         paragraphs.append(
