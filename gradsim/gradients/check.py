@@ -139,10 +139,12 @@ def _separable(model: PreTrainedModel, pieces: Sequence[Encoded], by_autograd: C
         except NotSeparableError:
             return False
     agree: list[bool] = []
+
+    def check(terms: _Terms, layer: int, expected: Tensor) -> None:
+        agree.append(terms_agree(terms[layer], expected))
+
     for piece, terms in zip(pieces, together, strict=True):
-        _plain_gradients(
-            model, piece, lambda layer, expected, terms=terms: agree.append(terms_agree(terms[layer], expected))
-        )
+        _plain_gradients(model, piece, partial(check, terms))
     return all(agree)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -151,7 +151,7 @@ def estimated_profile(
 
 def hidden_size(model: PreTrainedModel) -> int:
     """Return the width of a model's hidden states; that of its input embeddings where the configuration has none."""
-    words: nn.Embedding = model.get_input_embeddings()
+    words: Any = model.get_input_embeddings()
     size: int = getattr(model.config.get_text_config(), "hidden_size", None) or words.weight.shape[1]
     return size
 
