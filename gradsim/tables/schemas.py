@@ -64,8 +64,8 @@ DIMENSION = Column(pl.Int64, "dimensions of the projected gradient, all layers t
 PROJECTOR = Column(pl.String, "name of the projection: its kind and size")
 LOSS = Column(
     pl.Float64,
-    "the sample's mean cross-entropy over its unmasked labels, in nats; the same in every layer. Below 0.5, float32 keeps "
-    "fewer digits of the gradient: expect relative errors of up to 2e-5 / loss, 2e-3 at most",
+    "the sample's mean cross-entropy over its unmasked labels, in nats; the same in every layer. Below 0.5, float32 "
+    "keeps fewer digits of the gradient: expect relative errors of up to 2e-5 / loss, 2e-3 at most",
 )
 NOISE = Column(pl.Boolean, "whether the layer's gradient is only rounding; analyses by layer leave such layers out")
 
