@@ -217,8 +217,10 @@ def _of_member(
     width = delta.shape[-1]
     per_token, beyond = divmod(len(delta), size * length) if delta.dim() == 2 else (0, 0)
     if delta.dim() > 2 and delta.shape[0] == size:
-        places = batch.places(member, delta.shape[1], is_head=is_head)
-        places = _without_prompt(delta[member], places, batch.first_label(member, delta.shape[1]))
+        places = slice(0, delta.shape[1])
+        if delta.dim() == 3:  # beyond that, the second dimension may be heads, as many as the batch has tokens
+            places = batch.places(member, delta.shape[1], is_head=is_head)
+            places = _without_prompt(delta[member], places, batch.first_label(member, delta.shape[1]))
         if size == 1 and places == slice(0, delta.shape[1]):
             return call, delta.reshape(-1, width)
         alike = delta.shape[:2]

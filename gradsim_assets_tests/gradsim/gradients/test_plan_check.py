@@ -93,6 +93,14 @@ def test_scaled_rotary_embeddings_on_both_sides_of_their_context(samples_of, ora
     assert all(torch.equal(buffer, before[name]) for name, buffer in model.named_buffers())
 
 
+def test_as_many_heads_as_tokens(samples_of, oracle):
+    """Norms of heads have outputs of shape (batch, heads, tokens, width)."""
+    heads = {"num_attention_heads": 8, "num_key_value_heads": 8}
+    model = build("phi", **{**SIZES, **heads}, qk_layernorm=True, max_position_embeddings=64)
+    result, _ = assert_exact(model, samples_of((40, 45, 33, 8, 7, 7, 8)), oracle)
+    assert result.plan.cost.batches < 7
+
+
 def test_samples_below_the_context_share_batches(samples_of, oracle):
     model = build("llama", **SIZES, max_position_embeddings=256, rope_parameters={**SCALED, "rope_type": "dynamic"})
     result, messages = assert_exact(model, samples_of(), oracle)
