@@ -36,6 +36,9 @@ _PIECES = (37, 29)
 # One layer's gradients that stand together: by autograd from each of two uses, their sum, and what is compared with it.
 _GRADIENTS = 4
 
+# Rounding is at most this share of a whole gradient, however coarse the format.
+_MOST_ROUNDING = 1e-3
+
 # Rounding changes wholly when the embeddings change by a few units in the last place; a real gradient hardly does.
 _WHOLLY = 0.5
 
@@ -119,11 +122,15 @@ def probe(model: PreTrainedModel, samples: Sequence[Encoded]) -> Probe:
     by_autograd = [layers[layer] for layer in sorted(wrong)]
     if wrong and together:
         separable = _separable(model, pieces, by_autograd)
+    noise = _noise(model, pieces[0], alone)
+    if noise and together:  # one sample may lack a gradient that others have, such as a token repeated
+        again = _noise(model, pieces[1], together[1])
+        noise = [layer for layer in noise if layer in again]
     _tell(by_autograd, [layers[layer] for layer in without_rule])
     return Probe(
         by_autograd=by_autograd,
         separable=separable,
-        noise=[layers[layer] for layer in _noise(model, pieces[0], alone)],
+        noise=[layers[layer] for layer in noise],
         pieces=pieces,
         batching=Batching(boundaries=length_boundaries(model.config)),
         rows_per_token=watch.rows_per_token,
@@ -259,9 +266,9 @@ def _noise(model: PreTrainedModel, piece: Encoded, terms: _Terms) -> list[int]:
 
     with _changed_embeddings(model):
         _plain_gradients(model, piece, compare)
-    eps = torch.finfo(next(model.parameters()).dtype).eps
+    rounding = min(_ULPS * torch.finfo(next(model.parameters()).dtype).eps, _MOST_ROUNDING)
     norm, change = (torch.stack([values[layer].double() for layer in sorted(values)]) for values in (norms, changes))
-    is_noise = (change > _WHOLLY * norm) & (norm <= _ULPS * eps * torch.linalg.vector_norm(norm))
+    is_noise = (change > _WHOLLY * norm) & (norm <= rounding * torch.linalg.vector_norm(norm))
     return torch.nonzero(is_noise).flatten().tolist()
 
 

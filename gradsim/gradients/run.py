@@ -31,7 +31,7 @@ from gradsim.gradients.ways import PairsToRun
 Integers = NDArray[np.int64]
 Progress = Callable[[int, int], None]
 
-# A sample with fewer unmasked labels than this says little about whether the rules hold.
+# More different labels than this say no more about whether the rules hold.
 _TELLING_LABELS = 8
 
 
@@ -165,10 +165,14 @@ class ComparisonTiles(Iterator[Tile]):
         yield self._builder.build(len(request.nodes.queries))
 
     def _telling_samples(self) -> list[Encoded]:
-        """The good samples, those first that say much about whether the rules hold."""
+        """Return the good samples, those first that say most about whether the rules hold."""
         nodes = [node for node in np.unique(self._pairs).tolist() if node not in self._bad]
         samples = [self._samples[node] for node in nodes]
-        return sorted(samples, key=lambda sample: len(sample.positions) < _TELLING_LABELS)
+
+        def different_labels(sample: Encoded) -> int:
+            return min(_TELLING_LABELS, len(set(sample.targets[-4 * _TELLING_LABELS :].tolist())))
+
+        return sorted(samples, key=different_labels, reverse=True)
 
     def _until_done(self, capture: GradientCapture, probed: Probe, budget: int) -> Generator[Tile]:
         """Carry out plans for what is left, each with half the memory that was not enough before."""

@@ -124,3 +124,11 @@ def test_layers_that_hold_only_rounding(make_model, make_samples, kind, noise, p
     dtype = torch.float64 if precision == "float64" else torch.float32
     result = compare(make_model(kind, dtype), samples[:2], samples[2:], "all", precision=precision)
     assert result.noise == noise
+
+
+def test_a_sample_of_one_token_says_nothing_about_other_samples(make_model, make_samples, make_sample):
+    """Attention to equal tokens is the same whatever its weights, so queries and keys have no gradient."""
+    model = make_model("llama, untied", torch.float32)
+    repeated = make_sample("repeated", [7] * 30, [-100, *[7] * 29])
+    assert compare(model, [repeated], make_samples(3, 1), "all").noise == []
+    assert "model.layers.0.self_attn.q_proj.weight" in compare(model, [repeated], [repeated], "all").noise

@@ -97,6 +97,13 @@ def test_factors_of_memorised_samples(memories, least_budget, precision):
     assert (np.abs(small.dots - ample.dots) <= (1e-5 if precision == "float32" else 2e-2) * scale).all()
 
 
+@pytest.mark.parametrize("step", STEPS)
+def test_memorised_samples_are_not_rounding(memories, step):
+    model, weights, samples = memories
+    model.load_state_dict(weights[step])
+    assert compare(model, samples[:2], samples[2:], "all", precision="bfloat16").noise == []
+
+
 def test_losses_are_those_of_the_model(memory, oracle):
     model, samples = memory
     result = compare(model, samples[:2], samples[2:], "all", precision="float64")
