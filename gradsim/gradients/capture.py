@@ -22,10 +22,12 @@ from gradsim.errors import GradientError
 from gradsim.gradients.batch import Batch
 from gradsim.gradients.checkpoint import checkpointed_blocks
 from gradsim.gradients.copies import BatchShape, NotSeparableError, sample_copies
+from gradsim.gradients.eager import experts_that_compute_in
 from gradsim.gradients.encoding import Encoded
 from gradsim.gradients.forward import Forward, without_cache
 from gradsim.gradients.fresh_state import FreshState, fresh_state
 from gradsim.gradients.layers import model_layers
+from gradsim.gradients.precision import running_in
 from gradsim.gradients.rules.call import Call
 from gradsim.gradients.rules.experts import batched_expert_terms
 from gradsim.gradients.rules.registry import Rule, rule_for
@@ -107,6 +109,22 @@ class GradientCapture:
     def returns_cache(self) -> bool:
         """Whether the model has returned a cache although it was told not to keep one."""
         return self._forward.returns_cache
+
+    @contextmanager
+    def running_in(self, dtype: torch.dtype) -> Iterator[None]:
+        """Run the model in another number format within, its buffers included."""
+        before = self._state
+        self._start_afresh()
+        with (
+            running_in(self._model, dtype),
+            experts_that_compute_in(self._model, dtype),
+            fresh_state(self._model) as state,
+        ):
+            self._state = state
+            try:
+                yield
+            finally:
+                self._state = before
 
     def run(self, samples: Collection[Encoded], take: TakeTerm, *, checkpoint: bool = False) -> NDArray[np.float64]:
         """Run samples forward and backward, each with at least one label.

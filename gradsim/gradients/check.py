@@ -42,8 +42,8 @@ _MOST_ROUNDING = 1e-3
 # Rounding changes wholly when the embeddings change by a few units in the last place; a real gradient hardly does.
 _WHOLLY = 0.5
 
-# What models raise that cannot run in a precision, or not at all.
-_FAILURES = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+# What models raise that cannot run in a precision, in some way, or not at all.
+FAILURES = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 _Terms = dict[int, list[Term | RowSum]]
 """By layer."""
@@ -171,7 +171,7 @@ def _finite_pair(
             terms = captured_terms(capture, pieces)
         except NotSeparableError:
             return pieces, []
-        except _FAILURES as error:
+        except FAILURES as error:
             if isinstance(error, RuntimeError) and says_out_of_memory(error):
                 raise
             if len(pieces) > 1:

@@ -5,7 +5,7 @@ next slower one, which the plan is then made for again.
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -16,16 +16,16 @@ from transformers import PreTrainedModel
 from gradsim.errors import GradientError
 from gradsim.gradients.batch import Batch
 from gradsim.gradients.capture import GradientCapture
-from gradsim.gradients.check import FallbackWarning, Probe, captured_terms, terms_agree
+from gradsim.gradients.check import FAILURES, FallbackWarning, Probe, captured_terms, terms_agree
+from gradsim.gradients.copies import NotSeparableError
 from gradsim.gradients.encoding import Encoded
+from gradsim.gradients.memory import says_out_of_memory
 from gradsim.gradients.plan import Plan
-from gradsim.gradients.precision import Precision
 from gradsim.gradients.rules.terms import gradient
 from gradsim.gradients.schedule import Capture
 
-# Relative change of a loss gradient, by precision, that rounding explains.
-_TOLERANCES = {torch.float64: 1e-9, torch.float32: 3e-5, torch.bfloat16: 0.3}
-_TOLERANCE_OF_TF32 = 0.03
+# Relative change of a loss gradient, by number format, that rounding explains.
+_TOLERANCES = {torch.float64: 1e-9, torch.float32: 3e-5, torch.float16: 0.3, torch.bfloat16: 0.3}
 
 # In a mixture of experts, rounding may send a token to another expert whenever it is computed in another batch. A real
 # dependence on the batch changes a sample several times as much as a batch of copies of it does.
@@ -39,16 +39,12 @@ class PlanCheck:
         model: whose plans are checked.
         capture: of the model, entered.
         samples: by the numbers that plans call them.
-        precision: that the samples run in.
     """
 
-    def __init__(
-        self, model: PreTrainedModel, capture: GradientCapture, samples: Sequence[Encoded], precision: Precision
-    ) -> None:
+    def __init__(self, model: PreTrainedModel, capture: GradientCapture, samples: Sequence[Encoded]) -> None:
         self._has_experts = any("expert" in name.lower() for name, _ in model.named_modules())
         self._capture = capture
         self._samples = samples
-        self._tolerance = _TOLERANCE_OF_TF32 if precision.products == "tf32" else _TOLERANCES[precision.dtype]
         self._repeatable = self._checkpointing_checked = self._batches_checked = False
 
     def slower_way(self, plan: Plan, probed: Probe) -> Probe | None:
@@ -59,11 +55,10 @@ class PlanCheck:
         """
         batches = [list(step.samples) for step in plan.steps() if isinstance(step, Capture)]
         if batches and not self._repeatable:
-            self._require_repeatable(batches)
+            self.require_repeatable({node for batch in batches for node in batch})
             self._repeatable = True
         if plan.checkpoint and not self._checkpointing_checked:
-            if not self._checkpointing_holds(probed):
-                _tell("checkpointing changes the gradients of this model, so its passes keep all activations")
+            if not checkpointing_holds(self._capture, probed):
                 return replace(probed, profile=replace(probed.profile, blocks=0))
             self._checkpointing_checked = True
         if not self._batches_checked:
@@ -72,26 +67,19 @@ class PlanCheck:
             self._batches_checked = True
         return None
 
-    def _require_repeatable(self, batches: Sequence[Sequence[int]]) -> None:
-        """Ask for the shortest sample before and after the longest."""
-        nodes = sorted({node for batch in batches for node in batch}, key=self._length)
-        shortest, longest = self._samples[nodes[0]], self._samples[nodes[-1]]
+    def require_repeatable(self, nodes: Collection[int]) -> None:
+        """Ask for the shortest of these samples before and after the longest.
+
+        Raises:
+            GradientError: the model gives another answer when it is asked again.
+        """
+        shortest, longest = (self._samples[choose(nodes, key=self._length)] for choose in (min, max))
         before, _, after = (self._loss_gradients([sample])[0] for sample in (shortest, longest, shortest))
         if _change(after, before) > self._tolerance:
             raise GradientError(
                 f"the model answers sample {shortest.id!r} differently when it is asked again, so its gradient is not "
                 "defined: make its forward deterministic in eval mode, without state that outlives a call"
             )
-
-    def _checkpointing_holds(self, probed: Probe) -> bool:
-        pieces = probed.pieces if probed.separable else probed.pieces[:1]
-        plain = captured_terms(self._capture, pieces)
-        again = captured_terms(self._capture, pieces, checkpoint=True)
-        return not self._capture.returns_cache and all(
-            before.keys() == after.keys()
-            and all(terms_agree(after[layer], gradient(terms)) for layer, terms in before.items())
-            for before, after in zip(plain, again, strict=True)
-        )
 
     def _telling(self, batches: Sequence[Sequence[int]], probed: Probe) -> list[list[int]]:
         """Return the batch with the most different lengths of each section."""
@@ -121,9 +109,11 @@ class PlanCheck:
 
     def _stricter(self, probed: Probe) -> Probe:
         if probed.batching.stretch > 1:
-            _tell("samples of this model depend on the longest of their batch, so only those of one length share one")
+            warn_of_slower_way(
+                "samples of this model depend on the longest of their batch, so only those of one length share one"
+            )
             return replace(probed, batching=replace(probed.batching, stretch=1.0))
-        _tell("samples of this model depend on others of their batch, so each runs alone")
+        warn_of_slower_way("samples of this model depend on others of their batch, so each runs alone")
         return replace(probed, separable=False)
 
     def _loss_gradients(self, samples: Sequence[Encoded]) -> list[Tensor]:
@@ -138,8 +128,37 @@ class PlanCheck:
             for member, sample in enumerate(samples)
         ]
 
+    @property
+    def _tolerance(self) -> float:
+        """Of the coarsest format that the model is in now."""
+        return max(_TOLERANCES[dtype] for dtype in {parameter.dtype for parameter in self._capture.parameters})
+
     def _length(self, node: int) -> int:
         return len(self._samples[node].tokens)
+
+
+def checkpointing_holds(capture: GradientCapture, probed: Probe) -> bool:
+    """Return whether the checked pieces have the same gradients with checkpointed blocks; warn if not."""
+    holds = _checkpointing_agrees(capture, probed) and not capture.returns_cache
+    if not holds:
+        warn_of_slower_way("checkpointing changes the gradients of this model, so its passes keep all activations")
+    return holds
+
+
+def _checkpointing_agrees(capture: GradientCapture, probed: Probe) -> bool:
+    pieces = probed.pieces if probed.separable else probed.pieces[:1]
+    plain = captured_terms(capture, pieces)
+    try:
+        again = captured_terms(capture, pieces, checkpoint=True)
+    except (NotSeparableError, *FAILURES) as error:
+        if isinstance(error, RuntimeError) and says_out_of_memory(error):
+            raise
+        return False
+    return all(
+        before.keys() == after.keys()
+        and all(terms_agree(after[layer], gradient(terms)) for layer, terms in before.items())
+        for before, after in zip(plain, again, strict=True)
+    )
 
 
 def _change(a: Tensor, b: Tensor) -> float:
@@ -147,5 +166,6 @@ def _change(a: Tensor, b: Tensor) -> float:
     return float(torch.linalg.vector_norm(a - b) / torch.linalg.vector_norm(b))
 
 
-def _tell(what: str) -> None:
+def warn_of_slower_way(what: str) -> None:
+    """Warn that a comparison takes longer, and why."""
     warnings.warn(f"{what}: exact, but slower", FallbackWarning, stacklevel=2)

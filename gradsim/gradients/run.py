@@ -2,7 +2,8 @@
 
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -13,12 +14,13 @@ from transformers import PreTrainedModel
 from gradsim.gradients.bad_samples import BadSampleError, bad_gradient, bad_loss, no_label
 from gradsim.gradients.capture import GradientCapture, own_gradients
 from gradsim.gradients.check import Probe, probe, require_room
+from gradsim.gradients.copies import NotSeparableError
 from gradsim.gradients.eager import experts_that_compute_in, uncompiled_modules
 from gradsim.gradients.encoding import Encoded, Nodes
 from gradsim.gradients.held import Holder
 from gradsim.gradients.memory import default_budget, freed_memory_kept, says_out_of_memory
 from gradsim.gradients.plan import Plan
-from gradsim.gradients.plan_check import PlanCheck
+from gradsim.gradients.plan_check import PlanCheck, warn_of_slower_way
 from gradsim.gradients.precision import MEMORISED, Precision, plain_arithmetic, running_in
 from gradsim.gradients.prediction import plan_comparison
 from gradsim.gradients.projection import Projection
@@ -176,15 +178,22 @@ class ComparisonTiles(Iterator[Tile]):
 
     def _until_done(self, capture: GradientCapture, probed: Probe, budget: int) -> Generator[Tile]:
         """Carry out plans for what is left, each with half the memory that was not enough before."""
-        check = PlanCheck(self._request.model, capture, self._samples, self._request.precision)
+        check = PlanCheck(self._request.model, capture, self._samples)
         while True:
             plan = self._make_plan(capture, probed, budget)
             try:
-                if slower := self._slower_way(check, plan, probed):
+                if slower := self._slower_way(check, capture, plan, probed, budget):
                     probed = slower
                     continue
                 self.plan = self.plan or plan
                 yield from self._execute(plan, capture, probed)
+            except NotSeparableError as error:
+                if not probed.separable:
+                    raise
+                warn_of_slower_way(
+                    f"samples of this model cannot be told apart in a batch ({error}), so each runs alone"
+                )
+                probed = replace(probed, separable=False)
             except RuntimeError as error:
                 if not says_out_of_memory(error):
                     raise
@@ -195,9 +204,15 @@ class ComparisonTiles(Iterator[Tile]):
             if self._device.type == "cuda":
                 torch.cuda.empty_cache()
 
-    def _slower_way(self, check: PlanCheck, plan: Plan, probed: Probe) -> Probe | None:
+    def _slower_way(
+        self, check: PlanCheck, capture: GradientCapture, plan: Plan, probed: Probe, budget: int
+    ) -> Probe | None:
+        """Check in float32 if there is room: bfloat16 hides what is smaller than its rounding."""
         started = time.perf_counter()
-        with plain_arithmetic(self._device, self._request.precision.products):
+        copy = torch.float32.itemsize * sum(parameter.numel() for parameter in capture.parameters)
+        has_room = copy + 2 * plan.working_bytes <= budget
+        widens = self._request.precision.dtype == torch.bfloat16 and has_room
+        with plain_arithmetic(self._device), capture.running_in(torch.float32) if widens else nullcontext():
             slower = check.slower_way(plan, probed)
         self.check_seconds += time.perf_counter() - started
         return slower
@@ -310,8 +325,7 @@ class ComparisonTiles(Iterator[Tile]):
     def _rerun(self, node: int, holder: Holder, capture: GradientCapture, checkpoint: bool) -> None:
         """Run a memorised sample again in float64; what is held is rounded from that."""
         holder.drop(node)
-        model = self._request.model
-        with running_in(model, torch.float64), experts_that_compute_in(model, torch.float64):
+        with capture.running_in(torch.float64):
             losses, self_dots = self._run_batch([node], holder, capture, checkpoint)
         self.memorised += node not in self._seen
         self._add_self(node, self_dots[0], losses[0])

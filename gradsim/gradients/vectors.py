@@ -6,6 +6,7 @@ needs it, one layer at a time.
 
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -15,13 +16,14 @@ from transformers import PreTrainedModel
 from gradsim.errors import MemoryBudgetError
 from gradsim.gradients.bad_samples import BadSampleError, bad_gradient, bad_loss, no_label
 from gradsim.gradients.capture import GradientCapture, own_gradients
-from gradsim.gradients.check import probe, require_room
+from gradsim.gradients.check import Probe, probe, require_room
 from gradsim.gradients.compare import OnBadSample
 from gradsim.gradients.eager import experts_that_compute_in, uncompiled_model, uncompiled_modules
 from gradsim.gradients.encoding import Encoded, Sample, encode, model_limits
 from gradsim.gradients.layers import model_layers
 from gradsim.gradients.length import require_length
 from gradsim.gradients.memory import default_budget
+from gradsim.gradients.plan_check import PlanCheck, checkpointing_holds
 from gradsim.gradients.precision import Precision, plain_arithmetic, precision_of, running_in
 from gradsim.gradients.profile import PassProfile
 from gradsim.gradients.projection import Projection, Projector
@@ -73,14 +75,19 @@ def projected_gradients(
         lent.enter_context(running_in(model, format_.dtype))
         lent.enter_context(experts_that_compute_in(model, format_.dtype))
         budget = default_budget(device) if memory_budget is None else memory_budget
+        labelled = [sample for sample in encoded if len(sample.positions)]
         require_room(list(layers.values()), budget)
         with plain_arithmetic(device):
-            probed = probe(model, [sample for sample in encoded if len(sample.positions)])
+            probed = probe(model, labelled)
         capture = lent.enter_context(GradientCapture(model, probed.by_autograd))
-        beside = _bytes_beside_a_pass(capture, projection)
+        room = budget - _bytes_beside_a_pass(capture, projection)
+        with plain_arithmetic(device):
+            if labelled:
+                PlanCheck(model, capture, labelled).require_repeatable(range(len(labelled)))
+            profile = _profile_that_holds(capture, probed, labelled, room)
         for position, sample in enumerate(encoded):
             try:
-                checkpoint = _needs_checkpoint(sample, probed.profile, budget - beside)
+                checkpoint = _needs_checkpoint(sample, profile, room)
                 vector = _vector(capture, sample, projection, format_, checkpoint=checkpoint)
             except BadSampleError:
                 if on_bad_sample == "error":
@@ -96,6 +103,14 @@ def _bytes_beside_a_pass(capture: GradientCapture, projection: Projection) -> in
     sizes = [parameter.nbytes for parameter in capture.parameters]
     vector = 8 * VectorLayout.of(projection.dimensions).width
     return projection.nbytes + vector + sum(sizes[layer] for layer in capture.without_rule) + max(sizes)
+
+
+def _profile_that_holds(capture: GradientCapture, probed: Probe, samples: Sequence[Encoded], room: int) -> PassProfile:
+    """Return what passes keep: without checkpointing if a sample needs it but it changes this model's gradients."""
+    is_needed = any(_needs_checkpoint(sample, probed.profile, room) for sample in samples)
+    if is_needed and not checkpointing_holds(capture, probed):
+        return replace(probed.profile, blocks=0)
+    return probed.profile
 
 
 def _needs_checkpoint(sample: Encoded, profile: PassProfile, room: int) -> bool:

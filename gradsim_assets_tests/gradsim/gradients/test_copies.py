@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from gradsim.gradients import compare
+from gradsim.gradients import FallbackWarning, compare
 from gradsim.gradients.capture import GradientCapture
 from gradsim.gradients.check import probe
 from gradsim.gradients.copies import BatchShape, Copied, NotSeparableError, sample_copies
@@ -166,6 +166,27 @@ def test_the_model_is_as_it_was_before_even_after_an_error(make_samples):
 
 def parameters(module):
     return {name: id(parameter) for name, parameter in module.named_parameters(recurse=False)}
+
+
+class _Scaled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor([0.3, 0.5, 0.7], dtype=torch.float64))
+        self.register_buffer("basis", torch.tensor([1.0, 0.5, 0.25], dtype=torch.float64))
+
+    def forward(self, values):
+        return nn.functional.silu(values) * (self.scale * self.basis).sum()
+
+
+def test_batches_that_cannot_be_told_apart_run_one_by_one(make_samples, oracle):
+    """A constant of three values is unclear in a batch of three samples only, which the check does not have."""
+    model = tiny("llama", SIZES)
+    model.model.layers[0].mlp.act_fn = _Scaled()
+    queries, originals = make_samples(1, 3, 40, 40), make_samples(3, 4, 20, 20)
+    with pytest.warns(FallbackWarning, match="cannot be told apart in a batch"):
+        result = compare(model, queries, originals, "all", precision="float64")
+    expected = oracle(model, queries, originals)
+    assert (np.abs(result.dots - expected.dots[0]) <= 1e-10 * expected.scale[0]).all()
 
 
 def test_a_parameter_that_is_used_by_another_name_is_not_added_up(make_samples):

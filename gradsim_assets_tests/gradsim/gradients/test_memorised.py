@@ -1,8 +1,11 @@
 """Samples that a model knows by heart: their loss is near zero, where softmax(z) - 1 cancels."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
+from peft import TaskType, VeraConfig, get_peft_model
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -95,6 +98,22 @@ def test_factors_of_memorised_samples(memories, least_budget, precision):
     ample = compare(model, samples[:2], samples[2:], "all", **keywords)
     scale = np.sqrt(ample.query_self_dots[:, None] * ample.original_self_dots[None]).reshape(small.dots.shape)
     assert (np.abs(small.dots - ample.dots) <= (1e-5 if precision == "float32" else 2e-2) * scale).all()
+
+
+def test_buffers_follow_the_model_into_float64(memories, oracle):
+    """VeRA multiplies by buffers, whose format must be that of what they meet."""
+    model, weights, samples = memories
+    model.load_state_dict(weights[500])
+    vera = VeraConfig(task_type=TaskType.CAUSAL_LM, r=4, target_modules=["q_proj"], d_initial=0.01)
+    adapted = get_peft_model(copy.deepcopy(model), vera).eval()
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "vera_lambda_b" in name:  # zero at first, which leaves the other one without a gradient
+                parameter.fill_(0.01)
+    result = compare(adapted, samples[:2], samples[2:], "all", precision_of_memorised="float64")
+    assert result.memorised == len(samples)
+    assert all(buffer.dtype == torch.float32 for buffer in adapted.buffers())
+    assert worst_error(result, oracle(adapted.double(), samples[:2], samples[2:])) <= 1e-5
 
 
 @pytest.mark.parametrize("step", STEPS)

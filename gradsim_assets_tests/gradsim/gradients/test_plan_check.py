@@ -93,6 +93,17 @@ def test_scaled_rotary_embeddings_on_both_sides_of_their_context(samples_of, ora
     assert all(torch.equal(buffer, before[name]) for name, buffer in model.named_buffers())
 
 
+@pytest.mark.parametrize("precision", ["tf32", "bfloat16"])
+def test_dependence_below_the_rounding_of_a_format(samples_of, precision):
+    model = build("llama", **SIZES, max_position_embeddings=64, rope_parameters={**SCALED, "rope_type": "dynamic"})
+    samples = samples_of((100, 108, 99, 110, 105))
+    with pytest.warns(FallbackWarning, match=EQUAL_LENGTHS):
+        result = compare(model, samples[:2], samples[2:], "all", precision=precision)
+    alone = [compare(model, [q], [o], "all", precision=precision).dots for q in samples[:2] for o in samples[2:]]
+    scale = np.sqrt(result.query_self_dots[:, None] * result.original_self_dots[None]).reshape(result.dots.shape)
+    assert (np.abs(result.dots - np.concatenate(alone)) <= 1e-3 * scale).all()
+
+
 def test_as_many_heads_as_tokens(samples_of, oracle):
     """Norms of heads have outputs of shape (batch, heads, tokens, width)."""
     heads = {"num_attention_heads": 8, "num_key_value_heads": 8}
@@ -167,6 +178,17 @@ def test_checkpointed_blocks(samples_of, oracle, least_budget, family, settings,
     assert_exact(model, samples, oracle, memory_budget=times * least)
     configurations = {id(module.config): module.config for module in model.modules() if hasattr(module, "config")}
     assert all(configuration.use_cache for configuration in configurations.values())
+
+
+def test_blocks_that_fail_when_they_are_checkpointed(samples_of, oracle, least_budget):
+    """A prefix is a cache, to which a block that runs again appends."""
+    model = get_peft_model(build("llama", **SIZES), ADAPTERS["prefix"]("llama")).double().eval()
+    samples = samples_of((300, 310, 290, 280, 330))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FallbackWarning)
+        least = least_budget(model, samples[:3], samples[3:], "all", precision="float64")
+    _, messages = assert_exact(model, samples, oracle, memory_budget=least)
+    assert any("checkpointing changes the gradients" in message for message in messages)
 
 
 ADAPTERS = {

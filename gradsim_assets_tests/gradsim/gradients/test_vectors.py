@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from peft import PrefixTuningConfig, TaskType, get_peft_model
 
 from gradsim.errors import GradientError, MemoryBudgetError
-from gradsim.gradients import Projector, compare
+from gradsim.gradients import FallbackWarning, Projector, compare
 from gradsim.gradients.projection import KINDS
 from gradsim.gradients.vectors import projected_gradients
 from gradsim.vector_layout import VectorLayout
@@ -87,3 +88,20 @@ def test_too_little_memory_is_said_before_a_pass(make_model, make_samples):
     projector = Projector("sjlt", 0.3, 42, "p")
     with pytest.raises(MemoryBudgetError, match="the check of the model's rules needs"):
         list(projected_gradients(model, samples, projector, memory_budget=1))
+
+
+def test_blocks_that_fail_when_they_are_checkpointed(make_model, make_samples):
+    """A prefix is a cache, to which a block that runs again appends."""
+    prefix = PrefixTuningConfig(task_type=TaskType.CAUSAL_LM, num_virtual_tokens=4)
+    model = get_peft_model(make_model("llama, untied"), prefix).double()
+    samples, projector = make_samples(1, seed=1, shortest=600, longest=600), Projector("sjlt", 0.3, 42, "p")
+    keywords = {"precision": "float64", "memory_budget": 6_000_000}  # less than the pass of the sample takes
+    with pytest.warns(FallbackWarning, match="checkpointing changes the gradients"), pytest.raises(MemoryBudgetError):
+        list(projected_gradients(model, samples, projector, **keywords))
+
+
+def test_a_model_that_changes_its_answers_is_refused(make_model, make_samples):
+    model = make_model()
+    model.model.norm.register_forward_hook(lambda module, arguments, output: output * (1 + 0.1 * torch.rand(())))
+    with pytest.warns(FallbackWarning), pytest.raises(GradientError, match=r"answers sample '1_\d' differently when"):
+        list(projected_gradients(model, make_samples(3, 1), Projector("sjlt", 0.3, 42, "p"), precision="float64"))
