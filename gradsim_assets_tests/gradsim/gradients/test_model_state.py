@@ -60,9 +60,9 @@ def test_frozen_parameters_and_training_mode_change_no_number(model, make_model,
 
 
 @pytest.mark.parametrize("precision", ["float32", "float64"])
-@pytest.mark.parametrize("at", [1, 2])
+@pytest.mark.parametrize("at", [1, 3, 8])
 def test_after_an_exception(model, samples, precision, at):
-    """In the check of the first sample, and in a later pass."""
+    """In the first pass of all, in the check of the rules, and later; a batch may fail in the check."""
     calls = []
 
     def fail(*_):

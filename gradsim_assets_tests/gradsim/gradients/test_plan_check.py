@@ -59,7 +59,7 @@ def samples_of(make_sample) -> Callable[..., list[Any]]:
     return make
 
 
-def assert_exact(model, samples, oracle, **keywords):
+def assert_exact(model, samples, oracle, tolerance=1e-10, **keywords):
     """Every dot within rounding of plain autograd, whatever the order; returns the result and what was warned."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", FallbackWarning)
@@ -69,7 +69,7 @@ def assert_exact(model, samples, oracle, **keywords):
     norms = [np.sqrt(each) for each in (expected.query_self_dots, expected.original_self_dots)]
     # A layer may have no gradient but rounding, beside the whole one.
     q, o = (np.maximum(each, 1e-6 * np.linalg.norm(each, axis=1, keepdims=True)) for each in norms)
-    assert (error <= 1e-10 * q[:, None] * o[None]).all()
+    assert (error <= tolerance * q[:, None] * o[None]).all()
     return result, [str(each.message) for each in caught if each.category is FallbackWarning]
 
 
@@ -129,7 +129,9 @@ def test_samples_below_the_context_share_batches(samples_of, oracle):
 )
 def test_sliding_windows_shorter_than_the_samples(samples_of, oracle, family, settings):
     model = build(family, **SIZES, max_position_embeddings=256, **settings)
-    assert_exact(model, samples_of((20, 18, 15, 16, 17, 33, 32, 31, 8)), oracle)
+    # Gemma's norms compute in float32, whatever the model is in.
+    tolerance = 1e-7 if family == "gemma2" else 1e-10
+    assert_exact(model, samples_of((20, 18, 15, 16, 17, 33, 32, 31, 8)), oracle, tolerance)
 
 
 @pytest.mark.parametrize("step", [1, -1])
