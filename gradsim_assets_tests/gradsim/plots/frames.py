@@ -203,7 +203,9 @@ def projection_audit(ratios: dict[str, float]) -> pl.DataFrame:
 def audit(layers: list[str], **errors: float) -> pl.DataFrame:
     """Dots of one pair and self dots of its query; errors of layers that are not 1e-8 are given by their numbers."""
     found = [errors.get(f"at_{number}", 1e-8) for number in range(len(layers))]
-    dots = pl.DataFrame({"query_id": "a", "original_id": "b", "quantity": "dot", "layer": layers, "error": found})
+    dots = pl.DataFrame(
+        {"query_id": "a", "original_id": "b", "quantity": "dot", "layer": layers, "error": found, "loss": 2.0}
+    )
     return pl.concat([dots, dots.with_columns(original_id=None, quantity=pl.lit("query_self"))])
 
 

@@ -116,7 +116,7 @@ def make_audit(dots: pl.DataFrame, error: float = 2.1e-7) -> pl.DataFrame:
     first = pl.int_range(pl.len()) == 0
     off = dots.with_columns(pl.col("dot") + pl.when(first).then(error).otherwise(0.0))
     query_self, original_self = (
-        dots.select(side, "layer", self_dot=pl.lit(1.0)).unique(maintain_order=True)
+        dots.select(side, "layer", self_dot=pl.lit(1.0), loss=pl.lit(2.0)).unique(maintain_order=True)
         for side in ("query_id", "original_id")
     )
     return analysis.gradient_audit(reference, off, query_self, original_self)
