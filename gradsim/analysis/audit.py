@@ -74,17 +74,14 @@ def audited_pairs(
     """
     if dot_products.is_empty():
         raise TableError("dot_products has no rows: compute at least one partition")
-    pairs = dot_products.select("query_id", "original_id").unique(maintain_order=True)
-    for side, selves, tokens in (
-        ("query_id", query_self, query_tokens),
-        ("original_id", original_self, original_tokens),
-    ):
+    pairs = _with_loss(
+        dot_products.select("query_id", "original_id").unique(maintain_order=True), query_self, original_self
+    )
+    for side, tokens in (("query_id", query_tokens), ("original_id", original_tokens)):
         length = tokens.select(pl.col("id").alias(side), pl.col("input_ids").list.len().alias(f"length of {side}"))
-        loss = selves.group_by(side).agg(pl.col("loss").first().alias(f"loss of {side}"))
         pairs = pairs.join(length, on=side, how="left", maintain_order="left")
-        pairs = pairs.join(loss, on=side, how="left", maintain_order="left")
     longest = pairs.select(pl.max_horizontal("^length of .*$").arg_max()).item()
-    memorised = pairs.select(pl.min_horizontal("^loss of .*$").arg_min()).item()
+    memorised = pairs.select(pl.col("loss").arg_min()).item()
     always = np.unique([longest, memorised])[:number]
     others = np.setdiff1d(np.arange(len(pairs)), always)
     drawn = np.random.default_rng(seed).choice(others, min(number - len(always), len(others)), replace=False)
@@ -127,10 +124,15 @@ def gradient_audit(
         ],
         how="diagonal",
     )
+    return _with_loss(numbers, query_self, original_self).select(GRADIENT_AUDIT.keys())
+
+
+def _with_loss(rows: pl.DataFrame, query_self: pl.DataFrame, original_self: pl.DataFrame) -> pl.DataFrame:
+    """Add the column `loss`: the lower mean loss of each row's query and original, of one where the other is null."""
     for side, selves in (("query_id", query_self), ("original_id", original_self)):
         losses = selves.group_by(side).agg(pl.col("loss").first().alias(f"loss of {side}"))
-        numbers = numbers.join(losses, on=side, how="left", maintain_order="left")
-    return numbers.with_columns(loss=pl.min_horizontal("^loss of .*$")).select(GRADIENT_AUDIT.keys())
+        rows = rows.join(losses, on=side, how="left", maintain_order="left")
+    return rows.with_columns(loss=pl.min_horizontal("^loss of .*$"))
 
 
 def _norm(self_dot: str, noise: Sequence[str]) -> pl.Expr:

@@ -22,7 +22,6 @@ from gradsim.errors import GradientError
 from gradsim.gradients.batch import Batch
 from gradsim.gradients.checkpoint import checkpointed_blocks
 from gradsim.gradients.copies import BatchShape, NotSeparableError, sample_copies
-from gradsim.gradients.eager import experts_that_compute_in
 from gradsim.gradients.encoding import Encoded
 from gradsim.gradients.forward import Forward, without_cache
 from gradsim.gradients.fresh_state import FreshState, fresh_state
@@ -115,11 +114,7 @@ class GradientCapture:
         """Run the model in another number format within, its buffers included."""
         before = self._state
         self._start_afresh()
-        with (
-            running_in(self._model, dtype),
-            experts_that_compute_in(self._model, dtype),
-            fresh_state(self._model) as state,
-        ):
+        with running_in(self._model, dtype), fresh_state(self._model) as state:
             self._state = state
             try:
                 yield

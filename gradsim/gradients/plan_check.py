@@ -53,7 +53,8 @@ class PlanCheck:
         Raises:
             GradientError: the model gives another answer when it is asked again.
         """
-        batches = [list(step.samples) for step in plan.steps() if isinstance(step, Capture)]
+        # Walking a large schedule takes time.
+        batches = [] if self._batches_checked else _captures(plan)
         if batches and not self._repeatable:
             self.require_repeatable({node for batch in batches for node in batch})
             self._repeatable = True
@@ -130,11 +131,16 @@ class PlanCheck:
 
     @property
     def _tolerance(self) -> float:
-        """Of the coarsest format that the model is in now."""
+        """The tolerance of the coarsest format that the model is in now."""
         return max(_TOLERANCES[dtype] for dtype in {parameter.dtype for parameter in self._capture.parameters})
 
     def _length(self, node: int) -> int:
         return len(self._samples[node].tokens)
+
+
+def _captures(plan: Plan) -> list[list[int]]:
+    """Return the samples of each batch of a plan."""
+    return [list(step.samples) for step in plan.steps() if isinstance(step, Capture)]
 
 
 def checkpointing_holds(capture: GradientCapture, probed: Probe) -> bool:

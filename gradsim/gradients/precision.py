@@ -9,8 +9,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from gradsim.errors import GradientError
+from gradsim.gradients.eager import experts_that_compute_in
 
 _cuda: Any = torch.backends.cuda
 _cudnn: Any = torch.backends.cudnn
@@ -80,10 +82,11 @@ def plain_arithmetic(device: torch.device, products: str = "ieee") -> Iterator[N
 
 
 @contextmanager
-def running_in(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
+def running_in(model: PreTrainedModel, dtype: torch.dtype) -> Iterator[None]:
     """Cast a model to a number format as transformers loads it; afterwards everything is as it was, bit by bit.
 
     Buffers such as rotary frequencies are never narrowed, and neither is what a model in bfloat16 keeps in float32.
+    Stacks of experts run in a way that knows the format.
     """
     parameters = [
         (parameter, parameter.data, wanted)
@@ -101,7 +104,8 @@ def running_in(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
             parameter.data = data.to(wanted)
         for module, name, buffer in buffers:
             setattr(module, name, buffer.to(dtype))
-        yield
+        with experts_that_compute_in(model, dtype):
+            yield
     finally:
         for parameter, data, _ in parameters:
             parameter.data = data

@@ -15,7 +15,7 @@ from gradsim.gradients.bad_samples import BadSampleError, bad_gradient, bad_loss
 from gradsim.gradients.capture import GradientCapture, own_gradients
 from gradsim.gradients.check import Probe, probe, require_room
 from gradsim.gradients.copies import NotSeparableError
-from gradsim.gradients.eager import experts_that_compute_in, uncompiled_modules
+from gradsim.gradients.eager import uncompiled_modules
 from gradsim.gradients.encoding import Encoded, Nodes
 from gradsim.gradients.held import Holder
 from gradsim.gradients.memory import default_budget, freed_memory_kept, says_out_of_memory
@@ -153,7 +153,6 @@ class ComparisonTiles(Iterator[Tile]):
             uncompiled_modules(request.model),
             own_gradients(list(request.model.parameters())),
             running_in(request.model, request.precision.dtype),
-            experts_that_compute_in(request.model, request.precision.dtype),
         ):
             budget = default_budget(self._device) if request.memory_budget is None else request.memory_budget
             require_room(list(request.model.parameters()), budget)

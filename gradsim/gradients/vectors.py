@@ -18,7 +18,7 @@ from gradsim.gradients.bad_samples import BadSampleError, bad_gradient, bad_loss
 from gradsim.gradients.capture import GradientCapture, own_gradients
 from gradsim.gradients.check import Probe, probe, require_room
 from gradsim.gradients.compare import OnBadSample
-from gradsim.gradients.eager import experts_that_compute_in, uncompiled_model, uncompiled_modules
+from gradsim.gradients.eager import uncompiled_model, uncompiled_modules
 from gradsim.gradients.encoding import Encoded, Sample, encode, model_limits
 from gradsim.gradients.layers import model_layers
 from gradsim.gradients.length import require_length
@@ -73,7 +73,6 @@ def projected_gradients(
         format_ = precision_of(precision)
         lent.enter_context(own_gradients(list(layers.values())))
         lent.enter_context(running_in(model, format_.dtype))
-        lent.enter_context(experts_that_compute_in(model, format_.dtype))
         budget = default_budget(device) if memory_budget is None else memory_budget
         labelled = [sample for sample in encoded if len(sample.positions)]
         require_room(list(layers.values()), budget)

@@ -30,10 +30,10 @@ def require_matching_weights(model: PreTrainedModel, report: Mapping[str, Any], 
         )
     if report["missing_keys"]:
         missing = min(report["missing_keys"])
-        mend = "download or train it again"
+        fix = "download or train it again"
         if report["missing_keys"] == _head_weights(model):
-            mend = f"set tie_word_embeddings to true in its config.json if the head is the input embedding, or {mend}"
-        raise ModelError(f"model {name}: its weights lack {missing}; {mend}")
+            fix = f"set tie_word_embeddings to true in its config.json if the head is the input embedding, or {fix}"
+        raise ModelError(f"model {name}: its weights lack {missing}; {fix}")
     untied = model.get_expanded_tied_weights_keys(all_submodels=True).keys() - model.all_tied_weights_keys.keys()
     if untied:
         raise ModelError(

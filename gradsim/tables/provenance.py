@@ -33,6 +33,6 @@ class Provenance(BaseModel):
     precision: str | None = None
     excluded: dict[str, str] = Field({}, description="id of a sample left out -> why")
     layers_left_out: list[str] = Field(
-        [], description="layers of which the table says nothing: they hold only rounding"
+        [], description="layers that the table leaves out, because they hold only rounding"
     )
     measured: dict[str, Any] = Field({}, description="what the computation cost")
