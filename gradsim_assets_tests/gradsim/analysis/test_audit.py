@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from gradsim.analysis import audit_verdict, audited_pairs, gradient_audit
-from gradsim.analysis.audit import DOT, ORIGINAL_SELF, QUERY_SELF, TOLERANCES
+from gradsim.analysis.audit import DOT, MEMORISED, ORIGINAL_SELF, QUERY_SELF, TOLERANCES
 from gradsim.errors import TableError
 
 PAIRS = [("a", "b"), ("b", "b"), ("b", "c")]
@@ -225,10 +225,11 @@ class TestErrors:
 
 
 class TestVerdict:
-    def test_every_precision_has_a_tolerance(self):
-        from gradsim.gradients.precision import PRECISIONS
+    def test_precisions_and_memorised_samples_are_the_engines(self):
+        from gradsim.gradients import precision
 
-        assert set(TOLERANCES) == set(PRECISIONS)
+        assert set(TOLERANCES) == set(precision.PRECISIONS)
+        assert precision.MEMORISED == MEMORISED
 
     def test_agreement(self, reference, stored):
         verdict = audit_verdict(gradient_audit(reference, **stored), "float32")

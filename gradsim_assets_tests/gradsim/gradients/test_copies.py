@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM
 
 from gradsim.gradients import FallbackWarning, compare
 from gradsim.gradients.capture import GradientCapture
@@ -15,6 +14,7 @@ from gradsim.gradients.copies import BatchShape, Copied, NotSeparableError, samp
 from gradsim.gradients.encoding import encode, model_limits
 from gradsim.gradients.reference import reference_gradient
 from gradsim.gradients.rules.terms import TokenRows, gradient
+from gradsim_assets_tests.gradsim.gradients.random_models import random_model
 
 SIZES = {
     "vocab_size": 64,
@@ -78,15 +78,7 @@ FAMILIES = {
 
 
 def tiny(family, settings):
-    config = AutoConfig.for_model(family, pad_token_id=1, bos_token_id=0, eos_token_id=2, **settings)
-    with torch.random.fork_rng(), torch.no_grad():
-        torch.manual_seed(0)
-        model = AutoModelForCausalLM.from_config(config)
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter), alpha=0.1)
-    if hasattr(model, "set_experts_implementation"):
-        model.set_experts_implementation("eager")
-    return model.double().eval()
+    return random_model(family, **settings).eval()
 
 
 def encoded(model, samples):

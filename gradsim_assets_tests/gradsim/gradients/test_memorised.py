@@ -14,14 +14,15 @@ from gradsim.gradients import compare
 from gradsim.gradients.batch import Batch
 from gradsim.gradients.encoding import Limits, encode
 from gradsim.gradients.precision import MEMORISED
+from gradsim_assets_tests.gradsim.gradients.random_models import random_samples
 
 STEPS = (60, 200, 500)
 
 
 @pytest.fixture(scope="module")
-def memories(make_samples_once):
+def memories():
     """A model after so many steps of training on samples, and these samples."""
-    samples = make_samples_once(5, seed=3, shortest=14, longest=20)
+    samples = random_samples(5, seed=3, shortest=14, longest=20)
     width = max(len(sample.input_ids) for sample in samples)
     tokens, labels = (
         torch.tensor([[*values, *([fill] * (width - len(values)))] for values in rows])
@@ -44,13 +45,6 @@ def memories(make_samples_once):
             if step in STEPS:
                 weights[step] = {name: value.clone() for name, value in model.state_dict().items()}
     return model.eval(), weights, samples
-
-
-@pytest.fixture(scope="module")
-def make_samples_once():
-    from gradsim_assets_tests.gradsim.gradients.conftest import random_samples
-
-    return random_samples
 
 
 @pytest.fixture(params=STEPS)

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 from peft import IA3Config, LoraConfig, PrefixTuningConfig, TaskType, get_peft_model
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from gradsim.errors import GradientError
 from gradsim.gradients import FallbackWarning, compare
+from gradsim_assets_tests.gradsim.gradients.random_models import random_model
 
 SIZES = {
     "hidden_size": 32,
@@ -35,18 +36,7 @@ EQUAL_LENGTHS = "only those of one length share one"
 
 
 def build(family: str, **settings: Any) -> PreTrainedModel:
-    """A random model in float64, away from the zeros and ones of its initialization."""
-    config = AutoConfig.for_model(
-        family, **{"vocab_size": 96, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2, **settings}
-    )
-    with torch.random.fork_rng(), torch.no_grad():
-        torch.manual_seed(0)
-        model = AutoModelForCausalLM.from_config(config)
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter), alpha=0.1)
-    if hasattr(model, "set_experts_implementation"):
-        model.set_experts_implementation("eager")
-    return model.double().eval()
+    return random_model(family, **{"vocab_size": 96, **settings}).eval()
 
 
 @pytest.fixture
