@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,7 +56,8 @@ def render_report(data: ReportData) -> str:
     sections = sections_of(data, answer, downloads)
     exclusions = _exclusions(data.exclusions, downloads)
     originals = texts_by_id(data.originals)
-    pairs = _browsed(data, originals)
+    layers = layers_shown(data.settings)
+    pairs = _browsed(data, layers, originals)
     script = _joined("js", SCRIPTS)
     return environment.get_template("page.html.j2").render(
         study=data.study,
@@ -77,7 +79,7 @@ def render_report(data: ReportData) -> str:
         },
         downloads=downloads,
         browsed=pairs,
-        layers=described(layers_shown(data.settings)),
+        layers=described(layers),
         original_texts=_shown(originals, pairs) if originals else None,
         css=Markup(_joined("css", STYLES)),
         script=Markup(script),
@@ -95,8 +97,7 @@ def _scores(setting: SettingReport) -> Scores:
     return Scores(setting.setting, setting_label(setting.setting), queries, big_numbers(setting))
 
 
-def _browsed(data: ReportData, originals: Texts) -> list[Browsed]:
-    layers = layers_shown(data.settings)
+def _browsed(data: ReportData, layers: Sequence[str], originals: Texts) -> list[Browsed]:
     every = (browsed(setting, layers, texts_by_id(setting.queries), originals) for setting in data.settings)
     return [each for each in every if each is not None]
 

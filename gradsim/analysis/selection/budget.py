@@ -52,12 +52,10 @@ def selection_under_budget(
         dimensions: of projected gradients.
         seed: of the bootstrap.
     """
-    sizes, every_size = (
-        sizes_of(layers, parameters_per_layer) for layers in (layer_dots.layers, layer_dots.every_layer)
-    )
-    if sizes is None or every_size is None:
+    every_size = sizes_of(layer_dots.every_layer, parameters_per_layer)
+    if every_size is None:
         return pl.DataFrame(schema=column_types(SELECTION_UNDER_BUDGET))
-    total = int(every_size.sum())
+    sizes, total = every_size[: len(layer_dots.layers)], int(every_size.sum())
     budgets = set(dimensions)
     # A projection's dimensions are such a share, but for rounding: one row says both.
     for budget in (int(share * total) for share in BUDGET_SHARES):

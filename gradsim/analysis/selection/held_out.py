@@ -34,9 +34,7 @@ def held_out_selection(layer_dots: LayerDots, parameters_per_layer: pl.DataFrame
         parameters_per_layer: the table of that name.
         seed: of the splits and the bootstrap.
     """
-    sizes, every_size = (
-        sizes_of(layers, parameters_per_layer) for layers in (layer_dots.layers, layer_dots.every_layer)
-    )
+    sizes = sizes_of(layer_dots.every_layer, parameters_per_layer)
     n_queries, n_layers = layer_dots.query_self_dots.shape
     halves = list(split_halves(n_queries, seed=seed)) if n_queries > 1 else []
     frames = [pl.DataFrame(schema=column_types(HELD_OUT_SELECTION))]
@@ -47,8 +45,8 @@ def held_out_selection(layer_dots: LayerDots, parameters_per_layer: pl.DataFrame
             order = greedy_order(training, criterion).order
             held_out.add(half, evaluate_prefixes(layer_dots.of_queries(half.judged_on), order))
             in_sample += evaluate_prefixes(training, order).value(criterion) / len(halves)
-            if sizes is not None and every_size is not None:
-                shares += np.cumsum(sizes[order]) / every_size.sum() / len(halves)
+            if sizes is not None:
+                shares += np.cumsum(sizes[order]) / sizes.sum() / len(halves)
         low, high = held_out.interval(criterion, Bootstrap(n_queries, seed=seed))
         frames.append(
             pl.DataFrame(
@@ -59,9 +57,7 @@ def held_out_selection(layer_dots: LayerDots, parameters_per_layer: pl.DataFrame
                     "held_out": held_out.value(criterion),
                     "low": low,
                     "high": high,
-                    "parameter_share": shares
-                    if every_size is not None
-                    else pl.Series([None] * n_layers, dtype=pl.Float64),
+                    "parameter_share": shares if sizes is not None else pl.Series([None] * n_layers, dtype=pl.Float64),
                 }
             )
         )
