@@ -37,7 +37,7 @@ from workload import MASKED, Sample
 
 from gradsim.errors import GradsimError, MemoryBudgetError
 from gradsim.gradients import Comparison, FallbackWarning, compare
-from gradsim.gradients.capture import GradientCapture
+from gradsim.gradients.capture.capture import GradientCapture
 
 TOLERANCES = {"float32": 1e-5, "float64": 1e-10}
 # Some lengths twice, so that samples run together with and without padding.

@@ -23,9 +23,9 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from gradsim.chat import render
 from gradsim.environment import project_root
-from gradsim.generate import GeneratedAnswer, Sampling, generate_answers
 from gradsim.models import load_model, load_tokenizer, train_reference_model
 from gradsim.study import ModelConfiguration
+from gradsim.text_generation.local import GeneratedAnswer, Sampling, generate_answers
 
 SEED = 42
 CPU = torch.device("cpu")

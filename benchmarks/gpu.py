@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from planning import Parts, capture_operations, planned
 
 from gradsim.gradients import Projector, compare, run
-from gradsim.gradients.capture import GradientCapture
-from gradsim.gradients.held import Holder
-from gradsim.gradients.memory import default_budget
-from gradsim.gradients.plan import Plan
-from gradsim.gradients.precision import plain_arithmetic, precision_of, running_in
+from gradsim.gradients.capture.capture import GradientCapture
+from gradsim.gradients.capture.memory import default_budget
+from gradsim.gradients.capture.precision import plain_arithmetic, precision_of, running_in
+from gradsim.gradients.held.holder import Holder
+from gradsim.gradients.planning.plan import Plan
 from gradsim.gradients.reference import reference_dots, reference_gradient
 from gradsim.gradients.results import Comparison
 

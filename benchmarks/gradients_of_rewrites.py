@@ -13,10 +13,10 @@ from gradsim.candidates import bm25_candidates
 from gradsim.chat import tokenize_table
 from gradsim.environment import project_root
 from gradsim.gradients import Projector
-from gradsim.gradients.vectors import projected_gradients
+from gradsim.gradients.held.vectors import projected_gradients
+from gradsim.gradients.projection.vector_layout import VectorLayout
 from gradsim.partition_job.inputs import TokenSequence, sequences
 from gradsim.study import ModelConfiguration
-from gradsim.vector_layout import VectorLayout
 
 # Close to ten million parameters, as the engine's benchmark has; trained for a minute.
 _LAYERS, _HIDDEN = 8, 256

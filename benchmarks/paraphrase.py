@@ -13,9 +13,9 @@ from pathlib import Path
 from measuring import Row, emit, table
 
 from gradsim.environment import project_root
-from gradsim.paraphrase import Paraphraser
-from gradsim.queries import Paraphrase
-from gradsim.queries.rewriting import Request
+from gradsim.study.settings import Paraphrase
+from gradsim.text_generation.api import Paraphraser
+from gradsim.text_generation.request import Request
 
 sys.path.insert(0, str(project_root() / "scripts"))
 

@@ -6,13 +6,13 @@ import numpy as np
 import torch
 import workload
 
-from gradsim.gradients.capture import GradientCapture
-from gradsim.gradients.check import probe
-from gradsim.gradients.encoding import Nodes, encode, model_limits, pair_positions
-from gradsim.gradients.plan import Plan, make_plan
-from gradsim.gradients.precision import Precision, plain_arithmetic
-from gradsim.gradients.sizes import Lengths
-from gradsim.gradients.ways import PairsToRun, operations_per_byte, ways_of
+from gradsim.gradients.capture.capture import GradientCapture
+from gradsim.gradients.capture.check import probe
+from gradsim.gradients.capture.encoding import Nodes, encode, model_limits, pair_positions
+from gradsim.gradients.capture.precision import Precision, plain_arithmetic
+from gradsim.gradients.planning.alternatives import PairsToRun, alternatives_of, operations_per_byte
+from gradsim.gradients.planning.plan import Plan, make_plan
+from gradsim.gradients.planning.sizes import Lengths
 
 
 def planned(model: workload.Model, work: workload.Workload, precision: Precision, memory_budget: int) -> Plan:
@@ -27,7 +27,7 @@ def planned(model: workload.Model, work: workload.Workload, precision: Precision
     with plain_arithmetic(device):
         probed = probe(model, nodes.samples)
     with GradientCapture(model, probed.by_autograd) as capture:
-        ways = ways_of(
+        ways = alternatives_of(
             PairsToRun(
                 Lengths.of(nodes.samples), nodes.of_pairs(pairs), np.arange(len(pairs)), pairs[:, 0], len(work.queries)
             ),

@@ -8,6 +8,7 @@ import dagster as dg
 from gradsim.environment import Environment, read_environment
 from gradsim.study import Study, load_studies
 from gradsim.tables import Lineage
+from gradsim_assets.asset_specs import table_spec
 from gradsim_assets.assets.analysis import setting_analysis_assets, study_analysis_assets
 from gradsim_assets.assets.audit import audit_asset, audit_check
 from gradsim_assets.assets.dataset import dataset_assets
@@ -16,13 +17,12 @@ from gradsim_assets.assets.index import index_assets
 from gradsim_assets.assets.report import report_asset
 from gradsim_assets.assets.results import result_assets
 from gradsim_assets.assets.variants import variant_assets
-from gradsim_assets.checks import partition_checks
-from gradsim_assets.describe import table_spec
+from gradsim_assets.checks.partition_checks import partition_checks
+from gradsim_assets.checks.quality_checks import quality_checks
+from gradsim_assets.checks.tokenization_check import tokenization_check
 from gradsim_assets.dispatch import Dispatch, compute_resource
 from gradsim_assets.io_manager import TableIOManager
 from gradsim_assets.jobs import study_jobs
-from gradsim_assets.quality_checks import quality_checks
-from gradsim_assets.tokenization_check import tokenization_check
 from resources.gpu import GPUResource
 from resources.paraphraser import ParaphraserResource
 from resources.storage import StorageResource

@@ -11,13 +11,13 @@ from gradsim.errors import GradsimError
 from gradsim.study.partitions import select_partitions
 from gradsim.tables.lineage import COMBINED_TABLES, DOT_TABLES, GRADIENT_TABLES, INDEX, PROJECTED_TABLES, TRANSFER
 from gradsim_assets.audits import refuse_wrong_numbers
-from gradsim_assets.cluster import WaitOption, examine_cluster
-from gradsim_assets.cluster import app as cluster
-from gradsim_assets.console import console
-from gradsim_assets.findings import Findings
-from gradsim_assets.publishing import export_command, import_command
-from gradsim_assets.session import Session
-from gradsim_assets.summary import print_launches, print_results, print_spending, print_status
+from gradsim_assets.commands.cluster import WaitOption, examine_cluster
+from gradsim_assets.commands.cluster import app as cluster
+from gradsim_assets.commands.findings import Findings
+from gradsim_assets.commands.publishing import export_command, import_command
+from gradsim_assets.commands.session import Session
+from gradsim_assets.commands.summary import print_launches, print_results, print_spending, print_status
+from gradsim_assets.launch.console import console
 
 app = typer.Typer(
     help="Which training sample did a text come from? Exact gradient similarity studies.",
@@ -107,7 +107,7 @@ def run(
         print_launches(launches)
         print_spending(session, launches)
         if session.environment.compute == "slurm":
-            from gradsim_assets.dry_run import print_scripts  # noqa: PLC0415 - what only a cluster needs
+            from gradsim_assets.commands.dry_run import print_scripts  # noqa: PLC0415 - what only a cluster needs
 
             print_scripts(session, launches, force=force)
         return
@@ -166,7 +166,7 @@ def plan(
     Partitions that are missing are counted, or all where none is. Nothing is computed or stored but, with --measure,
     the device's rates.
     """
-    from gradsim_assets.forecast import print_plan  # noqa: PLC0415 - torch takes seconds to load
+    from gradsim_assets.commands.plan import print_plan  # noqa: PLC0415 - torch takes seconds to load
 
     session = Session.open(study)
     session.refuse_imported()
@@ -194,7 +194,7 @@ def query(
 
     Needs a projection with `store_projected: true` in the study, and its `gradient_index`: gradsim run STUDY.
     """
-    from gradsim_assets.querying import print_nearest  # noqa: PLC0415 - torch takes seconds to load
+    from gradsim_assets.commands.query import print_nearest  # noqa: PLC0415 - torch takes seconds to load
 
     session = Session.open(study)
     session.refuse_imported()
@@ -210,7 +210,7 @@ def status(study: StudyName) -> None:
 @app.command()
 def web(port: Annotated[int, typer.Option(help="Where the web UI listens.", min=1, max=65535)] = 3000) -> None:
     """Open the web UI with all studies, and the daemon that runs backfills."""
-    from gradsim_assets.web import serve  # noqa: PLC0415 - not needed by other commands
+    from gradsim_assets.commands.web import serve  # noqa: PLC0415 - not needed by other commands
 
     raise typer.Exit(serve(port))
 
@@ -225,7 +225,7 @@ def doctor(
     The cluster is looked at where jobs run there (GRADSIM_COMPUTE=slurm). The exit status is 1 where something is
     wrong.
     """
-    from gradsim_assets.doctor import examine_machine  # noqa: PLC0415 - not needed by other commands
+    from gradsim_assets.commands.doctor import examine_machine  # noqa: PLC0415 - not needed by other commands
 
     findings = Findings()
     if examine_machine(findings):

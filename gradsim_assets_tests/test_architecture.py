@@ -22,7 +22,7 @@ LIGHT = (
     "gradsim.study",
     "gradsim.tables",
     "gradsim.analysis",
-    "gradsim.samples",
+    "gradsim.dataset.samples",
     "gradsim.candidates",
     "gradsim.queries",
     "gradsim.partition_job",

@@ -12,7 +12,7 @@ import pytest
 
 from gradsim.analysis import QUESTIONS
 from gradsim.analysis.questions import SIZES
-from gradsim.opened import OpenedStudy
+from gradsim.notebook import OpenedStudy
 from gradsim.published import find_published, read_published, store_published
 from gradsim_assets_tests.gradsim.published.layout import write_golden_layout
 

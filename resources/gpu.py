@@ -5,8 +5,8 @@ It loads nothing itself: a partition job does, once a process, on the device of 
 
 import dagster as dg
 
-from gradsim.queries import Way
 from gradsim.study import HubModel, ModelConfiguration, Study
+from gradsim.study.settings import QueryMethod
 from gradsim.tables import Store
 
 
@@ -24,15 +24,15 @@ class GPUResource(dg.ConfigurableResource[None]):
     device: str = "auto"
     memory_budget: int | None = None
 
-    def configuration(self, study: Study, store: Store, way: Way | None = None) -> ModelConfiguration:
+    def configuration(self, study: Study, store: Store, method: QueryMethod | None = None) -> ModelConfiguration:
         """What a job is to load: the revision that the study's tables were begun with, on this device.
 
         Args:
             study: the study.
             store: its tables.
-            way: of making queries, where the job does that; it may have a model of its own.
+            method: the query method, if the job makes queries; it may have a model of its own.
         """
-        if way and (own := way.model_configuration(self.device)):
+        if method and (own := method.model_configuration(self.device)):
             return own
         name, revision = model_source(study, store)
         return ModelConfiguration(

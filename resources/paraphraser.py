@@ -7,17 +7,17 @@ import polars as pl
 
 from gradsim.environment import read_environment
 from gradsim.progress import in_steps
-from gradsim.queries import Means
+from gradsim.queries import QueryContext
 from gradsim.tables import Store
 
 
 class ParaphraserResource(dg.ConfigurableResource[None]):
     """An OpenAI-compatible API, at `OPENAI_BASE_URL` and with the key `OPENAI_API_KEY`, both read when needed."""
 
-    def means(
+    def query_context(
         self, store: Store, setting: str, originals: pl.DataFrame, log: Callable[[str], None] = lambda line: None
-    ) -> Means:
-        """What a setting's queries are made with where no model runs here.
+    ) -> QueryContext:
+        """Return the context for making a setting's queries without a model on this machine.
 
         Args:
             store: the study's tables.
@@ -25,7 +25,7 @@ class ParaphraserResource(dg.ConfigurableResource[None]):
             originals: all of them.
             log: is told what is about to be spent, and how far it is.
         """
-        return Means(
+        return QueryContext(
             name=f"{store.study.name}/{setting}",
             seed=store.study.seed,
             ids=originals["id"].to_list(),

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
-from gradsim.gradients.encoding import Sample
+from gradsim.gradients.capture.encoding import Sample
 from gradsim.gradients.reference import reference_dots, reference_gradient
 
 Floats = NDArray[np.float64]

@@ -10,11 +10,11 @@ import torch
 from gradsim.errors import DeviceError, MemoryBudgetError
 from gradsim.forecast.inputs import JobInputs, PartitionInputs, partition_inputs
 from gradsim.forecast.sources import Sources
-from gradsim.gradients.memory import free_bytes
-from gradsim.gradients.precision import precision_of
-from gradsim.gradients.prediction import Prediction, Rates, predict, weight_bytes
+from gradsim.gradients.capture.memory import free_bytes
+from gradsim.gradients.capture.precision import precision_of
+from gradsim.gradients.planning.prediction import Prediction, Rates, predict, weight_bytes
 from gradsim.gradients.projection import Projector
-from gradsim.projections import study_projections, study_projectors
+from gradsim.partition_job.study_projections import study_projections, study_projectors
 from gradsim.study.partitions import Partition
 from gradsim.tables.lineage import GRADIENT_TABLES, PROJECTED_TABLES
 

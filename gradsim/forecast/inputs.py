@@ -8,9 +8,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from gradsim.forecast.sources import Originals, Sources, blank, encoded
-from gradsim.gradients.encoding import Encoded, Nodes
-from gradsim.gradients.prediction import pairs_to_run
-from gradsim.gradients.ways import PairsToRun
+from gradsim.gradients.capture.encoding import Encoded, Nodes
+from gradsim.gradients.planning.alternatives import PairsToRun
+from gradsim.gradients.planning.prediction import pairs_to_run
 from gradsim.study.partitions import Partition
 
 Integers = NDArray[np.int64]

@@ -10,9 +10,9 @@ from pydantic import BaseModel, ConfigDict
 
 from gradsim.errors import GradsimError
 from gradsim.partition_job import PartitionJob
-from gradsim.rates import MeasuredRates
 from gradsim.study.partitions import select_partitions
 from gradsim.tables.lineage import PROJECTED_TABLES
+from gradsim.tables.rates import MeasuredRates
 
 
 class Question(BaseModel):

@@ -9,12 +9,12 @@ import polars as pl
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gradsim import chat, models
+from gradsim.dataset.token_estimate import estimated_tokens
 from gradsim.errors import ModelError, StudyError
-from gradsim.gradients.encoding import Encoded, Limits, encode, model_limits
+from gradsim.gradients.capture.encoding import Encoded, Limits, encode, model_limits
 from gradsim.partition_job.inputs import sequences
 from gradsim.study import HubModel, ModelConfiguration, ReferenceModel
 from gradsim.tables import State, Store
-from gradsim.tokens import estimated_tokens
 
 
 @dataclass(frozen=True)

@@ -26,19 +26,6 @@ bad_samples.py   samples without a usable gradient
 reference.py     plain autograd, the oracle of the tests and of every study's audit
 """
 
-from gradsim.gradients.check import FallbackWarning
-from gradsim.gradients.compare import compare, compare_tiles
-from gradsim.gradients.projection import Projector
-from gradsim.gradients.results import Comparison, ProjectedDots, Tile
-from gradsim.gradients.run import ComparisonTiles
+import lazy_loader
 
-__all__ = [
-    "Comparison",
-    "ComparisonTiles",
-    "FallbackWarning",
-    "ProjectedDots",
-    "Projector",
-    "Tile",
-    "compare",
-    "compare_tiles",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

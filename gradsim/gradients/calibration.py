@@ -6,11 +6,11 @@ from collections.abc import Sequence
 import torch
 from transformers import PreTrainedModel
 
-from gradsim.gradients.arithmetic import inner
+from gradsim.gradients.capture.encoding import Sample
 from gradsim.gradients.compare import compare_tiles
-from gradsim.gradients.encoding import Sample
-from gradsim.gradients.prediction import Rates
+from gradsim.gradients.planning.prediction import Rates
 from gradsim.gradients.projection import Projector
+from gradsim.gradients.rules.arithmetic import inner
 from gradsim.gradients.run import ComparisonTiles
 
 # A comparison that takes so many seconds is long enough to measure; shorter ones are repeated with twice the samples.

@@ -6,11 +6,11 @@ from typing import Any, Literal
 from transformers import PreTrainedModel
 
 from gradsim.errors import GradientError
-from gradsim.gradients.eager import uncompiled_model, uncompiled_modules
-from gradsim.gradients.encoding import Nodes, Sample, encode, model_limits, pair_positions
-from gradsim.gradients.layers import model_layers
-from gradsim.gradients.length import require_length
-from gradsim.gradients.precision import precision_of
+from gradsim.gradients.capture.eager import uncompiled_model, uncompiled_modules
+from gradsim.gradients.capture.encoding import Nodes, Sample, encode, model_limits, pair_positions
+from gradsim.gradients.capture.layers import model_layers
+from gradsim.gradients.capture.length import require_length
+from gradsim.gradients.capture.precision import precision_of
 from gradsim.gradients.projection import Projector, make_projections
 from gradsim.gradients.results import Comparison
 from gradsim.gradients.run import ComparisonTiles, Progress, Request

@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from gradsim.gradients.eager import experts_that_compute_in, uncompiled_model, uncompiled_modules
-from gradsim.gradients.encoding import MASKED, Sample
-from gradsim.gradients.fresh_state import fresh_state
+from gradsim.gradients.capture.eager import experts_that_compute_in, uncompiled_model, uncompiled_modules
+from gradsim.gradients.capture.encoding import MASKED, Sample
+from gradsim.models.fresh_state import fresh_state
 
 
 def reference_gradient(model: PreTrainedModel, sample: Sample) -> dict[str, Tensor]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from gradsim.gradients.plan import Plan
+from gradsim.gradients.planning.plan import Plan
 
 Floats = NDArray[np.float64]
 Positions = NDArray[np.int64]

@@ -11,24 +11,24 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from gradsim.gradients.bad_samples import BadSampleError, bad_gradient, bad_loss, no_label
-from gradsim.gradients.capture import GradientCapture, own_gradients
-from gradsim.gradients.check import Probe, probe, require_room
-from gradsim.gradients.copies import NotSeparableError
-from gradsim.gradients.eager import uncompiled_modules
-from gradsim.gradients.encoding import Encoded, Nodes
-from gradsim.gradients.held import Holder
-from gradsim.gradients.memory import default_budget, freed_memory_kept, says_out_of_memory
-from gradsim.gradients.plan import Plan
-from gradsim.gradients.plan_check import PlanCheck, warn_of_slower_way
-from gradsim.gradients.precision import MEMORISED, Precision, plain_arithmetic, running_in
-from gradsim.gradients.prediction import plan_comparison
+from gradsim.gradients.capture.bad_samples import BadSampleError, bad_gradient, bad_loss, no_label
+from gradsim.gradients.capture.capture import GradientCapture, own_gradients
+from gradsim.gradients.capture.check import Probe, probe, require_room
+from gradsim.gradients.capture.copies import NotSeparableError
+from gradsim.gradients.capture.eager import uncompiled_modules
+from gradsim.gradients.capture.encoding import Encoded, Nodes
+from gradsim.gradients.capture.memory import default_budget, freed_memory_kept, says_out_of_memory
+from gradsim.gradients.capture.precision import MEMORISED, Precision, plain_arithmetic, running_in
+from gradsim.gradients.held.holder import Holder
+from gradsim.gradients.planning.alternatives import PairsToRun
+from gradsim.gradients.planning.plan import Plan
+from gradsim.gradients.planning.plan_check import PlanCheck, warn_of_slower_way
+from gradsim.gradients.planning.prediction import plan_comparison
+from gradsim.gradients.planning.schedule import Capture, Compare, Drop, EndBlock, Evict, Restore, Spill, Step
+from gradsim.gradients.planning.sizes import Lengths
 from gradsim.gradients.projection import Projection
 from gradsim.gradients.results import Comparison, Tile
-from gradsim.gradients.schedule import Capture, Compare, Drop, EndBlock, Evict, Restore, Spill, Step
-from gradsim.gradients.sizes import Lengths
 from gradsim.gradients.tiles import TileBuilder, put_together
-from gradsim.gradients.ways import PairsToRun
 
 Integers = NDArray[np.int64]
 Progress = Callable[[int, int], None]
@@ -248,7 +248,7 @@ class ComparisonTiles(Iterator[Tile]):
                 self._shapes,
                 plan.built.tolist(),
                 request.projections,
-                plan.way.by_term,
+                plan.alternative.by_term,
                 plan.cost.most_held,
                 request.precision.dtype,
                 self._device,

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gradsim.gradients.encoding import Nodes
+from gradsim.gradients.capture.encoding import Nodes
 from gradsim.gradients.results import Floats, Positions, ProjectedDots, Tile
 
 # Pairs after which a tile is handed out: few, so that finished queries can be written early.

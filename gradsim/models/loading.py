@@ -1,5 +1,6 @@
 """Loading a causal language model onto a device, and what is known of it before that."""
 
+import platform
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,24 @@ def resolve_device(device: str) -> str:
             f"device {device!r} is not there, only {', '.join(there)}; set MT_DEVICE to one of these, or to auto"
         )
     return wanted
+
+
+def device_name(device: str) -> str:
+    """Return the model of a device (cpu or cuda:N), and the number of threads of a processor."""
+    if device.startswith("cuda"):
+        return str(torch.cuda.get_device_name(device))
+    threads = torch.get_num_threads()
+    return f"{_processor()}, {threads} thread{'s' * (threads > 1)}"
+
+
+def _processor() -> str:
+    """Return the processor's model, which Linux tells in `/proc/cpuinfo`."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return next(iter(models), "") or platform.processor() or platform.machine()
 
 
 def load_model(configuration: ModelConfiguration) -> PreTrainedModel:

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from gradsim.analysis import audited_pairs, gradient_audit
 from gradsim.analysis.audit import DOT, ORIGINAL_SELF, QUERY_SELF
-from gradsim.gradients.precision import plain_arithmetic
+from gradsim.gradients.capture.precision import plain_arithmetic
 from gradsim.gradients.reference import reference_dots, reference_gradient
 from gradsim.models import load_model, resolve_device
 from gradsim.partition_job.inputs import TokenSequence, sequences

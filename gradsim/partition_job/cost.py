@@ -3,10 +3,10 @@
 import torch
 
 from gradsim.gradients import ComparisonTiles
-from gradsim.gradients.precision import precision_of
+from gradsim.gradients.capture.precision import precision_of
 from gradsim.partition_job.job import PartitionJob
-from gradsim.rates import read_rates
 from gradsim.tables import Store
+from gradsim.tables.rates import read_rates
 
 
 def measured_cost(

@@ -15,7 +15,7 @@ from gradsim.partition_job.inputs import JobInputs, read_inputs
 from gradsim.partition_job.job import PartitionJob
 from gradsim.partition_job.partition_tables import STREAMED, PartitionTables
 from gradsim.partition_job.provenance import model_provenance
-from gradsim.projections import SizedProjection, model_shapes, study_projections, study_projectors
+from gradsim.partition_job.study_projections import SizedProjection, model_shapes, study_projections, study_projectors
 from gradsim.tables import SCHEMAS, Provenance, Store, TableKey
 from gradsim.tables.lineage import PROJECTED_TABLES
 

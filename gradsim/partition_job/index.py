@@ -5,12 +5,12 @@ from contextlib import closing
 
 import polars as pl
 
-from gradsim.gradients.vectors import projected_gradients
+from gradsim.gradients.held.vectors import projected_gradients
 from gradsim.models import load_model, resolve_device
 from gradsim.partition_job.inputs import sequences
 from gradsim.partition_job.job import PartitionJob
 from gradsim.partition_job.provenance import model_provenance
-from gradsim.projections import model_shapes, projector_of
+from gradsim.partition_job.study_projections import model_shapes, projector_of
 from gradsim.tables import Store, TableKey
 from gradsim.tables.index import IndexHeader
 from gradsim.tables.provenance import ORIGINAL_LOSS

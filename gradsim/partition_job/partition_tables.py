@@ -11,7 +11,7 @@ from gradsim.analysis.layer_dots import cosine
 from gradsim.errors import TableError
 from gradsim.partition_job.gathering import Floats, Gathered
 from gradsim.partition_job.inputs import JobInputs, PartitionSlice
-from gradsim.projections import SizedProjection
+from gradsim.partition_job.study_projections import SizedProjection
 from gradsim.tables.provenance import ORIGINAL_LOSS, QUERY_LOSS
 
 # Tables whose rows come while tiles do: they may be larger than memory.

@@ -10,7 +10,8 @@ import polars as pl
 from gradsim.models import RunningModel
 from gradsim.partition_job.job import PartitionJob
 from gradsim.partition_job.provenance import model_provenance
-from gradsim.queries import Means, Way
+from gradsim.queries import QueryContext, make_queries
+from gradsim.study.settings import QueryMethod
 from gradsim.tables import Provenance, Store, TableKey
 
 
@@ -29,13 +30,13 @@ def compute(
         GradsimError: whatever a user can mend.
     """
     key = job.only_key
-    way = job.study.settings[str(key.setting)]
+    method = job.study.settings[str(key.setting)]
     running = RunningModel(job.model)
-    samples = {partition: _samples(store, way, partition) for partition in work}
+    samples = {partition: _samples(store, method, partition) for partition in work}
     total, done = sum(map(len, samples.values())), 0
     measured: dict[str, Any] = {}
     for partition, wanted in samples.items():
-        means = Means(
+        query_context = QueryContext(
             name=f"{job.study.name}/{key.setting}/{partition}",
             seed=job.study.seed,
             ids=store.ids.categories.to_list(),
@@ -45,18 +46,18 @@ def compute(
             say=partial(print, file=sys.stderr, flush=True),
             progress=partial(_shared_out, progress, done, len(wanted), total),
         )
-        made = way.make(wanted, means)
-        provenance = _provenance(job, store, way, running).model_copy(update={"excluded": dict(made.excluded)})
+        made = make_queries(method, wanted, query_context)
+        provenance = _provenance(job, store, method, running).model_copy(update={"excluded": dict(made.excluded)})
         store.write(key, made.frame, partition, provenance)
         done += len(wanted)
         measured |= {name: measured.get(name, 0) + value for name, value in made.measured.items()}
     return measured
 
 
-def _samples(store: Store, way: Way, partition: str) -> pl.DataFrame:
+def _samples(store: Store, method: QueryMethod, partition: str) -> pl.DataFrame:
     """What a partition's queries are made from: ids as texts."""
-    if way.source:
-        found = store.read(store.lineage.key("queries", way.source), [partition])
+    if method.source:
+        found = store.read(store.lineage.key("queries", method.source), [partition])
     else:
         wanted = store.ids_of(partition)
         samples = store.read(store.lineage.key("samples"))
@@ -64,8 +65,8 @@ def _samples(store: Store, way: Way, partition: str) -> pl.DataFrame:
     return found.with_columns(pl.col("id").cast(pl.String))
 
 
-def _provenance(job: PartitionJob, store: Store, way: Way, running: RunningModel) -> Provenance:
-    if way.studies_model:
+def _provenance(job: PartitionJob, store: Store, method: QueryMethod, running: RunningModel) -> Provenance:
+    if method.studies_model:
         return model_provenance(job, store, running.device)
     configuration = running.configuration
     return Provenance(

@@ -4,12 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from gradsim.gradients.calibration import measure_rates
-from gradsim.gradients.memory import default_budget
-from gradsim.models import load_model, resolve_device
+from gradsim.gradients.capture.memory import default_budget
+from gradsim.models import device_name, load_model, resolve_device
 from gradsim.partition_job.inputs import sequences
 from gradsim.partition_job.job import PartitionJob
-from gradsim.projections import study_projectors
-from gradsim.rates import device_name
+from gradsim.partition_job.study_projections import study_projectors
 from gradsim.tables import Store, TableKey
 
 

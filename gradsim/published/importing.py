@@ -11,7 +11,7 @@ import yaml
 from gradsim.analysis import gradient_similarity
 from gradsim.analysis.projections import AS_PUBLISHED
 from gradsim.errors import StudyError
-from gradsim.projected_dimensions import published_dimension
+from gradsim.gradients.projection.dimensions import published_dimension
 from gradsim.published.assembling import PROJECTION, Published, PublishedSetting
 from gradsim.published.hidden import hidden_folder, swap_in
 from gradsim.published.layout import WHOLE_STUDY

@@ -1,40 +1,23 @@
-"""Ways of making queries from originals: a new way is one class, and a line in `Setting`.
+"""Queries: samples rewritten by the method that a setting names.
 
-A query bears the id of the original it was made from.
+A query has the id of the original that it was made from. To add a method, register its settings class with
+`gradsim.study.settings.register_query_method` and its function with `rewrite.register`; see docs/extending.md.
 """
 
-from typing import Annotated, get_args
-
-from pydantic import Field
-
-from gradsim.queries.by_api import Paraphrase, Prices
-from gradsim.queries.by_local_model import LocalParaphrase
-from gradsim.queries.by_studied_model import Generate
-from gradsim.queries.choices import Quality
-from gradsim.queries.from_file import QueryFile
-from gradsim.queries.imported import Imported
-from gradsim.queries.way import QUERIES_SCHEMA, MadeQueries, Means, Way
-from gradsim.queries.word_dropout import WordDropout
-
-Setting = Annotated[
-    QueryFile | Paraphrase | LocalParaphrase | Generate | WordDropout | Imported, Field(discriminator="method")
-]
-
-WAYS: tuple[type[Way], ...] = get_args(get_args(Setting)[0])
+from gradsim.queries import generating, rewriting, without_model
+from gradsim.queries.make import QUERIES_SCHEMA, MadeQueries, QueryContext, make_queries, query_frame, rewrite
+from gradsim.queries.rewriting import ask, estimate
 
 __all__ = [
     "QUERIES_SCHEMA",
-    "WAYS",
-    "Generate",
-    "Imported",
-    "LocalParaphrase",
     "MadeQueries",
-    "Means",
-    "Paraphrase",
-    "Prices",
-    "Quality",
-    "QueryFile",
-    "Setting",
-    "Way",
-    "WordDropout",
+    "QueryContext",
+    "ask",
+    "estimate",
+    "generating",
+    "make_queries",
+    "query_frame",
+    "rewrite",
+    "rewriting",
+    "without_model",
 ]

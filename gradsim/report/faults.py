@@ -7,7 +7,7 @@ import polars as pl
 
 from gradsim.analysis.schema import Schema
 from gradsim.plots.labels import setting_label
-from gradsim.quality import FAULTS
+from gradsim.queries.quality import FAULTS
 from gradsim.report.data import SettingReport
 from gradsim.report.downloads import Downloads
 from gradsim.report.tables import Table, table_of

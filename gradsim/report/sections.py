@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 
 from gradsim import analysis
 from gradsim.analysis.questions import SIZES, Tables
-from gradsim.figures import FigureOf
 from gradsim.plots.labels import setting_label
+from gradsim.plots.registry import FigureOf
 from gradsim.report.data import ReportData, SettingReport
 from gradsim.report.downloads import Download, Downloads
 from gradsim.report.drawing import Picture, picture_of

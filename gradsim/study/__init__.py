@@ -11,7 +11,7 @@ from gradsim.study.definition import (
     Study,
 )
 from gradsim.study.loading import load_studies, load_study
-from gradsim.study.running import ModelConfiguration
+from gradsim.study.model_configuration import ModelConfiguration
 
 __all__ = [
     "FileDataset",

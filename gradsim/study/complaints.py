@@ -7,11 +7,10 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from gradsim.queries import WAYS, Prices
-from gradsim.queries.choices import RewritingQuality
-from gradsim.section import Section
 from gradsim.study import definition
 from gradsim.study.definition import Study
+from gradsim.study.section import Section
+from gradsim.study.settings import QUERY_METHODS, Prices, RewritingQuality
 
 # Pydantic puts the member of a union that it tried into a complaint's location, after so many keys of the file.
 _UNION_DEPTH = {"dataset": 1, "model": 1, "top_k": 1, "settings": 2}
@@ -28,7 +27,6 @@ _SECTIONS: Mapping[str, type[Section]] = {
     "projections": definition.Projection,
     "quality": RewritingQuality,
     "prices": Prices,
-    **{way.model_fields["method"].default: way for way in WAYS},
 }
 
 # What pydantic asks for, in words for people who have never heard of it.
@@ -116,14 +114,13 @@ def _without_kind(place: str, value: Any, keys: list[str]) -> str:
 
 
 def _methods() -> str:
-    tags = [tag for tag, section in _SECTIONS.items() if "method" in section.model_fields]
-    *others, last = [f"'{tag}'" for tag in tags if tag != definition.IMPORTED]  # which nobody writes by hand
+    *others, last = [f"'{name}'" for name in QUERY_METHODS if name != definition.IMPORTED]  # never written by hand
     return f"{', '.join(others)} or {last}"
 
 
 def _known_keys(location: tuple[str | int, ...]) -> list[str]:
     """Keys that the section of an unknown key does know."""
     for part in reversed(location[:-1]):
-        if section := _SECTIONS.get(str(part)):
+        if section := QUERY_METHODS.get(str(part)) or _SECTIONS.get(str(part)):
             return sorted(section.model_fields)
     return sorted(set(Study.model_fields) - {"name", "first_samples"})

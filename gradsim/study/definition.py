@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from gradsim.queries import Imported, Setting
-from gradsim.section import Section, StudyPath
 from gradsim.study.partitions import Partition, partition_ranges
+from gradsim.study.section import Section, StudyPath
+from gradsim.study.settings import Imported, Setting
 
 # Of studies and settings: they become names of folders, of assets and of steps.
 NAME = "[A-Za-z0-9_]+"

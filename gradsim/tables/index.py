@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from gradsim.errors import TableError
+from gradsim.gradients.projection.vector_layout import VectorLayout
 from gradsim.tables.files import METADATA_KEY, corrupt, shortened, writing_to, written_in_pieces
 from gradsim.tables.provenance import Provenance
-from gradsim.vector_layout import VectorLayout
 
 Format = Literal["float16", "float32"]
 

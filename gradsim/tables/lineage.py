@@ -12,8 +12,8 @@ from pydantic import BaseModel
 
 from gradsim.analysis.questions import DOTS, QUESTIONS, SIZES, TOKENS
 from gradsim.errors import StudyError
-from gradsim.queries import Way
 from gradsim.study import FileDataset, HubModel, ReferenceModel, Study
+from gradsim.study.settings import QueryMethod
 from gradsim.tables.keys import TableKey
 
 # To be raised when a table's rows or columns change for the same definition and inputs: it makes stored ones stale.
@@ -152,7 +152,7 @@ class Lineage:
         match value:
             case FileDataset():
                 plain: dict[str, Any] = {"content": content}
-            case Way():
+            case QueryMethod():
                 plain = {**value.model_dump(mode="json", exclude={"path", *value.without_effect}), "content": content}
             case HubModel():
                 plain = value.model_dump(include={"name", "revision"})
@@ -216,7 +216,7 @@ class Lineage:
                 },
             )
 
-    def _setting_nodes(self, name: str, setting: Way) -> Iterator[Node]:
+    def _setting_nodes(self, name: str, setting: QueryMethod) -> Iterator[Node]:
         study = self.study
         samples, model, tokenized = (self.key(table) for table in ("samples", "model", "tokenized"))
         queries, query_tokens, candidates = (self.key(table, name) for table in ("queries", "tokenized", "candidates"))
@@ -324,7 +324,7 @@ def _named_file(section: BaseModel) -> Path | None:
     match section:
         case FileDataset(path=path):
             return path
-        case Way(file=file):
+        case QueryMethod(file=file):
             return file
         case ReferenceModel(reference=architecture):
             return architecture.tokenizer / "tokenizer.json" if architecture.tokenizer else None

@@ -8,11 +8,11 @@ from matplotlib.figure import Figure
 
 from gradsim import analysis, plots
 from gradsim.analysis import QUESTIONS, Criterion, LayerDots
-from gradsim.figures import figure_of
+from gradsim.plots.registry import figure_of
 from gradsim.study import Study
 from gradsim.tables import Lineage
 from gradsim.tables.lineage import AUDIT, DOT_TABLES, TRANSFER
-from gradsim_assets.describe import table_asset
+from gradsim_assets.asset_specs import table_asset
 from gradsim_assets.io_manager import LAYERS_LEFT_OUT
 from gradsim_assets.preview import preview
 

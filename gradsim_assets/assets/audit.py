@@ -9,8 +9,8 @@ from gradsim.analysis import audit_verdict
 from gradsim.study import Study
 from gradsim.tables import Lineage
 from gradsim.tables.lineage import AUDIT
+from gradsim_assets.asset_specs import table_asset
 from gradsim_assets.assets.gradients import JobConfig, measured_metadata, run_job
-from gradsim_assets.describe import table_asset
 from gradsim_assets.dispatch import Dispatch
 from gradsim_assets.io_manager import stored_metadata
 from gradsim_assets.keys import asset_key

@@ -9,7 +9,7 @@ from gradsim import samples
 from gradsim.progress import in_steps
 from gradsim.study import FileDataset, HubDataset, HubModel, ReferenceModel, Study
 from gradsim.tables import Lineage, Store
-from gradsim_assets.describe import table_asset
+from gradsim_assets.asset_specs import table_asset
 from gradsim_assets.io_manager import EXCLUDED, MODEL, REVISION
 from resources.compute import ComputeResource
 from resources.gpu import model_source
@@ -133,7 +133,7 @@ def _projections(study: Study) -> dg.AssetsDefinition:
 
     @table_asset(lineage, lineage.key("projections"), kinds={"polars", "parquet"}, ins={"model": lineage.key("model")})
     def projections(model: pl.DataFrame) -> pl.DataFrame:
-        from gradsim.projections import projections_table  # noqa: PLC0415 - torch takes seconds to load
+        from gradsim.partition_job.study_projections import projections_table  # noqa: PLC0415 - torch takes seconds to load
 
         return projections_table(study, model)
 

@@ -6,12 +6,12 @@ from typing import Any
 import dagster as dg
 
 from gradsim.partition_job import JobResult, PartitionJob
-from gradsim.queries import Way
 from gradsim.study import Study
+from gradsim.study.settings import QueryMethod
 from gradsim.tables import Lineage, Store, TableKey
 from gradsim.tables.lineage import AUDIT, GRADIENT_TABLES, INDEX
 from gradsim_assets.abandoned import process_tags
-from gradsim_assets.describe import table_spec
+from gradsim_assets.asset_specs import table_spec
 from gradsim_assets.dispatch import Dispatch
 from gradsim_assets.io_manager import stored_metadata
 from gradsim_assets.keys import asset_key, table_key
@@ -66,12 +66,12 @@ def job_op(study: Study, key: TableKey) -> str | None:
         return gradients_op(study)
     if key.name in (AUDIT, INDEX):
         return "__".join(key.parts)
-    way = _way(study, key)
-    return "__".join(key.parts) if way and way.runs_model else None
+    method = _query_method(study, key)
+    return "__".join(key.parts) if method and method.runs_model else None
 
 
-def _way(study: Study, key: TableKey) -> Way | None:
-    """The way in which a table's queries are made; None for other tables."""
+def _query_method(study: Study, key: TableKey) -> QueryMethod | None:
+    """Return the method that makes a table's queries; None for other tables."""
     return study.settings[str(key.setting)] if key.name == "queries" else None
 
 
@@ -121,7 +121,7 @@ def make_job(
         fingerprints={str(key): store.lineage.fingerprint(key) for key in keys},
         digests=store.lineage.named_files(),
         root=store.root,
-        model=gpu.configuration(store.study, store, _way(store.study, keys[0])),
+        model=gpu.configuration(store.study, store, _query_method(store.study, keys[0])),
         memory_budget=gpu.memory_budget,
         force=force,
     )

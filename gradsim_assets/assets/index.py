@@ -8,8 +8,8 @@ from gradsim.study import Study
 from gradsim.tables import Lineage
 from gradsim.tables.index import IndexFile
 from gradsim.tables.lineage import INDEX
+from gradsim_assets.asset_specs import table_spec
 from gradsim_assets.assets.gradients import JobConfig, measured_metadata, run_job
-from gradsim_assets.describe import table_spec
 from gradsim_assets.dispatch import Dispatch
 from gradsim_assets.io_manager import stored_metadata
 from gradsim_assets.keys import asset_key

@@ -11,7 +11,7 @@ from gradsim.report import ReportData, SettingReport, render_report
 from gradsim.study import Study
 from gradsim.tables import Lineage, Provenance, Store, TableKey
 from gradsim.tables.lineage import DOT_TABLES, TRANSFER
-from gradsim_assets.describe import OWNERS
+from gradsim_assets.asset_specs import OWNERS
 from gradsim_assets.keys import asset_key
 from resources.storage import StorageResource
 

@@ -8,7 +8,7 @@ from gradsim.tables import Lineage, Store, TableKey
 from gradsim.tables.combine import combine
 from gradsim.tables.lineage import COMBINED_TABLES
 from gradsim.tables.validation import validate
-from gradsim_assets.describe import table_asset
+from gradsim_assets.asset_specs import table_asset
 from gradsim_assets.io_manager import stored_metadata
 from resources.storage import StorageResource
 

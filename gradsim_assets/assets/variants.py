@@ -6,13 +6,14 @@ import dagster as dg
 import polars as pl
 
 from gradsim.candidates import bm25_candidates
-from gradsim.queries import Way
+from gradsim.queries import make_queries
 from gradsim.study import Study
 from gradsim.study.partitions import select_partitions
+from gradsim.study.settings import QueryMethod
 from gradsim.tables import Lineage
+from gradsim_assets.asset_specs import table_asset
 from gradsim_assets.assets.dataset import tokenize_samples
 from gradsim_assets.assets.gradients import JobConfig, compute_tables
-from gradsim_assets.describe import table_asset
 from gradsim_assets.dispatch import Dispatch
 from gradsim_assets.io_manager import EXCLUDED, MODEL
 from resources.compute import ComputeResource
@@ -21,7 +22,7 @@ from resources.paraphraser import ParaphraserResource
 from resources.storage import StorageResource
 
 
-def variant_assets(study: Study, name: str, setting: Way, dispatch: Dispatch) -> list[dg.AssetsDefinition]:
+def variant_assets(study: Study, name: str, setting: QueryMethod, dispatch: Dispatch) -> list[dg.AssetsDefinition]:
     """`queries`, `tokenized` and `candidates` of one setting, by partition."""
     return [
         _queries(study, name, setting, dispatch),
@@ -30,17 +31,17 @@ def variant_assets(study: Study, name: str, setting: Way, dispatch: Dispatch) ->
     ]
 
 
-def _queries(study: Study, name: str, way: Way, dispatch: Dispatch) -> dg.AssetsDefinition:
-    return (_made_by_job if way.runs_model else _made_here)(study, name, way, dispatch)
+def _queries(study: Study, name: str, method: QueryMethod, dispatch: Dispatch) -> dg.AssetsDefinition:
+    return (_made_by_job if method.runs_model else _made_here)(study, name, method, dispatch)
 
 
-def _made_here(study: Study, name: str, way: Way, dispatch: Dispatch) -> dg.AssetsDefinition:
+def _made_here(study: Study, name: str, method: QueryMethod, dispatch: Dispatch) -> dg.AssetsDefinition:
     lineage = Lineage(study)
 
     @table_asset(
         lineage,
         lineage.key("queries", name),
-        kinds=set(way.kinds),
+        kinds=set(method.kinds),
         ins={"samples": lineage.key("samples")},
         dispatch=dispatch,
     )
@@ -52,8 +53,8 @@ def _made_here(study: Study, name: str, way: Way, dispatch: Dispatch) -> dg.Asse
     ) -> dg.Output[pl.DataFrame]:
         originals = _plain_ids(samples)
         wanted = originals.filter(pl.col("id").is_in(_ids(study, samples, context.partition_keys)))
-        means = paraphraser.means(storage.store(study), name, originals, log=context.log.info)
-        made = way.make(wanted, means)
+        query_context = paraphraser.query_context(storage.store(study), name, originals, log=context.log.info)
+        made = make_queries(method, wanted, query_context)
         context.add_output_metadata(dict(made.measured))
         written_by = {MODEL: made.model} if made.model else {}
         return dg.Output(made.frame, metadata={EXCLUDED: dict(made.excluded), **written_by})
@@ -61,11 +62,11 @@ def _made_here(study: Study, name: str, way: Way, dispatch: Dispatch) -> dg.Asse
     return queries
 
 
-def _made_by_job(study: Study, name: str, way: Way, dispatch: Dispatch) -> dg.AssetsDefinition:
+def _made_by_job(study: Study, name: str, method: QueryMethod, dispatch: Dispatch) -> dg.AssetsDefinition:
     lineage = Lineage(study)
     key = lineage.key("queries", name)
 
-    @table_asset(lineage, key, kinds=set(way.kinds), dispatch=dispatch, runs_job=True)
+    @table_asset(lineage, key, kinds=set(method.kinds), dispatch=dispatch, runs_job=True)
     def queries(
         context: dg.AssetExecutionContext,
         config: JobConfig,

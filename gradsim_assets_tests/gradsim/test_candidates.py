@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from rank_bm25 import BM25Okapi
 
 from gradsim.candidates import CANDIDATES_SCHEMA, bm25_candidates
+from gradsim.dataset.samples import SAMPLES_SCHEMA
 from gradsim.errors import SampleError
-from gradsim.samples import SAMPLES_SCHEMA
 
 
 def samples(prompts: dict[str, str]) -> pl.DataFrame:
@@ -129,6 +129,6 @@ def test_lima_scores_are_the_librarys_to_the_bit(golden: Path) -> None:
 
 
 def test_imports_without_torch() -> None:
-    modules = "gradsim.candidates, gradsim.samples, gradsim.queries"
+    modules = "gradsim.candidates, gradsim.dataset.samples, gradsim.queries"
     script = f"import sys, {modules}; sys.exit(any(name in sys.modules for name in ('torch', 'transformers')))"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

@@ -7,8 +7,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from gradsim.chat import MASKED, TOKENIZED_SCHEMA, TokenizedSample, render, tokenize, tokenize_table
+from gradsim.dataset.samples import SAMPLES_SCHEMA
 from gradsim.errors import ModelError, SampleError
-from gradsim.samples import SAMPLES_SCHEMA
 
 USER = {"role": "user", "content": "a b"}
 ANSWER = {"role": "assistant", "content": "c d e"}

@@ -13,8 +13,8 @@ from transformers import AutoConfig, GPT2Config, GPTJConfig, LlamaConfig, MambaC
 
 from gradsim import models
 from gradsim.chat import tokenize, tokenize_table
+from gradsim.dataset.samples import SAMPLES_SCHEMA
 from gradsim.errors import DeviceError, ModelError, SampleError
-from gradsim.samples import SAMPLES_SCHEMA
 from gradsim.study import ModelConfiguration
 
 

@@ -17,8 +17,8 @@ from gradsim.environment import Environment
 from gradsim.study import load_study
 from gradsim.tables import SCHEMAS, Store
 from gradsim_assets import cli, console
-from gradsim_assets.launching import RunError, run_launches
-from gradsim_assets.planning import Launch
+from gradsim_assets.launch.launching import RunError, run_launches
+from gradsim_assets.launch.targets import Launch
 
 NOBODY = 65534
 Rows = list[dict[str, Any]]
@@ -42,8 +42,8 @@ def samples(number: int = 4) -> Rows:
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model with a context of 64 tokens."""
+    from gradsim.dataset.samples import SAMPLES_SCHEMA
     from gradsim.models import train_reference_model
-    from gradsim.samples import SAMPLES_SCHEMA
 
     rows = pl.DataFrame(samples(), schema=SAMPLES_SCHEMA)
     folder = tmp_path_factory.mktemp("models") / "tiny model"

@@ -11,8 +11,8 @@ from gradsim.study import load_studies, load_study
 from gradsim.tables import SCHEMAS, Lineage
 from gradsim.tables.validation import CHECKS
 from gradsim_assets.build import build_definitions
+from gradsim_assets.checks.quality_checks import CHECK_NAMES
 from gradsim_assets.keys import asset_key, table_key
-from gradsim_assets.quality_checks import CHECK_NAMES
 
 SNAPSHOT = Path(__file__).with_name("sample_assets.txt")
 

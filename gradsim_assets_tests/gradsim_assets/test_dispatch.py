@@ -9,8 +9,8 @@ from gradsim.tables import Lineage
 from gradsim.tables.lineage import GRADIENT_TABLES
 from gradsim_assets.build import build_definitions
 from gradsim_assets.dispatch import LOCAL_POOL, SLURM_POOL, Dispatch, compute_resource, set_pool_limits
-from gradsim_assets.instance import open_instance
 from gradsim_assets.keys import table_key
+from gradsim_assets.launch.instance import open_instance
 from resources.local import LocalCompute
 from resources.slurm.compute import SlurmCompute
 

@@ -17,8 +17,8 @@ from gradsim.tables.lineage import ANALYSES, COMBINED_TABLES, DOT_TABLES, GRADIE
 from gradsim.tables.validation import CHECKS
 from gradsim_assets.build import build_definitions
 from gradsim_assets.keys import asset_key
-from gradsim_assets.launching import partition_tags, run_launches
-from gradsim_assets.planning import plan_launches
+from gradsim_assets.launch.launching import partition_tags, run_launches
+from gradsim_assets.launch.targets import plan_launches
 
 pytestmark = pytest.mark.slow
 

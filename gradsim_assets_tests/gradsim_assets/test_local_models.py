@@ -6,9 +6,9 @@ import signal
 import polars as pl
 import pytest
 
-from gradsim.journal import read_journal
+from gradsim.dataset.samples import SAMPLES_SCHEMA
 from gradsim.models import train_reference_model
-from gradsim.samples import SAMPLES_SCHEMA
+from gradsim.text_generation.journal import read_journal
 
 pytestmark = pytest.mark.slow
 

@@ -6,9 +6,9 @@ import polars as pl
 import pytest
 from transformers import AutoTokenizer, GPTJConfig, GPTJForCausalLM
 
+from gradsim.dataset.samples import SAMPLES_SCHEMA
 from gradsim.models import load_model
 from gradsim.models.reference import _train_tokenizer
-from gradsim.samples import SAMPLES_SCHEMA
 from gradsim.study import ModelConfiguration
 from gradsim_assets_tests.workplace import Workplace
 

@@ -14,7 +14,7 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from gradsim.journal import read_journal
+from gradsim.text_generation.journal import read_journal
 from scripts.chat_server import Behaviour, chat_server
 
 pytestmark = pytest.mark.slow

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from gradsim.nearest import Searcher
+from gradsim.partition_job.search import Searcher
 from gradsim.tables import State
 from gradsim.tables.index import IndexFile
 from resources.gpu import GPUResource

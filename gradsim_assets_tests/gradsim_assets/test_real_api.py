@@ -9,8 +9,8 @@ import dagster as dg
 import polars as pl
 import pytest
 
+from gradsim.dataset.samples import SAMPLES_SCHEMA
 from gradsim.models import train_reference_model
-from gradsim.samples import SAMPLES_SCHEMA
 from gradsim_assets.keys import asset_key
 
 pytestmark = pytest.mark.slow

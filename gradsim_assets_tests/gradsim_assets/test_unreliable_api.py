@@ -6,7 +6,7 @@ from collections import Counter
 import polars as pl
 import pytest
 
-from gradsim.journal import read_journal
+from gradsim.text_generation.journal import read_journal
 from scripts.chat_server import Behaviour, chat_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

@@ -5,8 +5,8 @@ from datetime import timedelta
 import pytest
 
 from gradsim.errors import GradsimError
-from gradsim.rates import MeasuredRates, write_rates
 from gradsim.tables.lineage import AUDIT, GRADIENT_TABLES, INDEX
+from gradsim.tables.rates import MeasuredRates, write_rates
 from gradsim_assets.assets.gradients import make_job
 from resources.gpu import GPUResource
 from resources.slurm.walltime import DEFAULT_WALLTIME, walltime, with_margin

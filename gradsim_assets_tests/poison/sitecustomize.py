@@ -14,7 +14,7 @@ FACTOR = 1.001
 
 def poison() -> None:
     """Scale the factors that the engine holds of `LAYER`."""
-    from gradsim.gradients.held import Holder
+    from gradsim.gradients.held.holder import Holder
     from gradsim.gradients.rules.terms import Outer
 
     take = Holder.take

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 from gradsim.forecast.job import Question, predicted_seconds
 from gradsim.partition_job import PartitionJob
-from gradsim.rates import read_site_rates
+from gradsim.tables.rates import read_site_rates
 from resources.slurm.site import Site
 
 # Where nobody has measured, or nothing predicts this kind of job.

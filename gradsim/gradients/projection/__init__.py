@@ -10,9 +10,6 @@ sjlt.py  rademacher.py  srht.py  logra.py  mask.py  traker.py     one kind each
 randomness.py    random bits that follow from a key and a counter
 """
 
-from gradsim.gradients.projection.at_work import Projection, make_projections
-from gradsim.gradients.projection.projector import Projector
-from gradsim.gradients.projection.registry import KINDS
-from gradsim.projected_dimensions import published_dimension
+import lazy_loader
 
-__all__ = ["KINDS", "Projection", "Projector", "make_projections", "published_dimension"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

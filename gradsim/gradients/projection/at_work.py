@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from gradsim.errors import GradientError
-from gradsim.gradients.precision import plain_arithmetic
+from gradsim.gradients.capture.precision import plain_arithmetic
 from gradsim.gradients.projection.kind import Effort, LayerProjection
 from gradsim.gradients.projection.projector import Projector
 from gradsim.gradients.projection.registry import KINDS

@@ -7,10 +7,10 @@ from math import isqrt, prod
 import torch
 from torch import Tensor
 
-from gradsim.gradients.arithmetic import wide
 from gradsim.gradients.projection.kind import Effort, LayerProjection, LayerSketch
 from gradsim.gradients.projection.randomness import sign_matrix, stable_key
 from gradsim.gradients.projection.sjlt import Sjlt
+from gradsim.gradients.rules.arithmetic import wide
 from gradsim.gradients.rules.terms import ExpertOuter, Outer, RowSum, Term, TokenRows
 
 

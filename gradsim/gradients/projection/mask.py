@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from gradsim.gradients.arithmetic import wide
 from gradsim.gradients.projection.kind import Effort, LayerProjection, LayerSketch
 from gradsim.gradients.projection.randomness import SORTING_BYTES, sample_without_replacement
+from gradsim.gradients.rules.arithmetic import wide
 
 
 class Mask(LayerProjection):

@@ -6,10 +6,10 @@ from math import prod
 from typing import NoReturn
 
 from gradsim.errors import GradientError
+from gradsim.gradients.projection.dimensions import dimensions_of_total, published_dimension
 from gradsim.gradients.projection.kind import LayerSketch
 from gradsim.gradients.projection.randomness import stable_key
 from gradsim.gradients.projection.registry import KINDS
-from gradsim.projected_dimensions import dimensions_of_total, published_dimension
 
 
 @dataclass(frozen=True)

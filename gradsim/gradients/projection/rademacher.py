@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from gradsim.gradients.arithmetic import wide
 from gradsim.gradients.projection.kind import Effort, LayerProjection, LayerSketch, sign_variance
 from gradsim.gradients.projection.randomness import SIGNS_PER_WORD, random_signs
+from gradsim.gradients.rules.arithmetic import wide
 
 # Signs that stand in memory at once, and how many of them in a row: sums of so many are float32's.
 _SIGNS = {"cpu": 1 << 18}

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gradsim.gradients.arithmetic import segment_sums, wide
 from gradsim.gradients.projection.kind import Effort, LayerProjection, LayerSketch, sign_variance
 from gradsim.gradients.projection.randomness import SORTING_BYTES, random_bits, shifted_right
+from gradsim.gradients.rules.arithmetic import segment_sums, wide
 
 # Products that are added up in float32 before float64 takes over.
 _LONGEST_FLOAT32_SUM = 1024

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from gradsim.gradients.arithmetic import wide
 from gradsim.gradients.projection.kind import Effort, LayerProjection, LayerSketch, sign_variance
 from gradsim.gradients.projection.randomness import (
     SIGNS_PER_WORD,
@@ -14,6 +13,7 @@ from gradsim.gradients.projection.randomness import (
     sample_without_replacement,
     stable_key,
 )
+from gradsim.gradients.rules.arithmetic import wide
 
 # A transform of 2^p values is one product with a Hadamard matrix for every so many of the p bits.
 _BITS = 7

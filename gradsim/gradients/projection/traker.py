@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradsim.gradients.arithmetic import wide
 from gradsim.gradients.projection.kind import LayerSketch
 from gradsim.gradients.projection.rademacher import Rademacher
+from gradsim.gradients.rules.arithmetic import wide
 
 # Columns of the projection that `BasicProjector` keeps at once, and of which `CudaProjector` has multiples.
 _BLOCK = 100

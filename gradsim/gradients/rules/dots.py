@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor
 
-from gradsim.gradients.arithmetic import inner
+from gradsim.gradients.rules.arithmetic import inner
 from gradsim.gradients.rules.terms import Dense, ExpertOuter, LayerTerms, Outer, Term, TokenRows
 
 # Elements of the (T, T') matrices that stand in memory at once.

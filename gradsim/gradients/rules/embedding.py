@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from gradsim.gradients.arithmetic import segment_sums
+from gradsim.gradients.rules.arithmetic import segment_sums
 from gradsim.gradients.rules.call import Call, output_with
 from gradsim.gradients.rules.terms import Term, TokenRows
 

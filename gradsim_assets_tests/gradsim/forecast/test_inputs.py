@@ -4,11 +4,11 @@ import numpy as np
 import polars as pl
 import pytest
 
+from gradsim.dataset.samples import SAMPLES_SCHEMA
 from gradsim.errors import DeviceError, MemoryBudgetError, ModelError
 from gradsim.forecast.costs import Forecaster, Machine, result_rows
 from gradsim.forecast.inputs import JobInputs, PartitionInputs, partition_inputs
 from gradsim.forecast.sources import Originals, Sources, blank, estimated_tokens
-from gradsim.samples import SAMPLES_SCHEMA
 from gradsim.study import Study
 from gradsim.tables import Store
 

@@ -108,8 +108,8 @@ def test_copies_on_the_host_save_passes(model, make_samples, forwards, least_bud
     assert again.passes > 24
     forwards.clear()
 
-    monkeypatch.setattr("gradsim.gradients.ways._host_bytes", lambda device: 10**9)
-    monkeypatch.setattr("gradsim.gradients.ways._PER_SPILLED_BYTE", {"ieee": 1e-3})
+    monkeypatch.setattr("gradsim.gradients.planning.alternatives._host_bytes", lambda device: 10**9)
+    monkeypatch.setattr("gradsim.gradients.planning.alternatives._PER_SPILLED_BYTE", {"ieee": 1e-3})
     spilled = compare(model, queries, originals, "all", memory_budget=budget, **keywords)
 
     assert spilled.passes == sum(forwards) == 24
@@ -128,7 +128,7 @@ def test_any_mixture_of_forms_gives_the_same_numbers(make_model, queries, origin
     def by_lot(costs, pairs, *, projected, per_byte):
         return ~costs.has_factors | (np.random.default_rng(0).random(len(costs.elements)) < 0.5)
 
-    monkeypatch.setattr("gradsim.gradients.ways.forms", by_lot)
+    monkeypatch.setattr("gradsim.gradients.planning.alternatives.forms", by_lot)
     model = make_model(kind)
     result = compare(model, queries, originals, "all", precision="float64")
     assert 0.3 < result.plan.built.mean() < 0.9

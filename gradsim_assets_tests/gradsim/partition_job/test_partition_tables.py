@@ -18,7 +18,7 @@ from gradsim.gradients import ProjectedDots, Tile
 from gradsim.partition_job.gathering import Gathered, Method
 from gradsim.partition_job.inputs import JobInputs, PartitionSlice, TokenSequence
 from gradsim.partition_job.partition_tables import PartitionTables
-from gradsim.projections import SizedProjection
+from gradsim.partition_job.study_projections import SizedProjection
 from gradsim.study import Projection
 from gradsim.tables.provenance import ORIGINAL_LOSS, QUERY_LOSS
 

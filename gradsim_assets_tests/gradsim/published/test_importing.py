@@ -11,7 +11,7 @@ import yaml
 
 from gradsim.environment import Environment
 from gradsim.errors import StudyError, TableError
-from gradsim.projected_dimensions import published_dimension
+from gradsim.gradients.projection.dimensions import published_dimension
 from gradsim.published import Published, importing, store_published
 from gradsim.study import load_study
 from gradsim.tables import Store

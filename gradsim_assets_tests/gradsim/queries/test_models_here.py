@@ -8,12 +8,13 @@ import polars as pl
 import pytest
 from transformers import PreTrainedTokenizerBase
 
-from gradsim.journal import read_journal
+from gradsim.dataset.samples import SAMPLES_SCHEMA
 from gradsim.models import RunningModel, load_tokenizer, train_reference_model
-from gradsim.queries import Generate, LocalParaphrase, Means
-from gradsim.queries.chat_prompt import chat_prompt
-from gradsim.samples import SAMPLES_SCHEMA
+from gradsim.queries import QueryContext, make_queries
 from gradsim.study import ModelConfiguration
+from gradsim.study.settings import Generate, LocalParaphrase
+from gradsim.text_generation.journal import read_journal
+from gradsim.text_generation.local import chat_prompt
 
 SYSTEM, USER = "Reword.", "How are knives cleaned?"
 
@@ -35,28 +36,28 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-MakeMeans = Callable[..., Means]
+MakeContext = Callable[..., QueryContext]
 
 
 @pytest.fixture
-def means(folder: Path, tmp_path: Path) -> MakeMeans:
-    def make(**changes: Any) -> Means:
+def context(folder: Path, tmp_path: Path) -> MakeContext:
+    def make(**changes: Any) -> QueryContext:
         running = RunningModel(ModelConfiguration(str(folder), device="cpu"))
         known = {"journals": tmp_path, "model": running, **changes}
-        return Means("study/setting/0000-0007", 42, [], **known)
+        return QueryContext("study/setting/0000-0007", 42, [], **known)
 
     return make
 
 
-def lines(means: Means) -> int:
-    return len((means.journals / f"{means.name}.jsonl").read_text().splitlines())
+def lines(context: QueryContext) -> int:
+    return len((context.journals / f"{context.name}.jsonl").read_text().splitlines())
 
 
 class TestGenerate:
-    way = Generate(max_new_tokens=6)
+    method = Generate(max_new_tokens=6)
 
-    def test_the_prompt_is_kept_and_answered(self, means: MakeMeans) -> None:
-        made = self.way.make(samples(4), means())
+    def test_the_prompt_is_kept_and_answered(self, context: MakeContext) -> None:
+        made = make_queries(self.method, samples(4), context())
         assert made.frame["id"].to_list() == [f"s{n}" for n in range(4)]
         for dialogue, source in zip(made.frame["messages"].to_list(), samples(4)["messages"].to_list(), strict=True):
             assert dialogue[0] == source[0]
@@ -68,30 +69,30 @@ class TestGenerate:
         assert made.measured["answers"] == 4
         assert made.excluded == {}
 
-    def test_a_prompt_without_room_is_named_and_the_others_go_on(self, means: MakeMeans) -> None:
+    def test_a_prompt_without_room_is_named_and_the_others_go_on(self, context: MakeContext) -> None:
         mixed = pl.concat([samples(2), samples(3, words=80)[2:]])
-        made = self.way.make(mixed, means())
+        made = make_queries(self.method, mixed, context())
         assert made.frame["id"].to_list() == ["s0", "s1"]
         assert made.excluded == {"s2": "its prompt leaves the model no room to answer"}
 
-    def test_what_the_journal_holds_is_not_generated_again(self, means: MakeMeans) -> None:
+    def test_what_the_journal_holds_is_not_generated_again(self, context: MakeContext) -> None:
         calls: list[tuple[int, int]] = []
-        self.way.make(samples(3), means())
-        again = self.way.make(samples(5), means(progress=lambda done, total: calls.append((done, total))))
-        assert lines(means()) == 5
+        make_queries(self.method, samples(3), context())
+        again = make_queries(self.method, samples(5), context(progress=lambda done, total: calls.append((done, total))))
+        assert lines(context()) == 5
         assert calls[-1] == (5, 5)
         assert calls[0][0] >= 4
-        assert again.frame.equals(self.way.make(samples(5), means(force=True)).frame)
-        assert lines(means()) == 10, "with force all are generated again"
+        assert again.frame.equals(make_queries(self.method, samples(5), context(force=True)).frame)
+        assert lines(context()) == 10, "with force all are generated again"
 
-    def test_other_lengths_are_other_answers(self, means: MakeMeans) -> None:
-        self.way.make(samples(2), means())
-        Generate(max_new_tokens=7).make(samples(2), means())
-        assert lines(means()) == 4
+    def test_other_lengths_are_other_answers(self, context: MakeContext) -> None:
+        make_queries(self.method, samples(2), context())
+        make_queries(Generate(max_new_tokens=7), samples(2), context())
+        assert lines(context()) == 4
 
-    def test_what_is_truncated_can_be_excluded(self, means: MakeMeans) -> None:
-        way = Generate(max_new_tokens=1, quality={"truncated": "exclude"})
-        made = way.make(samples(3), means())
+    def test_what_is_truncated_can_be_excluded(self, context: MakeContext) -> None:
+        method = Generate(max_new_tokens=1, quality={"truncated": "exclude"})
+        made = make_queries(method, samples(3), context())
         kept = made.frame["id"].to_list()
         assert made.excluded == {
             f"s{n}": "its answer: broken off before its end" for n in range(3) if f"s{n}" not in kept
@@ -100,37 +101,38 @@ class TestGenerate:
 
 
 class TestLocalParaphrase:
-    def way(self, **changes: Any) -> LocalParaphrase:
+    def method(self, **changes: Any) -> LocalParaphrase:
         return LocalParaphrase(
             **{"model": "tiny", "precision": "float32", "max_new_tokens": 8, "system_prompt": SYSTEM, **changes}
         )
 
-    def test_texts_depend_on_their_seed_and_on_nothing_else(self, means: MakeMeans, tmp_path: Path) -> None:
-        together = self.way().make(samples(4), means()).frame
+    def test_texts_depend_on_their_seed_and_on_nothing_else(self, context: MakeContext, tmp_path: Path) -> None:
+        together = make_queries(self.method(), samples(4), context()).frame
         alone = pl.concat(
-            self.way().make(samples(4)[n : n + 1], means(journals=tmp_path / str(n))).frame for n in range(4)
+            make_queries(self.method(), samples(4)[n : n + 1], context(journals=tmp_path / str(n))).frame
+            for n in range(4)
         )
         assert alone.equals(together)
-        other = self.way(seed=7).make(samples(4), means()).frame
+        other = make_queries(self.method(seed=7), samples(4), context()).frame
         assert not other["messages"].equals(together["messages"])
         assert together["seeds"].to_list() == [[42, 42]] * 4
 
-    def test_without_temperature_every_seed_says_the_same(self, means: MakeMeans) -> None:
-        first = self.way(temperature=0).make(samples(2), means())
-        again = self.way(temperature=0, seed=7).make(samples(2), means())
+    def test_without_temperature_every_seed_says_the_same(self, context: MakeContext) -> None:
+        first = make_queries(self.method(temperature=0), samples(2), context())
+        again = make_queries(self.method(temperature=0, seed=7), samples(2), context())
         assert again.frame["messages"].equals(first.frame["messages"])
-        assert lines(means()) == 4, "two prompts and two answers, each once"
+        assert lines(context()) == 4, "two prompts and two answers, each once"
 
-    def test_a_text_that_leaves_no_room_is_none(self, means: MakeMeans) -> None:
-        made = self.way(quality={"empty": "keep"}).make(samples(1, words=80), means())
+    def test_a_text_that_leaves_no_room_is_none(self, context: MakeContext) -> None:
+        made = make_queries(self.method(quality={"empty": "keep"}), samples(1, words=80), context())
         assert made.frame["messages"][0][0]["content"] == ""
         assert made.frame["finish_reasons"][0][0] == "prompt_too_long"
 
-    def test_the_journal_is_of_the_model(self, means: MakeMeans, folder: Path) -> None:
-        self.way().make(samples(1), means())
-        keys = read_journal(means().journals / f"{means().name}.jsonl").keys()
-        self.way(max_new_tokens=9).make(samples(1), means())
-        assert len(read_journal(means().journals / f"{means().name}.jsonl").keys() - keys) == 2
+    def test_the_journal_is_of_the_model(self, context: MakeContext, folder: Path) -> None:
+        make_queries(self.method(), samples(1), context())
+        keys = read_journal(context().journals / f"{context().name}.jsonl").keys()
+        make_queries(self.method(max_new_tokens=9), samples(1), context())
+        assert len(read_journal(context().journals / f"{context().name}.jsonl").keys() - keys) == 2
 
 
 class TestChatPrompt:

@@ -8,31 +8,34 @@ import polars as pl
 import pytest
 from pydantic import Field
 
-from gradsim.queries import MadeQueries, Means
-from gradsim.queries.choices import Quality, RewritingQuality
-from gradsim.queries.rewriting import Answer, Request, Rewriting
-from gradsim.samples import SAMPLES_SCHEMA
+from gradsim.dataset.samples import SAMPLES_SCHEMA
+from gradsim.queries import MadeQueries, QueryContext, ask, make_queries
+from gradsim.study.settings import Quality, Rewriting, RewritingQuality
+from gradsim.text_generation.request import Answer, Request
 
 asked: list[list[Request]] = []
 REFUSAL = "I'm sorry, but I can't help with that."
 
 
 class Scripted(Rewriting):
-    """A way whose model says what a test wants: that a new way is one class."""
+    """A method of another package, whose model answers what a test wants."""
 
     method: Literal["scripted"] = "scripted"
     model: str = "a-model"
     replies: dict[str, list[str]] = Field({})
 
-    def ask(self, requests: Sequence[Request], means: Means) -> Mapping[Request, Answer]:
-        asked.append(list(requests))
-        return {request: self._answer(request, means) for request in requests}
 
-    def _answer(self, request: Request, means: Means) -> Answer:
-        replies = self.replies.get(request.text, [])
-        attempt = request.seed - (means.seed if self.seed is None else self.seed)
-        text = replies[min(attempt, len(replies) - 1)] if replies else f"In other words, {request.text}"
-        return Answer(text, "stop" if text else "content_filter", 3, 2)
+@ask.register
+def _ask_script(settings: Scripted, requests: Sequence[Request], context: QueryContext) -> Mapping[Request, Answer]:
+    asked.append(list(requests))
+    return {request: _answer(settings, request, context) for request in requests}
+
+
+def _answer(settings: Scripted, request: Request, context: QueryContext) -> Answer:
+    replies = settings.replies.get(request.text, [])
+    attempt = request.seed - (context.seed if settings.seed is None else settings.seed)
+    text = replies[min(attempt, len(replies) - 1)] if replies else f"In other words, {request.text}"
+    return Answer(text, "stop" if text else "content_filter", 3, 2)
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +55,7 @@ ORIGINALS = samples(
     ("How are wooden spoons cleaned?", "With hot water and a little soap, then dried standing up."),
     ("Why do cats purr at night?", "Because they are content, or because they ask for something."),
 )
-MEANS = Means("study/setting", 42, ["s0", "s1"], Path("nowhere"))
+CONTEXT = QueryContext("study/setting", 42, ["s0", "s1"], Path("nowhere"))
 
 Make = Callable[..., MadeQueries]
 
@@ -60,7 +63,7 @@ Make = Callable[..., MadeQueries]
 @pytest.fixture
 def make() -> Make:
     def make(originals: pl.DataFrame = ORIGINALS, **keys: object) -> MadeQueries:
-        return Scripted(**keys).make(originals, MEANS)  # type: ignore[arg-type]
+        return make_queries(Scripted(**keys), originals, CONTEXT)  # type: ignore[arg-type]
 
     return make
 

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from gradsim.errors import StudyError
-from gradsim.queries import Generate, QueryFile
 from gradsim.study import HubModel, Study, load_study
 from gradsim.study.complaints import _SECTIONS
 from gradsim.study.definition import Projection, RunsModel, Section
+from gradsim.study.settings import Generate, QueryFile
 
 DROPOUT = {"method": "word_dropout"}
 ALL_KEYS = (

@@ -10,8 +10,8 @@ from typing import Any
 import polars as pl
 import pytest
 
-from gradsim.projections import projections_table
-from gradsim.queries.way import rewritten
+from gradsim.partition_job.study_projections import projections_table
+from gradsim.queries import query_frame
 from gradsim.study import Study
 from gradsim.tables import SCHEMAS, Provenance, Store, TableKey
 from gradsim.tables.combine import combine
@@ -117,7 +117,7 @@ def rows_of(store: Store, key: TableKey, partition: str | None) -> pl.DataFrame:
     frames = {
         "samples": lambda: pl.DataFrame({"id": IDS, "messages": turns * 4}),
         "model": lambda: model,
-        "queries": lambda: rewritten(pl.DataFrame({"id": ids}), turns * len(ids)),
+        "queries": lambda: query_frame(pl.DataFrame({"id": ids}), turns * len(ids)),
         "tokenized": lambda: pl.DataFrame({"id": ids}).with_columns(
             pl.Series(name, value * len(ids), dtype=lists) for name, value in tokens.items()
         ),

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from gradsim.errors import StudyError, TableError
-from gradsim.nearest import nearest_originals
+from gradsim.partition_job.search import nearest_originals
 from gradsim.tables import Provenance, State, Store
 from gradsim.tables.index import IndexFile, IndexHeader, index_writer, read_index_provenance
 from gradsim.tables.validation import validate
@@ -129,7 +129,7 @@ def test_a_writer_that_breaks_leaves_the_old_file(path):
 @pytest.mark.parametrize("stored_format", FORMATS)
 @pytest.mark.parametrize("weighted", [False, True])
 def test_nearest_are_those_of_exact_cosines(path, stored_format, weighted, monkeypatch):
-    monkeypatch.setattr("gradsim.nearest._AT_ONCE", 100)
+    monkeypatch.setattr("gradsim.partition_job.search._AT_ONCE", 100)
     rows = vectors(9)
     query = rows[3] + 0.5 * rows[5]
     write(path, rows[:4], stored_format)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from gradsim.errors import GradientError
 from gradsim.gradients import Projector
 from gradsim.gradients.projection import make_projections, published_dimension
-from gradsim.projected_dimensions import dimensions_of_total
+from gradsim.gradients.projection.dimensions import dimensions_of_total
 
 CPU = torch.device("cpu")
 

@@ -1,0 +1,1 @@
+"""Samples as they come in: reading datasets, the bundled chat template's checkout, and token estimates."""

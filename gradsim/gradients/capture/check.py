@@ -1,0 +1,306 @@
+"""The safety net: the rules against plain autograd, on short pieces of samples, before anything depends on them."""
+
+import logging
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from gradsim.errors import GradientError, MemoryBudgetError
+from gradsim.gradients.capture.batch import Batch
+from gradsim.gradients.capture.capture import GradientCapture, flags_kept, own_gradients
+from gradsim.gradients.capture.copies import NotSeparableError
+from gradsim.gradients.capture.encoding import Encoded
+from gradsim.gradients.capture.forward import Forward, without_cache
+from gradsim.gradients.capture.memory import says_out_of_memory
+from gradsim.gradients.capture.profile import PassProfile, PassWatch
+from gradsim.gradients.planning.schedule import Batching
+from gradsim.gradients.rules.terms import RowSum, Term
+from gradsim.models.fresh_state import fresh_state
+from gradsim.models.limits import length_boundaries
+
+logger = logging.getLogger(__name__)
+
+# Rounding errors are a few units in the last place of the sum of the terms' magnitudes, mistakes are of its own size.
+_ULPS = 64
+
+# Tokens of the pieces that are checked: enough to tell, and of different lengths, so that one is padded.
+_PIECES = (37, 29)
+
+# One layer's gradients that stand together: by autograd from each of two uses, their sum, and what is compared with it.
+_GRADIENTS = 4
+
+# Rounding is at most this share of a whole gradient, however coarse the format.
+_MOST_ROUNDING = 1e-3
+
+# Rounding changes wholly when the embeddings change by a few units in the last place; a real gradient hardly does.
+_WHOLLY = 0.5
+
+# What models raise that cannot run in a precision, in some way, or not at all.
+FAILURES = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+
+_Terms = dict[int, list[Term | RowSum]]
+"""By layer."""
+
+
+class FallbackWarning(UserWarning):
+    """Layers whose rule does not hold in this model: exact all the same, by autograd, but slower."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What checked pieces of samples tell about a model.
+
+    Attributes:
+        by_autograd: layers whose rule does not hold.
+        separable: whether several samples can run at once.
+        noise: layers whose gradient is rounding, in model order.
+        pieces: the checked pieces of samples; none if no sample has finite gradients.
+        batching: which samples may share a batch.
+        rows_per_token: rows of outer products of every module that ran, in all its calls, for each token; rounded up.
+        profile: what a pass keeps in memory.
+    """
+
+    by_autograd: list[str] = field(default_factory=list)
+    separable: bool = False
+    noise: list[str] = field(default_factory=list)
+    pieces: list[Encoded] = field(default_factory=list)
+    batching: Batching = field(default_factory=Batching)
+    rows_per_token: dict[nn.Module, int] = field(default_factory=dict)
+    profile: PassProfile = field(default_factory=PassProfile)
+
+
+def require_room(parameters: Collection[Tensor], memory_budget: int) -> None:
+    """That the check of a model's rules fits a memory budget in bytes, before it begins.
+
+    Raises:
+        MemoryBudgetError: it does not.
+    """
+    # Of pieces alone and in a batch: all layers' factors, and what their passes keep. A layer's gradients come and go.
+    factors = 3 * sum(_PIECES) * sum(sum(parameter.shape[-2:]) * parameter.itemsize for parameter in parameters)
+    needed = factors + _GRADIENTS * max(parameter.nbytes for parameter in parameters)
+    if memory_budget < needed:
+        raise MemoryBudgetError(
+            f"the check of the model's rules needs up to {needed:,} bytes, but memory_budget is {memory_budget:,}: "
+            f"set memory_budget to at least {needed}"
+        )
+
+
+def probe(model: PreTrainedModel, samples: Sequence[Encoded]) -> Probe:
+    """Check every layer's rule, for a piece alone and for two in a batch.
+
+    Args:
+        model: a causal language model.
+        samples: in order of preference, each with a label; the first two that have finite gradients are checked. If
+            none has, nothing is known.
+    """
+    with GradientCapture(model) as capture:
+        found = _finite_pair(model, capture, samples)
+        if found is None:
+            return Probe()
+        pieces, together = found
+        with PassWatch(model, capture, pieces[0]) as watch:
+            alone = captured_terms(capture, pieces[:1])[0]
+        layers, without_rule = capture.layers, capture.without_rule
+    wrong: set[int] = set()
+    separable = bool(together)
+
+    def check(place: int, layer: int, expected: Tensor) -> None:
+        nonlocal separable
+        if place == 0 and not terms_agree(alone[layer], expected):
+            wrong.add(layer)
+        separable = separable and terms_agree(together[place][layer], expected)
+
+    for place, piece in enumerate(pieces if together else pieces[:1]):
+        _plain_gradients(model, piece, partial(check, place))
+    by_autograd = [layers[layer] for layer in sorted(wrong)]
+    if wrong and together:
+        separable = _separable(model, pieces, by_autograd)
+    noise = _noise(model, pieces[0], alone)
+    if noise and together:  # one sample may lack a gradient that others have, such as a token repeated
+        again = _noise(model, pieces[1], together[1])
+        noise = [layer for layer in noise if layer in again]
+    _tell(by_autograd, [layers[layer] for layer in without_rule])
+    return Probe(
+        by_autograd=by_autograd,
+        separable=separable,
+        noise=[layers[layer] for layer in noise],
+        pieces=pieces,
+        batching=Batching(boundaries=length_boundaries(model.config)),
+        rows_per_token=watch.rows_per_token,
+        profile=watch.profile,
+    )
+
+
+def _separable(model: PreTrainedModel, pieces: Sequence[Encoded], by_autograd: Collection[str]) -> bool:
+    """Whether a batch gives each piece the gradients of plain autograd, when autograd computes these layers."""
+    with GradientCapture(model, by_autograd) as capture:
+        try:
+            together = captured_terms(capture, pieces)
+        except NotSeparableError:
+            return False
+    agree: list[bool] = []
+
+    def check(terms: _Terms, layer: int, expected: Tensor) -> None:
+        agree.append(terms_agree(terms[layer], expected))
+
+    for piece, terms in zip(pieces, together, strict=True):
+        _plain_gradients(model, piece, partial(check, terms))
+    return all(agree)
+
+
+def _finite_pair(
+    model: PreTrainedModel, capture: GradientCapture, samples: Sequence[Encoded]
+) -> tuple[list[Encoded], list[_Terms]] | None:
+    """Pieces of the first two samples with finite gradients, and their terms in a batch if that is possible.
+
+    Raises:
+        GradientError: the model does not run a piece at all.
+    """
+    found: list[Encoded] = []
+    for sample in samples:
+        candidates = [*found, sample]
+        pieces = [_piece(each, tokens) for each, tokens in zip(candidates, _PIECES, strict=False)]
+        try:
+            terms = captured_terms(capture, pieces)
+        except NotSeparableError:
+            return pieces, []
+        except FAILURES as error:
+            if isinstance(error, RuntimeError) and says_out_of_memory(error):
+                raise
+            if len(pieces) > 1:
+                return pieces, []
+            precision = str(next(model.parameters()).dtype).removeprefix("torch.")
+            reason = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+            raise GradientError(
+                f"the model does not run sample {sample.id!r} forward and backward in {precision} ({reason}): try "
+                "another precision or attention implementation"
+            ) from error
+        if all(_is_finite(each) for layers in terms for each in layers.values()):
+            found = candidates
+        if len(found) == len(_PIECES):
+            return pieces, terms
+    return ([_piece(found[0], _PIECES[0])], []) if found else None
+
+
+def _piece(sample: Encoded, tokens: int) -> Encoded:
+    """The end of a sample up to its last label, as a sample of its own."""
+    end = int(sample.positions[-1]) + 2
+    start = max(0, end - tokens)
+    kept = sample.positions >= start
+    return Encoded(sample.id, sample.tokens[start:end], sample.positions[kept] - start, sample.targets[kept])
+
+
+def captured_terms(capture: GradientCapture, samples: Sequence[Encoded], *, checkpoint: bool = False) -> list[_Terms]:
+    """Return the terms of each sample's gradient by layer, from one batch of all samples."""
+    terms: list[_Terms] = [defaultdict(list) for _ in samples]
+    capture.run(samples, lambda layer, member, term: terms[member][layer].append(term), checkpoint=checkpoint)
+    return terms
+
+
+def _is_finite(terms: list[Term | RowSum]) -> bool:
+    return all(bool(torch.isfinite(term.magnitude())) for term in terms)
+
+
+def _plain_gradients(model: PreTrainedModel, piece: Encoded, check: Callable[[int, Tensor], None]) -> None:
+    """Every layer's gradient by plain autograd, one at a time as they come, so that they never stand together."""
+    parameters = list(model.parameters())
+    missing = set(range(len(parameters)))
+
+    def arrived(layer: int, parameter: Tensor) -> None:
+        assert parameter.grad is not None
+        gradient, parameter.grad = parameter.grad.to_dense(), None
+        missing.remove(layer)
+        check(layer, gradient)
+
+    with flags_kept(model), own_gradients(parameters), without_cache(model), ExitStack() as stack:
+        model.train(False)
+        stack.enter_context(fresh_state(model))
+        for layer, parameter in enumerate(parameters):
+            parameter.requires_grad_(True)
+            handle = parameter.register_post_accumulate_grad_hook(partial(arrived, layer))  # type: ignore[no-untyped-call]
+            stack.callback(handle.remove)
+        batch = Batch.of([piece], parameters[0].device)
+        scored = batch.scored(Forward(model)(batch.tokens))
+        scored.backward(batch.losses_and_gradient(scored, parameters[0].dtype)[1])  # type: ignore[no-untyped-call]
+        for layer in sorted(missing):
+            check(layer, torch.zeros_like(parameters[layer]))
+
+
+def terms_agree(terms: Sequence[Term | RowSum], expected: Tensor) -> bool:
+    """Whether the sum of terms is a gradient, up to rounding."""
+    if not terms:
+        return not expected.any()
+    magnitude = torch.stack([term.magnitude() for term in terms]).sum()
+    return bool(_distance(terms, expected) <= _ULPS * torch.finfo(expected.dtype).eps * magnitude)
+
+
+def _distance(terms: Sequence[Term | RowSum], expected: Tensor) -> Tensor:
+    """Norm of the difference between the sum of terms and a gradient."""
+    # In place: an embedding's gradient can be large beside everything else.
+    difference = expected.detach().neg()
+    for term in terms:
+        term.add(difference)
+    return _norm(difference)
+
+
+def _noise(model: PreTrainedModel, piece: Encoded, terms: _Terms) -> list[int]:
+    """Return the layers whose gradient is rounding, such as the bias of keys, which softmax does not see.
+
+    The gradient is computed again with embeddings that differ by a few units in the last place. A layer that then
+    changes wholly, and whose norm is within rounding of the whole gradient's, is noise: no second copy of the model in
+    a higher precision is needed to know that.
+    """
+    norms: dict[int, Tensor] = {}
+    changes: dict[int, Tensor] = {}
+
+    def compare(layer: int, changed: Tensor) -> None:
+        norms[layer] = _norm(changed)
+        changes[layer] = _distance(terms[layer], changed)
+
+    with _changed_embeddings(model):
+        _plain_gradients(model, piece, compare)
+    rounding = min(_ULPS * torch.finfo(next(model.parameters()).dtype).eps, _MOST_ROUNDING)
+    norm, change = (torch.stack([values[layer].double() for layer in sorted(values)]) for values in (norms, changes))
+    is_noise = (change > _WHOLLY * norm) & (norm <= rounding * torch.linalg.vector_norm(norm))
+    return torch.nonzero(is_noise).flatten().tolist()
+
+
+@contextmanager
+def _changed_embeddings(model: PreTrainedModel) -> Iterator[None]:
+    """Within, the output of the input embeddings is off by the square root of its rounding, or 3 % if that is less."""
+
+    def change(_: nn.Module, __: object, output: Tensor) -> Tensor:
+        by = min(torch.finfo(output.dtype).eps ** 0.5, 0.03)
+        pattern = torch.sin(torch.arange(output.numel(), device=output.device, dtype=torch.float32))
+        changed: Tensor = output * (1 + by * pattern.view(output.shape).to(output.dtype))
+        return changed
+
+    handle = model.get_input_embeddings().register_forward_hook(change)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _norm(values: Tensor) -> Tensor:
+    norm: Tensor = torch.linalg.vector_norm(values)
+    return norm
+
+
+def _tell(wrong: list[str], without_rule: list[str]) -> None:
+    if without_rule:
+        logger.info("autograd computes layers without a rule: %s", ", ".join(without_rule))
+    if wrong:
+        warnings.warn(
+            f"the rules of {len(wrong)} layers do not hold in this model, so autograd computes them, "
+            f"slower: {', '.join(wrong)}",
+            FallbackWarning,
+            stacklevel=2,
+        )

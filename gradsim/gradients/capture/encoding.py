@@ -1,0 +1,201 @@
+"""Samples and pairs, checked before any work starts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from gradsim.errors import GradientError
+from gradsim.models.limits import learned_positions, vocabulary_size
+
+Integers = NDArray[np.int64]
+
+MASKED = -100
+"""The label of a position that the loss leaves out."""
+
+
+class Sample(Protocol):
+    """What `compare` reads of a sample: 1-D lists, arrays or tensors of one length."""
+
+    @property
+    def id(self) -> str:
+        """Named in messages."""
+
+    @property
+    def input_ids(self) -> Any:
+        """(T,) token ids."""
+
+    @property
+    def labels(self) -> Any:
+        """(T,) token ids, -100 where the loss does not look."""
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """One sample on the host.
+
+    Attributes:
+        id: the sample's id, for messages.
+        tokens: (T,) input ids.
+        positions: places whose output predicts an unmasked label.
+        targets: those labels.
+    """
+
+    id: str
+    tokens: Integers
+    positions: Integers
+    targets: Integers
+
+    @property
+    def key(self) -> tuple[str, bytes, bytes, bytes]:
+        """Equal exactly for samples with the same id, ids and effective labels."""
+        return (self.id, self.tokens.tobytes(), self.positions.tobytes(), self.targets.tobytes())
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a model can read and predict.
+
+    Attributes:
+        vocabulary: rows of the input embedding: the input ids that the model knows.
+        outputs: rows of the head: the labels that the model can predict.
+        positions: the length of its table of learned positions; None where it has none.
+    """
+
+    vocabulary: int
+    outputs: int
+    positions: int | None
+
+
+def model_limits(model: PreTrainedModel) -> Limits:
+    """Return the limits of a model, as its own tensors have them; it may be on the `meta` device.
+
+    Raises:
+        GradientError: the model has no single table of token embeddings.
+    """
+    words: Any = model.get_input_embeddings()
+    if not isinstance(getattr(words, "weight", None), Tensor):
+        raise GradientError(
+            f"{type(model).__name__} looks tokens up in a {type(words).__name__}, not in one embedding table: "
+            "give a model that reads one sequence of tokens"
+        )
+    vocabulary = vocabulary_size(model)
+    head: Any = model.get_output_embeddings()
+    return Limits(
+        vocabulary=vocabulary,
+        outputs=vocabulary if head is None else head.weight.shape[0],
+        positions=learned_positions(model),
+    )
+
+
+def encode(sample: Sample, limits: Limits) -> Encoded:
+    """Check a sample and return what its loss reads: labels are shifted, masked ones left out.
+
+    Raises:
+        GradientError: input ids and labels do not fit each other or the model.
+    """
+    tokens = _integers(sample, "input_ids")
+    labels = _integers(sample, "labels")
+    if len(tokens) == 0:
+        raise GradientError(f"sample {sample.id!r} is empty: give it at least two input_ids")
+    if len(tokens) != len(labels):
+        raise GradientError(
+            f"sample {sample.id!r} has {len(tokens)} input_ids but {len(labels)} labels: give one label for each id"
+        )
+    positions = np.flatnonzero(labels[1:] != MASKED)
+    targets = labels[1:][positions]
+    for name, ids, rows, table in (
+        ("input_ids", tokens, limits.vocabulary, f"vocabulary of {limits.vocabulary}"),
+        ("labels", targets, limits.outputs, f"{limits.outputs} outputs of the model's head"),
+    ):
+        outside = ids[(ids < 0) | (ids >= rows)]
+        if len(outside):
+            raise GradientError(
+                f"sample {sample.id!r} has {name} outside the {table}, "
+                f"first {outside[0]}: tokenize it with the model's own tokenizer"
+            )
+    if limits.positions is not None and len(tokens) > limits.positions:
+        raise GradientError(
+            f"sample {sample.id!r} has {len(tokens)} tokens, but the model has learned only "
+            f"{limits.positions} positions: shorten or exclude it"
+        )
+    return Encoded(sample.id, tokens, positions, targets)
+
+
+def pair_positions(pairs: Any, n_queries: int, n_originals: int) -> Integers:
+    """Pairs as an (n, 2) array of positions in queries and originals; "all" is every pair, query-major.
+
+    Raises:
+        GradientError: not pairs of positions, or positions that are not there.
+    """
+    array = _every_pair(n_queries, n_originals) if isinstance(pairs, str) and pairs == "all" else _array(pairs)
+    if array.size == 0:
+        raise GradientError("there are no pairs to compare: give at least one query, one original and one pair")
+    if array.ndim != 2 or array.shape[1] != 2 or not np.issubdtype(array.dtype, np.integer):
+        raise GradientError(
+            f'pairs has shape {array.shape} and type {array.dtype}: give an (n, 2) array of integers, or "all"'
+        )
+    for column, (name, count) in enumerate((("query", n_queries), ("original", n_originals))):
+        outside = np.flatnonzero((array[:, column] < 0) | (array[:, column] >= count))
+        if len(outside):
+            raise GradientError(
+                f"pair {outside[0]} names {name} {array[outside[0], column]}, "
+                f"but there are {count}: positions run from 0 to {count - 1}"
+            )
+    return array.astype(np.int64)
+
+
+def _every_pair(n_queries: int, n_originals: int) -> Integers:
+    positions = np.arange(n_queries * n_originals, dtype=np.int64)
+    return np.stack(np.divmod(positions, max(n_originals, 1)), axis=1)
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """Queries and originals as nodes: equal samples are one node and are run once.
+
+    Attributes:
+        samples: the samples of the nodes.
+        queries: (queries,) node of each query.
+        originals: (originals,) node of each original.
+    """
+
+    samples: list[Encoded]
+    queries: Integers
+    originals: Integers
+
+    @classmethod
+    def of(cls, queries: Sequence[Encoded], originals: Sequence[Encoded]) -> "Nodes":
+        """Number the samples in order of first appearance, queries first."""
+        numbers: dict[tuple[str, bytes, bytes, bytes], int] = {}
+        samples: list[Encoded] = []
+        for sample in (*queries, *originals):
+            if sample.key not in numbers:
+                numbers[sample.key] = len(samples)
+                samples.append(sample)
+        query_nodes, original_nodes = (
+            np.array([numbers[sample.key] for sample in group], dtype=np.int64) for group in (queries, originals)
+        )
+        return cls(samples, query_nodes, original_nodes)
+
+    def of_pairs(self, pairs: Integers) -> Integers:
+        """Pairs of positions -> pairs of nodes, (n, 2)."""
+        return np.stack([self.queries[pairs[:, 0]], self.originals[pairs[:, 1]]], axis=1)
+
+
+def _integers(sample: Sample, name: str) -> Integers:
+    array = _array(getattr(sample, name))
+    if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
+        raise GradientError(
+            f"sample {sample.id!r} has {name} of shape {array.shape} and type {array.dtype}: "
+            "give a 1-D list of integers"
+        )
+    return array.astype(np.int64)
+
+
+def _array(values: Any) -> NDArray[Any]:
+    return np.asarray(values.cpu() if isinstance(values, Tensor) else values)

@@ -1,0 +1,1 @@
+"""Gradients that stay in memory while they are compared."""

@@ -1,0 +1,297 @@
+"""The samples that are held for their comparisons: filled term by term, compared many at a time."""
+
+from collections import OrderedDict, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gradsim.gradients.held.rows import Rows
+from gradsim.gradients.planning.row_layout import Layout, Segment
+from gradsim.gradients.projection import Projection
+from gradsim.gradients.rules.dots import Products
+from gradsim.gradients.rules.terms import Dense, RowSum, Term, gradient, nbytes
+
+Integers = NDArray[np.int64]
+_Place = tuple[int, torch.Size, tuple[int, ...]]
+"""Where a tensor lies: address, shape, strides."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Sample:
+    """One sample: a row for what is built and projected, and the factors of the other layers.
+
+    `written` are the segments that have something in the row of this sample, not of an earlier one: by kind and layer.
+    """
+
+    row: int
+    factors: dict[int, list[Term]] = field(default_factory=dict)
+    written: set[tuple[int, int]] = field(default_factory=set)
+
+    @property
+    def factor_bytes(self) -> int:
+        return sum(nbytes(terms) for terms in self.factors.values())
+
+
+class Holder:
+    """Holds samples by number.
+
+    Args:
+        shapes: of the layers, by name.
+        built: which layers' gradients are built; of the others the factors are kept.
+        projections: whose vectors are kept beside.
+        by_term: (projections, layers) whether terms are projected as they come; else it is the gradient.
+        capacity: most samples at once.
+        dtype: of everything that is kept.
+        device: where it lies.
+    """
+
+    def __init__(
+        self,
+        shapes: Mapping[str, torch.Size],
+        built: Sequence[bool],
+        projections: Sequence[Projection],
+        by_term: NDArray[np.bool_],
+        capacity: int,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        self._names = list(shapes)
+        self._projections = projections
+        self._layout = Layout(shapes, built, projections)
+        self._rows = Rows(self._layout, capacity, dtype, device)
+        self._segment_kinds = torch.tensor([segment.kind for segment in self._layout.segments], device=device)
+        self._segment_layers = torch.tensor([segment.layer for segment in self._layout.segments], device=device)
+        self._by_term: dict[int, list[int]] = defaultdict(list)
+        self._by_gradient: dict[int, list[int]] = defaultdict(list)
+        """By layer, the projections that take its terms, and those that take its gradient."""
+        for kind, layer in self._layout.projected:
+            (self._by_term if by_term[kind - 1, layer] else self._by_gradient)[layer].append(kind)
+        self._by_factors = [layer for layer, build in enumerate(built) if not build]
+        self._samples: dict[int, _Sample] = {}
+        self._spilled: dict[int, tuple[Tensor, dict[int, list[Term]]]] = {}
+        """Copies in the host's memory: row and factors."""
+        self._copies: OrderedDict[_Place, tuple[Tensor, Tensor]] = OrderedDict()
+        self._copies_kept = 0
+        self._dtype = dtype
+        self._device = device
+        self.nbytes = 0
+        """Of everything that is held now."""
+
+    def __contains__(self, sample: int) -> bool:
+        return sample in self._samples
+
+    def open(self, samples: Sequence[int]) -> None:
+        """Begin to hold the samples of a batch; their terms follow."""
+        for sample in samples:
+            self._samples[sample] = _Sample(self._rows.take())
+        # Both factors of every sample, until the next module's come.
+        self._copies_kept = 2 * len(samples)
+
+    def take(self, sample: int, layer: int, term: Term | RowSum) -> None:
+        """Add a term to a layer's gradient."""
+        held = self._samples[sample]
+        for kind in self._by_term.get(layer, ()):
+            projected = self._projections[kind - 1].project_term(self._names[layer], term.map(self._in_format))
+            self._add(held, self._layout.projected[kind, layer], Dense(projected))
+        if layer in self._layout.built:
+            self._add(held, self._layout.built[layer], term)
+        else:
+            held.factors.setdefault(layer, []).append(self._kept(term))
+
+    def _add(self, held: _Sample, segment: Segment, term: Term | RowSum) -> None:
+        """Add a term to what is in a segment of a sample's row."""
+        place = segment.of(self._rows[held.row])
+        if not _is_in(place.dtype, term):
+            # Products cannot be written in another format than that of their factors.
+            term = Dense(term.gradient())
+        if (segment.kind, segment.layer) in held.written:
+            term.add(place)
+        else:
+            term.write(place)
+            held.written.add((segment.kind, segment.layer))
+
+    def close(self, samples: Sequence[int]) -> Tensor:
+        """End to hold samples whose terms are all there, and project them.
+
+        Returns:
+            (samples, 1 + projections, layers): self dots, the exact ones first.
+        """
+        self._copies.clear()
+        self._project([self._samples[sample] for sample in samples])
+        for sample in samples:
+            held = self._samples[sample]
+            row = self._rows[held.row]
+            for segment in self._layout.segments:
+                if (segment.kind, segment.layer) not in held.written:
+                    segment.of(row).zero_()
+            self.nbytes += self._layout.width * row.itemsize + held.factor_bytes
+        return self._self_dots(samples)
+
+    def _self_dots(self, samples: Sequence[int]) -> Tensor:
+        found = self._zeros(len(samples))
+        if self._layout.segments:
+            order = np.argsort([self._samples[sample].row for sample in samples])
+            squares = self._rows.squares([self._samples[samples[place]].row for place in order])
+            self._put(found, squares[:, np.argsort(order)])
+        self._fill_from_factors(found, [(sample, sample) for sample in samples])
+        self._fill_kept_whole(found)
+        return found
+
+    def drop(self, sample: int) -> None:
+        """Hold a sample no more; a copy in the host's memory stays."""
+        held = self._samples.pop(sample)
+        self.nbytes -= self._layout.width * self._rows[held.row].itemsize + held.factor_bytes
+        self._rows.give_back(held.row)
+
+    def forget(self, sample: int) -> None:
+        """Hold a sample no more, nor its copy."""
+        self.drop(sample)
+        self._spilled.pop(sample, None)
+
+    def spill(self, sample: int) -> None:
+        """Copy a sample to the host's memory, and hold it no more."""
+        held = self._samples[sample]
+        factors = {layer: [term.map(_on_host) for term in terms] for layer, terms in held.factors.items()}
+        self._spilled[sample] = (_on_host(self._rows[held.row]), factors)
+        self.drop(sample)
+
+    def restore(self, sample: int) -> None:
+        """Hold a sample again that was spilled; its copy stays."""
+        row, factors = self._spilled[sample]
+        held = _Sample(self._rows.take())
+        self._rows[held.row].copy_(row)
+        for layer, terms in factors.items():
+            held.factors[layer] = [term.map(self._on_device) for term in terms]
+        self._samples[sample] = held
+        self.nbytes += self._layout.width * row.itemsize + held.factor_bytes
+
+    def dots(self, left: Sequence[int], right: Sequence[int], pairs: Integers) -> Tensor:
+        """Inner products in float64, (pairs, 1 + projections, layers): the exact ones first.
+
+        Args:
+            left: the samples that stand first in the pairs.
+            right: those that stand second.
+            pairs: (n, 2) samples.
+        """
+        found = self._zeros(len(pairs))
+        if self._layout.segments:
+            self._fill_from_rows(found, left, right, pairs)
+        self._fill_from_factors(found, pairs.tolist())
+        self._fill_kept_whole(found)
+        return found
+
+    def _zeros(self, count: int) -> Tensor:
+        shape = count, 1 + len(self._projections), len(self._names)
+        return torch.zeros(shape, dtype=torch.float64, device=self._device)
+
+    def _fill_from_rows(self, found: Tensor, left: Sequence[int], right: Sequence[int], pairs: Integers) -> None:
+        first = sorted(left, key=lambda sample: self._samples[sample].row)
+        second = sorted(right, key=lambda sample: self._samples[sample].row)
+        products = self._rows.inner_products(
+            [self._samples[sample].row for sample in first], [self._samples[sample].row for sample in second]
+        )
+        places = [{sample: place for place, sample in enumerate(group)} for group in (first, second)]
+        a, b = (
+            torch.tensor([place[sample] for sample in column], device=self._device)
+            for place, column in zip(places, pairs.T.tolist(), strict=True)
+        )
+        self._put(found, products[:, a, b])
+
+    def _put(self, found: Tensor, products: Tensor) -> None:
+        """(segments, n) into (n, 1 + projections, layers)."""
+        found[:, self._segment_kinds, self._segment_layers] = products.T
+
+    def _fill_from_factors(self, found: Tensor, pairs: Sequence[Sequence[int]]) -> None:
+        """Products of factors into (pairs, 1 + projections, layers).
+
+        All pairs of few layers at a time: what a processor's cache holds of a sample serves several pairs.
+        """
+        for layers in self._layers_sharing_factors(pairs[0][0]):
+            for place, (a, b) in enumerate(pairs):
+                products = Products()
+                for layer in layers:
+                    found[place, 0, layer] = products.layer_dot(self._factors(a, layer), self._factors(b, layer))
+
+    def _layers_sharing_factors(self, sample: int) -> list[list[int]]:
+        """The layers that are kept as factors; those together that share one and come one after the other."""
+        groups: list[list[int]] = []
+        shared: set[int] = set()
+        for layer in self._by_factors:
+            factors = {id(tensor) for term in self._factors(sample, layer) for tensor in term.tensors}
+            if shared & factors:
+                groups[-1].append(layer)
+                shared |= factors
+            else:
+                groups.append([layer])
+                shared = factors
+        return groups
+
+    def _fill_kept_whole(self, found: Tensor) -> None:
+        """Where a projection keeps a layer whole, its dots are the exact ones."""
+        for kind, projection in enumerate(self._projections, start=1):
+            whole = [layer for layer, name in enumerate(self._names) if projection.keeps_whole(name)]
+            found[:, kind, whole] = found[:, 0, whole]
+
+    def _project(self, samples: Sequence[_Sample]) -> None:
+        """Project the gradients of layers whose terms were not."""
+        for layer, kinds in self._by_gradient.items():
+            segment = self._layout.built.get(layer)
+            if segment:
+                written = [held for held in samples if (0, layer) in held.written]
+                self._project_together(layer, kinds, written, [segment.of(self._rows[held.row]) for held in written])
+                continue
+            for held in samples:  # one after the other: gradients may be large
+                if layer in held.factors:
+                    self._project_together(layer, kinds, [held], [gradient(held.factors[layer])])
+
+    def _project_together(
+        self, layer: int, kinds: Sequence[int], samples: Sequence[_Sample], gradients: Sequence[Tensor]
+    ) -> None:
+        if not samples:
+            return
+        for kind in kinds:
+            projected = self._projections[kind - 1].project(self._names[layer], gradients)
+            for held, values in zip(samples, projected, strict=True):
+                self._add(held, self._layout.projected[kind, layer], Dense(values))
+
+    def _on_device(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self._device)
+
+    def _factors(self, sample: int, layer: int) -> Sequence[Term]:
+        return self._samples[sample].factors.get(layer, ())
+
+    def _kept(self, term: Term | RowSum) -> Term:
+        """A term as it is kept: with storage of its own, so that the batch's can go."""
+        if isinstance(term, RowSum):
+            return Dense(term.gradient())
+        return term.map(self._copied)
+
+    def _in_format(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self._dtype) if tensor.is_floating_point() else tensor
+
+    def _copied(self, tensor: Tensor) -> Tensor:
+        """A copy, the same for layers that share a factor and come one after the other, as q, k and v do."""
+        place = (tensor.data_ptr(), tensor.shape, tensor.stride())
+        if place not in self._copies:
+            # With its source, so that no other tensor can come to lie in the same place.
+            dtype = self._dtype if tensor.is_floating_point() else tensor.dtype
+            copy = torch.empty(tensor.shape, dtype=dtype, device=tensor.device).copy_(tensor)
+            self._copies[place] = (tensor, copy)
+            if len(self._copies) > self._copies_kept:
+                self._copies.popitem(last=False)
+        return self._copies[place][1]
+
+
+def _is_in(dtype: torch.dtype, term: Term | RowSum) -> bool:
+    tensors = (term.rows,) if isinstance(term, RowSum) else term.tensors
+    return all(tensor.dtype == dtype for tensor in tensors if tensor.is_floating_point())
+
+
+def _on_host(tensor: Tensor) -> Tensor:
+    """A copy in memory that a GPU reads and writes directly."""
+    copy = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
+    return copy.copy_(tensor)

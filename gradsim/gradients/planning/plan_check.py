@@ -1,0 +1,177 @@
+"""Checks of a plan before it runs: no sample depends on its batch, on earlier calls, or on checkpointing.
+
+What the plan will do is done here first, on a few of its own batches. A way that changes a sample is given up for the
+next slower one, which the plan is then made for again.
+"""
+
+import warnings
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from gradsim.errors import GradientError
+from gradsim.gradients.capture.batch import Batch
+from gradsim.gradients.capture.capture import GradientCapture
+from gradsim.gradients.capture.check import FAILURES, FallbackWarning, Probe, captured_terms, terms_agree
+from gradsim.gradients.capture.copies import NotSeparableError
+from gradsim.gradients.capture.encoding import Encoded
+from gradsim.gradients.capture.memory import says_out_of_memory
+from gradsim.gradients.planning.plan import Plan
+from gradsim.gradients.planning.schedule import Capture
+from gradsim.gradients.rules.terms import gradient
+
+# Relative change of a loss gradient, by number format, that rounding explains.
+_TOLERANCES = {torch.float64: 1e-9, torch.float32: 3e-5, torch.float16: 0.3, torch.bfloat16: 0.3}
+
+# In a mixture of experts, rounding may send a token to another expert whenever it is computed in another batch. A real
+# dependence on the batch changes a sample several times as much as a batch of copies of it does.
+_BEYOND_ROUTING = 4
+
+
+class PlanCheck:
+    """Checks one plan after another until one passes.
+
+    Args:
+        model: whose plans are checked.
+        capture: of the model, entered.
+        samples: by the numbers that plans call them.
+    """
+
+    def __init__(self, model: PreTrainedModel, capture: GradientCapture, samples: Sequence[Encoded]) -> None:
+        self._has_experts = any("expert" in name.lower() for name, _ in model.named_modules())
+        self._capture = capture
+        self._samples = samples
+        self._repeatable = self._checkpointing_checked = self._batches_checked = False
+
+    def slower_way(self, plan: Plan, probed: Probe) -> Probe | None:
+        """Return None if the plan computes each sample as if it were alone, else what to plan with instead.
+
+        Raises:
+            GradientError: the model gives another answer when it is asked again.
+        """
+        # Walking a large schedule takes time.
+        batches = [] if self._batches_checked else _captures(plan)
+        if batches and not self._repeatable:
+            self.require_repeatable({node for batch in batches for node in batch})
+            self._repeatable = True
+        if plan.checkpoint and not self._checkpointing_checked:
+            if not checkpointing_holds(self._capture, probed):
+                return replace(probed, profile=replace(probed.profile, blocks=0))
+            self._checkpointing_checked = True
+        if not self._batches_checked:
+            if any(self._depends_on_batch(batch) for batch in self._telling(batches, probed)):
+                return self._stricter(probed)
+            self._batches_checked = True
+        return None
+
+    def require_repeatable(self, nodes: Collection[int]) -> None:
+        """Ask for the shortest of these samples before and after the longest.
+
+        Raises:
+            GradientError: the model gives another answer when it is asked again.
+        """
+        shortest, longest = (self._samples[choose(nodes, key=self._length)] for choose in (min, max))
+        before, _, after = (self._loss_gradients([sample])[0] for sample in (shortest, longest, shortest))
+        if _change(after, before) > self._tolerance:
+            raise GradientError(
+                f"the model answers sample {shortest.id!r} differently when it is asked again, so its gradient is not "
+                "defined: make its forward deterministic in eval mode, without state that outlives a call"
+            )
+
+    def _telling(self, batches: Sequence[Sequence[int]], probed: Probe) -> list[list[int]]:
+        """Return the batch with the most different lengths of each section."""
+        telling: dict[int, tuple[float, list[int]]] = {}
+        for batch in batches:
+            lengths = np.array([self._length(node) for node in batch])
+            section = int(probed.batching.sections(lengths[:1])[0])
+            stretch = float(lengths.max() / lengths.min())
+            if len(batch) > 1 and stretch > telling.get(section, (0.0, []))[0]:
+                telling[section] = (stretch, sorted(batch, key=self._length))
+        return [batch for _, batch in telling.values()]
+
+    def _depends_on_batch(self, batch: Sequence[int]) -> bool:
+        """Compare the shortest and the median sample of a batch with themselves alone."""
+        samples = [self._samples[node] for node in batch]
+        together = self._loss_gradients(samples)
+        for member in {0, len(samples) // 2}:
+            sample = samples[member]
+            (alone,) = self._loss_gradients([sample])
+            change, allowed = _change(together[member], alone), self._tolerance
+            if change > allowed and self._has_experts:
+                copies = self._loss_gradients([sample] * len(samples))
+                allowed = max(allowed, _BEYOND_ROUTING * _change(copies[0], alone))
+            if change > allowed:
+                return True
+        return False
+
+    def _stricter(self, probed: Probe) -> Probe:
+        if probed.batching.stretch > 1:
+            warn_of_slower_way(
+                "samples of this model depend on the longest of their batch, so only those of one length share one"
+            )
+            return replace(probed, batching=replace(probed.batching, stretch=1.0))
+        warn_of_slower_way("samples of this model depend on others of their batch, so each runs alone")
+        return replace(probed, separable=False)
+
+    def _loss_gradients(self, samples: Sequence[Encoded]) -> list[Tensor]:
+        """Return ∂L/∂z at each sample's labels, (labels, V): all that the forward hands to the backward."""
+        batch = Batch.of(samples, self._capture.device)
+        with torch.no_grad():
+            scored = batch.scored(self._capture.logits(batch))
+            _, whole = batch.losses_and_gradient(scored, scored.dtype)
+        first = batch.shape[1] - batch.kept
+        return [
+            whole[member, torch.from_numpy(sample.positions - first).to(whole.device)]
+            for member, sample in enumerate(samples)
+        ]
+
+    @property
+    def _tolerance(self) -> float:
+        """The tolerance of the coarsest format that the model is in now."""
+        return max(_TOLERANCES[dtype] for dtype in {parameter.dtype for parameter in self._capture.parameters})
+
+    def _length(self, node: int) -> int:
+        return len(self._samples[node].tokens)
+
+
+def _captures(plan: Plan) -> list[list[int]]:
+    """Return the samples of each batch of a plan."""
+    return [list(step.samples) for step in plan.steps() if isinstance(step, Capture)]
+
+
+def checkpointing_holds(capture: GradientCapture, probed: Probe) -> bool:
+    """Return whether the checked pieces have the same gradients with checkpointed blocks; warn if not."""
+    holds = _checkpointing_agrees(capture, probed) and not capture.returns_cache
+    if not holds:
+        warn_of_slower_way("checkpointing changes the gradients of this model, so its passes keep all activations")
+    return holds
+
+
+def _checkpointing_agrees(capture: GradientCapture, probed: Probe) -> bool:
+    pieces = probed.pieces if probed.separable else probed.pieces[:1]
+    plain = captured_terms(capture, pieces)
+    try:
+        again = captured_terms(capture, pieces, checkpoint=True)
+    except (NotSeparableError, *FAILURES) as error:
+        if isinstance(error, RuntimeError) and says_out_of_memory(error):
+            raise
+        return False
+    return all(
+        before.keys() == after.keys()
+        and all(terms_agree(after[layer], gradient(terms)) for layer, terms in before.items())
+        for before, after in zip(plain, again, strict=True)
+    )
+
+
+def _change(a: Tensor, b: Tensor) -> float:
+    """Norm of the difference relative to that of b; NaN where either is not finite."""
+    return float(torch.linalg.vector_norm(a - b) / torch.linalg.vector_norm(b))
+
+
+def warn_of_slower_way(what: str) -> None:
+    """Warn that a comparison takes longer, and why."""
+    warnings.warn(f"{what}: exact, but slower", FallbackWarning, stacklevel=2)

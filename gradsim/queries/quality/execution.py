@@ -1,0 +1,116 @@
+"""Prompts that were carried out, or answered, instead of rewritten.
+
+No sign of it needs a model. The rewritten prompt repeats the original's answer, is in its language, is as long as an
+essay, or begins with yes or no. Or it asks for nothing, while the original did, and has something of an answer: its
+words, its length, its lines, or only the material that the prompt brings along, without what to do with it.
+
+An answer in other words that is as short as its question, a joke for a joke, is not found; nor is a story in the place
+of a prompt that is a story. What asks for something is only known of English.
+"""
+
+import re
+from collections.abc import Callable
+from typing import TypeAlias
+
+from gradsim.queries.quality.language import could_be, has_trace, language_of, languages_of_parts
+from gradsim.queries.quality.lengths import relative_length
+from gradsim.queries.quality.requests import asks, is_open_request, is_request, sentences_of
+from gradsim.queries.quality.rewrite import Rewrite
+from gradsim.queries.quality.sameness import is_unchanged
+from gradsim.queries.quality.words import content_of, runs_of, words_of
+
+_YES_OR_NO = re.compile(r"\W*(?:yes\b|no[,!;:]|no\.(?!\s*\d))", re.IGNORECASE)
+_QUOTED = re.compile(r"[\"“„«]([^\"“”„«»]+)[\"”“»]")
+
+
+def is_executed(rewrite: Rewrite) -> bool:
+    """Whether a rewritten prompt reads like an answer to the original."""
+    if rewrite.role != "user" or is_unchanged(rewrite):
+        return False
+    return any(sign(rewrite) for sign in _SIGNS) or (
+        _asks_no_more(rewrite) and any(sign(rewrite) for sign in _SIGNS_WITHOUT_A_REQUEST)
+    )
+
+
+def _repeats_the_answer(rewrite: Rewrite) -> bool:
+    """It is the answer, or a quarter of its runs of three words are the answer's and not the prompt's."""
+    words = words_of(rewrite.text)
+    if words and words == words_of(rewrite.answer):
+        return True
+    runs = runs_of(rewrite.text)
+    taken = runs & (runs_of(rewrite.answer) - runs_of(rewrite.original))
+    return len(taken) >= max(5, len(runs) / 4)
+
+
+def _is_translated(rewrite: Rewrite) -> bool:
+    """It is in the answer's language, and nothing is left of another one that the prompt, or a part of it, is in."""
+    language = language_of(rewrite.text)
+    if language is None or language != language_of(rewrite.answer):
+        return False
+    others = [other for other in languages_of_parts(rewrite.original) if other != language]
+    return any(not has_trace(rewrite.text, other) for other in others)
+
+
+def _is_an_essay(rewrite: Rewrite) -> bool:
+    """It is three times as long as the prompt, and neither its first nor its last sentence asks for anything."""
+    if relative_length(rewrite) < 3:
+        return False
+    sentences = sentences_of(rewrite.text)
+    return not any(is_open_request(sentence) for sentence in (*sentences[:1], *sentences[-1:]))
+
+
+def _says_yes_or_no(rewrite: Rewrite) -> bool:
+    """It begins so, and the prompt, which asks for something, does not."""
+    return bool(_YES_OR_NO.match(rewrite.text)) and not _YES_OR_NO.match(rewrite.original) and asks(rewrite.original)
+
+
+def _asks_no_more(rewrite: Rewrite) -> bool:
+    """The prompt asks for something, the text for nothing. What asking looks like is only known of English."""
+    return asks(rewrite.original) and not asks(rewrite.text) and could_be(rewrite.original, "en")
+
+
+def _has_words_of_the_answer(rewrite: Rewrite) -> bool:
+    """Three words, and a quarter of all that carry meaning, or a number, are the answer's and not the prompt's."""
+    content = content_of(rewrite.text)
+    taken = content & (content_of(rewrite.answer) - content_of(rewrite.original))
+    return len(taken) >= max(3, len(content) / 4) or any(word.isdigit() for word in taken)
+
+
+def _is_longer(rewrite: Rewrite) -> bool:
+    """Than the prompt is, by far."""
+    return relative_length(rewrite) >= 1.8
+
+
+def _has_more_lines(rewrite: Rewrite) -> bool:
+    """As verses, lists and letters do."""
+    return _lines(rewrite.text) >= _lines(rewrite.original) + 2
+
+
+def _lacks_the_instruction(rewrite: Rewrite) -> bool:
+    """Three of its words, or half, are of the material that the prompt brings along; none says what to do with that."""
+    requests = [sentence for sentence in sentences_of(rewrite.original) if is_request(sentence)]
+    others = [sentence for sentence in sentences_of(rewrite.original) if not is_request(sentence)]
+    material = content_of("\n".join([*others, *_QUOTED.findall(rewrite.original)]))
+    instruction = content_of("\n".join(requests)) - material
+    content = content_of(rewrite.text)
+    kept = len(content & material)
+    return (
+        len(material) >= 4
+        and len(instruction) >= 2
+        and len(content & instruction) <= len(instruction) / 10
+        and kept >= min(3, len(content) / 2)
+    )
+
+
+def _lines(text: str) -> int:
+    return sum(bool(line.strip()) for line in text.splitlines())
+
+
+_Sign: TypeAlias = Callable[[Rewrite], bool]
+_SIGNS: tuple[_Sign, ...] = (_repeats_the_answer, _is_an_essay, _says_yes_or_no, _is_translated)
+_SIGNS_WITHOUT_A_REQUEST: tuple[_Sign, ...] = (
+    _has_words_of_the_answer,
+    _is_longer,
+    _has_more_lines,
+    _lacks_the_instruction,
+)

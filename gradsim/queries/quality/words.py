@@ -1,0 +1,40 @@
+"""What a text is about, as far as its words tell."""
+
+import re
+
+from gradsim.queries.quality.plain import folded
+
+_WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
+
+# Letters by which words are told apart: "drive" and "driving" become one, as well as most plurals.
+_STEM = 5
+
+_FUNCTION_WORDS = frozenset(
+    """
+    a about above after again all also am an and any are as at be because been before being below between both but by
+    can cannot could did do does doing done down during each either else even ever every few for from further get gets
+    getting got had has have having he her here hers him his how i i'd i'll i'm i've if in into is it it's its just let
+    like many may me might mine more most much must my neither no nor not now of off on once one only onto or other our
+    ours out over own same shall she should so some still such than that that's the their theirs them then there these
+    they this those through to too under until up upon us use used using very was way ways we well were what when where
+    whether which while who whom whose why will with within without would yet you you're your yours
+    """.split()  # noqa: SIM905 - a list would be quotation marks for the most part
+)
+
+
+def words_of(text: str) -> list[str]:
+    """All words and numbers, in small letters."""
+    return _WORD.findall(folded(text))
+
+
+def content_of(text: str) -> frozenset[str]:
+    """The stems of words that carry meaning, and numbers; the function words that are left out are English."""
+    return frozenset(
+        word[:_STEM] for word in words_of(text) if word not in _FUNCTION_WORDS and (len(word) > 2 or word.isdigit())
+    )
+
+
+def runs_of(text: str, length: int = 3) -> frozenset[tuple[str, ...]]:
+    """All runs of so many words that follow each other."""
+    words = words_of(text)
+    return frozenset(tuple(words[start : start + length]) for start in range(len(words) - length + 1))

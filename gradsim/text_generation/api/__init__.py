@@ -1,0 +1,5 @@
+"""Texts by an OpenAI-compatible API: concurrent, within limits and a budget, resumable. Exports load on first use."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,142 @@
+"""Asset checks of what was rewritten: how many texts have which fault. They warn; what to do is the study's choice."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import dagster as dg
+import polars as pl
+
+from gradsim.queries.quality import FAULTS
+from gradsim.study import Study
+from gradsim.study.settings import QueryMethod
+from gradsim.tables import Lineage, Store, TableKey
+from gradsim_assets.checks.verdicts import Verdict, evaluations
+from gradsim_assets.keys import asset_key
+from gradsim_assets.partitions import query_ranges
+from resources.storage import StorageResource
+
+# Fault -> the check that looks for it.
+CHECK_NAMES: Mapping[str, str] = {
+    "empty": "texts_not_empty",
+    "truncated": "texts_not_truncated",
+    "refused": "texts_not_refused",
+    "executed": "prompts_not_executed",
+    "unchanged": "texts_changed",
+    "language": "language_kept",
+    "length": "length_kept",
+}
+
+# What Markdown makes something of.
+_MARKUP = re.compile(r"[\\`*_\[\]<>!|#~]")
+
+# Texts that are shown, and so much of each.
+_SHOWN, _SHOWN_CHARACTERS = 20, 200
+
+
+class FaultyText(NamedTuple):
+    """A message with a fault, as it is and as it was."""
+
+    query: str
+    role: str
+    fault: str
+    before: str
+    after: str
+
+
+def quality_checks(study: Study) -> list[dg.AssetChecksDefinition]:
+    """For the queries of each setting: a check a fault, evaluated in one step."""
+    return [_checks(study, name, method) for name, method in study.ordered_settings()]
+
+
+def _checks(study: Study, setting: str, method: QueryMethod) -> dg.AssetChecksDefinition:
+    lineage = Lineage(study)
+    key = lineage.key("queries", setting)
+
+    @dg.multi_asset_check(
+        name="__".join([*key.parts, "quality"]),
+        specs=[
+            dg.AssetCheckSpec(
+                CHECK_NAMES[fault],
+                asset=asset_key(key),
+                description=_description(fault, method),
+                partitions_def=query_ranges(study),
+            )
+            for fault in faults_of(method)
+        ],
+        can_subset=True,
+    )
+    def checks(
+        context: dg.AssetCheckExecutionContext, storage: StorageResource
+    ) -> Iterator[dg.AssetCheckEvaluation | dg.AssetCheckResult]:
+        store = storage.store(study)
+        partitions = context.op_execution_context.partition_keys
+        verdicts = {partition: _verdicts(store, key, method, partition) for partition in partitions}
+        yield from evaluations(context, asset_key(key), verdicts, blocking=False)
+
+    return checks
+
+
+def _description(fault: str, method: QueryMethod) -> str:
+    choice = getattr(method.quality, fault)
+    return f"How many texts have the fault {fault} ({FAULTS[fault]}); the study's choice: {choice}."
+
+
+def faults_of(method: QueryMethod) -> list[str]:
+    """Faults that the texts of a method can have, in the order of `FAULTS`."""
+    return [fault for fault in FAULTS if any(fault in faults for faults in method.faults.values())]
+
+
+def _verdicts(store: Store, key: TableKey, method: QueryMethod, partition: str) -> dict[str, Verdict]:
+    """What each check says of a partition."""
+    queries = store.read(key, [partition])
+    reasons = list(store.provenance(key, partition).excluded.values())
+    texts = list(_faulty_texts(store, method, queries, partition))
+    faulty = {fault: [text for text in texts if text.fault == fault] for fault in faults_of(method)}
+    return {
+        CHECK_NAMES[fault]: _verdict(texts, queries.height, sum(FAULTS[fault] in reason for reason in reasons))
+        for fault, texts in faulty.items()
+    }
+
+
+def _faulty_texts(store: Store, method: QueryMethod, queries: pl.DataFrame, partition: str) -> Iterator[FaultyText]:
+    """The texts with faults, beside those that they were made from; a row a fault."""
+    wanted = queries.filter(pl.col("faults").list.eval(pl.element().list.len() > 0).list.any())
+    if wanted.is_empty():
+        return
+    source = store.lineage.key("queries", method.source) if method.source else store.lineage.key("samples")
+    sources = dict(store.read(source, [partition if method.source else None]).select("id", "messages").iter_rows())
+    for query, messages, faults in wanted.select("id", "messages", "faults").iter_rows():
+        before = {message["role"]: message["content"] for message in sources[query]}
+        for message, found in zip(messages, faults, strict=True):
+            for fault in found:
+                yield FaultyText(query, message["role"], fault, before.get(message["role"], ""), message["content"])
+
+
+def _verdict(faulty: Sequence[FaultyText], queries: int, excluded: int) -> Verdict:
+    """Of one fault: how many queries have it, and which texts."""
+    count = len({text.query for text in faulty})
+    counted = {"queries": queries, "faulty queries kept": count, "samples excluded": excluded}
+    if not count and not excluded:
+        return Verdict(metadata=counted)
+    kept = f"{count} of {queries} queries" if count else ""
+    left_out = f"{excluded} {'sample' if excluded == 1 else 'samples'} excluded" if excluded else ""
+    shown = {"texts": dg.MarkdownMetadataValue(_as_markdown(faulty))} if count else {}
+    return Verdict(", ".join(part for part in (kept, left_out) if part), {**counted, **shown})
+
+
+def _as_markdown(faulty: Sequence[FaultyText]) -> str:
+    """The first few texts, a line each."""
+    lines = ["| id | role | before | after |", "| --- | --- | --- | --- |"]
+    lines += [
+        f"| {text.query} | {text.role} | {_in_a_line(text.before)} | {_in_a_line(text.after)} |"
+        for text in faulty[:_SHOWN]
+    ]
+    return "\n".join(lines) + (f"\n\nand {len(faulty) - _SHOWN} more" if len(faulty) > _SHOWN else "")
+
+
+def _in_a_line(text: str) -> str:
+    """As text: what a model writes is not to be Markdown here."""
+    line = " ".join(text.split())
+    shown = line if len(line) <= _SHOWN_CHARACTERS else f"{line[:_SHOWN_CHARACTERS]} …"
+    return _MARKUP.sub(r"\\\g<0>", shown)

@@ -1,0 +1,1 @@
+"""What each `gradsim` command does."""

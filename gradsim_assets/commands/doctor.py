@@ -1,0 +1,272 @@
+"""`gradsim doctor`: what is wrong with this installation and its places, and how to mend it."""
+
+import importlib.metadata
+import os
+import re
+import shutil
+import sys
+import tempfile
+from functools import cached_property
+from pathlib import Path
+
+import psutil
+import yaml
+from packaging.requirements import Requirement
+
+from gradsim.environment import Environment, project_root, read_environment
+from gradsim.errors import DeviceError, GradsimError, StudyError
+from gradsim.study import Study, load_studies
+from gradsim.study.loading import imported_studies
+from gradsim.study.settings import Paraphrase
+from gradsim.tables import State, Store
+from gradsim.text_generation import api as text_api
+from gradsim_assets.commands.findings import Findings
+from resources.diagnosis import Check, Doubt
+
+PYTHONS = ((3, 11), (3, 12))
+
+# Tables of a study of the paper's size.
+LEAST_FREE_GB = 5
+
+# Where SQLite's locks cannot be relied on.
+NETWORK_FILE_SYSTEMS = re.compile(r"nfs|cifs|smb|lustre|beegfs|gpfs|ceph|gluster|afs|9p|fuse\.sshfs", re.IGNORECASE)
+
+_INSTALL = "install it again: make install, or pip install -c constraints.txt -e '.[platform]'"
+
+
+class InstallationError(GradsimError):
+    """An installation that is not as it should be."""
+
+
+class Machine:
+    """This machine while it is examined."""
+
+    @cached_property
+    def environment(self) -> Environment:
+        """Its facts.
+
+        Raises:
+            StudyError: a variable holds what it cannot hold.
+        """
+        return read_environment()
+
+    @cached_property
+    def studies(self) -> list[Study]:
+        """All that it knows.
+
+        Raises:
+            StudyError: a file cannot be followed.
+        """
+        return load_studies(self.environment)
+
+    @property
+    def dagster_home(self) -> Path:
+        """Where Dagster's instance lies, or will."""
+        home = os.environ.get("DAGSTER_HOME") or self.environment.data_root / ".dagster"
+        return Path(home).expanduser().resolve()
+
+
+def python(_: Machine) -> str:
+    """A version that the tests ran with."""
+    version = ".".join(map(str, sys.version_info[:3]))
+    if sys.version_info[:2] not in PYTHONS:
+        raise InstallationError(f"Python {version}; gradsim needs 3.11 or 3.12: make clean install PYTHON=python3.11")
+    return f"{version} in {sys.prefix}"
+
+
+def packages(_: Machine) -> str:
+    """All that gradsim requires is there, at best in the versions that the tests ran with."""
+    needed = requirements("gradsim", {"platform"})
+    versions = {name: _version(name) for name in needed}
+    if missing := sorted(name for name, version in versions.items() if version is None):
+        raise InstallationError(f"not installed: {', '.join(missing)}; {_INSTALL}")
+    wrong = [
+        f"{name} {versions[name]} (needs {needed[name].specifier})"
+        for name in sorted(needed)
+        if not needed[name].specifier.contains(str(versions[name]), prereleases=True)
+    ]
+    if wrong:
+        raise InstallationError(f"of another version: {', '.join(wrong)}; {_INSTALL}")
+    pins = constraints(project_root() / "constraints.txt")
+    others = {name: version for name in pins if (version := _version(name)) and version.split("+")[0] != pins[name]}
+    if others:
+        shown = ", ".join(f"{name} {version} (tested {pins[name]})" for name, version in sorted(others.items())[:3])
+        more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+        raise Doubt(f"not in the versions of constraints.txt: {shown}{more}; to have those, {_INSTALL}")
+    return f"{len(needed)} required" + (f", all {len(pins)} pins of constraints.txt kept" if pins else "")
+
+
+def requirements(distribution: str, extras: set[str]) -> dict[str, Requirement]:
+    """Name -> what a distribution requires with some extras, directly or by its own other extras."""
+    found: dict[str, Requirement] = {}
+    for line in importlib.metadata.requires(distribution) or ():
+        requirement = Requirement(line)
+        if requirement.marker and not any(requirement.marker.evaluate({"extra": extra}) for extra in ("", *extras)):
+            continue
+        if requirement.name == distribution:
+            if not requirement.extras <= extras:
+                return requirements(distribution, extras | requirement.extras)
+        else:
+            found[requirement.name] = requirement
+    return found
+
+
+def constraints(path: Path) -> dict[str, str]:
+    """Name -> version; none where there is no such file."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return dict(line.split("==") for line in lines if re.fullmatch(r"[\w.-]+==[\w.+-]+", line))
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def settings(machine: Machine) -> str:
+    """The environment and `.env` can be followed."""
+    environment = machine.environment
+    file = project_root() / ".env"
+    source = f"the environment and {file}" if file.is_file() else "the environment (there is no .env)"
+    return f"{source}; jobs run {'here' if environment.compute == 'local' else 'on a Slurm cluster'}"
+
+
+def studies(machine: Machine) -> str:
+    """Every study file can be followed."""
+    names = [study.name for study in machine.studies if not study.imported]
+    if not names:
+        raise Doubt(f"no study in {machine.environment.studies_folder}; set GRADSIM_STUDIES, or write one")
+    return f"{', '.join(names)} in {machine.environment.studies_folder}"
+
+
+def api(machine: Machine) -> str:
+    """There is a key for studies whose texts an API rewrites; the API is not asked."""
+    names = [
+        study.name
+        for study in machine.studies
+        if any(isinstance(method, Paraphrase) for method in study.settings.values())
+    ]
+    if not names:
+        return "no study needs an API"
+    host = text_api.host_of(machine.environment.openai_base_url or text_api.OPENAI)
+    if not os.environ.get("OPENAI_API_KEY"):
+        raise Doubt(f"no key for {host}, which {', '.join(names)} would ask; set OPENAI_API_KEY in .env")
+    return f"a key for {host}, which {', '.join(names)} would ask"
+
+
+def imported(machine: Machine) -> str:
+    """Every imported study can be followed, and its tables are there."""
+    studies, faults = imported_studies(machine.environment)
+    if faults:
+        raise faults[0]
+    for study in studies:
+        store = Store(machine.environment.data_root, study)
+        for key in (node.key for node in store.lineage if node.imported):
+            if (state := store.state(key)) is not State.FRESH:
+                again = f"gradsim import-published DIR --study {study.name} --force"
+                raise StudyError(f"{store.path(key)}: {state}; import it again: {again}")
+    names = ", ".join(study.name for study in studies)
+    return f"{names} in {machine.environment.data_root}" if names else "no study was imported"
+
+
+def data_root(machine: Machine) -> str:
+    """What is computed can be written, and has room."""
+    root = machine.environment.data_root
+    free = _free_gb(root, "GRADSIM_DATA")
+    if free < LEAST_FREE_GB:
+        raise Doubt(f"{root}: {free:.1f} GB free; make room, or set GRADSIM_DATA elsewhere")
+    kind = _file_system(root)
+    return f"{root}: {free:,.0f} GB free" + (f", on {kind}" if NETWORK_FILE_SYSTEMS.search(kind) else "")
+
+
+def dagster(machine: Machine) -> str:
+    """Dagster's instance can be written, where its database is safe."""
+    home = machine.dagster_home
+    _free_gb(home, "DAGSTER_HOME")
+    kind = _file_system(home)
+    if NETWORK_FILE_SYSTEMS.search(kind) and not _has_storage_elsewhere(home):
+        raise Doubt(
+            f"{home} is on a network file system ({kind}), where SQLite may lose locks; set DAGSTER_HOME to a local "
+            "folder, or use Postgres (dagster.yaml)"
+        )
+    return f"instance in {home}" + ("" if (home / "dagster.yaml").exists() else ", made by the first command")
+
+
+def _has_storage_elsewhere(home: Path) -> bool:
+    """Whether the instance is configured not to use SQLite."""
+    path = next((path for path in (home / "dagster.yaml", project_root() / "dagster.yaml") if path.is_file()), None)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) if path else None
+    except yaml.YAMLError as error:
+        raise StudyError(f"{path}: not YAML; correct its syntax") from error
+    return isinstance(content, dict) and not {"postgres", "mysql"}.isdisjoint(content.get("storage") or {})
+
+
+def _free_gb(folder: Path, variable: str) -> float:
+    """Room where a folder is or would be, after something was written there."""
+    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+        return shutil.disk_usage(there).free / 1e9
+    except OSError as error:
+        raise InstallationError(
+            f"{folder} cannot be written ({error.strerror}); set {variable} to a folder that you can write"
+        ) from error
+
+
+def _file_system(folder: Path) -> str:
+    """The kind of the file system that a folder is on, or would be."""
+    mounts = {Path(each.mountpoint): each.fstype for each in psutil.disk_partitions(all=True)}
+    return next((mounts[parent] for parent in (folder, *folder.parents) if parent in mounts), "")
+
+
+def device(machine: Machine) -> str:
+    """The studied model's device is there; on a cluster, that is the nodes' matter."""
+    try:
+        import torch  # noqa: PLC0415 - takes seconds to load
+    except (ImportError, OSError) as error:
+        raise InstallationError(f"torch cannot be loaded ({str(error).splitlines()[0]}); {_INSTALL}") from error
+    if machine.environment.compute == "slurm":
+        return f"the cluster's; here torch {torch.__version__} only plans"
+    from gradsim.models import resolve_device  # noqa: PLC0415 - takes seconds to load
+
+    try:
+        found = resolve_device(machine.environment.device)
+    except RuntimeError as error:  # as torch names a device that it does not know
+        raise DeviceError(
+            f"MT_DEVICE={machine.environment.device} ({str(error).splitlines()[0]}); correct it"
+        ) from error
+    if found != "cpu":
+        torch.ones(1, device=found)
+        return f"{found}: {torch.cuda.get_device_name(found)}, torch {torch.__version__}"
+    if shutil.which("nvidia-smi") and machine.environment.device == "auto" and machine.environment.compute == "local":
+        raise Doubt(
+            f"this machine has a GPU driver, but torch {torch.__version__} sees no GPU and the model runs on the CPU; "
+            "install a CUDA build that the driver can run (nvidia-smi says which), or set MT_DEVICE=cpu"
+        )
+    return f"cpu: {torch.get_num_threads()} threads, torch {torch.__version__}"
+
+
+CHECKS = (
+    Check("Python", python),
+    Check("packages", packages),
+    Check("settings", settings),
+    Check("studies", studies, needs=("settings",)),
+    Check("API", api, needs=("studies",)),
+    Check("imports", imported, needs=("settings",)),
+    Check("data root", data_root, needs=("settings",)),
+    Check("Dagster", dagster, needs=("settings",)),
+    Check("device", device, needs=("settings",)),
+)
+
+
+def examine_machine(findings: Findings) -> bool:
+    """Make the checks of this machine, and print what comes out; whether its jobs run on a cluster."""
+    machine = Machine()
+    findings.examine(CHECKS, machine)
+    try:
+        return machine.environment.compute == "slurm"
+    except StudyError:
+        return False

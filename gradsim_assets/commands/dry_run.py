@@ -1,0 +1,52 @@
+"""The batch scripts of what would run on a cluster."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+
+from gradsim.errors import TableError
+from gradsim.partition_job import PartitionJob
+from gradsim.tables import State, TableKey
+from gradsim_assets.assets.gradients import job_op, make_job
+from gradsim_assets.commands.session import Session
+from gradsim_assets.launch.console import console
+from gradsim_assets.launch.targets import Launch
+from resources.gpu import GPUResource
+from resources.slurm.client import PartitionJobClient
+from resources.slurm.compute import at_site
+from resources.slurm.connection import Connection
+from resources.slurm.site import Site
+from resources.slurm.walltime import walltime
+
+
+def print_scripts(session: Session, launches: Sequence[Launch], *, force: bool) -> None:
+    """What would be submitted for each job of these launches; nothing is.
+
+    Raises:
+        ClusterError: the site's settings cannot be followed, or the cluster does not say where its user's home is.
+    """
+    connection = Connection(Site.read(), console.print)
+    site = connection.at_home(seconds=0)
+    if session.store.state(session.store.lineage.key("model")) is not State.FRESH:
+        console.print("\nbatch scripts can be shown when the dataset and the model are there (run 1)")
+        return
+    for number, launch in enumerate(launches, start=1):
+        for job in _jobs(session, launch, force=force):
+            client = PartitionJobClient(site, connection, walltime(job, site), console.print)
+            there = at_site(job, site)
+            sbatch, script = client.submission(there, there.identity, {})
+            console.print(f"\n[bold]run {number}[/] submits to {site.queue}:")
+            console.print(f"{sbatch}\n\n{script}", markup=False, soft_wrap=True)
+
+
+def _jobs(session: Session, launch: Launch, *, force: bool) -> Iterator[PartitionJob]:
+    """The jobs of a launch: of its tables, those that one step makes are one job's."""
+    gpu = GPUResource(device=session.environment.device, memory_budget=session.environment.memory_budget)
+    steps: dict[str, list[TableKey]] = {}
+    for key in launch.keys:
+        if op := job_op(session.study, key):
+            steps.setdefault(op, []).append(key)
+    for keys in steps.values():
+        job = make_job(session.store, keys, launch.partitions or (None,), gpu, force=force)
+        with suppress(TableError):  # of what an earlier step of the same run makes
+            job = job.of_what_is_stored(session.store)
+        yield job

@@ -1,0 +1,68 @@
+"""Checks at the terminal: a line each as they come, with what was found or how to mend what is wrong."""
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+from rich.markup import escape
+from rich.table import Table
+
+from gradsim_assets.launch.console import console
+from resources.diagnosis import Check, Finding, Mark, examine
+
+Subject = TypeVar("Subject")
+
+_SIGNS = {Mark.GOOD: "[green]✓[/]", Mark.DOUBTFUL: "[yellow]![/]", Mark.BAD: "[red]✗[/]"}
+
+_TO_MEND = {Mark.DOUBTFUL, Mark.BAD}
+
+_NAME_WIDTH = 11
+
+
+class Findings:
+    """What was found so far, which is on the screen already.
+
+    Attributes:
+        failed: whether a check did.
+        doubtful: whether one could not be made sure of, or works less well than it could.
+    """
+
+    def __init__(self) -> None:
+        self.failed = self.doubtful = False
+        self._name = ""
+        self._status = console.status("")
+
+    def say(self, text: str) -> None:
+        """What goes on meanwhile."""
+        self._status.update(f"{self._name}: [dim]{escape(text)}[/]")
+
+    def examine(self, checks: Sequence[Check[Subject]], subject: Subject) -> None:
+        """Make checks in their order, and print what comes out."""
+        findings: dict[str, Finding] = {}
+        for check in checks:
+            self._name = check.name
+            self._status.update(check.name)
+            with self._status:
+                findings[check.name] = finding = examine(check, subject, findings)
+            if finding.mark in _SIGNS:
+                print_line(_SIGNS[finding.mark], check.name, finding)
+        if untested := [name for name, finding in findings.items() if finding.mark is Mark.UNTESTED]:
+            print_line("[dim]–[/]", "not tested", Finding(Mark.UNTESTED, ", ".join(untested)))
+        marks = {finding.mark for finding in findings.values()}
+        self.failed |= Mark.BAD in marks
+        self.doubtful |= Mark.DOUBTFUL in marks
+
+
+def print_line(sign: str, name: str, finding: Finding) -> None:
+    """One finding; how to mend it stands below."""
+    if not console.is_terminal:  # a file, which may be searched for whole lines
+        console.print(f"{sign} {name:{_NAME_WIDTH}} {escape(finding.text)}", soft_wrap=True)
+        return
+    text, _, mend = finding.text.partition("; ") if finding.mark in _TO_MEND else (finding.text, "", "")
+    line = Table.grid(padding=(0, 1))
+    line.add_column(width=1)
+    line.add_column(width=_NAME_WIDTH, no_wrap=True)
+    line.add_column(overflow="fold")
+    line.add_row(sign, name, escape(text))
+    if mend:
+        line.add_row("", "", f"[bold]→[/] {escape(mend)}")
+    console.print(line)

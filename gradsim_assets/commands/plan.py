@@ -1,0 +1,197 @@
+"""What `gradsim plan` says before anything runs. It stores no table, and loads no weights unless it is to measure."""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+
+from rich import box
+from rich.markup import escape
+from rich.padding import Padding
+from rich.table import Table
+
+from gradsim.dataset.token_estimate import CHARACTERS_PER_TOKEN
+from gradsim.forecast.costs import Forecaster, SettingForecast
+from gradsim.forecast.inputs import CANDIDATES, LENGTHS
+from gradsim.forecast.sources import Sources
+from gradsim.gradients.planning.prediction import weight_bytes
+from gradsim.partition_job.study_projections import projector_of
+from gradsim.study import Study
+from gradsim.study.settings import LocalParaphrase
+from gradsim.tables.lineage import INDEX
+from gradsim.tables.rates import MeasuredRates, write_rates
+from gradsim_assets.assets.dataset import load_originals
+from gradsim_assets.commands.places import place_of
+from gradsim_assets.commands.session import Session
+from gradsim_assets.commands.spending import missing_queries, spending
+from gradsim_assets.launch.console import console
+from gradsim_assets.units import bytes_text, operations_text, seconds_text
+
+Cell = Callable[[SettingForecast], str]
+
+# Longer names of settings may break.
+_NAME_WIDTH = 11
+
+
+def print_plan(session: Session, *, measure: bool = False) -> None:
+    """What each setting's missing partitions take on this machine; with `measure`, find out first how fast it is.
+
+    Raises:
+        GradsimError: something that is needed cannot be had, or does not fit the machine.
+    """
+    place = place_of(session)
+    sources = Sources(session.store, partial(load_originals, session.study))
+    if measure:
+        path = write_rates(session.store, place.measure(session, sources))
+        console.print(f"measured; kept in [bold]{escape(str(path))}[/]", soft_wrap=True)
+    known = place.known(session)
+    forecaster = Forecaster(sources, place.machine(session, known))
+    with console.status("planning"):
+        forecasts = forecaster.settings(list(session.study.settings))
+    _print_heading(session.study, sources, place.name)
+    console.print(_table(forecasts, weight_bytes(sources.model)))
+    for note in (
+        *_notes(sources, forecasts),
+        *spending(session, missing_queries(session), sources.samples),
+        _rates_note(session.study, known),
+    ):
+        console.print(Padding(f"- {escape(note)}", (0, 0, 0, 2)))
+
+
+def _print_heading(study: Study, sources: Sources, place: str) -> None:
+    parameters = list(sources.model.parameters())
+    count = sum(parameter.numel() for parameter in parameters)
+    console.print(
+        f"[bold]{study.name}[/] on {escape(place)}\n"
+        f"{study.model.precision}, {len(parameters)} layers, {count:,} parameters",
+        soft_wrap=True,
+    )
+
+
+def _table(forecasts: Sequence[SettingForecast], weights: int) -> Table:
+    """A column a setting, a row a quantity."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("", no_wrap=True)
+    for forecast in forecasts:
+        # Three settings and all together fit a terminal of 80 columns if long names may break where their words do.
+        name = forecast.setting
+        lines = (name if len(name) <= _NAME_WIDTH else name.replace("_", "_\n")).split("\n")
+        width = min(max(map(len, lines)), _NAME_WIDTH)
+        table.add_column("\n".join(lines), justify="right", overflow="fold", min_width=width)
+    for title, rows in _sections(weights):
+        table.add_row(f"[bold]{title}[/]")
+        for label, cell in rows:
+            cells = [cell(forecast) for forecast in forecasts]
+            if any(cells):
+                table.add_row(f"  {label}", *cells)
+        table.add_section()
+    return table
+
+
+def _sections(weights: int) -> Iterator[tuple[str, Sequence[tuple[str, Cell]]]]:
+    """Titles, and their rows; a row that is empty for every setting is left out."""
+    yield (
+        "what is compared",
+        (
+            ("partitions to compute", lambda f: f"{len(f.missing)} of {f.partitions}"),
+            ("queries", lambda f: f"{len(f.inputs.queries):,}"),
+            ("originals", lambda f: f"{len(f.inputs.originals):,}"),
+            ("unique samples", lambda f: f"{f.together.plan.unique_samples:,}"),
+            ("pairs", lambda f: f"{len(f.inputs.pairs):,}"),
+            ("known", lambda f: "estimated" if f.estimated else "exactly"),
+        ),
+    )
+    yield (
+        "all in one job",
+        (
+            ("samples run (passes)", lambda f: f"{f.together.plan.passes:,}"),
+            ("tokens run, with padding", lambda f: f"{f.together.plan.cost.tokens:,}"),
+            ("operations", lambda f: operations_text(f.together.plan.cost.operations)),
+            ("read to compare", lambda f: bytes_text(f.together.plan.cost.moved_bytes)),
+            ("copied to the host and back", _copied),
+            ("built, kept as factors", _forms),
+            ("memory: model", lambda f: bytes_text(weights)),
+            ("memory: captured gradients", lambda f: bytes_text(f.together.plan.peak_bytes)),
+            ("memory: a pass", lambda f: bytes_text(f.together.plan.working_bytes)),
+            ("memory in all", lambda f: bytes_text(f.together.memory_bytes)),
+            ("blocks checkpointed", lambda f: "yes" if f.together.plan.checkpoint else "no"),
+            ("time", lambda f: _time(f.together.seconds)),
+        ),
+    )
+    yield (
+        "split: a job a partition",
+        (
+            ("samples run (passes)", lambda f: f"{f.split_passes:,}"),
+            ("operations", lambda f: operations_text(f.split_operations)),
+            ("time, one after the other", lambda f: _time(f.split_seconds)),
+        ),
+    )
+    yield (
+        "results",
+        (
+            ("rows of the partitions", lambda f: f"{f.rows.count:,}"),
+            ("about, with combined tables", lambda f: bytes_text(f.rows.nbytes)),
+        ),
+    )
+
+
+def _copied(forecast: SettingForecast) -> str:
+    copied = forecast.together.plan.cost.spilled_bytes
+    return bytes_text(copied) if copied else ""
+
+
+def _forms(forecast: SettingForecast) -> str:
+    built = forecast.together.plan.built
+    return f"{built.sum()}, {(~built).sum()}"
+
+
+def _time(seconds: float | None) -> str:
+    return "[dim]--measure[/]" if seconds is None else seconds_text(seconds)
+
+
+def _notes(sources: Sources, forecasts: Sequence[SettingForecast]) -> Iterator[str]:
+    """What the table's numbers leave out or take for granted."""
+    study = sources.store.study
+    if computed := [forecast.setting for forecast in forecasts[: len(study.settings)] if not forecast.missing]:
+        yield f"{', '.join(computed)}: all is computed; this is what computing it again would take (--force)"
+    estimated = frozenset().union(*(forecast.estimated for forecast in forecasts))
+    if LENGTHS in estimated:
+        originals = f"originals have a token for {CHARACTERS_PER_TOKEN} characters, " * sources.originals.estimated
+        yield f"estimated lengths: {originals}queries are as long as their originals"
+    if CANDIDATES in estimated:
+        yield "estimated candidates: the true source, and others by lot"
+    if sources.model_source is None:
+        yield "not counted: the model is trained first"
+    for name, method in study.settings.items():
+        if method.runs_model and _lacks_queries(sources, name):
+            writer = method.model if isinstance(method, LocalParaphrase) else "the model"
+            yield f"not counted: {writer} writes the queries of {name} first"
+    yield from _index_notes(sources)
+
+
+def _index_notes(sources: Sources) -> Iterator[str]:
+    """What the gradient index would take."""
+    study = sources.store.study
+    stored = study.stored_projection
+    missing = [each for each in study.partitions if stored and not sources.fresh(INDEX, None, each.key)]
+    if stored and missing:
+        shapes = {name: parameter.shape for name, parameter in sources.model.named_parameters()}
+        width = sum(projector_of(stored, study).layer_dimensions(shapes).values())
+        originals = sum(each.end - each.start for each in missing)
+        size = originals * width * (2 if stored.stored_format == "float16" else 4)
+        yield (
+            f"not counted: the gradient index runs {originals:,} originals once more, "
+            f"and writes {bytes_text(size)} of projected gradients"
+        )
+
+
+def _lacks_queries(sources: Sources, setting: str) -> bool:
+    """Whether queries have still to be made."""
+    return not all(sources.fresh("queries", setting, each.key) for each in sources.store.study.partitions)
+
+
+def _rates_note(study: Study, known: MeasuredRates | None) -> str:
+    if known is None:
+        return f"time: run with --measure (gradsim plan {study.name} --measure)"
+    return (
+        f"time: at {operations_text(known.operations_per_second)}/s and {bytes_text(known.bytes_per_second)}/s, "
+        f"measured {f'on its {known.device}' if known.site else 'here'} {known.measured}"
+    )

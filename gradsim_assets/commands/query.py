@@ -1,0 +1,58 @@
+"""What `gradsim query` says: the originals nearest to a text, from the stored index."""
+
+import time
+
+import polars as pl
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+from transformers.utils.logging import disable_progress_bar
+
+from gradsim.partition_job.search import Searcher
+from gradsim_assets.commands.session import Session
+from gradsim_assets.launch.console import console
+from resources.gpu import GPUResource
+
+# Characters of an original's prompt that are shown.
+_SHOWN = 160
+
+
+def print_nearest(session: Session, text: str, answer: str, top: int) -> None:
+    """The `top` originals whose projected gradients are most like that of a prompt and its answer.
+
+    Raises:
+        GradsimError: the study stores no projected gradients, or they cannot be used.
+    """
+    store, environment = session.store, session.environment
+    index = store.index()  # before the model is loaded, which takes longer
+    model = GPUResource(device=environment.device).configuration(session.study, store)
+    disable_progress_bar()
+    with console.status("loading the model"):
+        searcher = Searcher(session.study, index, model, environment.memory_budget)
+    started = time.perf_counter()
+    with console.status("comparing with the stored originals"):
+        nearest = searcher.nearest(text, answer)
+    seconds = time.perf_counter() - started
+    console.print(_table(nearest.head(top), store.read(store.lineage.key("samples"))))
+    console.print(f"{nearest.height:,} originals compared in {seconds:.1f} s{_doubt(nearest)}", highlight=False)
+
+
+def _doubt(nearest: pl.DataFrame) -> str:
+    """How far the similarities may be from those of whole gradients."""
+    error = nearest["standard_error"].max()
+    return f"; by projection, similarities are uncertain by ±{error:.2g}" if isinstance(error, float) else ""
+
+
+def _table(nearest: pl.DataFrame, originals: pl.DataFrame) -> Table:
+    """Place, similarity, id and prompt."""
+    prompts = {sample: messages[0]["content"] for sample, messages in originals.select("id", "messages").iter_rows()}
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("", justify="right")
+    table.add_column("similarity", justify="right", no_wrap=True)
+    table.add_column("original", no_wrap=True)
+    table.add_column("prompt", overflow="fold")
+    for place, (original, similarity, _) in enumerate(nearest.iter_rows(), start=1):
+        prompt = " ".join(prompts[original].split())
+        shown = prompt if len(prompt) <= _SHOWN else prompt[: _SHOWN - 1] + "…"
+        table.add_row(str(place), f"{similarity:.4f}", escape(original), escape(shown))
+    return table

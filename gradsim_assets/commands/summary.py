@@ -1,0 +1,119 @@
+"""Tables at the terminal: what will run, what was found, what is there."""
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from itertools import groupby
+
+import polars as pl
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from gradsim.plots.labels import control_label, method_label
+from gradsim.tables import State, Store, TableKey
+from gradsim_assets.audits import audit_verdicts
+from gradsim_assets.commands.session import Session
+from gradsim_assets.commands.spending import launched_queries, spending
+from gradsim_assets.launch.console import console
+from gradsim_assets.launch.launching import describe
+from gradsim_assets.launch.targets import Launch
+
+
+def print_launches(launches: Sequence[Launch]) -> None:
+    """What would run, in order."""
+    if not launches:
+        console.print("nothing to do: everything asked for is there and fresh")
+    for number, launch in enumerate(launches, start=1):
+        console.print(f"[bold]run {number} of {len(launches)}[/]  {describe(launch)}")
+        for key in launch.keys:
+            console.print(f"  {key}")
+
+
+def print_spending(session: Session, launches: Sequence[Launch]) -> None:
+    """What these launches would send to an API, and what it would cost."""
+    for line in spending(session, launched_queries(launches)):
+        console.print(escape(line), soft_wrap=True)
+
+
+def print_results(session: Session) -> None:
+    """The headline numbers of every setting that is analysed, and where the report lies."""
+    store, key = session.store, session.store.lineage.key
+    analysed = [
+        setting
+        for setting in session.study.settings
+        if all(store.state(key(name, setting, "analysis")) is State.FRESH for name in ("accuracy", "controls"))
+    ]
+    if analysed:
+        console.print(_accuracies(store, analysed))
+        _print_audits(store, analysed)
+    if store.state(key("report")) is State.FRESH:
+        console.print(f"report: [bold]{escape(str(store.path(key('report'))))}[/]", soft_wrap=True)
+
+
+def _accuracies(store: Store, settings: Sequence[str]) -> Table:
+    """Share of queries whose source is found: a row a method or control, a column a setting."""
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("sources found (%)", no_wrap=True)
+    methods: dict[str, dict[str, str]] = {}
+    nulls: dict[str, dict[str, str]] = {}
+    for setting in settings:
+        table.add_column(setting, justify="right", no_wrap=True)
+        accuracy = store.read(store.lineage.key("accuracy", setting, "analysis"))
+        controls = store.read(store.lineage.key("controls", setting, "analysis"))
+        rows = accuracy.filter(pl.col("group") == "all").iter_rows(named=True)
+        for row in rows:
+            methods.setdefault(method_label(row["method"]), {})[setting] = _share(row)
+        for row in controls.iter_rows(named=True):
+            nulls.setdefault(control_label(row["control"]), {})[setting] = _share(row)
+    for cells in (methods, nulls):
+        for name, shares in cells.items():
+            table.add_row(name, *(shares.get(setting, "") for setting in settings))
+        table.add_section()
+    return table
+
+
+def _print_audits(store: Store, settings: Sequence[str]) -> None:
+    """Print what the audits of these settings came to, where they are there and fresh."""
+    for setting, verdict in audit_verdicts(store, settings).items():
+        if verdict.passed:
+            agreement = f"{verdict.numbers} numbers are those of plain autograd, to within {verdict.worst:.2g}"
+            console.print(f"{setting}: {agreement}")
+        else:
+            console.print(f"[bold red]{setting}:[/] {escape(str(verdict))}", soft_wrap=True)
+
+
+def _share(row: dict[str, float]) -> str:
+    share = f"{100 * row['accuracy']:.1f}"
+    return share if row["low"] is None else f"{share} [dim]({100 * row['low']:.0f}–{100 * row['high']:.0f})[/]"
+
+
+def print_status(session: Session) -> None:
+    """Print how many partitions of each table are done, failed, missing and stale, and what the audits came to."""
+    store = session.store
+    table = Table(title=f"{session.study.name} in {store.root}", title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("table", overflow="fold")
+    for column in ("done", "failed", "missing", "stale"):
+        table.add_column(column, justify="right", no_wrap=True)
+    failed = session.failed_partitions()
+    for setting, nodes in groupby(store.lineage, key=lambda node: node.key.setting):
+        if setting:
+            table.add_section()
+            table.add_row(f"[bold]{setting}[/]")
+        for node in nodes:
+            name = "/".join(part for part in (node.key.room, node.key.name) if part)
+            table.add_row(f"  {name}" if setting else name, *_state_cells(store, node.key, failed))
+        table.add_section()
+    console.print(table)
+    _print_audits(store, list(session.study.settings))
+
+
+def _state_cells(store: Store, key: TableKey, failed: Collection[tuple[TableKey, str | None]]) -> list[str]:
+    """How many partitions of a table are done, failed, missing and stale."""
+    counts: Counter[str] = Counter()
+    for partition in store.partitions(key):
+        state = store.state(key, partition)
+        lost = state is State.CORRUPT or (state is not State.FRESH and (key, partition) in failed)
+        counts["failed" if lost else state.value] += 1
+    numbers = [counts[name] for name in ("fresh", "failed", "missing", "stale")]
+    colours = ("green", "red", "yellow", "yellow")
+    return [f"[{colour}]{n}[/]" if n else "[dim]·[/]" for n, colour in zip(numbers, colours, strict=True)]

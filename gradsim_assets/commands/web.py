@@ -1,0 +1,64 @@
+"""The web UI and the daemon, as two processes that end together."""
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from gradsim.environment import project_root, read_environment
+from gradsim.errors import StudyError
+from gradsim_assets.abandoned import fail_abandoned_runs
+from gradsim_assets.launch.console import console
+from gradsim_assets.launch.instance import open_instance
+from resources.processes import end
+
+
+def serve(port: int) -> int:
+    """Serve until interrupted, or until one of the two processes ends; gives the exit status.
+
+    Raises:
+        StudyError: the port is taken, or the instance's folder cannot be written.
+    """
+    _refuse_taken(port)
+    with open_instance(read_environment()) as instance:
+        home = instance.root_directory
+        fail_abandoned_runs(instance)
+    workspace = ["--workspace", str(project_root() / "workspace.yaml")]
+    console.print(f"web UI on [bold]http://localhost:{port}[/], instance in {home}; Ctrl-C ends both")
+    commands = [
+        [_script("dagster-webserver"), *workspace, "--host", "127.0.0.1", "--port", str(port)],
+        [_script("dagster-daemon"), "run", *workspace],
+    ]
+    processes = [subprocess.Popen(command, cwd=project_root()) for command in commands]
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        while all(process.poll() is None for process in processes):
+            time.sleep(0.5)
+    except KeyboardInterrupt:
+        console.print("ending")
+        return 0
+    finally:
+        ended = [process.poll() for process in processes]
+        end(processes)
+    for command, status in zip(commands, ended, strict=True):
+        if status is not None:
+            console.print(f"[bold red]error:[/] {Path(command[0]).name} ended with status {status}; see its output")
+    return 1
+
+
+def _refuse_taken(port: int) -> None:
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise StudyError(
+                f"port {port} cannot be had ({error.strerror}); choose another: --port, or make web PORT=..."
+            ) from error
+
+
+def _script(name: str) -> str:
+    """A command of this environment, whether or not it is activated."""
+    return str(Path(sys.executable).with_name(name))

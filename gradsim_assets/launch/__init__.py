@@ -1,0 +1,1 @@
+"""Starting runs from the command line: the Dagster instance, targets, progress."""

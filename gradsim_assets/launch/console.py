@@ -1,0 +1,132 @@
+"""What a person sees of a run at the terminal: a line for each finished asset, and a bar for long work."""
+
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import dagster as dg
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from gradsim_assets.checks.verdicts import PARTITIONS
+from gradsim_assets.io_manager import EXCLUDED
+from gradsim_assets.keys import table_key
+
+LOGGER_KEY = "terminal"
+
+# As the assets and partition jobs log their progress: "paraphrased gradients: 40 of 120 samples".
+_PROGRESS = re.compile(r"^(?P<what>[\w ]+): (?P<done>\d+) of (?P<total>\d+) \w+$")
+
+# What steps say themselves; errors are Dagster's, and told when the run has failed.
+_SAID = {logging.INFO, logging.WARNING}
+
+console = Console(highlight=False)
+
+
+@dataclass
+class _Made:
+    """Of a table, in all partitions of a step.
+
+    Attributes:
+        rows: how many there are.
+        left_out: id of a sample that has none -> why.
+    """
+
+    rows: int = 0
+    left_out: dict[str, str] = field(default_factory=dict)
+
+
+class TerminalHandler(logging.Handler):
+    """Turns a run's events into lines and bars."""
+
+    def __init__(self, progress: Progress) -> None:
+        super().__init__(logging.DEBUG)  # as Dagster logs its events
+        self._progress = progress
+        self._bars: dict[str, TaskID] = {}
+        self._made: dict[str, _Made] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Show what matters of an event or a log line."""
+        meta = getattr(record, "dagster_meta", {})
+        event: dg.DagsterEvent | None = meta.get("dagster_event")
+        message: str = meta.get("orig_message", record.getMessage())
+        if event is not None and event.is_step_materialization:
+            self._materialized(event)
+            return
+        self._announce()
+        if event is not None and event.event_type is dg.DagsterEventType.ASSET_CHECK_EVALUATION:
+            self._checked(event.asset_check_evaluation_data)
+        elif event is None and (found := _PROGRESS.match(message)):
+            self._advance(found["what"], int(found["done"]), int(found["total"]))
+        elif event is None and record.levelno in _SAID and not message.startswith("[pipes]"):
+            self._progress.print(f"  [dim]{escape(message)}[/]", soft_wrap=True)
+
+    def _materialized(self, event: dg.DagsterEvent) -> None:
+        """Partitions of a table come one after the other."""
+        materialization = event.step_materialization_data.materialization
+        made = self._made.setdefault(str(table_key(materialization.asset_key)), _Made())
+        known: dict[str, Any] = {name: value.value for name, value in materialization.metadata.items()}
+        made.rows += known.get("dagster/row_count", 0)
+        made.left_out |= known.get(EXCLUDED, {})
+
+    def _announce(self) -> None:
+        """What was made since this was last called."""
+        for key, made in self._made.items():
+            rows = f"  [dim]{made.rows:,} rows[/]" if made.rows else ""
+            self._progress.print(f"  [green]✓[/] {key}{rows}")
+            if made.left_out:
+                sample, reason = min(made.left_out.items())
+                more = f", and {len(made.left_out) - 1} more" if len(made.left_out) > 1 else ""
+                self._progress.print(
+                    f"  [yellow]![/] {key} leaves out {escape(f'{sample} ({reason}){more}')}", soft_wrap=True
+                )
+        self._made.clear()
+
+    def _checked(self, evaluation: dg.AssetCheckEvaluation) -> None:
+        """What warns; what blocks fails the run, which is told then."""
+        if not (evaluation.passed or evaluation.blocking) and PARTITIONS in evaluation.metadata:
+            check = f"{table_key(evaluation.asset_key)} {evaluation.check_name}"
+            self._progress.print(
+                f"  [yellow]![/] {check}  [dim]{escape(evaluation.description or '')}[/]", soft_wrap=True
+            )
+
+    def _advance(self, what: str, done: int, total: int) -> None:
+        if what not in self._bars:
+            self._bars[what] = self._progress.add_task(what, total=total)
+        self._progress.update(self._bars[what], completed=done, total=total)
+        if done == total:
+            self._progress.remove_task(self._bars.pop(what))
+
+
+@contextmanager
+def run_display() -> Iterator[dg.LoggerDefinition]:
+    """A display for the runs of a block, and the Dagster logger that feeds it."""
+    columns = (
+        TextColumn("  {task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("[dim]left[/]"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        handler = TerminalHandler(progress)
+
+        def terminal(context: dg.InitLoggerContext) -> logging.Logger:
+            logger = logging.Logger("gradsim.terminal", logging.DEBUG)
+            logger.addHandler(handler)
+            return logger
+
+        yield dg.logger(terminal)

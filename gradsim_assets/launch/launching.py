@@ -1,0 +1,131 @@
+"""Runs launches in this process, in the persistent instance, one after the other."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+
+from gradsim.environment import Environment
+from gradsim.errors import GradsimError
+from gradsim.study import Study
+from gradsim.tables import Store, TableKey
+from gradsim_assets.abandoned import fail_abandoned_runs, process_tags
+from gradsim_assets.assets.gradients import job_op
+from gradsim_assets.build import build_definitions
+from gradsim_assets.keys import asset_key, table_key
+from gradsim_assets.launch.console import LOGGER_KEY, console, run_display
+from gradsim_assets.launch.instance import open_instance
+from gradsim_assets.launch.targets import Launch
+from gradsim_assets.partitions import query_ranges
+
+RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
+
+
+# Who has typed a command sees it fail; the daemon that may serve a web UI beside it keeps its hands off.
+NOT_RETRIED = {"dagster/max_retries": "0"}
+
+
+class RunError(GradsimError):
+    """A run failed; says which step and why."""
+
+
+def run_launches(study: Study, launches: Sequence[Launch], environment: Environment, *, force: bool = False) -> None:
+    """Materialize what the launches say; stops at the first failure, and keeps what was finished.
+
+    Raises:
+        RunError: a step or a blocking check failed.
+    """
+    with open_instance(environment) as instance, run_display() as logger:
+        fail_abandoned_runs(instance)
+        definitions = build_definitions([study], environment)
+        definitions = dg.Definitions.merge(definitions, dg.Definitions(loggers={LOGGER_KEY: logger}))
+        job = definitions.resolve_implicit_global_asset_job_def()
+        for number, launch in enumerate(launches, start=1):
+            console.print(f"[bold]run {number} of {len(launches)}[/]  {describe(launch)}")
+            result = job.execute_in_process(
+                instance=instance,
+                asset_selection=[asset_key(key) for key in launch.keys],
+                tags={**partition_tags(launch.partitions), **process_tags(), **NOT_RETRIED},
+                run_config={"loggers": {LOGGER_KEY: {}}, "ops": _forced_ops(study, launch.keys) if force else {}},
+                raise_on_error=False,
+            )
+            if not result.success:
+                raise RunError(failure_text(result, Store(environment.data_root, study)))
+
+
+def describe(launch: Launch) -> str:
+    """For example `sample/paraphrased: queries, tokenized, candidates (0000-0019 to 0040-0059)`."""
+    places = {"/".join(key.parts[:-1]) for key in launch.keys}
+    names = [key.name if len(places) == 1 else str(key) for key in launch.keys]
+    settings = list(dict.fromkeys(key.setting for key in launch.keys if key.setting))
+    counted = f"{len(names)} tables" + (f" of {', '.join(settings)}" if len(places) > 1 and settings else "")
+    listed = ", ".join(names) if len(names) <= LISTED else counted
+    text = f"{places.pop()}: {listed}" if len(places) == 1 else listed
+    if not launch.partitions:
+        return text
+    first, last = launch.partitions[0], launch.partitions[-1]
+    return f"{text} ({first})" if first == last else f"{text} ({first} to {last})"
+
+
+# Longer lists of tables are counted.
+LISTED = 7
+
+
+def partition_tags(partitions: Sequence[str]) -> Mapping[str, str]:
+    """The tags by which a run knows its partitions."""
+    match partitions:
+        case []:
+            return {}
+        case [only]:
+            return {"dagster/partition": only}
+        case _:
+            return {RANGE_START: partitions[0], RANGE_END: partitions[-1]}
+
+
+def _forced_ops(study: Study, keys: Sequence[TableKey]) -> dict[str, Any]:
+    """Run config that tells steps with partition jobs not to keep what is fresh."""
+    ops = {op for key in keys if (op := job_op(study, key))}
+    return {op: {"config": {"force": True}} for op in sorted(ops)}
+
+
+def failure_text(result: dg.ExecuteInProcessResult, store: Store) -> str:
+    """What failed first, in the words of the error that a user can mend, else of the first cause."""
+    for event in result.all_events:
+        if event.event_type is dg.DagsterEventType.ASSET_CHECK_EVALUATION:
+            check = event.asset_check_evaluation_data
+            if check.blocking and not check.passed:
+                path = store.path(table_key(check.asset_key), check.partition)
+                return f"{path}: {check.check_name}: {check.description}; delete it and run again"
+        if event.is_step_failure and (error := event.step_failure_data.error):
+            if error.cls_name == dg.DagsterExecutionInterruptedError.__name__:
+                return f"{event.step_key}: interrupted; what was finished is kept, run again to go on"
+            while error.cause and error.cls_name not in _own_errors():
+                error = error.cause
+            # Dagster writes `module.Class: message`.
+            return f"{event.step_key}: {error.message.strip().split(': ', 1)[-1]}"
+    return f"run {result.run_id} failed; see it in the web UI (make web)"
+
+
+def _names(error: type[Exception]) -> set[str]:
+    return {error.__name__}.union(*(_names(each) for each in error.__subclasses__()))
+
+
+def _own_errors() -> set[str]:
+    """Names of the errors whose message is for the user; some are defined only when they are needed."""
+    return _names(GradsimError) | {dg.Failure.__name__}
+
+
+def failed_partitions(store: Store, environment: Environment) -> set[tuple[TableKey, str | None]]:
+    """Partitions whose last materialization failed."""
+    failed: set[tuple[TableKey, str | None]] = set()
+    with open_instance(environment) as instance:
+        for node in store.lineage:
+            if node.partitioned:
+                ranges = query_ranges(store.study)
+                statuses = instance.get_status_by_partition(asset_key(node.key), ranges.get_partition_keys(), ranges)
+                failed |= {
+                    (node.key, partition)
+                    for partition, status in (statuses or {}).items()
+                    if status and status.value == "FAILED"
+                }
+    return failed

@@ -1,0 +1,146 @@
+"""What the command line says of plans, results and states."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from gradsim.environment import Environment
+from gradsim.study import Study
+from gradsim.tables import SCHEMAS, Store
+from gradsim_assets.commands.session import Session
+from gradsim_assets.commands.summary import print_launches, print_results, print_status
+from gradsim_assets.launch.console import console
+from gradsim_assets.launch.targets import Launch
+
+IDS = list("abcd")
+KEYS = ("0000-0001", "0002-0003")
+Said = Callable[[], list[str]]
+
+
+@pytest.fixture
+def said(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Said:
+    """The lines printed since it was last asked, without blank ones and margins."""
+    monkeypatch.setattr(console, "width", 200)
+    return lambda: [line.strip() for line in capsys.readouterr().out.splitlines() if line.strip()]
+
+
+@pytest.fixture
+def session(tmp_path: Path) -> Iterator[Session]:
+    """A study of one setting in two partitions; all of its tables are there, most without rows."""
+    before = dict(os.environ)
+    os.environ["DAGSTER_HOME"] = str(tmp_path / "home")
+    (tmp_path / "originals.jsonl").write_text("{}")
+    definition = {
+        "name": "mine",
+        "dataset": {"path": tmp_path / "originals.jsonl"},
+        "samples": 4,
+        "model": {"name": "org/model"},
+        "settings": {"dropped": {"method": "word_dropout"}},
+        "partition_size": 2,
+    }
+    session = Session(Study.model_validate(definition), Environment(data=tmp_path / "data root"))
+    fill(session.store)
+    yield session
+    os.environ.clear()
+    os.environ.update(before)
+
+
+def fill(store: Store) -> None:
+    known = {
+        "samples": {"id": IDS},
+        "accuracy": {
+            "group": ["all", "forced", "all"],
+            "method": ["full_gradient", "full_gradient", "bm25"],
+            "accuracy": [0.75, 0.5, 0.25],
+            "low": [0.301, 0.1, 0.046],
+            "high": [0.954, 0.9, 0.699],
+        },
+        "controls": {"control": ["chance"], "accuracy": [0.2]},
+    }
+    for node in store.lineage:
+        for partition in store.partitions(node.key):
+            if node.key.name == "report":
+                store.write_report("<p>found</p>")
+                continue
+            columns = known.get(node.key.name, {})
+            empty = SCHEMAS[node.key.name].empty()
+            rows = empty.clear(len(next(iter(columns.values()), ())))
+            store.write(node.key, rows.with_columns(pl.Series(name, columns[name]) for name in columns), partition)
+
+
+def row(lines: list[str], table: str) -> list[str]:
+    """The cells of a table's line."""
+    return next(line for line in lines if line.split()[0] == table).split()
+
+
+def joined(lines: list[str]) -> str:
+    """Without blanks: titles are wrapped where their tables are narrow."""
+    return "".join("".join(lines).split())
+
+
+class TestLaunches:
+    def test_nothing(self, said: Said) -> None:
+        print_launches([])
+        assert said() == ["nothing to do: everything asked for is there and fresh"]
+
+    def test_runs_and_their_tables(self, session: Session, said: Said) -> None:
+        key = session.store.lineage.key
+        tables = (key("queries", "dropped"), key("candidates", "dropped"))
+        print_launches([Launch((key("samples"),)), Launch(tables, KEYS), Launch(tables[:1], KEYS[1:])])
+        assert said() == [
+            "run 1 of 3  mine: samples",
+            "mine/samples",
+            "run 2 of 3  mine/dropped: queries, candidates (0000-0001 to 0002-0003)",
+            "mine/dropped/queries",
+            "mine/dropped/candidates",
+            "run 3 of 3  mine/dropped: queries (0002-0003)",
+            "mine/dropped/queries",
+        ]
+
+
+class TestStatus:
+    def test_everything_is_done(self, session: Session, said: Said) -> None:
+        print_status(session)
+        lines = said()
+        assert joined(lines).startswith(joined([f"mine in {session.store.root}"]))
+        assert row(lines, "table") == ["table", "done", "failed", "missing", "stale"]
+        assert row(lines, "samples") == ["samples", "1", "·", "·", "·"]
+        assert row(lines, "dropped") == ["dropped"]
+        assert row(lines, "dot_products") == ["dot_products", "2", "·", "·", "·"]
+        tables = [line.split()[0] for line in lines if line.endswith("·")]
+        # Those of a setting stand below its name.
+        below = {"dropped": 2}
+        assert tables == ["/".join(n.key.parts[below.get(n.key.setting, 1) :]) for n in session.store.lineage]
+
+    def test_missing_damaged_and_stale(self, session: Session, said: Said) -> None:
+        store = session.store
+        store.path(store.lineage.key("dot_products", "dropped"), KEYS[0]).unlink()
+        store.path(store.lineage.key("query_self", "dropped"), KEYS[1]).write_bytes(b"half")
+        print_status(session)
+        lines = said()
+        assert row(lines, "dot_products")[1:] == ["1", "·", "1", "·"]
+        assert row(lines, "query_self")[1:] == ["1", "1", "·", "·"]
+        assert row(lines, "results/dot_products")[1:] == ["·", "·", "·", "1"]
+        assert row(lines, "results/query_self")[1:] == ["·", "·", "·", "1"]
+        assert row(lines, "results/original_self")[1:] == ["1", "·", "·", "·"]
+
+
+class TestResults:
+    def test_headline_numbers_and_the_report(self, session: Session, said: Said) -> None:
+        print_results(session)
+        lines = said()
+        assert joined(lines).startswith(joined(["sources found (%) dropped"]))
+        assert lines[-1] == f"report: {session.store.path(session.store.lineage.key('report'))}"
+        assert any(line.split() == ["full", "gradient", "75.0", "(30–95)"] for line in lines)
+        assert any(line.split() == ["BM25", "25.0", "(5–70)"] for line in lines)
+        assert any(line.split() == ["chance", "20.0"] for line in lines)
+        assert not any("50.0" in line for line in lines)  # of a group, not of all queries
+
+    def test_what_is_stale_is_not_shown(self, session: Session, said: Said) -> None:
+        key = session.store.lineage.key("candidates", "dropped", "results")
+        session.store.path(key).unlink()
+        print_results(session)
+        assert said() == [f"report: {session.store.path(session.store.lineage.key('report'))}"]
