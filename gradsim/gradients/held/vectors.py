@@ -82,7 +82,7 @@ def projected_gradients(
         room = budget - _bytes_beside_a_pass(capture, projection)
         with plain_arithmetic(device):
             if labelled:
-                PlanCheck(model, capture, labelled).require_repeatable(range(len(labelled)))
+                PlanCheck(model, capture, labelled).require_repeatable(range(len(labelled)), probed)
             profile = _profile_that_holds(capture, probed, labelled, room)
         for position, sample in enumerate(encoded):
             try:

@@ -56,7 +56,7 @@ class PlanCheck:
         # Walking a large schedule takes time.
         batches = [] if self._batches_checked else _captures(plan)
         if batches and not self._repeatable:
-            self.require_repeatable({node for batch in batches for node in batch})
+            self.require_repeatable({node for batch in batches for node in batch}, probed)
             self._repeatable = True
         if plan.checkpoint and not self._checkpointing_checked:
             if not checkpointing_holds(self._capture, probed):
@@ -68,14 +68,18 @@ class PlanCheck:
             self._batches_checked = True
         return None
 
-    def require_repeatable(self, nodes: Collection[int]) -> None:
-        """Ask for the shortest of these samples before and after the longest.
+    def require_repeatable(self, nodes: Collection[int], probed: Probe) -> None:
+        """Ask for the shortest of these samples before and after one that is past every length the model names.
 
         Raises:
             GradientError: the model gives another answer when it is asked again.
         """
-        shortest, longest = (self._samples[choose(nodes, key=self._length)] for choose in (min, max))
-        before, _, after = (self._loss_gradients([sample])[0] for sample in (shortest, longest, shortest))
+        by_length = sorted(nodes, key=self._length)
+        sections = probed.batching.sections(np.array([self._length(node) for node in by_length]))
+        past_all = [node for node, section in zip(by_length, sections, strict=True) if section == sections[-1]]
+        # Of these the median: a longer one takes longer, and tells no more.
+        shortest, other = self._samples[by_length[0]], self._samples[past_all[len(past_all) // 2]]
+        before, _, after = (self._loss_gradients([sample])[0] for sample in (shortest, other, shortest))
         if _change(after, before) > self._tolerance:
             raise GradientError(
                 f"the model answers sample {shortest.id!r} differently when it is asked again, so its gradient is not "
