@@ -324,7 +324,7 @@ def measures(result: Comparison, parts: Parts, grown: int, rate: float, budget: 
         "teraflop": plan.cost.operations / 1e12,
         "teraflop_per_second": plan.cost.operations / parts.total / 1e12,
         "capture_teraflop_per_second": capture_operations(plan) / parts.capture / 1e12,
-        "comparison_teraflop_per_second": plan.way.product_operations / parts.comparison / 1e12,
+        "comparison_teraflop_per_second": plan.alternative.product_operations / parts.comparison / 1e12,
         "matrix_teraflop_per_second": rate / 1e12,
         "share": plan.cost.operations / parts.total / rate,
         "gb_spilled": gb(plan.cost.spilled_bytes),
@@ -338,7 +338,7 @@ def measures(result: Comparison, parts: Parts, grown: int, rate: float, budget: 
 def extrapolated(whole: Plan, measured: Plan, parts: Parts) -> measuring.Row:
     expected = parts.at(measured, whole)
     return {
-        "pairs": len(whole.way.task.pairs),
+        "pairs": len(whole.alternative.task.pairs),
         "unique_samples": whole.unique_samples,
         "passes": whole.passes,
         "tokens": whole.cost.tokens,

@@ -8,9 +8,10 @@ import polars as pl
 import torch
 from numpy.typing import NDArray
 
-from gradsim import models, samples
+from gradsim import models
 from gradsim.candidates import bm25_candidates
 from gradsim.chat import tokenize_table
+from gradsim.dataset import samples
 from gradsim.environment import project_root
 from gradsim.gradients import Projector
 from gradsim.gradients.held.vectors import projected_gradients

@@ -77,7 +77,7 @@ class Parts:
         return Parts(
             check=self.check,
             capture=self.capture * capture_operations(wanted) / capture_operations(measured),
-            comparison=self.comparison * wanted.way.product_operations / measured.way.product_operations,
+            comparison=self.comparison * wanted.alternative.product_operations / measured.way.product_operations,
             spilling=wanted.cost.spilled_bytes * (self.spilling / spilled if spilled else 1 / _BYTES_PER_SECOND),
             rest=self.rest * wanted.passes / measured.passes,
         )
@@ -85,4 +85,4 @@ class Parts:
 
 def capture_operations(plan: Plan) -> float:
     """Of passes and of building gradients."""
-    return plan.cost.operations - plan.way.product_operations
+    return plan.cost.operations - plan.alternative.product_operations

@@ -6,12 +6,14 @@ tokens begin the whole's.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import polars as pl
-from transformers import PreTrainedTokenizerBase
 
 from gradsim.errors import ModelError, SampleError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 MASKED = -100
 """The label of a token that the loss does not count, as torch's cross-entropy has it."""
@@ -71,7 +73,7 @@ def render(messages: Sequence[Mapping[str, str]], end_token: str, *, cue: bool) 
 
 def tokenize(
     messages: Sequence[Mapping[str, str]],
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: "PreTrainedTokenizerBase",
     *,
     sample_id: str | None = None,
 ) -> TokenizedSample:
@@ -109,7 +111,7 @@ def tokenize(
 
 def tokenize_table(
     samples: pl.DataFrame,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: "PreTrainedTokenizerBase",
     *,
     context: int | None,
     rotary_positions: bool = True,
@@ -171,5 +173,5 @@ def tokenize_table(
     return TokenizedTable(pl.DataFrame(rows, schema=TOKENIZED_SCHEMA, orient="row"), excluded)
 
 
-def _encode(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def _encode(text: str, tokenizer: "PreTrainedTokenizerBase") -> list[int]:
     return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])

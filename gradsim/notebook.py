@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from gradsim import analysis
+from gradsim import analysis, plots
 from gradsim.analysis import QUESTIONS, Criterion, LayerDots
 from gradsim.analysis.questions import DOTS, SIZES
 from gradsim.analysis.selection import with_parameters
@@ -160,10 +160,8 @@ class OpenedSetting:
             StudyError: there is no such question.
             TableError: a table that it is answered from was not computed.
         """
-        from gradsim.plots.registry import figure_of  # noqa: PLC0415 - matplotlib takes a second to load
-
         answer = self.answer(question)
-        return figure_of(question, {**self._inputs(question), question: answer}, self.name)
+        return plots.figure_of(question, {**self._inputs(question), question: answer}, self.name)
 
     def value_of(self, layers: Sequence[str], criterion: Criterion | str) -> pl.DataFrame:
         """What the first, the first two, ... of these layers are worth here, wherever they were selected.

@@ -1,5 +1,6 @@
 """Assembles the code location: every study's assets, checks and jobs, and the resources they share."""
 
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -26,6 +27,10 @@ from gradsim_assets.jobs import study_jobs
 from resources.gpu import GPUResource
 from resources.paraphraser import ParaphraserResource
 from resources.storage import StorageResource
+
+# Backfill policies and partitioned asset checks are beta; Dagster's version is pinned.
+warnings.filterwarnings("ignore", category=dg.BetaWarning)
+warnings.filterwarnings("ignore", category=dg.PreviewWarning)
 
 
 def build_definitions(

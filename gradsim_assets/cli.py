@@ -1,23 +1,18 @@
-"""The `gradsim` command: everything that the web UI does, from a terminal, in the same instance."""
+"""The `gradsim` command: everything that the web UI does, from a terminal, in the same instance.
 
-import enum
+This module only parses: `gradsim_assets.commands` loads when a command runs.
+"""
+
 import sys
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Literal
 
 import typer
 from rich.markup import escape
 
 from gradsim.errors import GradsimError
-from gradsim.study.partitions import select_partitions
-from gradsim.tables.lineage import COMBINED_TABLES, DOT_TABLES, GRADIENT_TABLES, INDEX, PROJECTED_TABLES, TRANSFER
-from gradsim_assets.audits import refuse_wrong_numbers
-from gradsim_assets.commands.cluster import WaitOption, examine_cluster
-from gradsim_assets.commands.cluster import app as cluster
-from gradsim_assets.commands.findings import Findings
-from gradsim_assets.commands.publishing import export_command, import_command
-from gradsim_assets.commands.session import Session
-from gradsim_assets.commands.summary import print_launches, print_results, print_spending, print_status
-from gradsim_assets.launch.console import console
+from gradsim_assets import commands
+from gradsim_assets.terminal import console
 
 app = typer.Typer(
     help="Which training sample did a text come from? Exact gradient similarity studies.",
@@ -26,46 +21,25 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+cluster = typer.Typer(help="The Slurm cluster of .env (SLURM_...): check it, prepare it.", no_args_is_help=True)
 app.add_typer(cluster, name="cluster")
-app.command("import-published")(import_command)
-app.command("export-published")(export_command)
 
 StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="A study file's name, without .yaml.")]
 SettingOption = Annotated[
     str | None, typer.Option("--setting", help="One setting, such as paraphrased or model-generated; else all.")
 ]
-
-
-class Computation(enum.StrEnum):
-    """What `run` computes, in the original study's words."""
-
-    DOT_PRODUCT = "dot-product"
-    GRADIENT_SIMILARITY = "gradient-similarity"
-    RANDOM_PROJECTION = "random-projection"
-    ALL = "all"
-
-
-TABLES = {
-    Computation.DOT_PRODUCT: DOT_TABLES,
-    Computation.GRADIENT_SIMILARITY: ("gradient_similarity",),
-    Computation.RANDOM_PROJECTION: PROJECTED_TABLES,
-    Computation.ALL: GRADIENT_TABLES,
-}
-
-
-class Variants(enum.StrEnum):
-    """What `prepare` makes."""
-
-    PARAPHRASED = "paraphrased"
-    MODEL_GENERATED = "model-generated"
-    BOTH = "both"
+WaitOption = Annotated[
+    float, typer.Option("--wait", metavar="SECONDS", help="How long the job may wait in the queue.", min=0)
+]
+Computation = Literal["dot-product", "gradient-similarity", "random-projection", "all"]
+Variants = Literal["paraphrased", "model-generated", "both"]
 
 
 @app.command()
 def run(
     study: StudyName,
     setting: SettingOption = None,
-    computation: Annotated[Computation, typer.Option(help="Which gradient tables.")] = Computation.ALL,
+    computation: Annotated[Computation, typer.Option(help="Which gradient tables.")] = "all",
     partition: Annotated[
         list[str] | None, typer.Option(help="A partition such as 0000-0099; may be given several times.")
     ] = None,
@@ -79,55 +53,27 @@ def run(
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Compute again what is there and fresh.")] = False,
 ) -> None:
-    """Materialize what is asked for, with what it needs; all of a study, with analysis and report, by default.
+    """Materialize what is asked for, with its inputs; by default everything of a study, analysis and report included.
 
-    What is there and fresh is not computed again. The exit status is 1 where a step fails, or an audit of the dots.
+    Fresh tables are not computed again. The exit status is 1 if a step or an audit of the dots fails.
     """
-    session = Session.open(study)
-    settings = session.settings(setting)
-    if partition or partition_start is not None or partition_end is not None or num_partitions > 1:
-        session.refuse_imported()
-    partitions = select_partitions(session.study.partitions, partition or (), partition_start, partition_end)
-    everything = computation is Computation.ALL and len(partitions) == len(session.study.partitions)
-    if not everything:
-        session.refuse_imported()
-    lineage, key = session.store.lineage, session.store.lineage.key
-    targets = [key(table, name) for name in settings for table in TABLES[computation]]
-    if everything:
-        targets += [key(table, name, "results") for name in settings for table in COMBINED_TABLES]
-        targets += [key(analysis, name, "analysis") for name in settings for analysis in lineage.analyses]
-        targets.append(key("parameters_per_layer", room="analysis"))
-        if len(settings) == len(session.study.settings):
-            targets += [key(TRANSFER, room="analysis"), key("report")]
-    if computation is Computation.ALL:
-        targets.append(key(INDEX))
-    targets = [target for target in targets if target in lineage]
-    launches = session.plan(targets, partitions, force=force, runs=num_partitions)
-    if dry_run:
-        print_launches(launches)
-        print_spending(session, launches)
-        if session.environment.compute == "slurm":
-            from gradsim_assets.commands.dry_run import print_scripts  # noqa: PLC0415 - what only a cluster needs
-
-            print_scripts(session, launches, force=force)
-        return
-    session.check_device(launches)
-    session.run(launches, force=force)
-    print_results(session)
-    refuse_wrong_numbers(session.store, settings)
+    commands.run(
+        study,
+        setting=setting,
+        computation=computation,
+        partitions=partition or (),
+        start=partition_start,
+        end=partition_end,
+        runs=num_partitions,
+        dry_run=dry_run,
+        force=force,
+    )
 
 
 @app.command()
 def combine(study: StudyName, setting: SettingOption = None) -> None:
     """Combine the partitions of each table; only that."""
-    session = Session.open(study)
-    session.refuse_imported()
-    key = session.store.lineage.key
-    launches = session.plan(
-        [key(table, name, "results") for name in session.settings(setting) for table in COMBINED_TABLES]
-    )
-    session.refuse_partitions(launches)
-    session.run(launches)
+    commands.combine(study, setting)
 
 
 @app.command()
@@ -140,18 +86,9 @@ def prepare(
 ) -> None:
     """Make the queries of one setting, or of both; only that.
 
-    What an API has answered is kept, and not paid for again, whatever stops this command.
+    Answers of an API are kept and never paid for twice, even if this command is interrupted.
     """
-    session = Session.open(study)
-    session.refuse_imported()
-    names = [Variants.PARAPHRASED, Variants.MODEL_GENERATED] if variants is Variants.BOTH else [variants]
-    settings = [setting for name in names for setting in session.settings(name)]
-    launches = session.plan([session.store.lineage.key("queries", setting) for setting in settings])
-    if dry_run:
-        print_launches(launches)
-        print_spending(session, launches)
-        return
-    session.run(launches)
+    commands.prepare(study, ["paraphrased", "model-generated"] if variants == "both" else [variants], dry_run=dry_run)
 
 
 @app.command()
@@ -161,26 +98,19 @@ def plan(
         bool, typer.Option("--measure", help="Time a few samples on this device first, and keep its rates.")
     ] = False,
 ) -> None:
-    """Before anything runs: samples, operations, memory, files, and time where this device was measured.
+    """Show samples, operations, memory and files before anything runs, and the time if this device was measured.
 
-    Partitions that are missing are counted, or all where none is. Nothing is computed or stored but, with --measure,
-    the device's rates.
+    Counts the missing partitions, or all if none is missing. Stores nothing but, with --measure, the device's rates.
     """
-    from gradsim_assets.commands.plan import print_plan  # noqa: PLC0415 - torch takes seconds to load
-
-    session = Session.open(study)
+    session = commands.Session.open(study)
     session.refuse_imported()
-    print_plan(session, measure=measure)
+    commands.print_plan(session, measure=measure)
 
 
 @app.command()
 def report(study: StudyName) -> None:
     """Write the HTML report from the computed partitions."""
-    session = Session.open(study)
-    launches = session.plan([session.store.lineage.key("report")])
-    session.refuse_partitions(launches)
-    session.run(launches)
-    print_results(session)
+    commands.report(study)
 
 
 @app.command()
@@ -190,29 +120,25 @@ def query(
     answer: Annotated[str, typer.Option(help="Its answer: what the gradient is taken of.")],
     top: Annotated[int, typer.Option(help="How many originals are shown.", min=1)] = 5,
 ) -> None:
-    """The originals nearest to a text, by their stored projected gradients.
+    """Show the originals nearest to a text, by their stored projected gradients.
 
     Needs a projection with `store_projected: true` in the study, and its `gradient_index`: gradsim run STUDY.
     """
-    from gradsim_assets.commands.query import print_nearest  # noqa: PLC0415 - torch takes seconds to load
-
-    session = Session.open(study)
+    session = commands.Session.open(study)
     session.refuse_imported()
-    print_nearest(session, text, answer, top)
+    commands.print_nearest(session, text, answer, top)
 
 
 @app.command()
 def status(study: StudyName) -> None:
-    """Say how many partitions of each table are done, failed, missing and stale, and what the audits came to."""
-    print_status(Session.open(study))
+    """Show how many partitions of each table are done, failed, missing and stale, and what the audits found."""
+    commands.print_status(commands.Session.open(study))
 
 
 @app.command()
 def web(port: Annotated[int, typer.Option(help="Where the web UI listens.", min=1, max=65535)] = 3000) -> None:
     """Open the web UI with all studies, and the daemon that runs backfills."""
-    from gradsim_assets.commands.web import serve  # noqa: PLC0415 - not needed by other commands
-
-    raise typer.Exit(serve(port))
+    raise typer.Exit(commands.serve(port))
 
 
 @app.command()
@@ -220,23 +146,65 @@ def doctor(
     job: Annotated[bool, typer.Option("--job", help="On a cluster, run a short job on a compute node, too.")] = False,
     wait: WaitOption = 300,
 ) -> None:
-    """What is wrong with this installation, its data root and its cluster, and how to mend it.
+    """Find what is wrong with this installation, its data root and its cluster, and say how to fix it.
 
-    The cluster is looked at where jobs run there (GRADSIM_COMPUTE=slurm). The exit status is 1 where something is
-    wrong.
+    The cluster is checked if jobs run there (GRADSIM_COMPUTE=slurm). The exit status is 1 if something is wrong.
     """
-    from gradsim_assets.commands.doctor import examine_machine  # noqa: PLC0415 - not needed by other commands
+    if not commands.examine_installation(job=job, wait=wait):
+        raise typer.Exit(1)
 
-    findings = Findings()
-    if examine_machine(findings):
-        console.print()
-        examine_cluster(findings, job=job, wait=wait)
-    if findings.failed:
+
+@app.command("import-published")
+def import_published(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder that holds dot_products/, or its parent.")],
+    study: Annotated[str, typer.Option("--study", metavar="NAME", help="What to call it here.")],
+    model: Annotated[str | None, typer.Option(help="The model, where the folder has several.")] = None,
+    sample_size: Annotated[str | None, typer.Option(help="full or N, where the folder has several.")] = None,
+    setting: Annotated[list[str] | None, typer.Option(help="Only this setting; may be given several times.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an earlier import of this name.")] = False,
+) -> None:
+    """Read the original study's JSON results as a study without a model.
+
+    Dot products may be whole or in _part_A_B files. Missing, malformed or contradictory files are refused by name;
+    whatever was resolved is listed. `gradsim run NAME` then makes the analyses and the report.
+    """
+    commands.import_study(folder, study, model=model, sample_size=sample_size, settings=setting or None, force=force)
+
+
+@app.command("export-published")
+def export_published(
+    study: Annotated[str, typer.Argument(metavar="STUDY", help="A study whose combined tables are there.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="An empty folder; gets data/ and results/.")],
+) -> None:
+    """Write a study's combined tables as the original study's JSON files, byte for byte in its layout."""
+    commands.export_study(study, folder)
+
+
+@cluster.command()
+def check(
+    job: Annotated[bool, typer.Option(help="Run a short job on a compute node, too.")] = True, wait: WaitOption = 300
+) -> None:
+    """Check the cluster, from the settings to a short job on a compute node.
+
+    Says what is wrong and how to fix it. The exit status is 1 if something is wrong; nothing is left on the cluster.
+    """
+    if not commands.check_cluster(job=job, wait=wait):
+        raise typer.Exit(1)
+
+
+@cluster.command()
+def install() -> None:
+    """Install this code and its dependencies into an environment of its own on the cluster.
+
+    Each version of the code has its environment, so that running jobs keep theirs; an existing one is left alone.
+    Python is SLURM_PYTHON (3.11 or 3.12). SLURM_SETUP runs first, where PIP_... variables can point pip to a mirror.
+    """
+    if not commands.install_on_cluster():
         raise typer.Exit(1)
 
 
 def main() -> None:
-    """Run a command; an error that the user can mend is one line."""
+    """Run a command; print an error that the user can fix as one line."""
     try:
         app()
     except GradsimError as error:

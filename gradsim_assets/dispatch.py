@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import dagster as dg
 
 from gradsim.environment import Environment
+from resources import slurm
 from resources.compute import ComputeResource
 from resources.local import LocalCompute
 
@@ -40,9 +41,7 @@ class Dispatch:
 def compute_resource(environment: Environment) -> ComputeResource:
     """Where partition jobs run."""
     if environment.compute == "slurm":
-        from resources.slurm.compute import SlurmCompute  # noqa: PLC0415 - what only a cluster needs takes its time to load
-
-        return SlurmCompute()
+        return slurm.SlurmCompute()
     return LocalCompute()
 
 

@@ -1,1 +1,5 @@
-"""Samples as they come in: reading datasets, the bundled chat template's checkout, and token estimates."""
+"""Samples as they come in: reading datasets, the open-instruct submodule, and token estimates."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

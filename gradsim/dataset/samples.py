@@ -9,9 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import lazy_loader
 import polars as pl
 
 from gradsim.errors import SampleError, TableError
+
+datasets = lazy_loader.load("datasets")  # takes seconds, and most studies read files
 
 SAMPLES_SCHEMA = pl.Schema(
     {
@@ -55,8 +58,6 @@ def load_hub(
     Raises:
         SampleError: a dataset, split or column that is not there, or no row that `where` keeps.
     """
-    import datasets  # noqa: PLC0415 - slow to import, and most studies read files
-
     try:
         dataset = datasets.load_dataset(name, split=split, revision=revision)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:

@@ -8,6 +8,7 @@ import sys
 
 from pydantic import BaseModel, ConfigDict
 
+from gradsim import forecast
 from gradsim.errors import GradsimError
 from gradsim.partition_job import PartitionJob
 from gradsim.study.partitions import select_partitions
@@ -42,17 +43,13 @@ def predicted_seconds(question: Question) -> float:
 
 def answer(question: Question) -> float:
     """Seconds of a job's passes and comparisons."""
-    from gradsim.forecast.costs import Forecaster, Machine  # noqa: PLC0415 - torch takes seconds to load
-    from gradsim.forecast.inputs import JobInputs, partition_inputs  # noqa: PLC0415
-    from gradsim.forecast.sources import Sources  # noqa: PLC0415
-
     job, known = question.job, question.rates
     store = job.store()
-    sources = Sources(store, lambda: store.read(store.lineage.key("samples")))
-    forecaster = Forecaster(sources, Machine(question.device, known.memory_budget, known.rates))
+    sources = forecast.Sources(store, lambda: store.read(store.lineage.key("samples")))
+    forecaster = forecast.Forecaster(sources, forecast.Machine(question.device, known.memory_budget, known.rates))
     partitions = select_partitions(job.study.partitions, [str(partition) for partition in job.partitions])
-    parts = [partition_inputs(sources, setting, each) for setting in job.settings for each in partitions]
-    inputs = JobInputs.of(parts, sources.originals)
+    parts = [forecast.partition_inputs(sources, setting, each) for setting in job.settings for each in partitions]
+    inputs = forecast.JobInputs.of(parts, sources.originals)
     projected = any(key.name in PROJECTED_TABLES for key in job.keys)
     prediction = forecaster.predict(inputs, forecaster.projectors if projected else [])
     assert prediction.seconds is not None  # rates are known

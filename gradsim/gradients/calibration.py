@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 
 from gradsim.gradients.capture.encoding import Sample
 from gradsim.gradients.compare import compare_tiles
-from gradsim.gradients.planning.prediction import Rates
+from gradsim.gradients.planning.rates import Rates
 from gradsim.gradients.projection import Projector
 from gradsim.gradients.rules.arithmetic import inner
 from gradsim.gradients.run import ComparisonTiles

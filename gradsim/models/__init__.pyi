@@ -1,5 +1,6 @@
 from .fetching import Fetched as Fetched
 from .fetching import fetch as fetch
+from .fetching import hide_progress_bars as hide_progress_bars
 from .fetching import load_tokenizer as load_tokenizer
 from .fetching import read_configuration as read_configuration
 from .limits import context_length as context_length

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import huggingface_hub
 from huggingface_hub import errors as hub_errors
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers.utils.logging import disable_progress_bar
 
 from gradsim.errors import ModelError
 
@@ -152,3 +153,8 @@ def _digest(folder: Path) -> str:
         with path.open("rb") as file:
             digest.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
     return digest.hexdigest()
+
+
+def hide_progress_bars() -> None:
+    """Turn off transformers' own progress bars, which would break the lines of a log."""
+    disable_progress_bar()

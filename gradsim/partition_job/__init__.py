@@ -6,7 +6,6 @@ partitions together, and writes each partition's tables as soon as they are comp
 continues where it ended. Beside the job file it leaves `JOB.result.json`: what was computed, or what is wrong.
 """
 
-from gradsim.partition_job.code import code_version
-from gradsim.partition_job.job import JobResult, PartitionJob, result_path
+import lazy_loader
 
-__all__ = ["JobResult", "PartitionJob", "code_version", "result_path"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -11,13 +11,13 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
 from dagster_pipes import open_dagster_pipes
 from tqdm import tqdm
 
+from gradsim import models, partition_job
 from gradsim.errors import GradsimError
 from gradsim.partition_job.code import check_code
 from gradsim.partition_job.job import JobResult, Kind, PartitionJob, result_path
@@ -80,12 +80,19 @@ def _run(job: PartitionJob, progress: Progress) -> dict[str, Any]:
 
 
 def _computation(kind: Kind) -> Compute:
-    """Of a kind of job; torch takes seconds to load, which a job with nothing to do need not wait for."""
-    from transformers.utils.logging import disable_progress_bar  # noqa: PLC0415
-
-    disable_progress_bar()
-    compute: Compute = import_module(f"gradsim.partition_job.{kind}").compute
-    return compute
+    """Return the function for a kind of job; only then does torch load, which takes seconds."""
+    models.hide_progress_bars()
+    match kind:
+        case "queries":
+            return partition_job.compute_queries
+        case "gradients":
+            return partition_job.compute_gradients
+        case "audit":
+            return partition_job.compute_audit
+        case "index":
+            return partition_job.compute_index
+        case "rates":
+            return partition_job.compute_rates
 
 
 @contextmanager

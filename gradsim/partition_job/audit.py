@@ -20,7 +20,7 @@ from gradsim.tables import Store, TableKey
 from gradsim.tables.lineage import AUDIT, DOT_TABLES
 
 
-def compute(
+def compute_audit(
     job: PartitionJob,
     store: Store,
     work: Mapping[Any, Sequence[TableKey]],

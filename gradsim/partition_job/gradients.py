@@ -20,7 +20,7 @@ from gradsim.tables import SCHEMAS, Provenance, Store, TableKey
 from gradsim.tables.lineage import PROJECTED_TABLES
 
 
-def compute(
+def compute_gradients(
     job: PartitionJob,
     store: Store,
     work: Mapping[str, Sequence[TableKey]],

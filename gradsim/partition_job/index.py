@@ -16,7 +16,7 @@ from gradsim.tables.index import IndexHeader
 from gradsim.tables.provenance import ORIGINAL_LOSS
 
 
-def compute(
+def compute_index(
     job: PartitionJob,
     store: Store,
     work: Mapping[str, Sequence[TableKey]],

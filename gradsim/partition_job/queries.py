@@ -15,7 +15,7 @@ from gradsim.study.settings import QueryMethod
 from gradsim.tables import Provenance, Store, TableKey
 
 
-def compute(
+def compute_queries(
     job: PartitionJob,
     store: Store,
     work: Mapping[str, Sequence[TableKey]],

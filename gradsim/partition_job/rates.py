@@ -12,7 +12,7 @@ from gradsim.partition_job.study_projections import study_projectors
 from gradsim.tables import Store, TableKey
 
 
-def compute(
+def compute_rates(
     job: PartitionJob,
     store: Store,
     work: Mapping[str, Sequence[TableKey]],

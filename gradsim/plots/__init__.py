@@ -19,48 +19,6 @@ what the data show. One that has nothing to draw raises a `TableError`, which sa
 figure out. Nothing here keeps global state: no pyplot, and the style holds while drawing.
 """
 
-from gradsim.plots.accuracy import accuracy_of_methods
-from gradsim.plots.audit import errors_of_audit
-from gradsim.plots.differences import differences_of_layers
-from gradsim.plots.encode import title_of, to_png, to_svg
-from gradsim.plots.groups import attention_and_mlp, means_by_depth, means_of_groups
-from gradsim.plots.labels import control_label, layer_label, method_label, setting_label
-from gradsim.plots.layers import (
-    accuracy_of_layers,
-    layers_against_full_gradient,
-    parameters_of_components,
-)
-from gradsim.plots.over_layers import similarity_over_layers
-from gradsim.plots.projected import selected_or_projected
-from gradsim.plots.projections import errors_of_projections
-from gradsim.plots.recall import recall_at_k
-from gradsim.plots.selection import greedy_selection, transfer_of_selections
-from gradsim.plots.selection_order import selection_order
-from gradsim.plots.similarity import source_against_others
+import lazy_loader
 
-__all__ = [
-    "accuracy_of_layers",
-    "accuracy_of_methods",
-    "attention_and_mlp",
-    "control_label",
-    "differences_of_layers",
-    "errors_of_audit",
-    "errors_of_projections",
-    "greedy_selection",
-    "layer_label",
-    "layers_against_full_gradient",
-    "means_by_depth",
-    "means_of_groups",
-    "method_label",
-    "parameters_of_components",
-    "recall_at_k",
-    "selected_or_projected",
-    "selection_order",
-    "setting_label",
-    "similarity_over_layers",
-    "source_against_others",
-    "title_of",
-    "to_png",
-    "to_svg",
-    "transfer_of_selections",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -4,9 +4,10 @@ from dataclasses import replace
 
 from matplotlib.figure import Figure
 
-from gradsim import figures, plots
+from gradsim import plots
 from gradsim.analysis.controls import ANSWER_LENGTH
 from gradsim.analysis.questions import SIZES
+from gradsim.plots import registry as figures
 from gradsim.plots.labels import listed
 from gradsim.report.alone import alone_of, unanswered
 from gradsim.report.answer import Answer

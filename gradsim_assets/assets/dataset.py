@@ -5,7 +5,8 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 
-from gradsim import samples
+from gradsim import chat, models, partition_job
+from gradsim.dataset import samples
 from gradsim.progress import in_steps
 from gradsim.study import FileDataset, HubDataset, HubModel, ReferenceModel, Study
 from gradsim.tables import Lineage, Store
@@ -53,8 +54,6 @@ def _hub_model(study: Study) -> dg.AssetsDefinition:
 
     @table_asset(lineage, lineage.key("model"), kinds={"huggingface", "parquet"})
     def model(compute: ComputeResource) -> dg.Output[pl.DataFrame]:
-        from gradsim import models  # noqa: PLC0415 - torch takes seconds to load
-
         assert isinstance(study.model, HubModel)
         revision = models.fetch(study.model.name, study.model.revision, weights=compute.is_here).revision
         return _model_table(study, study.model.name, revision)
@@ -74,12 +73,8 @@ def _trained_model(study: Study) -> dg.AssetsDefinition:
     def model(
         context: dg.AssetExecutionContext, originals: pl.DataFrame, storage: StorageResource
     ) -> dg.Output[pl.DataFrame]:
-        from transformers.utils.logging import disable_progress_bar  # noqa: PLC0415 - the same
-
-        from gradsim import models  # noqa: PLC0415 - torch takes seconds to load
-
         assert isinstance(study.model, ReferenceModel)
-        disable_progress_bar()
+        models.hide_progress_bars()
         architecture = study.model.reference
         folder = storage.store(study).model_folder
         trained = models.train_reference_model(
@@ -111,8 +106,6 @@ def _trained_model(study: Study) -> dg.AssetsDefinition:
 
 def _model_table(study: Study, name: str, revision: str) -> dg.Output[pl.DataFrame]:
     """Return the parameter tensors of the model as the study runs it; read no weights."""
-    from gradsim import models  # noqa: PLC0415 - torch takes seconds to load
-
     local = Path(name).is_dir()
     found = models.parameter_shapes(
         name,
@@ -133,9 +126,7 @@ def _projections(study: Study) -> dg.AssetsDefinition:
 
     @table_asset(lineage, lineage.key("projections"), kinds={"polars", "parquet"}, ins={"model": lineage.key("model")})
     def projections(model: pl.DataFrame) -> pl.DataFrame:
-        from gradsim.partition_job.study_projections import projections_table  # noqa: PLC0415 - torch takes seconds to load
-
-        return projections_table(study, model)
+        return partition_job.projections_table(study, model)
 
     return projections
 
@@ -159,8 +150,6 @@ def tokenize_samples(
     study: Study, store: Store, wanted: pl.DataFrame, excluded: dict[str, str] | None = None
 ) -> dg.Output[pl.DataFrame]:
     """Token ids of samples, and which were excluded and why: those given, and those that the study excludes."""
-    from gradsim import chat, models  # noqa: PLC0415 - torch takes seconds to load
-
     name, revision = model_source(study, store)
     model = models.build_without_weights(
         models.read_configuration(name, revision),

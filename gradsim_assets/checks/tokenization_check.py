@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from gradsim import dataset, models
 from gradsim.study import Study
 from gradsim.tables import Lineage
 from gradsim_assets.keys import asset_key
@@ -19,8 +20,7 @@ def tokenization_check(study: Study) -> dg.AssetChecksDefinition:
         description="Token ids and labels are those of the open-instruct submodule; not compared where it is absent.",
     )
     def agrees_with_open_instruct(storage: StorageResource) -> dg.AssetCheckResult:
-        from gradsim import models, open_instruct  # noqa: PLC0415 - torch takes seconds to load
-
+        open_instruct = dataset.open_instruct
         processor = open_instruct.processor_path()
         if not processor.is_file():
             return dg.AssetCheckResult(

@@ -13,6 +13,7 @@ import psutil
 import yaml
 from packaging.requirements import Requirement
 
+from gradsim import models
 from gradsim.environment import Environment, project_root, read_environment
 from gradsim.errors import DeviceError, GradsimError, StudyError
 from gradsim.study import Study, load_studies
@@ -20,7 +21,9 @@ from gradsim.study.loading import imported_studies
 from gradsim.study.settings import Paraphrase
 from gradsim.tables import State, Store
 from gradsim.text_generation import api as text_api
+from gradsim_assets.commands.cluster import examine_cluster
 from gradsim_assets.commands.findings import Findings
+from gradsim_assets.terminal import console
 from resources.diagnosis import Check, Doubt
 
 PYTHONS = ((3, 11), (3, 12))
@@ -225,15 +228,13 @@ def _file_system(folder: Path) -> str:
 def device(machine: Machine) -> str:
     """The studied model's device is there; on a cluster, that is the nodes' matter."""
     try:
-        import torch  # noqa: PLC0415 - takes seconds to load
+        import torch  # noqa: PLC0415 - may fail
     except (ImportError, OSError) as error:
         raise InstallationError(f"torch cannot be loaded ({str(error).splitlines()[0]}); {_INSTALL}") from error
     if machine.environment.compute == "slurm":
         return f"the cluster's; here torch {torch.__version__} only plans"
-    from gradsim.models import resolve_device  # noqa: PLC0415 - takes seconds to load
-
     try:
-        found = resolve_device(machine.environment.device)
+        found = models.resolve_device(machine.environment.device)
     except RuntimeError as error:  # as torch names a device that it does not know
         raise DeviceError(
             f"MT_DEVICE={machine.environment.device} ({str(error).splitlines()[0]}); correct it"
@@ -262,11 +263,20 @@ CHECKS = (
 )
 
 
-def examine_machine(findings: Findings) -> bool:
-    """Make the checks of this machine, and print what comes out; whether its jobs run on a cluster."""
-    machine = Machine()
+def examine_installation(*, job: bool, wait: float) -> bool:
+    """Check this machine, and the cluster if jobs run there; print the findings, and return whether nothing is wrong.
+
+    Args:
+        job: run a short job on a compute node, too.
+        wait: seconds that the job may wait in the queue.
+    """
+    machine, findings = Machine(), Findings()
     findings.examine(CHECKS, machine)
     try:
-        return machine.environment.compute == "slurm"
-    except StudyError:
-        return False
+        has_cluster = machine.environment.compute == "slurm"
+    except StudyError:  # already among the findings
+        has_cluster = False
+    if has_cluster:
+        console.print()
+        examine_cluster(findings, job=job, wait=wait)
+    return not findings.failed

@@ -8,8 +8,8 @@ from gradsim.partition_job import PartitionJob
 from gradsim.tables import State, TableKey
 from gradsim_assets.assets.gradients import job_op, make_job
 from gradsim_assets.commands.session import Session
-from gradsim_assets.launch.console import console
 from gradsim_assets.launch.targets import Launch
+from gradsim_assets.terminal import console
 from resources.gpu import GPUResource
 from resources.slurm.client import PartitionJobClient
 from resources.slurm.compute import at_site

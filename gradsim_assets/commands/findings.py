@@ -6,7 +6,7 @@ from typing import TypeVar
 from rich.markup import escape
 from rich.table import Table
 
-from gradsim_assets.launch.console import console
+from gradsim_assets.terminal import console
 from resources.diagnosis import Check, Finding, Mark, examine
 
 Subject = TypeVar("Subject")

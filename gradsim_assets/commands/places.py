@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import dagster as dg
-from transformers.utils.logging import disable_progress_bar
 
 from gradsim import models
 from gradsim.errors import ClusterError
@@ -16,8 +15,9 @@ from gradsim.partition_job.inputs import sequences
 from gradsim.partition_job.job import RATES
 from gradsim.tables.rates import MeasuredRates, read_rates, read_site_rates
 from gradsim_assets.commands.session import Session
-from gradsim_assets.launch.console import LOGGER_KEY, console, run_display
+from gradsim_assets.launch.display import LOGGER_KEY, run_display
 from gradsim_assets.launch.launching import RunError, failure_text
+from gradsim_assets.terminal import console
 from resources.slurm.compute import SlurmCompute
 from resources.slurm.site import Site
 
@@ -88,7 +88,7 @@ class ThisMachine:
         configuration = sources.model_configuration(self.device)
         assert sources.tokenized is not None  # a model that can be loaded has a tokenizer
         samples = sequences(sources.tokenized)
-        disable_progress_bar()
+        models.hide_progress_bars()
         with console.status(f"measuring on {self.device}: a few of the study's originals"):
             rates = measure_rates(
                 models.load_model(configuration),

@@ -22,8 +22,7 @@ from gradsim_assets.assets.dataset import load_originals
 from gradsim_assets.commands.places import place_of
 from gradsim_assets.commands.session import Session
 from gradsim_assets.commands.spending import missing_queries, spending
-from gradsim_assets.launch.console import console
-from gradsim_assets.units import bytes_text, operations_text, seconds_text
+from gradsim_assets.terminal import bytes_text, console, operations_text, seconds_text
 
 Cell = Callable[[SettingForecast], str]
 

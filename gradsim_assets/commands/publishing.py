@@ -1,12 +1,11 @@
-"""Published results in and out: the commands `import-published` and `export-published`."""
+"""The commands `import-published` and `export-published`."""
 
 import re
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
 
 import dagster as dg
-import typer
 from rich.markup import escape
 
 from gradsim.environment import Environment, read_environment
@@ -17,51 +16,56 @@ from gradsim.study.loading import study_names
 from gradsim_assets.commands.session import Session
 from gradsim_assets.io_manager import stored_metadata
 from gradsim_assets.keys import asset_key
-from gradsim_assets.launch.console import console
 from gradsim_assets.launch.instance import open_instance
-from gradsim_assets.units import bytes_text, seconds_text
-
-Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder that holds dot_products/, or its parent.")]
+from gradsim_assets.terminal import bytes_text, console, seconds_text
 
 
-def import_command(
-    folder: Folder,
-    study: Annotated[str, typer.Option("--study", metavar="NAME", help="What to call it here.")],
-    model: Annotated[str | None, typer.Option(help="The model, where the folder has several.")] = None,
-    sample_size: Annotated[str | None, typer.Option(help="full or N, where the folder has several.")] = None,
-    setting: Annotated[list[str] | None, typer.Option(help="Only this setting; may be given several times.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace an earlier import of this name.")] = False,
+def import_study(
+    folder: Path,
+    name: str,
+    *,
+    model: str | None = None,
+    sample_size: str | None = None,
+    settings: Sequence[str] | None = None,
+    force: bool = False,
 ) -> None:
-    """Read the original study's JSON results as a study without a model.
+    """Store the original study's JSON results as a study without a model.
 
-    Dot products are read whole or in _part_A_B files. What is missing, malformed or contradictory is refused by name;
-    what was noticed and resolved is listed. `gradsim run NAME` then makes the analyses and the report.
+    Args:
+        folder: the one that holds `dot_products/`, or its parent.
+        name: of the new study.
+        model: needed if the folder has several.
+        sample_size: `full` or a number, needed if the folder has several.
+        settings: None: all.
+        force: replace an earlier import of this name.
+
+    Raises:
+        GradsimError: files are missing, malformed or contradictory, or the name is taken.
     """
     began = time.perf_counter()
     environment = read_environment()
-    _refuse_name(study, environment)
-    refuse_taken(environment.data_root, study, force=force)
+    _refuse_name(name, environment)
+    refuse_taken(environment.data_root, name, force=force)
     with open_instance(environment):  # refused now, not when the tables are written
         pass
     with console.status("reading"):
-        published = read_published(
-            find_published(folder, model=model, sample_size=sample_size, settings=setting or None)
-        )
+        published = read_published(find_published(folder, model=model, sample_size=sample_size, settings=settings))
     with console.status("writing"):
-        imported = store_published(published, environment.data_root, study, force=force)
+        imported = store_published(published, environment.data_root, name, force=force)
     for finding in imported.findings:
         console.print(f"  {escape(finding)}", soft_wrap=True)
     _tell_dagster(imported, environment)
     _print_size(imported, time.perf_counter() - began)
-    console.print(f"next: [bold]gradsim run {study}[/]")
+    console.print(f"next: [bold]gradsim run {name}[/]")
 
 
-def export_command(
-    study: Annotated[str, typer.Argument(metavar="STUDY", help="A study whose combined tables are there.")],
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="An empty folder; gets data/ and results/.")],
-) -> None:
-    """Write a study's combined tables as the original study's JSON files, byte for byte in its layout."""
-    session = Session.open(study)
+def export_study(name: str, folder: Path) -> None:
+    """Write a study's combined tables as the original study's JSON files into an empty folder.
+
+    Raises:
+        GradsimError: tables are missing or stale, or the folder cannot be written.
+    """
+    session = Session.open(name)
     with console.status("writing"):
         paths, left_out = export_published(session.store, folder)
     for each in left_out:

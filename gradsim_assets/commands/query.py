@@ -6,11 +6,11 @@ import polars as pl
 from rich import box
 from rich.markup import escape
 from rich.table import Table
-from transformers.utils.logging import disable_progress_bar
 
+from gradsim import models
 from gradsim.partition_job.search import Searcher
 from gradsim_assets.commands.session import Session
-from gradsim_assets.launch.console import console
+from gradsim_assets.terminal import console
 from resources.gpu import GPUResource
 
 # Characters of an original's prompt that are shown.
@@ -26,7 +26,7 @@ def print_nearest(session: Session, text: str, answer: str, top: int) -> None:
     store, environment = session.store, session.environment
     index = store.index()  # before the model is loaded, which takes longer
     model = GPUResource(device=environment.device).configuration(session.study, store)
-    disable_progress_bar()
+    models.hide_progress_bars()
     with console.status("loading the model"):
         searcher = Searcher(session.study, index, model, environment.memory_budget)
     started = time.perf_counter()

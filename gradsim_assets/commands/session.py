@@ -4,15 +4,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from gradsim import models
 from gradsim.environment import Environment, read_environment
 from gradsim.errors import StudyError, TableError
 from gradsim.study import Study, load_study
 from gradsim.study.partitions import Partition
 from gradsim.tables import Store, TableKey
 from gradsim_assets.assets.gradients import job_op
-from gradsim_assets.launch.console import console
 from gradsim_assets.launch.launching import failed_partitions, run_launches
 from gradsim_assets.launch.targets import Launch, plan_launches
+from gradsim_assets.terminal import console
 
 
 @dataclass(frozen=True)
@@ -95,9 +96,7 @@ class Session:
         device = self.environment.device
         needed = any(job_op(self.study, key) for launch in launches for key in launch.keys)
         if needed and self.environment.compute == "local" and device not in {"auto", "cpu"}:
-            from gradsim.models import resolve_device  # noqa: PLC0415 - torch takes seconds to load
-
-            resolve_device(device)
+            models.resolve_device(device)
 
     def failed_partitions(self) -> set[tuple[TableKey, str | None]]:
         """Partitions whose last materialization failed, as Dagster's instance remembers."""

@@ -14,9 +14,9 @@ from gradsim.tables import State, Store, TableKey
 from gradsim_assets.audits import audit_verdicts
 from gradsim_assets.commands.session import Session
 from gradsim_assets.commands.spending import launched_queries, spending
-from gradsim_assets.launch.console import console
 from gradsim_assets.launch.launching import describe
 from gradsim_assets.launch.targets import Launch
+from gradsim_assets.terminal import console
 
 
 def print_launches(launches: Sequence[Launch]) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 from gradsim.environment import project_root, read_environment
 from gradsim.errors import StudyError
 from gradsim_assets.abandoned import fail_abandoned_runs
-from gradsim_assets.launch.console import console
 from gradsim_assets.launch.instance import open_instance
+from gradsim_assets.terminal import console
 from resources.processes import end
 
 

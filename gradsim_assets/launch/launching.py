@@ -13,10 +13,11 @@ from gradsim_assets.abandoned import fail_abandoned_runs, process_tags
 from gradsim_assets.assets.gradients import job_op
 from gradsim_assets.build import build_definitions
 from gradsim_assets.keys import asset_key, table_key
-from gradsim_assets.launch.console import LOGGER_KEY, console, run_display
+from gradsim_assets.launch.display import LOGGER_KEY, run_display
 from gradsim_assets.launch.instance import open_instance
 from gradsim_assets.launch.targets import Launch
 from gradsim_assets.partitions import query_ranges
+from gradsim_assets.terminal import console
 
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from polars.testing import assert_frame_equal
 
 import gradsim
-from gradsim import opened
+from gradsim import notebook as opened
 from gradsim.analysis import QUESTIONS
 from gradsim.analysis.questions import DOTS, SIZES
 from gradsim.errors import StudyError, TableError

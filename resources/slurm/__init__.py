@@ -5,3 +5,7 @@ up again, `watch` follows it by what `job_state` reads, `failures` explains; `fi
 back where no file system is shared; `compute` is the compute resource of all that. `check` and `install` serve
 people.
 """
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

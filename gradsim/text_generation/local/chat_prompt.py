@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 from jinja2 import TemplateError
 
+from gradsim.chat import render
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
@@ -21,8 +23,6 @@ def chat_prompt(system_prompt: str, text: str, tokenizer: "PreTrainedTokenizerBa
 
 def _rendered(messages: Sequence[dict[str, str]], tokenizer: "PreTrainedTokenizerBase") -> str:
     if not tokenizer.chat_template:
-        from gradsim.chat import render  # noqa: PLC0415 - torch takes seconds to load
-
         return render(messages, "", cue=True)
     try:
         return _templated(messages, tokenizer)

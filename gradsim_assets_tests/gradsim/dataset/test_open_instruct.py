@@ -5,8 +5,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from gradsim import open_instruct
 from gradsim.chat import tokenize
+from gradsim.dataset import open_instruct
 from gradsim.models import load_tokenizer
 
 

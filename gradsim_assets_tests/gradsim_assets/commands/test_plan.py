@@ -11,7 +11,7 @@ from gradsim.errors import ModelError
 from gradsim.tables.lineage import GRADIENT_TABLES
 from gradsim_assets.commands.plan import print_plan
 from gradsim_assets.commands.session import Session
-from gradsim_assets.launch.console import console
+from gradsim_assets.terminal import console
 
 PARTITIONS = 3
 

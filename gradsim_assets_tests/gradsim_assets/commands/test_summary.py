@@ -12,8 +12,8 @@ from gradsim.study import Study
 from gradsim.tables import SCHEMAS, Store
 from gradsim_assets.commands.session import Session
 from gradsim_assets.commands.summary import print_launches, print_results, print_status
-from gradsim_assets.launch.console import console
 from gradsim_assets.launch.targets import Launch
+from gradsim_assets.terminal import console
 
 IDS = list("abcd")
 KEYS = ("0000-0001", "0002-0003")

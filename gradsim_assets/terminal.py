@@ -1,24 +1,28 @@
-"""Numbers as a person reads them."""
+"""The terminal: where commands print, and numbers as a person reads them."""
 
 import math
 from collections.abc import Sequence
+
+from rich.console import Console
+
+console = Console(highlight=False)
 
 _BYTES = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _OPERATIONS = ("FLOP", "kFLOP", "MFLOP", "GFLOP", "TFLOP", "PFLOP", "EFLOP")
 
 
 def bytes_text(count: float) -> str:
-    """For example `3.2 GiB`."""
+    """Return, for example, `3.2 GiB`."""
     return _scaled(count, 1024, _BYTES)
 
 
 def operations_text(count: float) -> str:
-    """For example `12 TFLOP`: so many operations, not a rate."""
+    """Return, for example, `12 TFLOP`: a number of operations, not a rate."""
     return _scaled(count, 1000, _OPERATIONS)
 
 
 def seconds_text(seconds: float) -> str:
-    """For example `0.4 s`, `25 s`, `3 min 20 s` or `14 h 5 min`."""
+    """Return, for example, `0.4 s`, `25 s`, `3 min 20 s` or `14 h 5 min`."""
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     whole = round(seconds)
@@ -31,9 +35,9 @@ def seconds_text(seconds: float) -> str:
 
 
 def _scaled(count: float, base: int, units: Sequence[str]) -> str:
-    """Three digits where the unit has some to spare: 3.21, 32.1, 321."""
+    """Return a number with three digits where the unit leaves room for them: 3.21, 32.1, 321."""
     power = min(int(math.log(count, base)), len(units) - 1) if count >= 1 else 0
-    # What would be rounded up to the next unit is said in that.
+    # A value that rounds up to the next unit is given in that unit.
     if power + 1 < len(units) and round(count / base**power) >= base:
         power += 1
     value = count / base**power

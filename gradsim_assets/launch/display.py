@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import dagster as dg
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
@@ -23,6 +22,7 @@ from rich.progress import (
 from gradsim_assets.checks.verdicts import PARTITIONS
 from gradsim_assets.io_manager import EXCLUDED
 from gradsim_assets.keys import table_key
+from gradsim_assets.terminal import console
 
 LOGGER_KEY = "terminal"
 
@@ -31,8 +31,6 @@ _PROGRESS = re.compile(r"^(?P<what>[\w ]+): (?P<done>\d+) of (?P<total>\d+) \w+$
 
 # What steps say themselves; errors are Dagster's, and told when the run has failed.
 _SAID = {logging.INFO, logging.WARNING}
-
-console = Console(highlight=False)
 
 
 @dataclass

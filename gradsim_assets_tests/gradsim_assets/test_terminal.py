@@ -2,7 +2,7 @@
 
 import pytest
 
-from gradsim_assets.units import bytes_text, operations_text, seconds_text
+from gradsim_assets.terminal import bytes_text, operations_text, seconds_text
 
 
 @pytest.mark.parametrize(

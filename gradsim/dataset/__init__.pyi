@@ -1,0 +1,2 @@
+from . import open_instruct as open_instruct
+from . import samples as samples

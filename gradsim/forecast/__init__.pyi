@@ -1,0 +1,7 @@
+from .costs import Forecaster as Forecaster
+from .costs import Machine as Machine
+from .inputs import JobInputs as JobInputs
+from .inputs import partition_inputs as partition_inputs
+from .job import Question as Question
+from .job import predicted_seconds as predicted_seconds
+from .sources import Sources as Sources

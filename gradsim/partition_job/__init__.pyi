@@ -1,0 +1,10 @@
+from .audit import compute_audit as compute_audit
+from .code import code_version as code_version
+from .gradients import compute_gradients as compute_gradients
+from .index import compute_index as compute_index
+from .job import JobResult as JobResult
+from .job import PartitionJob as PartitionJob
+from .job import result_path as result_path
+from .queries import compute_queries as compute_queries
+from .rates import compute_rates as compute_rates
+from .study_projections import projections_table as projections_table

@@ -1,0 +1,14 @@
+from .cluster import check_cluster as check_cluster
+from .cluster import install_on_cluster as install_on_cluster
+from .doctor import examine_installation as examine_installation
+from .materialize import combine as combine
+from .materialize import prepare as prepare
+from .materialize import report as report
+from .materialize import run as run
+from .plan import print_plan as print_plan
+from .publishing import export_study as export_study
+from .publishing import import_study as import_study
+from .query import print_nearest as print_nearest
+from .session import Session as Session
+from .summary import print_status as print_status
+from .web import serve as serve

@@ -1,0 +1,144 @@
+"""Commands that materialize tables: `run`, `combine`, `prepare` and `report`."""
+
+from collections.abc import Mapping, Sequence
+
+from gradsim.study.partitions import Partition, select_partitions
+from gradsim.tables import TableKey
+from gradsim.tables.lineage import (
+    COMBINED_TABLES,
+    DOT_TABLES,
+    GRADIENT_TABLES,
+    INDEX,
+    PROJECTED_TABLES,
+    SIZES,
+    TRANSFER,
+)
+from gradsim_assets.audits import refuse_wrong_numbers
+from gradsim_assets.commands.dry_run import print_scripts
+from gradsim_assets.commands.session import Session
+from gradsim_assets.commands.summary import print_launches, print_results, print_spending
+
+# What `run --computation` computes, in the original study's words.
+TABLES: Mapping[str, Sequence[str]] = {
+    "dot-product": DOT_TABLES,
+    "gradient-similarity": ("gradient_similarity",),
+    "random-projection": PROJECTED_TABLES,
+    "all": GRADIENT_TABLES,
+}
+
+
+def run(
+    name: str,
+    *,
+    setting: str | None = None,
+    computation: str = "all",
+    partitions: Sequence[str] = (),
+    start: int | None = None,
+    end: int | None = None,
+    runs: int = 1,
+    dry_run: bool = False,
+    force: bool = False,
+) -> None:
+    """Materialize the tables of a study that are asked for, with their inputs.
+
+    Args:
+        name: the study's.
+        setting: None: all.
+        computation: a key of `TABLES`.
+        partitions: keys; none: all, or those from `start` to `end`.
+        start: first position.
+        end: last position, exclusive.
+        runs: number of runs for the partitions.
+        dry_run: say what would run, and run nothing.
+        force: compute fresh tables again.
+
+    Raises:
+        GradsimError: the request cannot be met, a run failed, or an audit found wrong numbers.
+    """
+    session = Session.open(name)
+    settings = session.settings(setting)
+    if partitions or start is not None or end is not None or runs > 1:
+        session.refuse_imported()
+    selected = select_partitions(session.study.partitions, partitions, start, end)
+    targets = _targets(session, settings, computation, selected)
+    launches = session.plan(targets, selected, force=force, runs=runs)
+    if dry_run:
+        print_launches(launches)
+        print_spending(session, launches)
+        if session.environment.compute == "slurm":
+            print_scripts(session, launches, force=force)
+        return
+    session.check_device(launches)
+    session.run(launches, force=force)
+    print_results(session)
+    refuse_wrong_numbers(session.store, settings)
+
+
+def _targets(
+    session: Session, settings: Sequence[str], computation: str, partitions: Sequence[Partition]
+) -> list[TableKey]:
+    """Return the tables to make; combined tables, analyses and report only if everything is asked for."""
+    lineage, key = session.store.lineage, session.store.lineage.key
+    targets = [key(table, name) for name in settings for table in TABLES[computation]]
+    if computation == "all" and len(partitions) == len(session.study.partitions):
+        targets += [key(table, name, "results") for name in settings for table in COMBINED_TABLES]
+        targets += [key(analysis, name, "analysis") for name in settings for analysis in lineage.analyses]
+        targets.append(key(SIZES, room="analysis"))
+        if len(settings) == len(session.study.settings):
+            targets += [key(TRANSFER, room="analysis"), key("report")]
+    else:
+        session.refuse_imported()
+    if computation == "all":
+        targets.append(key(INDEX))
+    return [target for target in targets if target in lineage]
+
+
+def combine(name: str, setting: str | None = None) -> None:
+    """Combine the partitions of each table.
+
+    Raises:
+        GradsimError: partitions are missing, or a run failed.
+    """
+    session = Session.open(name)
+    session.refuse_imported()
+    key = session.store.lineage.key
+    launches = session.plan(
+        [key(table, setting, "results") for setting in session.settings(setting) for table in COMBINED_TABLES]
+    )
+    session.refuse_partitions(launches)
+    session.run(launches)
+
+
+def prepare(name: str, variants: Sequence[str], *, dry_run: bool = False) -> None:
+    """Make the queries of settings.
+
+    Args:
+        name: the study's.
+        variants: settings.
+        dry_run: say what would be made, sent and paid, and do nothing.
+
+    Raises:
+        GradsimError: there is no such setting, or a run failed.
+    """
+    session = Session.open(name)
+    session.refuse_imported()
+    settings = [setting for variant in variants for setting in session.settings(variant)]
+    launches = session.plan([session.store.lineage.key("queries", setting) for setting in settings])
+    if dry_run:
+        print_launches(launches)
+        print_spending(session, launches)
+        return
+    session.run(launches)
+
+
+def report(name: str) -> None:
+    """Write the HTML report from the computed partitions.
+
+    Raises:
+        GradsimError: partitions are missing, or a run failed.
+    """
+    session = Session.open(name)
+    launches = session.plan([session.store.lineage.key("report")])
+    session.refuse_partitions(launches)
+    session.run(launches)
+    print_results(session)
