@@ -5,7 +5,7 @@ PORT ?= 3000
 STAMP := .venv/.installed
 GRADSIM := .venv/bin/gradsim
 
-.PHONY: demo test lint web format install clean
+.PHONY: demo test check lint web format install clean
 
 demo: $(STAMP)  ## run the bundled study end to end, and leave its report
 	$(GRADSIM) run sample
@@ -13,9 +13,14 @@ demo: $(STAMP)  ## run the bundled study end to end, and leave its report
 test: $(STAMP)  ## every test
 	OMP_NUM_THREADS=1 .venv/bin/pytest -n 2 --dist loadfile $(PYTEST_ARGS)
 
-lint: $(STAMP)  ## formatting, lint rules and types
+check: lint  ## lint, types and the fast tests
+	OMP_NUM_THREADS=1 .venv/bin/pytest -n 2 --dist loadfile -m "not slow" -q $(PYTEST_ARGS)
+
+lint: $(STAMP)  ## formatting, lint rules, import contracts, spelling and types
 	.venv/bin/ruff format --check
 	.venv/bin/ruff check
+	.venv/bin/lint-imports --no-logo
+	.venv/bin/codespell
 	.venv/bin/mypy
 
 format: $(STAMP)

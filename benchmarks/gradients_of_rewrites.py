@@ -14,8 +14,8 @@ from gradsim.chat import tokenize_table
 from gradsim.dataset import samples
 from gradsim.environment import project_root
 from gradsim.gradients import Projector
-from gradsim.gradients.held.vectors import projected_gradients
 from gradsim.gradients.projection.vector_layout import VectorLayout
+from gradsim.gradients.vectors import projected_gradients
 from gradsim.partition_job.inputs import TokenSequence, sequences
 from gradsim.study import ModelConfiguration
 

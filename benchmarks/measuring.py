@@ -21,7 +21,7 @@ from unittest.mock import patch
 import psutil
 import torch
 
-from gradsim.process import KEEP_FREED_MEMORY
+from gradsim.environment import KEEP_FREED_MEMORY
 
 Row = dict[str, Any]
 

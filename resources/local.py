@@ -10,8 +10,8 @@ from pathlib import Path
 import dagster as dg
 from pydantic import ValidationError
 
+from gradsim.environment import JOB_VARIABLES
 from gradsim.partition_job import JobResult, PartitionJob, result_path
-from gradsim.process import JOB_VARIABLES
 from resources.compute import ComputeResource, Performed
 from resources.messages import WholeLineMessageReader
 from resources.processes import end

@@ -4,12 +4,11 @@ An analysis table bears its question's name. A question added here is an asset, 
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TypeAlias
 
 import polars as pl
 
+from gradsim.analysis.audit import GRADIENT_AUDIT
 from gradsim.analysis.comparisons import (
     LAYER_DIFFERENCES,
     METHOD_DIFFERENCES,
@@ -26,9 +25,10 @@ from gradsim.analysis.divergence import (
 )
 from gradsim.analysis.layer_dots import LayerDots
 from gradsim.analysis.layer_means import ATTENTION_AGAINST_MLP, LAYER_MEANS, attention_against_mlp, layer_means
-from gradsim.analysis.layers import SIMILARITY_TO_FULL_GRADIENT, similarity_to_full_gradient
+from gradsim.analysis.layers import PARAMETERS_PER_LAYER, SIMILARITY_TO_FULL_GRADIENT, similarity_to_full_gradient
 from gradsim.analysis.metrics import RETRIEVAL, retrieval_metrics
 from gradsim.analysis.projections import PROJECTION_AUDIT, projection_audit, projection_errors
+from gradsim.analysis.question import Answer, Question, Tables
 from gradsim.analysis.retrieval import (
     ACCURACY,
     ACCURACY_PER_LAYER,
@@ -44,6 +44,7 @@ from gradsim.analysis.selection import (
     GREEDY,
     HELD_OUT_SELECTION,
     SELECT_OR_PROJECT,
+    SELECTION_TRANSFER,
     SELECTION_UNDER_BUDGET,
     Criterion,
     greedy_selection,
@@ -51,37 +52,12 @@ from gradsim.analysis.selection import (
     select_or_project,
     selection_under_budget,
 )
-
-Tables: TypeAlias = Mapping[str, pl.DataFrame]
-"""Name of a table that a question reads -> its rows."""
-
-Answer: TypeAlias = Callable[[Tables, int], pl.DataFrame]
-"""The answer from what the question reads, and a seed."""
+from gradsim.environment import extensions
 
 DOTS = ("dot_products", "query_self", "original_self")
 SIZES = "parameters_per_layer"
 PAIRS = ("candidates", "gradient_similarity", "projected_similarity")
 TOKENS = ("original_tokens", "query_tokens")
-
-
-@dataclass(frozen=True)
-class Question:
-    """What can be asked of a setting's stored tables.
-
-    Attributes:
-        description: what the answer says, in a sentence.
-        schema: columns of the answer.
-        inputs: what the answer and its picture need: combined tables of the setting, earlier answers,
-            `parameters_per_layer`, `projections`, and tokens.
-        answer: of these and a seed.
-        draws: whether the seed bears on the answer.
-    """
-
-    description: str
-    schema: Schema
-    inputs: tuple[str, ...]
-    answer: Answer
-    draws: bool = True
 
 
 def _dots(tables: Tables) -> LayerDots:
@@ -222,6 +198,7 @@ QUESTIONS: Mapping[str, Question] = MappingProxyType(
         ),
         "selection_under_budget": Question(
             "Greedy selections of layers with at most so many parameters.",
+            SELECTION_TRANSFER,
             SELECTION_UNDER_BUDGET,
             (*DOTS, SIZES, "projected_similarity"),
             _budgets,
@@ -246,5 +223,13 @@ QUESTIONS: Mapping[str, Question] = MappingProxyType(
             (*DOTS, "projected_similarity", "projections"),
             _projection_audit,
         ),
+        **{name: extension.load() for name, extension in extensions("analyses").items()},
     }
 )
+
+SCHEMAS: Mapping[str, Schema] = {
+    **{name: question.schema for name, question in QUESTIONS.items()},
+    "gradient_audit": GRADIENT_AUDIT,
+    SIZES: PARAMETERS_PER_LAYER,
+    "selection_transfer": SELECTION_TRANSFER,
+}

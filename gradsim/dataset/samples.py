@@ -12,6 +12,7 @@ from typing import Any
 import lazy_loader
 import polars as pl
 
+from gradsim.environment import extensions
 from gradsim.errors import SampleError, TableError
 
 datasets = lazy_loader.load("datasets")  # takes seconds, and most studies read files
@@ -27,17 +28,28 @@ KNOWN_ROLES = ("system", "user", "assistant")
 
 
 def load_file(path: Path) -> pl.DataFrame:
-    """Reads samples from a Parquet or JSONL file, told apart by suffix; other columns are ignored.
+    """Return the samples of a file; other columns than `id` and `messages` are ignored.
+
+    The suffix selects the format: `.parquet`, `.jsonl`, or one that an installed package adds as an entry point
+    `SUFFIX = "MODULE:FUNCTION"` in the group `gradsim.dataset_formats`, a function from a path to a frame.
 
     Raises:
-        SampleError: no such file, another suffix, a line or column that cannot hold samples.
-        TableError: a Parquet file that cannot be read.
+        SampleError: no such file, an unknown suffix, or a line or column that cannot hold samples.
+        TableError: a Parquet file cannot be read.
     """
-    if path.suffix not in (".parquet", ".jsonl"):
-        raise SampleError(f"{path}: samples are read from .parquet or .jsonl files; convert it")
+    suffix, added = path.suffix.removeprefix("."), extensions("dataset_formats")
+    if suffix not in {"parquet", "jsonl", *added}:
+        *others, last = [f".{name}" for name in ("parquet", "jsonl", *added)]
+        raise SampleError(f"{path}: samples are read from {', '.join(others)} or {last} files; convert it")
     if not path.is_file():
         raise SampleError(f"{path}: no such file; mend the path in the study file")
-    return _read_parquet(path) if path.suffix == ".parquet" else _read_jsonl(path)
+    match suffix:
+        case "parquet":
+            return _read_parquet(path)
+        case "jsonl":
+            return _read_jsonl(path)
+        case _:
+            return _conform(added[suffix].load()(path), str(path))
 
 
 def load_hub(

@@ -5,7 +5,7 @@ from contextlib import closing
 
 import polars as pl
 
-from gradsim.gradients.held.vectors import projected_gradients
+from gradsim.gradients.vectors import projected_gradients
 from gradsim.models import load_model, resolve_device
 from gradsim.partition_job.inputs import sequences
 from gradsim.partition_job.job import PartitionJob

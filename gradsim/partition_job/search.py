@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from gradsim.analysis.projections import Gram, cosine_variance, inverse_dimensions
 from gradsim.chat import tokenize
 from gradsim.errors import SampleError
-from gradsim.gradients.held.vectors import projected_gradients
+from gradsim.gradients.vectors import projected_gradients
 from gradsim.models import load_model, load_tokenizer
 from gradsim.partition_job.inputs import TokenSequence
 from gradsim.partition_job.study_projections import projector_of

@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 
 from gradsim import plots
 from gradsim.analysis import Criterion
-from gradsim.analysis.questions import SIZES, Tables
+from gradsim.analysis.question import Tables
+from gradsim.analysis.questions import QUESTIONS, SIZES
 from gradsim.tables import SCHEMAS
 
 WHISKERS = "Lines and bands are 95\u00a0% intervals."
@@ -191,7 +192,14 @@ def _of_most_divergent(similarity_over_layers: pl.DataFrame) -> Figure:
     return plots.similarity_over_layers(similarity_over_layers.filter(pl.col("query_id") == first))
 
 
+EXTENSIONS = tuple(
+    FigureOf(name, name, (name,), question.figure, question.description)
+    for name, question in QUESTIONS.items()
+    if question.figure
+)
+"""Figures of analyses that other packages add."""
+
 # Where an answer has several, the first is shown.
 _OF_TABLE: Mapping[str, FigureOf] = {
-    figure.answer: figure for figure in reversed((*SELECTION, *LAYERS, *PROJECTIONS, *RETRIEVAL))
+    figure.answer: figure for figure in reversed((*SELECTION, *LAYERS, *PROJECTIONS, *RETRIEVAL, *EXTENSIONS))
 }

@@ -4,20 +4,6 @@ A query has the id of the original that it was made from. To add a method, regis
 `gradsim.study.settings.register_query_method` and its function with `rewrite.register`; see docs/extending.md.
 """
 
-from gradsim.queries import generating, rewriting, without_model
-from gradsim.queries.make import QUERIES_SCHEMA, MadeQueries, QueryContext, make_queries, query_frame, rewrite
-from gradsim.queries.rewriting import ask, estimate
+import lazy_loader
 
-__all__ = [
-    "QUERIES_SCHEMA",
-    "MadeQueries",
-    "QueryContext",
-    "ask",
-    "estimate",
-    "generating",
-    "make_queries",
-    "query_frame",
-    "rewrite",
-    "rewriting",
-    "without_model",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

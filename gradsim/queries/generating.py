@@ -3,7 +3,7 @@
 import polars as pl
 
 from gradsim import chat
-from gradsim.queries.make import MadeQueries, QueryContext, query_frame, rewrite
+from gradsim.queries.method import MadeQueries, QueryContext, query_frame, rewrite
 from gradsim.study.settings import Generate
 from gradsim.text_generation import local
 

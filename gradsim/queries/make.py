@@ -1,77 +1,18 @@
-"""Making the queries of a setting: `make_queries` calls the function that is registered for the setting's class."""
+"""Making the queries of a setting by its method, and looking for faults in them."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import singledispatch
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
 
 import polars as pl
 
-from gradsim.dataset.samples import SAMPLES_SCHEMA
+from gradsim.queries import generating, rewriting, without_model
+from gradsim.queries.method import QUERIES_SCHEMA, MadeQueries, QueryContext, rewrite
 from gradsim.queries.quality import FAULTS, fault_table
 from gradsim.study.settings import QueryMethod
 
-if TYPE_CHECKING:
-    from gradsim.models import RunningModel
+# Importing these registers their methods with `rewrite`.
+METHODS = (generating, rewriting, without_model)
 
 _PART_OF_SAMPLE = {"user": "prompt", "assistant": "answer"}
-
-# One entry per message in `seeds`, `finish_reasons` and `faults`.
-QUERIES_SCHEMA = pl.Schema(
-    {
-        **SAMPLES_SCHEMA,
-        "seeds": pl.List(pl.Int64()),
-        "finish_reasons": pl.List(pl.String()),
-        "faults": pl.List(pl.List(pl.String())),
-    }
-)
-
-
-@dataclass(frozen=True)
-class QueryContext:
-    """What a method needs besides its settings.
-
-    Attributes:
-        name: of the study and the setting.
-        seed: the study's.
-        ids: of all originals.
-        trial: whether these are only the first samples of the dataset.
-        journals: folder of answers that cost money or time and must not be lost.
-        base_url: address of an OpenAI-compatible API; None: OpenAI's own.
-        model: a model on this machine, loaded on first use; None where no model runs here.
-        force: make journaled answers again unless they cost money.
-        progress: called with the number of finished samples and the total.
-        say: receives a line for the user.
-    """
-
-    name: str
-    seed: int
-    ids: Sequence[str]
-    journals: Path
-    trial: bool = False
-    base_url: str | None = None
-    model: "RunningModel | None" = None
-    force: bool = False
-    progress: Callable[[int, int], None] = lambda done, total: None
-    say: Callable[[str], None] = lambda line: None
-
-
-@dataclass(frozen=True)
-class MadeQueries:
-    """Queries, and how they were made.
-
-    Attributes:
-        frame: of `QUERIES_SCHEMA`, in the order of the input samples.
-        excluded: reason by id of each sample without a query.
-        measured: tokens, texts and other counts.
-        model: name of the model that wrote them; None: none did.
-    """
-
-    frame: pl.DataFrame
-    excluded: Mapping[str, str] = field(default_factory=dict)
-    measured: Mapping[str, Any] = field(default_factory=dict)
-    model: str | None = None
 
 
 def make_queries(settings: QueryMethod, samples: pl.DataFrame, context: QueryContext) -> MadeQueries:
@@ -94,29 +35,6 @@ def make_queries(settings: QueryMethod, samples: pl.DataFrame, context: QueryCon
             excluded[query] = f"{excluded[query]}; {reason}" if query in excluded else reason
     kept = _with_faults(made.frame, faults).filter(~pl.col("id").is_in(list(excluded)))
     return replace(made, frame=kept, excluded={**made.excluded, **excluded})
-
-
-@singledispatch
-def rewrite(settings: QueryMethod, samples: pl.DataFrame, context: QueryContext) -> MadeQueries:
-    """Return the queries of samples, with or without faults; register one function for each settings class."""
-    raise NotImplementedError(
-        f"no function makes queries by {settings.method!r}: register one with gradsim.queries.rewrite.register"
-    )
-
-
-def query_frame(
-    samples: pl.DataFrame, messages: Sequence[Sequence[Mapping[str, str]]], **known: Sequence[Sequence[Any]]
-) -> pl.DataFrame:
-    """Return queries as a frame of `QUERIES_SCHEMA` without faults.
-
-    Args:
-        samples: the input samples, one for each query.
-        messages: of each query.
-        known: `seeds` and `finish_reasons` of each query's messages, where known.
-    """
-    unknown = [[None] * len(each) for each in messages]
-    columns = {"id": samples["id"], "messages": messages, "seeds": unknown, "finish_reasons": unknown, **known}
-    return pl.DataFrame({**columns, "faults": [[[] for _ in each] for each in messages]}, schema=QUERIES_SCHEMA)
 
 
 def _with_faults(queries: pl.DataFrame, faults: pl.DataFrame) -> pl.DataFrame:

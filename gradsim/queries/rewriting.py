@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
 
-from gradsim.queries.make import MadeQueries, QueryContext, query_frame, rewrite
+from gradsim.queries.method import MadeQueries, QueryContext, query_frame, rewrite
 from gradsim.queries.quality import Rewrite, find_faults
 from gradsim.study.settings import LocalParaphrase, Paraphrase, Rewriting
 from gradsim.text_generation import api, local

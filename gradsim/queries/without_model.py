@@ -6,7 +6,7 @@ import polars as pl
 
 from gradsim.dataset import samples as loading
 from gradsim.errors import SampleError
-from gradsim.queries.make import MadeQueries, QueryContext, query_frame, rewrite
+from gradsim.queries.method import MadeQueries, QueryContext, query_frame, rewrite
 from gradsim.study.settings import QueryFile, WordDropout
 
 _BLANKS = re.compile(r"[^\S\r\n]*")

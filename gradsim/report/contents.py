@@ -6,7 +6,8 @@ from matplotlib.figure import Figure
 
 from gradsim import plots
 from gradsim.analysis.controls import ANSWER_LENGTH
-from gradsim.analysis.questions import SIZES
+from gradsim.analysis.questions import QUESTIONS, SIZES
+from gradsim.environment import extensions
 from gradsim.plots import registry as figures
 from gradsim.plots.labels import listed
 from gradsim.report.alone import alone_of, unanswered
@@ -28,6 +29,7 @@ def sections_of(data: ReportData, answer: Answer | None, downloads: Downloads) -
         _layers(data, drawer),
         _projections(data, drawer),
         _retrieval(data, drawer),
+        _extensions(data, drawer),
         _transfer(data, drawer, downloads),
         _proof(data, drawer),
         _queries(data, drawer),
@@ -161,6 +163,23 @@ def _retrieval(data: ReportData, drawer: Drawer) -> Section:
     ]
     lead = "Where the source is not the most similar candidate, how far down is it, and how clear are the decisions?"
     return Section("retrieval", "Retrieval", "Retrieval", lead, panels)
+
+
+def _extensions(data: ReportData, drawer: Drawer) -> Section:
+    names = extensions("analyses")
+    panels = [
+        Panel(
+            setting.setting,
+            pictures=drawer.pictures(setting, figures.EXTENSIONS),
+            tables=[
+                table
+                for name in names
+                for table in drawer.table(setting, name, QUESTIONS[name].description, folded=True)
+            ],
+        )
+        for setting in data.settings
+    ]
+    return Section("more", "Further analyses", "More", "Analyses that other packages add.", panels)
 
 
 def _transfer(data: ReportData, drawer: Drawer, downloads: Downloads) -> Section:

@@ -8,7 +8,8 @@ import polars as pl
 from matplotlib.figure import Figure
 
 from gradsim import analysis
-from gradsim.analysis.questions import SIZES, Tables
+from gradsim.analysis.question import Tables
+from gradsim.analysis.questions import SIZES
 from gradsim.plots.labels import setting_label
 from gradsim.plots.registry import FigureOf
 from gradsim.report.data import ReportData, SettingReport
@@ -122,7 +123,8 @@ class Drawer:
         """
         if name == SIZES and self._sizes is not None:
             return self._downloads.add(SIZES, "parameters of the layers", self._sizes)
-        label = f"{setting_label(setting.setting)}: {NAMES[name]}" if of_setting else NAMES[name]
+        known_as = NAMES.get(name, name.replace("_", " "))
+        label = f"{setting_label(setting.setting)}: {known_as}" if of_setting else known_as
         return self._downloads.add(f"{setting.setting}_{name}", label, setting.tables[name])
 
     def pictures(self, setting: SettingReport, of: Sequence[FigureOf]) -> list[Picture]:

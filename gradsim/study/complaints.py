@@ -10,7 +10,7 @@ from pydantic_core import ErrorDetails
 from gradsim.study import definition
 from gradsim.study.definition import Study
 from gradsim.study.section import Section
-from gradsim.study.settings import QUERY_METHODS, Prices, RewritingQuality
+from gradsim.study.settings import Prices, RewritingQuality, query_methods
 
 # Pydantic puts the member of a union that it tried into a complaint's location, after so many keys of the file.
 _UNION_DEPTH = {"dataset": 1, "model": 1, "top_k": 1, "settings": 2}
@@ -114,13 +114,13 @@ def _without_kind(place: str, value: Any, keys: list[str]) -> str:
 
 
 def _methods() -> str:
-    *others, last = [f"'{name}'" for name in QUERY_METHODS if name != definition.IMPORTED]  # never written by hand
+    *others, last = [f"'{name}'" for name in query_methods() if name != definition.IMPORTED]  # never written by hand
     return f"{', '.join(others)} or {last}"
 
 
 def _known_keys(location: tuple[str | int, ...]) -> list[str]:
     """Keys that the section of an unknown key does know."""
     for part in reversed(location[:-1]):
-        if section := QUERY_METHODS.get(str(part)) or _SECTIONS.get(str(part)):
+        if section := query_methods().get(str(part)) or _SECTIONS.get(str(part)):
             return sorted(section.model_fields)
     return sorted(set(Study.model_fields) - {"name", "first_samples"})

@@ -6,8 +6,10 @@ import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
+from pydantic_core import PydanticKnownError
 
+from gradsim.environment import extensions
 from gradsim.study.partitions import Partition, partition_ranges
 from gradsim.study.section import Section, StudyPath
 from gradsim.study.settings import Imported, Setting
@@ -117,10 +119,21 @@ Model = Annotated[
 ]
 
 
+PROJECTION_KINDS = ("sjlt", "logra", "srht", "mask", "rademacher", "traker")
+
+
+def _known_kind(kind: str) -> str:
+    kinds = [*PROJECTION_KINDS, *extensions("projection_kinds")]
+    if kind not in kinds:
+        *others, last = [repr(each) for each in kinds]
+        raise PydanticKnownError("literal_error", {"expected": f"{', '.join(others)} or {last}"})
+    return kind
+
+
 class Projection(Section):
     """A random projection of the gradients; one of `share`, `total` and `dimensions` says to how many dimensions."""
 
-    kind: Literal["sjlt", "logra", "srht", "mask", "rademacher", "traker"] = "sjlt"
+    kind: Annotated[str, AfterValidator(_known_kind)] = "sjlt"
     share: float | None = Field(None, gt=0, le=1, description="of each layer's parameters, as published")
     total: int | None = Field(None, ge=1, description="dimensions in all, spread in proportion to the layers' sizes")
     dimensions: dict[str, int] | None = Field(None, description="layer: its dimension; every layer is named")

@@ -6,8 +6,19 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, Union
 
-from pydantic import Field, PlainValidator, SerializeAsAny, TypeAdapter, ValidationInfo, model_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    PlainValidator,
+    SerializeAsAny,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails
 
+from gradsim.environment import extensions
 from gradsim.study.model_configuration import ModelConfiguration, PrecisionName
 from gradsim.study.section import Section, StudyPath
 
@@ -46,8 +57,12 @@ class LengthBounds:
 class Quality(Section):
     """What to do with each fault of a rewritten text: keep the text, retry with another seed, or exclude the sample.
 
-    `retry` asks at most `attempts` times in all; a sample whose last text still has the fault is excluded.
+    `retry` asks at most `attempts` times in all; a sample whose last text still has the fault is excluded. Faults that
+    quality checks of other packages find are keys, too; their texts are kept by default.
     """
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Choice]
 
     empty: Choice = "keep"
     truncated: Choice = "keep"
@@ -59,6 +74,16 @@ class Quality(Section):
     attempts: int = Field(3, ge=1, description="maximum number of requests for one text")
     shortest: float = Field(1 / 3, gt=0, le=1, description="minimum length ratio of a text to its original")
     longest: float = Field(3.0, ge=1, description="maximum length ratio of a text to its original")
+
+    @model_validator(mode="after")
+    def _faults_are_known(self) -> Self:
+        unknown = {name: value for name, value in self.__pydantic_extra__.items() if name not in fault_names()}
+        if unknown:
+            errors = [
+                InitErrorDetails(type="extra_forbidden", loc=(name,), input=value) for name, value in unknown.items()
+            ]
+            raise ValidationError.from_exception_data("Quality", errors)
+        return self
 
     @model_validator(mode="after")
     def _attempts_allow_retries(self) -> Self:
@@ -87,12 +112,16 @@ class Quality(Section):
     @property
     def choices(self) -> dict[str, Choice]:
         """Choice by fault."""
-        return {name: value for name, value in self if name not in _QUALITY_LIMITS}
+        return {name: getattr(self, name, "keep") for name in fault_names()}
 
 
 _QUALITY_LIMITS = frozenset({"attempts", "shortest", "longest"})
 
-FAULT_NAMES = tuple(name for name in Quality.model_fields if name not in _QUALITY_LIMITS)
+
+def fault_names() -> tuple[str, ...]:
+    """Return the names of all faults, those of installed packages last."""
+    own = (name for name in Quality.model_fields if name not in _QUALITY_LIMITS)
+    return (*own, *extensions("quality_checks"))
 
 
 class RewritingQuality(Quality):
@@ -118,7 +147,7 @@ class QueryMethod(Section):
     studies_model: ClassVar[bool] = False
     asks_again: ClassVar[bool] = False
     without_effect: ClassVar[frozenset[str]] = frozenset()
-    faults: ClassVar[Mapping[str, Collection[str]]] = {"user": FAULT_NAMES, "assistant": FAULT_NAMES}
+    faults: ClassVar[Mapping[str, Collection[str]]] = {"user": fault_names(), "assistant": fault_names()}
 
     method: str
     quality: Quality = Quality()
@@ -269,8 +298,8 @@ QUERY_METHODS: dict[str, type[QueryMethod]] = {}
 def register_query_method(settings: type[QueryMethod]) -> type[QueryMethod]:
     """Add a settings class to the methods that a study file may name; usable as a decorator.
 
-    The default of its key `method` is its name. Register a function that makes the queries with
-    `gradsim.queries.rewrite.register`.
+    The default of its key `method` is its name. A function that makes the queries is registered with
+    `gradsim.queries.rewrite.register`. An entry point in the group `gradsim.query_methods` loads the module of both.
 
     Raises:
         ValueError: another class has this name.
@@ -290,10 +319,17 @@ def _adapter(*methods: type[QueryMethod]) -> TypeAdapter[QueryMethod]:
     return TypeAdapter(Annotated[Union[methods], Field(discriminator="method")])  # noqa: UP007 - as many as there are
 
 
+def query_methods() -> Mapping[str, type[QueryMethod]]:
+    """Return all settings classes by the name of their method, those of installed packages included."""
+    for extension in extensions("query_methods").values():
+        extension.load()  # registers its class
+    return QUERY_METHODS
+
+
 def _validated(value: Any, info: ValidationInfo) -> QueryMethod:
     if isinstance(value, QueryMethod):
         return value
-    return _adapter(*QUERY_METHODS.values()).validate_python(value, context=info.context)
+    return _adapter(*query_methods().values()).validate_python(value, context=info.context)
 
 
 Setting = Annotated[SerializeAsAny[QueryMethod], PlainValidator(_validated)]

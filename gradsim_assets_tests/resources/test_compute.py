@@ -8,8 +8,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from gradsim.environment import JOB_VARIABLES
 from gradsim.partition_job import JobResult, PartitionJob, result_path
-from gradsim.process import JOB_VARIABLES
 from gradsim.study import ModelConfiguration
 from gradsim.tables import TableKey
 from resources import compute as module

@@ -6,8 +6,8 @@ from datetime import timedelta
 from pathlib import PurePosixPath
 from types import MappingProxyType
 
+from gradsim.environment import JOB_VARIABLES
 from gradsim.partition_job import PartitionJob
-from gradsim.process import JOB_VARIABLES
 from resources.slurm.job_state import LOG, RESULT, STATUS
 from resources.slurm.site import Site
 

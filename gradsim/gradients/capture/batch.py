@@ -5,9 +5,27 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from gradsim.gradients.capture.encoding import MASKED, Encoded
+
+
+@dataclass(frozen=True)
+class Batching:
+    """Which samples may share a batch.
+
+    Attributes:
+        stretch: how many times as long as the shortest sample of a batch the longest may be; 1: all of one length.
+        boundaries: ascending lengths; samples up to one of them never share a batch with longer ones.
+    """
+
+    stretch: float = 1.15
+    boundaries: tuple[int, ...] = ()
+
+    def sections(self, tokens: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return how many boundaries each of these lengths exceeds."""
+        return np.searchsorted(np.array(self.boundaries, dtype=np.int64), tokens, side="left")
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,14 +13,13 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from gradsim.errors import GradientError, MemoryBudgetError
-from gradsim.gradients.capture.batch import Batch
+from gradsim.gradients.capture.batch import Batch, Batching
 from gradsim.gradients.capture.capture import GradientCapture, flags_kept, own_gradients
 from gradsim.gradients.capture.copies import NotSeparableError
 from gradsim.gradients.capture.encoding import Encoded
 from gradsim.gradients.capture.forward import Forward, without_cache
 from gradsim.gradients.capture.memory import says_out_of_memory
 from gradsim.gradients.capture.profile import PassProfile, PassWatch
-from gradsim.gradients.planning.schedule import Batching
 from gradsim.gradients.rules.terms import RowSum, Term
 from gradsim.models.fresh_state import fresh_state
 from gradsim.models.limits import length_boundaries

@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
+from gradsim.gradients.capture.batch import Batching
 from gradsim.gradients.capture.capture import GradientCapture
 from gradsim.gradients.capture.check import Probe, require_room
 from gradsim.gradients.capture.encoding import Nodes
@@ -16,7 +17,6 @@ from gradsim.gradients.capture.profile import estimated_profile
 from gradsim.gradients.planning.alternatives import PairsToRun, alternatives_of, operations_per_byte
 from gradsim.gradients.planning.plan import Plan, make_plan
 from gradsim.gradients.planning.rates import Rates
-from gradsim.gradients.planning.schedule import Batching
 from gradsim.gradients.planning.sizes import Lengths
 from gradsim.gradients.projection import Projection, Projector, make_projections
 from gradsim.gradients.rules.experts import stack_layout

@@ -15,27 +15,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from gradsim.gradients.capture.batch import Batching
+
 Integers = NDArray[np.int64]
 
 # Originals that are compared together at most. Few pairs of a large group would be wanted.
 _GROUP = 32
-
-
-@dataclass(frozen=True)
-class Batching:
-    """Which samples may share a batch.
-
-    Attributes:
-        stretch: how many times as long as the shortest sample of a batch the longest may be; 1: all of one length.
-        boundaries: ascending lengths; samples up to one of them never share a batch with longer ones.
-    """
-
-    stretch: float = 1.15
-    boundaries: tuple[int, ...] = ()
-
-    def sections(self, tokens: Integers) -> Integers:
-        """Return how many boundaries each of these lengths exceeds."""
-        return np.searchsorted(np.array(self.boundaries, dtype=np.int64), tokens, side="left")
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
-"""The kinds of projections by name. A new kind is one class and one line here."""
+"""Projection kinds by name; other packages add theirs as entry points in the group `gradsim.projection_kinds`."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from gradsim.environment import extensions
 from gradsim.gradients.projection.kind import LayerProjection
 from gradsim.gradients.projection.logra import Logra
 from gradsim.gradients.projection.mask import Mask
@@ -19,5 +20,6 @@ KINDS: Mapping[str, type[LayerProjection]] = MappingProxyType(
         "logra": Logra,
         "mask": Mask,
         "traker": Traker,
+        **{name: extension.load() for name, extension in extensions("projection_kinds").items()},
     }
 )

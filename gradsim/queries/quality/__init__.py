@@ -12,9 +12,6 @@
 | `lengths` | what lengths are in order |
 """
 
-from gradsim.queries.quality.registry import FAULTS, find_faults
-from gradsim.queries.quality.rewrite import Rewrite
-from gradsim.queries.quality.table import FAULT_TABLE, fault_table
-from gradsim.study.settings import LengthBounds
+import lazy_loader
 
-__all__ = ["FAULTS", "FAULT_TABLE", "LengthBounds", "Rewrite", "fault_table", "find_faults"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,33 +1,30 @@
 """The faults that a rewritten text can have, by name. A new fault is one function and one line here."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
-from typing import NamedTuple
 
+from gradsim.environment import extensions
 from gradsim.queries.quality.endings import is_empty, is_truncated
 from gradsim.queries.quality.execution import is_executed
 from gradsim.queries.quality.language import is_in_another_language
 from gradsim.queries.quality.lengths import is_out_of_bounds
 from gradsim.queries.quality.refusals import is_refused
-from gradsim.queries.quality.rewrite import Rewrite
+from gradsim.queries.quality.rewrite import QualityCheck, Rewrite
 from gradsim.queries.quality.sameness import is_unchanged
 from gradsim.study.settings import LengthBounds
 
-
-class _Fault(NamedTuple):
-    meaning: str
-    is_there: Callable[[Rewrite, LengthBounds], bool]
-
-
-_FAULTS: Mapping[str, _Fault] = MappingProxyType(
+_CHECKS: Mapping[str, QualityCheck] = MappingProxyType(
     {
-        "empty": _Fault("no text came back", lambda rewrite, _: is_empty(rewrite)),
-        "truncated": _Fault("broken off before its end", lambda rewrite, _: is_truncated(rewrite)),
-        "refused": _Fault("declined instead of rewritten", lambda rewrite, _: is_refused(rewrite)),
-        "executed": _Fault("carried out or answered instead of rewritten", lambda rewrite, _: is_executed(rewrite)),
-        "unchanged": _Fault("the same as before", lambda rewrite, _: is_unchanged(rewrite)),
-        "language": _Fault("in another language than before", lambda rewrite, _: is_in_another_language(rewrite)),
-        "length": _Fault("much shorter or much longer than before", is_out_of_bounds),
+        "empty": QualityCheck("no text came back", lambda rewrite, _: is_empty(rewrite)),
+        "truncated": QualityCheck("broken off before its end", lambda rewrite, _: is_truncated(rewrite)),
+        "refused": QualityCheck("declined instead of rewritten", lambda rewrite, _: is_refused(rewrite)),
+        "executed": QualityCheck(
+            "carried out or answered instead of rewritten", lambda rewrite, _: is_executed(rewrite)
+        ),
+        "unchanged": QualityCheck("the same as before", lambda rewrite, _: is_unchanged(rewrite)),
+        "language": QualityCheck("in another language than before", lambda rewrite, _: is_in_another_language(rewrite)),
+        "length": QualityCheck("much shorter or much longer than before", is_out_of_bounds),
+        **{name: extension.load() for name, extension in extensions("quality_checks").items()},
     }
 )
 
@@ -36,7 +33,7 @@ _OF_EMPTY_TEXTS = ("empty", "truncated")
 
 DEFAULT_BOUNDS = LengthBounds()
 
-FAULTS: Mapping[str, str] = MappingProxyType({name: fault.meaning for name, fault in _FAULTS.items()})
+FAULTS: Mapping[str, str] = MappingProxyType({name: check.meaning for name, check in _CHECKS.items()})
 """Name of a fault -> what it means in a few words."""
 
 
@@ -47,5 +44,5 @@ def find_faults(rewrite: Rewrite, bounds: LengthBounds = DEFAULT_BOUNDS) -> list
         rewrite: the text and what it was made from.
         bounds: how much shorter or longer it may be.
     """
-    names = _OF_EMPTY_TEXTS if is_empty(rewrite) else tuple(_FAULTS)
-    return [name for name in names if _FAULTS[name].is_there(rewrite, bounds)]
+    names = _OF_EMPTY_TEXTS if is_empty(rewrite) else tuple(_CHECKS)
+    return [name for name in names if _CHECKS[name].is_there(rewrite, bounds)]

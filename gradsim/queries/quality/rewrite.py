@@ -1,6 +1,9 @@
 """What is looked at: one message, before and after it was rewritten."""
 
+from collections.abc import Callable
 from typing import NamedTuple
+
+from gradsim.study.settings import LengthBounds
 
 
 class Rewrite(NamedTuple):
@@ -19,3 +22,15 @@ class Rewrite(NamedTuple):
     text: str
     answer: str
     finish_reason: str | None
+
+
+class QualityCheck(NamedTuple):
+    """A fault, and how to find it.
+
+    Attributes:
+        meaning: of the fault, in a few words that complete "the text is ...".
+        is_there: returns whether a rewritten text has the fault.
+    """
+
+    meaning: str
+    is_there: Callable[[Rewrite, LengthBounds], bool]

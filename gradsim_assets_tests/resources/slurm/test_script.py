@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from gradsim.process import JOB_VARIABLES
+from gradsim.environment import JOB_VARIABLES
 from resources.slurm.script import python_script
 
 PRINT_ENVIRONMENT = "-c 'import json, os; print(json.dumps(dict(os.environ)))'"

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from gradsim.gradients import Projector, compare, compare_tiles
-from gradsim.gradients.held.vectors import projected_gradients
 from gradsim.gradients.reference import reference_gradient
+from gradsim.gradients.vectors import projected_gradients
 
 
 def compile_whole(model, **settings):

@@ -8,7 +8,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from gradsim.errors import GradientError
 from gradsim.gradients import Projector, compare, compare_tiles
 from gradsim.gradients.capture.length import CheckedLookups
-from gradsim.gradients.held.vectors import projected_gradients
+from gradsim.gradients.vectors import projected_gradients
 
 POSITIONS = 16
 GPT2_LIKE = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": POSITIONS}

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gradsim.queries.quality import LengthBounds, Rewrite, find_faults
+from gradsim.queries.quality import Rewrite, find_faults
+from gradsim.study.settings import LengthBounds
 
 DEFAULT = LengthBounds()
 

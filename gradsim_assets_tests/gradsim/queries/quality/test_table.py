@@ -4,7 +4,8 @@ import polars as pl
 import pytest
 
 from gradsim.dataset.samples import SAMPLES_SCHEMA
-from gradsim.queries.quality import FAULT_TABLE, FAULTS, LengthBounds, fault_table
+from gradsim.queries.quality import FAULT_TABLE, FAULTS, fault_table
+from gradsim.study.settings import LengthBounds
 
 PROMPT, ANSWER = "Where do swifts sleep in summer?", "On the wing: they glide through the night, high above the towns."
 REWORDED = "In what place do swifts spend summer nights?"

@@ -7,9 +7,9 @@ from peft import PrefixTuningConfig, TaskType, get_peft_model
 
 from gradsim.errors import GradientError, MemoryBudgetError
 from gradsim.gradients import FallbackWarning, Projector, compare
-from gradsim.gradients.held.vectors import projected_gradients
 from gradsim.gradients.projection import KINDS
 from gradsim.gradients.projection.vector_layout import VectorLayout
+from gradsim.gradients.vectors import projected_gradients
 
 
 def layout_of(model, projector):

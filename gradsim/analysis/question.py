@@ -1,0 +1,43 @@
+"""What an analysis is: a question that stored tables answer."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+import polars as pl
+
+from gradsim.analysis.schema import Schema
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Tables: TypeAlias = Mapping[str, pl.DataFrame]
+"""Name of a table that a question reads -> its rows."""
+
+Answer: TypeAlias = Callable[[Tables, int], pl.DataFrame]
+"""The answer from what the question reads, and a seed."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """An analysis of a setting: a question that its stored tables answer.
+
+    To add one, write a module with a `Question` and register it as an entry point `NAME = "MODULE:OBJECT"` in the group
+    `gradsim.analyses`; see docs/extending.md.
+
+    Attributes:
+        description: what the answer says, in a sentence.
+        schema: columns of the answer.
+        inputs: what the answer and its picture need: combined tables of the setting, earlier answers,
+            `parameters_per_layer`, `projections`, and tokens.
+        answer: of these and a seed.
+        draws: whether the seed bears on the answer.
+        figure: draws the answer, given with its inputs by name; None: it is only a table.
+    """
+
+    description: str
+    schema: Schema
+    inputs: tuple[str, ...]
+    answer: Answer
+    draws: bool = True
+    figure: "Callable[[Tables], Figure] | None" = None

@@ -1,0 +1,94 @@
+"""What a query method is: a function that is registered for its settings class, with what it takes and returns."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import singledispatch
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from gradsim.dataset.samples import SAMPLES_SCHEMA
+from gradsim.study.settings import QueryMethod
+
+if TYPE_CHECKING:
+    from gradsim.models import RunningModel
+
+# One entry per message in `seeds`, `finish_reasons` and `faults`.
+QUERIES_SCHEMA = pl.Schema(
+    {
+        **SAMPLES_SCHEMA,
+        "seeds": pl.List(pl.Int64()),
+        "finish_reasons": pl.List(pl.String()),
+        "faults": pl.List(pl.List(pl.String())),
+    }
+)
+
+
+@dataclass(frozen=True)
+class QueryContext:
+    """What a method needs besides its settings.
+
+    Attributes:
+        name: of the study and the setting.
+        seed: the study's.
+        ids: of all originals.
+        trial: whether these are only the first samples of the dataset.
+        journals: folder of answers that cost money or time and must not be lost.
+        base_url: address of an OpenAI-compatible API; None: OpenAI's own.
+        model: a model on this machine, loaded on first use; None where no model runs here.
+        force: make journaled answers again unless they cost money.
+        progress: called with the number of finished samples and the total.
+        say: receives a line for the user.
+    """
+
+    name: str
+    seed: int
+    ids: Sequence[str]
+    journals: Path
+    trial: bool = False
+    base_url: str | None = None
+    model: "RunningModel | None" = None
+    force: bool = False
+    progress: Callable[[int, int], None] = lambda done, total: None
+    say: Callable[[str], None] = lambda line: None
+
+
+@dataclass(frozen=True)
+class MadeQueries:
+    """Queries, and how they were made.
+
+    Attributes:
+        frame: of `QUERIES_SCHEMA`, in the order of the input samples.
+        excluded: reason by id of each sample without a query.
+        measured: tokens, texts and other counts.
+        model: name of the model that wrote them; None: none did.
+    """
+
+    frame: pl.DataFrame
+    excluded: Mapping[str, str] = field(default_factory=dict)
+    measured: Mapping[str, Any] = field(default_factory=dict)
+    model: str | None = None
+
+
+@singledispatch
+def rewrite(settings: QueryMethod, samples: pl.DataFrame, context: QueryContext) -> MadeQueries:
+    """Return the queries of samples, with or without faults; register one function for each settings class."""
+    raise NotImplementedError(
+        f"no function makes queries by {settings.method!r}: register one with gradsim.queries.rewrite.register"
+    )
+
+
+def query_frame(
+    samples: pl.DataFrame, messages: Sequence[Sequence[Mapping[str, str]]], **known: Sequence[Sequence[Any]]
+) -> pl.DataFrame:
+    """Return queries as a frame of `QUERIES_SCHEMA` without faults.
+
+    Args:
+        samples: the input samples, one for each query.
+        messages: of each query.
+        known: `seeds` and `finish_reasons` of each query's messages, where known.
+    """
+    unknown = [[None] * len(each) for each in messages]
+    columns = {"id": samples["id"], "messages": messages, "seeds": unknown, "finish_reasons": unknown, **known}
+    return pl.DataFrame({**columns, "faults": [[[] for _ in each] for each in messages]}, schema=QUERIES_SCHEMA)
