@@ -198,7 +198,6 @@ QUESTIONS: Mapping[str, Question] = MappingProxyType(
         ),
         "selection_under_budget": Question(
             "Greedy selections of layers with at most so many parameters.",
-            SELECTION_TRANSFER,
             SELECTION_UNDER_BUDGET,
             (*DOTS, SIZES, "projected_similarity"),
             _budgets,
