@@ -90,7 +90,7 @@ def _neighbours(queries: int, originals: int, partners: int) -> list[tuple[int, 
 
 
 def _rates(tiles: ComparisonTiles, bytes_per_second: float) -> Rates:
-    """Compute the rates from a timed comparison.
+    """Return the rates derived from a timed comparison.
 
     Time not explained by memory reads counts as arithmetic, but never less than half of the total.
     """

@@ -62,10 +62,11 @@ def train_reference_model(
     on_long_sample: Literal["error", "exclude", "keep"] = "error",
     progress: Callable[[int, int], None] | None = None,
 ) -> TrainedModel:
-    """Train an OLMo-style model on the answers of `samples` and write it to `folder` atomically.
+    """Train an OLMo-style model on the answers of `samples` and write it to `folder`.
 
-    The model has no biases, norms without parameters, SwiGLU and tied embeddings. Training runs AdamW on the CPU, with
-    the loss that a study differentiates. The same seed on the same machine gives bit-identical weights.
+    The model has SwiGLU, tied embeddings, norms without parameters, and no biases. Training runs AdamW on the CPU, on
+    the loss that a study differentiates. The same seed on the same machine gives bit-identical weights. If training
+    fails, `folder` is left unchanged.
 
     Args:
         samples: table with columns `id` and `messages`.
@@ -137,7 +138,7 @@ def _copy_tokenizer(source: Path, target: Path) -> None:
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """Make PyTorch seeded and deterministic inside the context, and restore its settings and random state on exit."""
+    """Seed PyTorch and make it deterministic inside the context; restore its settings and random state on exit."""
     threads = torch.get_num_threads()
     deterministic = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()

@@ -1,4 +1,4 @@
-"""Batches of samples of similar length, padded on the right, which causal attention never reads."""
+"""Right-padded batches of samples of similar length; causal attention never reads the padding."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class Batch:
 
     @classmethod
     def of(cls, samples: Sequence[Encoded], device: torch.device) -> "Batch":
-        """Pad samples, each with at least one label, to a batch."""
+        """Create a batch by padding samples, each with at least one label."""
         length = max(len(sample.tokens) for sample in samples)
         first = min(int(sample.positions[0]) for sample in samples)
         tokens = np.zeros((len(samples), length), dtype=np.int64)

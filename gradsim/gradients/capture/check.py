@@ -51,7 +51,7 @@ _Terms = dict[int, list[Term | RowSum]]
 
 
 class FallbackWarning(UserWarning):
-    """Warning that the engine falls back to a slower, equally exact method, such as autograd for layers."""
+    """Warning that the engine falls back to a slower but equally exact method."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def probe(model: PreTrainedModel, samples: Sequence[Encoded]) -> Probe:
 
 
 def _separable(model: PreTrainedModel, pieces: Sequence[Encoded], by_autograd: Collection[str]) -> bool:
-    """Return whether batched gradients agree with plain autograd for every piece, with these layers by autograd."""
+    """Return whether a batch reproduces plain autograd for every piece if autograd computes the given layers."""
     with GradientCapture(model, by_autograd) as capture:
         try:
             together = captured_terms(capture, pieces)

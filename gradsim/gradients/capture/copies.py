@@ -21,7 +21,7 @@ from gradsim.gradients.capture.memory import says_out_of_memory
 
 
 class NotSeparableError(GradientError):
-    """Error for a model with inseparable gradients of batched samples, so that samples must run one at a time."""
+    """Error for gradients of batched samples that cannot be separated; the samples must run one at a time."""
 
 
 @dataclass(frozen=True)

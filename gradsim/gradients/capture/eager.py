@@ -17,7 +17,7 @@ def uncompiled_model(model: PreTrainedModel) -> PreTrainedModel:
 
 @contextmanager
 def uncompiled_modules(model: nn.Module) -> Iterator[None]:
-    """Undo the compilation of a model's modules inside the context, including changed module names."""
+    """Run a model's compiled modules in eager mode inside the context, under their original names."""
     with ExitStack() as stack:
         # Remove wrappers first, so that the modules inside have their original names.
         for parent in list(model.modules()):

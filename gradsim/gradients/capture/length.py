@@ -1,4 +1,4 @@
-"""Length check: runs the longest sample before any work starts."""
+"""Length check: verifies that the model can run the longest sample before any work starts."""
 
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
