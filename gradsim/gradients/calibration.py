@@ -1,4 +1,4 @@
-"""How fast a device is at this work: a few real samples through `compare`, and the time that they take."""
+"""Device calibration: times `compare` on a few real samples."""
 
 import time
 from collections.abc import Sequence
@@ -13,11 +13,11 @@ from gradsim.gradients.projection import Projector
 from gradsim.gradients.rules.arithmetic import inner
 from gradsim.gradients.run import ComparisonTiles
 
-# A comparison that takes so many seconds is long enough to measure; shorter ones are repeated with twice the samples.
+# Shortest comparison worth timing, in seconds; shorter ones are repeated with twice the samples.
 _LONG_ENOUGH = 3.0
 _MOST_SAMPLES = 64
 
-# Bytes of a vector that no cache holds, and how often it is read.
+# Bytes of a vector too large for any cache, and the number of timed reads.
 _READ_BYTES = 1 << 28
 _READS = 3
 
@@ -31,18 +31,20 @@ def measure_rates(
     projectors: Sequence[Projector] = (),
     memory_budget: int | None = None,
 ) -> Rates:
-    """Compare a few samples, more of them until it takes long enough to be measured: some seconds in all.
+    """Measure the compute rate and the memory read speed of the model's device.
+
+    Compares a few samples, and doubles their number until a comparison takes long enough to time. Takes a few seconds.
 
     Args:
-        model: loaded, on its device.
-        samples: of the study; those that are compared span their lengths.
-        partners: how many originals each query is compared with, if there are so many.
-        precision: as of `compare`.
-        projectors: as of `compare`.
-        memory_budget: as of `compare`.
+        model: model on its device.
+        samples: samples of the study; the compared ones span the range of lengths.
+        partners: maximum number of originals to compare each query with.
+        precision: see `compare`.
+        projectors: see `compare`.
+        memory_budget: see `compare`.
 
     Raises:
-        GradientError: the samples cannot be compared.
+        GradientError: The samples cannot be compared.
     """
     by_length = sorted(samples, key=lambda sample: len(sample.input_ids))
     bytes_per_second = read_speed(next(model.parameters()).device)
@@ -69,7 +71,7 @@ def measure_rates(
 
 
 def read_speed(device: torch.device) -> float:
-    """Bytes a second that an inner product reads."""
+    """Return the read speed of an inner product, in bytes per second."""
     vector = torch.ones(_READ_BYTES // 4, device=device)
     inner(vector, vector).item()
     seconds = min(_timed_read(vector) for _ in range(_READS))
@@ -83,12 +85,15 @@ def _timed_read(vector: torch.Tensor) -> float:
 
 
 def _neighbours(queries: int, originals: int, partners: int) -> list[tuple[int, int]]:
-    """Each query with so many originals, those behind the one of its own position."""
+    """Pair each query with up to `partners` originals, starting at the query's own position and wrapping around."""
     return [(query, (query + step) % originals) for query in range(queries) for step in range(min(partners, originals))]
 
 
 def _rates(tiles: ComparisonTiles, bytes_per_second: float) -> Rates:
-    """What is not spent on reading is spent on operations: half of the time at least, should reading seem slower."""
+    """Return the rates derived from a timed comparison.
+
+    Time not explained by memory reads counts as arithmetic, but never less than half of the total.
+    """
     assert tiles.plan is not None
     computing = max(tiles.seconds - tiles.plan.cost.moved_bytes / bytes_per_second, tiles.seconds / 2)
     return Rates(tiles.plan.operations_with_copies / computing, bytes_per_second)

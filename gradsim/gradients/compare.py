@@ -1,4 +1,4 @@
-"""The public entry: what is given is checked here, and run in `run`."""
+"""Public entry points: validate the arguments; `run` does the work."""
 
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -32,30 +32,30 @@ def compare(
     on_bad_sample: OnBadSample = "error",
     precision_of_memorised: PrecisionOfMemorised = None,
 ) -> Comparison:
-    """Inner products of single-sample gradients, for every layer and every pair.
+    """Compute inner products of single-sample gradients, for every layer and every pair.
 
-    The gradient is that of the mean cross-entropy over the unmasked labels, in eval mode, one sample at a time. The
-    model comes back as it was.
+    Each gradient is the gradient of one sample's mean cross-entropy over its unmasked labels, in eval mode. The model
+    is left unchanged.
 
     Args:
-        model: a causal language model on one device; a compiled one runs uncompiled.
-        queries: objects with `id`, `input_ids` and `labels` (1-D, of one length; label -100 is masked).
-        originals: the same. A sample that is given several times is run once.
-        pairs: (n, 2) positions in queries and originals, or "all": every pair, query-major.
-        precision: "float32", "tf32", "bfloat16" or "float64", what the model runs in; a model in another format is
-            cast for the run. Dots are added up in float64 in any case.
-        memory_budget: bytes that may be taken on the model's device beside the model: by captured gradients and by the
-            pass that captures more. None: what is free, less a margin. Another budget can mean another rounding.
-        projectors: random projections whose dots are wanted beside the exact ones.
-        progress: called with (done, total) samples that were run, after each batch.
-        on_bad_sample: whether a sample without an unmasked label, or whose loss or gradient is not finite, is an
-            error or is excluded: its numbers are NaN.
-        precision_of_memorised: "float64" runs samples with a mean loss below 0.5 again in float64. In float32 the
-            arithmetic of the model itself limits the precision of their gradients, see docs/gradients.md. Needs memory
-            for a copy of the model in float64.
+        model: causal language model on one device. A compiled model runs uncompiled.
+        queries: objects with `id`, `input_ids` and `labels` (1-D, equal length; label -100 is masked).
+        originals: objects like the queries. Duplicate samples run only once.
+        pairs: (n, 2) positions in queries and originals, or "all" for every pair in query-major order.
+        precision: "float32", "tf32", "bfloat16" or "float64", the precision of the model's passes. A model in another
+            dtype is cast for the run. Dots always accumulate in float64.
+        memory_budget: bytes available on the model's device in addition to the model, for captured gradients and for
+            the passes that capture them. None uses the free memory minus a margin. The budget can affect rounding.
+        projectors: random projections to compute dots for, in addition to the exact ones.
+        progress: callback that receives the number of samples done and the total after each batch.
+        on_bad_sample: "error" raises on a sample without an unmasked label or with a non-finite loss or gradient;
+            "exclude" sets the sample's results to NaN.
+        precision_of_memorised: "float64" reruns samples with a mean loss below 0.5 in float64. In float32, the
+            model's own arithmetic limits the precision of their gradients, see docs/gradients.md. Requires memory for
+            a float64 copy of the model.
 
     Raises:
-        GradientError: something that was given cannot be used.
+        GradientError: An argument is invalid, or the samples cannot be compared.
     """
     return compare_tiles(
         model,
@@ -84,10 +84,14 @@ def compare_tiles(
     on_bad_sample: OnBadSample = "error",
     precision_of_memorised: PrecisionOfMemorised = None,
 ) -> "ComparisonTiles":
-    """What `compare` computes, in tiles, for results that are too large to hold.
+    """Return the results of `compare` as an iterator of tiles, for results too large to hold in memory.
 
-    What is given is checked at once; the work is done while the tiles are taken. Until the last one, or until `close`,
-    the model is lent to the comparison: in eval mode, its parameters frozen, with hooks.
+    Takes the same arguments as `compare` and validates them immediately; the computation runs as tiles are consumed.
+    Do not use the model before the last tile or a call to `close`: until then it is in eval mode, with frozen
+    parameters and hooks.
+
+    Raises:
+        GradientError: An argument is invalid.
     """
     if on_bad_sample not in ("error", "exclude"):
         raise GradientError(f'on_bad_sample is {on_bad_sample!r}: choose "error" or "exclude"')

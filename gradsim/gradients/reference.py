@@ -1,4 +1,4 @@
-"""The oracle: plain autograd, one sample at a time, on none of the engine's rules and batches."""
+"""Reference gradients: plain autograd, one sample at a time, without the engine's rules or batches."""
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from gradsim.models.fresh_state import fresh_state
 def reference_gradient(model: PreTrainedModel, sample: Sample) -> dict[str, Tensor]:
     """Return the gradient of a sample's mean cross-entropy over its unmasked labels, for every layer in model order.
 
-    The model computes in its own precision and in eval mode, and is as it was afterwards, its buffers included.
+    The model runs in its own dtype and in eval mode. It is left unchanged, including its buffers.
     """
     model = uncompiled_model(model)
     with uncompiled_modules(model), experts_that_compute_in(model, model.dtype):
@@ -33,7 +33,7 @@ def _gradient(model: PreTrainedModel, sample: Sample) -> dict[str, Tensor]:
         labels = torch.as_tensor(sample.labels, dtype=torch.long, device=device)
         with torch.enable_grad(), fresh_state(model):
             logits = model(input_ids=tokens[None], use_cache=False).logits[0, :-1]
-            # In float64, because softmax - 1 cancels in float32 where the model is sure of a label.
+            # In float64, because softmax - 1 cancels in float32 when the model is confident of a label.
             loss = torch.nn.functional.cross_entropy(logits.double(), labels[1:], ignore_index=MASKED)
             found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
     finally:
@@ -48,5 +48,5 @@ def _gradient(model: PreTrainedModel, sample: Sample) -> dict[str, Tensor]:
 
 
 def reference_dots(a: dict[str, Tensor], b: dict[str, Tensor]) -> list[float]:
-    """Inner product of two samples' gradients in every layer, in float64."""
+    """Return the inner product of two samples' gradients for every layer, in float64."""
     return [float((a[layer].double() * b[layer].double()).sum()) for layer in a]

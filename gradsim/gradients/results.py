@@ -1,4 +1,4 @@
-"""What a comparison gives back: whole, or in tiles. All arrays are float64 on the host."""
+"""Results of a comparison, whole or in tiles. All values are float64 arrays on the host."""
 
 from dataclasses import dataclass, field
 
@@ -13,7 +13,7 @@ Positions = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class ProjectedDots:
-    """One projector's dots, shaped like the exact ones beside which it stands."""
+    """Dots of one projector, with the same shapes as the exact dots."""
 
     dots: Floats
     query_self_dots: Floats
@@ -22,61 +22,65 @@ class ProjectedDots:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Every number of one `compare`.
+    """Results of one `compare` call.
 
-    The self dots and the loss of a sample that is in no pair are NaN: such a sample is never run. With
-    `on_bad_sample="exclude"` every number of a bad sample is NaN.
+    Samples that are in no pair never run, so their self dots and losses are NaN. With `on_bad_sample="exclude"`, all
+    values of a bad sample are NaN.
     """
 
     layers: list[str]
-    """Names of the layers, in the order of `model.named_parameters()`."""
+    """Layer names, in the order of `model.named_parameters()`."""
     dots: Floats
-    """(pairs, layers)"""
+    """Inner products of the pairs' gradients, (pairs, layers)."""
     query_self_dots: Floats
-    """(queries, layers)"""
+    """Squared gradient norms of the queries, (queries, layers)."""
     original_self_dots: Floats
-    """(originals, layers)"""
+    """Squared gradient norms of the originals, (originals, layers)."""
     query_losses: Floats
-    """(queries,) mean cross-entropy of each query over its unmasked labels, in nats."""
+    """Mean cross-entropy of each query over its unmasked labels, in nats, (queries,)."""
     original_losses: Floats
-    """(originals,) the same of each original."""
+    """Mean cross-entropy of each original over its unmasked labels, in nats, (originals,)."""
     projected: dict[str, ProjectedDots]
-    """By projector name."""
+    """Projected dots by projector name."""
     bad_queries: list[int]
     """Positions of the excluded queries, ascending."""
     bad_originals: list[int]
     """Positions of the excluded originals, ascending."""
     noise: list[str]
-    """Layers whose gradient is rounding: its exact value is zero or too small for the precision."""
+    """Layers with only rounding noise as gradient: the exact value is zero or too small for the precision."""
     plan: Plan
-    """What was predicted: passes and peak bytes."""
+    """Plan of the run, with the predicted passes and peak bytes."""
     memorised: int
-    """Samples that were run again in float64, because their loss was below `MEMORISED`."""
+    """Number of samples rerun in float64 because their loss was below `MEMORISED`."""
     passes: int
-    """Samples that were run forward and backward, every repetition counted."""
+    """Number of single-sample forward and backward passes, including repetitions."""
     peak_bytes: int
-    """Most bytes that the captured samples took at once."""
+    """Peak size of the captured samples, in bytes."""
     memory_retries: int
-    """How often memory ran out in spite of the plan, and the rest was planned anew with half of it."""
+    """Number of times that memory ran out and the rest was replanned with half of it."""
 
 
 @dataclass(frozen=True)
 class Tile:
-    """A part of a comparison: some pairs, and the self dots and losses that became known since the tile before."""
+    """Part of a comparison: some pairs, plus the self dots and losses computed since the previous tile."""
 
     pairs: Positions
     """Positions of this tile's pairs, ascending."""
     dots: Floats
-    """(pairs of this tile, layers)"""
+    """Inner products of this tile's pairs, (pairs, layers)."""
     queries: Positions
-    """Positions of the queries whose self dots and losses are here."""
+    """Positions of this tile's queries, ascending."""
     query_self_dots: Floats
+    """Squared gradient norms of this tile's queries, (queries, layers)."""
     query_losses: Floats
-    """(queries of this tile,)"""
+    """Mean losses of this tile's queries, (queries,)."""
     originals: Positions
-    """Positions of the originals whose self dots and losses are here."""
+    """Positions of this tile's originals, ascending."""
     original_self_dots: Floats
+    """Squared gradient norms of this tile's originals, (originals, layers)."""
     original_losses: Floats
+    """Mean losses of this tile's originals, (originals,)."""
     queries_done: int
-    """Every pair and self dot of queries before this position is out, in this tile or an earlier one."""
+    """Number of leading queries with complete results: all their pairs and self dots are in this or earlier tiles."""
     projected: dict[str, ProjectedDots] = field(default_factory=dict)
+    """Projected dots by projector name."""

@@ -1,4 +1,4 @@
-"""Executing a plan: captures samples, compares pairs, hands tiles out."""
+"""Plan execution: captures samples, compares pairs, yields tiles."""
 
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -33,13 +33,13 @@ from gradsim.gradients.tiles import TileBuilder, put_together
 Integers = NDArray[np.int64]
 Progress = Callable[[int, int], None]
 
-# More different labels than this say no more about whether the rules hold.
+# Number of distinct labels beyond which a sample tests the rules no better.
 _TELLING_LABELS = 8
 
 
 @dataclass(frozen=True)
 class Request:
-    """What `compare` was asked, checked."""
+    """Validated arguments of `compare`."""
 
     model: PreTrainedModel
     precision: Precision
@@ -50,22 +50,22 @@ class Request:
     progress: Progress | None
     exclude_bad: bool
     rerun_memorised: bool
-    """Whether samples with a mean loss below `MEMORISED` are run again in float64."""
+    """Whether to rerun samples with a mean loss below `MEMORISED` in float64."""
 
 
 class ComparisonTiles(Iterator[Tile]):
-    """The tiles of one comparison, to be taken once.
+    """Single-use iterator over the tiles of one comparison.
 
     Attributes:
-        layers: names of the layers, in model order.
-        plan: the prediction; None until the first tile is taken.
-        noise: layers whose gradient is rounding, in model order; found before the first tile is handed out.
-        memorised: samples that were run again in float64 so far.
-        passes: samples that were run forward and backward so far.
-        peak_bytes: most bytes of captured gradients that were held at once so far.
-        memory_retries: how often memory ran out in spite of the plan, and the rest was planned anew with half of it.
-        seconds: that were spent so far on captures and comparisons.
-        check_seconds: that were spent on the checks of the rules and of the plan.
+        layers: layer names, in model order.
+        plan: plan of the run; None until the first tile is requested.
+        noise: layers with only rounding noise as gradient, in model order; set before the first tile.
+        memorised: number of samples rerun in float64 so far.
+        passes: number of single-sample forward and backward passes so far.
+        peak_bytes: peak size of the captured gradients so far, in bytes.
+        memory_retries: number of times that memory ran out and the rest was replanned with half of it.
+        seconds: time spent on captures and comparisons so far.
+        check_seconds: time spent on checking the rules and the plan.
     """
 
     def __init__(self, request: Request) -> None:
@@ -89,7 +89,7 @@ class ComparisonTiles(Iterator[Tile]):
         )
         self._compared = np.zeros(len(self._pairs), dtype=bool)
         self._seen: set[int] = set()
-        """Nodes whose self dots are known."""
+        """Nodes with known self dots."""
         self._bad: set[int] = set()
         for node, sample in enumerate(self._samples):
             if len(sample.positions) == 0:
@@ -104,24 +104,24 @@ class ComparisonTiles(Iterator[Tile]):
             self.seconds += time.perf_counter() - started - (self.check_seconds - checked)
 
     def close(self) -> None:
-        """End before the last tile; the model comes back as it was."""
+        """Stop before the last tile and restore the model."""
         self._tiles.close()
 
     @property
     def bad_queries(self) -> list[int]:
-        """Positions of the queries that were excluded so far, ascending."""
+        """Positions of the queries excluded so far, ascending."""
         return self._positions_of_bad(self._request.nodes.queries)
 
     @property
     def bad_originals(self) -> list[int]:
-        """Positions of the originals that were excluded so far, ascending."""
+        """Positions of the originals excluded so far, ascending."""
         return self._positions_of_bad(self._request.nodes.originals)
 
     def _positions_of_bad(self, group: Integers) -> list[int]:
         return [position for position, node in enumerate(group.tolist()) if node in self._bad]
 
     def together(self) -> Comparison:
-        """All tiles as one result."""
+        """Consume all tiles and return them as one `Comparison`."""
         request = self._request
         queries, originals = request.nodes.queries, request.nodes.originals
         counts = (len(request.pairs), len(queries), len(originals))
@@ -147,7 +147,7 @@ class ComparisonTiles(Iterator[Tile]):
 
     def _run(self) -> Generator[Tile]:
         request = self._request
-        # Gradients of the caller's go first and come back last: they need not fit what the model is cast to.
+        # Set the caller's gradients aside before the cast and restore them after it: their dtype may differ.
         with (
             freed_memory_kept(self._device),
             uncompiled_modules(request.model),
@@ -166,7 +166,7 @@ class ComparisonTiles(Iterator[Tile]):
         yield self._builder.build(len(request.nodes.queries))
 
     def _telling_samples(self) -> list[Encoded]:
-        """Return the good samples, those first that say most about whether the rules hold."""
+        """Return the good samples, starting with those that test the rules best: the most distinct labels first."""
         nodes = [node for node in np.unique(self._pairs).tolist() if node not in self._bad]
         samples = [self._samples[node] for node in nodes]
 
@@ -176,7 +176,7 @@ class ComparisonTiles(Iterator[Tile]):
         return sorted(samples, key=different_labels, reverse=True)
 
     def _until_done(self, capture: GradientCapture, probed: Probe, budget: int) -> Generator[Tile]:
-        """Carry out plans for what is left, each with half the memory that was not enough before."""
+        """Plan and execute the remaining pairs until all are done, halving the budget whenever memory runs out."""
         check = PlanCheck(self._request.model, capture, self._samples)
         while True:
             plan = self._make_plan(capture, probed, budget)
@@ -190,7 +190,7 @@ class ComparisonTiles(Iterator[Tile]):
                 if not probed.separable:
                     raise
                 warn_of_slower_way(
-                    f"samples of this model cannot be told apart in a batch ({error}), so each runs alone"
+                    f"samples of this model cannot be separated in a batch ({error}), so each sample runs alone"
                 )
                 probed = replace(probed, separable=False)
             except RuntimeError as error:
@@ -206,7 +206,10 @@ class ComparisonTiles(Iterator[Tile]):
     def _slower_way(
         self, check: PlanCheck, capture: GradientCapture, plan: Plan, probed: Probe, budget: int
     ) -> Probe | None:
-        """Check in float32 if there is room: bfloat16 hides what is smaller than its rounding."""
+        """Check the plan and return the probe of a slower alternative, or None if the plan holds.
+
+        Runs a bfloat16 model in float32 if memory allows, because bfloat16 hides errors below its own rounding.
+        """
         started = time.perf_counter()
         copy = torch.float32.itemsize * sum(parameter.numel() for parameter in capture.parameters)
         has_room = copy + 2 * plan.working_bytes <= budget
@@ -234,7 +237,10 @@ class ComparisonTiles(Iterator[Tile]):
         )
 
     def _pairs_to_run(self) -> tuple[Integers, Integers]:
-        """Positions and nodes of the pairs to run: those with a good sample, which stands in for a bad partner."""
+        """Return the positions and nodes of the remaining pairs with at least one good sample.
+
+        The good sample replaces a bad partner, so that its self dots are still computed.
+        """
         bad = np.isin(self._pairs, sorted(self._bad))
         positions = np.flatnonzero(~bad.all(axis=1) & ~self._compared)
         nodes = np.where(bad, self._pairs[:, ::-1], self._pairs)
@@ -271,7 +277,7 @@ class ComparisonTiles(Iterator[Tile]):
                 yield self._builder.build(queries_done)
 
     def _move(self, step: Step, holder: Holder) -> None:
-        """Carry out a step that only moves gradients; those of bad samples are not there."""
+        """Execute a step that only moves gradients, skipping bad samples."""
         match step:
             case Restore(nodes):
                 for node in nodes:
@@ -290,7 +296,10 @@ class ComparisonTiles(Iterator[Tile]):
         return plan.checkpoint and probed.profile.nbytes(len(nodes), longest) > plan.working_bytes
 
     def _capture(self, nodes: Sequence[int], holder: Holder, capture: GradientCapture, checkpoint: bool) -> None:
-        """Run samples and hold those that are good; those of a batch with a bad one alone, to be sure which it is."""
+        """Run samples and hold the good ones.
+
+        If a batch contains a bad sample, rerun each of its samples alone to identify the bad one.
+        """
         nodes = [node for node in nodes if node not in self._bad]
         if not nodes:
             return
@@ -322,7 +331,7 @@ class ComparisonTiles(Iterator[Tile]):
             self._builder.add_self(node, dots, float(loss))
 
     def _rerun(self, node: int, holder: Holder, capture: GradientCapture, checkpoint: bool) -> None:
-        """Run a memorised sample again in float64; what is held is rounded from that."""
+        """Rerun a memorised sample in float64 and hold its gradient, rounded from float64."""
         holder.drop(node)
         with capture.running_in(torch.float64):
             losses, self_dots = self._run_batch([node], holder, capture, checkpoint)
@@ -332,7 +341,7 @@ class ComparisonTiles(Iterator[Tile]):
     def _run_batch(
         self, nodes: Sequence[int], holder: Holder, capture: GradientCapture, checkpoint: bool
     ) -> tuple[NDArray[np.float64], Tensor]:
-        """Losses and self dots of samples, which are held from now on."""
+        """Run a batch, hold its samples, and return their losses and self dots."""
         holder.open(nodes)
         with plain_arithmetic(self._device, self._request.precision.products):
             losses = capture.run(
@@ -358,7 +367,7 @@ class ComparisonTiles(Iterator[Tile]):
         self._compared[positions] = True
 
     def _exclude(self, node: int, error: BadSampleError) -> None:
-        """Count a sample as bad, or raise its error."""
+        """Mark a sample as bad, or raise its error if bad samples are not excluded."""
         if not self._request.exclude_bad:
             raise error
         self._bad.add(node)
@@ -366,7 +375,7 @@ class ComparisonTiles(Iterator[Tile]):
             self._builder.add_self(node, self._not_a_number(1)[0], np.nan)
 
     def _add_not_run(self) -> None:
-        """Pairs of two bad samples."""
+        """Add NaN for the pairs of two bad samples."""
         positions = np.flatnonzero(np.isin(self._pairs, sorted(self._bad)).all(axis=1) & ~self._compared)
         self._builder.add_pairs(positions, self._not_a_number(len(positions)))
         self._compared[positions] = True

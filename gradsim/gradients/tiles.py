@@ -1,4 +1,4 @@
-"""Gathering numbers on the device until a tile goes to the host."""
+"""Tile building: collects values on the device, then copies them to the host as one tile."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from torch import Tensor
 from gradsim.gradients.capture.encoding import Nodes
 from gradsim.gradients.results import Floats, Positions, ProjectedDots, Tile
 
-# Pairs after which a tile is handed out: few, so that finished queries can be written early.
+# Pairs per tile: few, so that finished queries can be written early.
 _PAIRS = 256
 
 
 class TileBuilder:
-    """Collects dots of pairs and self dots of nodes; all values are (..., 1 + projections, layers)."""
+    """Collector of the dots of pairs and the self dots of nodes, each of shape (..., 1 + projections, layers)."""
 
     def __init__(self, nodes: Nodes, projections: Sequence[str], n_layers: int) -> None:
         self._nodes = nodes
@@ -33,11 +33,11 @@ class TileBuilder:
 
     @property
     def is_full(self) -> bool:
-        """Whether it is time to hand a tile out."""
+        """Whether enough pairs were added for a tile."""
         return self._count >= _PAIRS
 
     def add_pairs(self, pairs: Positions, values: Tensor) -> None:
-        """Dots of pairs, (pairs, 1 + projections, layers)."""
+        """Add dots of pairs, (pairs, 1 + projections, layers)."""
         self._pairs.append(pairs)
         self._dots.append(values)
         self._count += len(pairs)
@@ -49,7 +49,7 @@ class TileBuilder:
         self._losses.append(loss)
 
     def build(self, queries_done: int) -> Tile:
-        """A tile of all that was added since the last one."""
+        """Return a tile with everything added since the last one."""
         pairs, dots = _sorted(np.concatenate([_NONE, *self._pairs]), self._host(self._dots))
         self_dots = self._host([values[None] for values in self._self_dots])
         queries, query_nodes = self._known(self._nodes.queries)
@@ -81,7 +81,7 @@ class TileBuilder:
         return torch.cat(values).cpu().numpy() if values else self._empty
 
     def _known(self, group: Positions) -> tuple[Positions, Positions]:
-        """Return the ascending positions in queries or originals whose node was added, and its place in that order."""
+        """Return the positions in `group` of all added nodes, ascending, and the index of each in the order added."""
         found = [np.flatnonzero(group == node) for node in self._selves]
         places = np.repeat(np.arange(len(found)), [len(positions) for positions in found])
         positions = np.concatenate([_NONE, *found])
@@ -99,7 +99,7 @@ def _sorted(positions: Positions, values: Floats) -> tuple[Positions, Floats]:
 
 @dataclass(frozen=True)
 class Whole:
-    """All tiles of a comparison as whole arrays, NaN where no tile has a number."""
+    """All tiles of a comparison as whole arrays, with NaN for values that no tile contains."""
 
     exact: ProjectedDots
     query_losses: Floats
@@ -108,7 +108,14 @@ class Whole:
 
 
 def put_together(tiles: Iterable[Tile], counts: tuple[int, int, int], layers: int, projections: Sequence[str]) -> Whole:
-    """Return all tiles together, for these counts of pairs, queries and originals."""
+    """Assemble tiles into whole arrays.
+
+    Args:
+        tiles: tiles of one comparison.
+        counts: number of pairs, queries and originals.
+        layers: number of layers.
+        projections: projector names.
+    """
     _, queries, originals = counts
     whole = Whole(
         exact=_unknown(counts, layers),

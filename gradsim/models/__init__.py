@@ -1,4 +1,7 @@
-"""Models: fetching and loading them, and the tiny reference model. Exports load on first use: torch takes seconds."""
+"""Fetching and loading of models, and the tiny reference model.
+
+Exports load on first use, because importing torch takes seconds.
+"""
 
 import lazy_loader
 

@@ -1,7 +1,7 @@
-"""A model's files: in a local folder, or from the Hub into its cache.
+"""Model files, from a local folder or downloaded from the Hub into its cache.
 
-Everything is loaded from the folder that is found here, so that a name that cannot be had fails at once and in one
-place, and the revision that was used is known.
+All other code loads from the folder returned here, so an unavailable model fails early and in one place, and the
+revision in use is known.
 """
 
 import hashlib
@@ -17,23 +17,23 @@ from gradsim.errors import ModelError
 
 _DESCRIPTION = ("*.json", "*.jinja", "*.model", "*.txt")
 _WEIGHTS = ("*.safetensors", "*.bin")  # in order of preference
-_ADAPTER = "adapter_config.json"  # PEFT's, which is what transformers looks for
+_ADAPTER = "adapter_config.json"  # written by PEFT, and detected by transformers
 
 _REASONS: tuple[tuple[type[Exception], str], ...] = (
-    (hub_errors.GatedRepoError, "it is gated"),
+    (hub_errors.GatedRepoError, "the repository is gated"),
     (hub_errors.RepositoryNotFoundError, "there is no such repository"),
     (hub_errors.RevisionNotFoundError, "there is no such revision"),
     (hub_errors.LocalEntryNotFoundError, "no network, and it is not in the cache"),
-    (hub_errors.HFValidationError, "the Hub allows no such name"),
+    (hub_errors.HFValidationError, "not a valid Hub name"),
 )
 
 
 class Fetched(NamedTuple):
-    """A model's folder and what identifies its contents.
+    """A model's folder and the identity of its contents.
 
     Attributes:
-        folder: holds configuration, tokenizer and weights.
-        revision: the Hub's commit, or the SHA-256 over a local folder's files.
+        folder: folder with configuration, tokenizer and weights.
+        revision: commit on the Hub, or SHA-256 of a local folder's files.
     """
 
     folder: Path
@@ -41,15 +41,15 @@ class Fetched(NamedTuple):
 
 
 def fetch(name: str, revision: str | None = None, *, weights: bool = True) -> Fetched:
-    """Find a model's files, downloading what the Hub's cache lacks.
+    """Return a model's folder, after downloading missing files from the Hub.
 
     Args:
-        name: a local folder, or a name on the Hub.
-        revision: the Hub's commit, tag or branch; a local folder has none.
-        weights: whether they are needed here, too.
+        name: local folder, or model name on the Hub.
+        revision: commit, tag or branch on the Hub; ignored for a local folder.
+        weights: whether to download the weights, too.
 
     Raises:
-        ModelError: a model that cannot be had, one without weights where they are needed, or an adapter.
+        ModelError: The model is not available, lacks weights, or contains an adapter.
     """
     folder = Path(name)
     if folder.is_dir():
@@ -68,14 +68,14 @@ def fetch(name: str, revision: str | None = None, *, weights: bool = True) -> Fe
 
 
 def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model.
+    """Load the tokenizer of a model.
 
     Args:
-        name: a local folder, or a name on the Hub.
-        revision: the Hub's commit, tag or branch.
+        name: local folder, or model name on the Hub.
+        revision: commit, tag or branch on the Hub.
 
     Raises:
-        ModelError: a tokenizer that cannot be had or read.
+        ModelError: The tokenizer is not available or cannot be loaded.
     """
     folder = _description_folder(name, revision)
     try:
@@ -88,14 +88,14 @@ def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenize
 
 
 def read_configuration(name: str, revision: str | None = None) -> PreTrainedConfig:
-    """The configuration of a model, without its weights.
+    """Load the configuration of a model, without its weights.
 
     Args:
-        name: a local folder, or a name on the Hub.
-        revision: the Hub's commit, tag or branch.
+        name: local folder, or model name on the Hub.
+        revision: commit, tag or branch on the Hub.
 
     Raises:
-        ModelError: a model that cannot be had, or one of a kind that transformers does not know.
+        ModelError: The model is not available, or transformers does not support its architecture.
     """
     folder = _description_folder(name, revision)
     try:
@@ -108,7 +108,7 @@ def read_configuration(name: str, revision: str | None = None) -> PreTrainedConf
 
 
 def first_line(error: Exception) -> str:
-    """The first line of what an error says, or its class where it says nothing."""
+    """Return the first line of an error's message, or its class name if the message is empty."""
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
@@ -120,31 +120,31 @@ def _description_folder(name: str, revision: str | None) -> Path:
 
 def _download(name: str, revision: str | None, patterns: tuple[str, ...]) -> Path:
     try:
-        # Only files at the repository's top: others are the same weights in other formats.
+        # Top-level files only: subfolders contain the same weights in other formats.
         folder = huggingface_hub.snapshot_download(
             name, revision=revision, allow_patterns=list(patterns), ignore_patterns=["*/*"]
         )
     except (OSError, hub_errors.HFValidationError) as error:
         reason = next((text for kind, text in _REASONS if isinstance(error, kind)), first_line(error))
         raise ModelError(
-            f"model {name}: not a folder, and not to be had from the Hub ({reason}); check its spelling, revision and "
-            "the network, set HF_TOKEN if it is gated, or download it beforehand"
+            f"model {name}: not a local folder, and not available from the Hub ({reason}); check its spelling, "
+            "revision and the network, set HF_TOKEN if it is gated, or download it beforehand"
         ) from error
     return Path(folder)
 
 
 def _require_no_adapter(folder: Path, name: str) -> None:
-    """Refuse an adapter: transformers would put it into the model, whose configuration says nothing of it."""
+    """Reject an adapter: transformers would load it into the model although the configuration does not mention it."""
     if (folder / _ADAPTER).is_file():
         raise ModelError(
-            f"model {name}: {folder} holds an adapter ({_ADAPTER}); merge it into its model "
+            f"model {name}: {folder} contains an adapter ({_ADAPTER}); merge it into its model "
             "(PEFT's merge_and_unload, then save_pretrained), or remove it"
         )
 
 
 def _require_weights(folder: Path, name: str) -> None:
     if not any(path for pattern in _WEIGHTS for path in folder.glob(pattern)):
-        raise ModelError(f"model {name}: {folder} holds no weights (*.safetensors); download or train it again")
+        raise ModelError(f"model {name}: {folder} contains no weights (*.safetensors); download or train it again")
 
 
 def _digest(folder: Path) -> str:
@@ -156,5 +156,5 @@ def _digest(folder: Path) -> str:
 
 
 def hide_progress_bars() -> None:
-    """Turn off transformers' own progress bars, which would break the lines of a log."""
+    """Disable transformers' progress bars, which would garble log output."""
     disable_progress_bar()

@@ -1,7 +1,7 @@
-"""State that a model keeps between calls, put back so that no call depends on the one before.
+"""Restore the state that a model keeps between calls, so that no call depends on earlier ones.
 
-A forward pass may replace buffers and attributes of its modules: dynamic rotary embeddings, for example, keep the
-longest sequence that they have seen. A later, shorter input is then computed differently.
+A forward pass may replace buffers and attributes of its modules. Dynamic rotary embeddings, for example, remember the
+longest sequence so far, which changes the results for later, shorter inputs.
 """
 
 from collections.abc import Iterator
@@ -16,25 +16,25 @@ _ABSENT = object()
 
 
 class FreshState:
-    """The buffers and simple attributes of a model's modules, as they were when this was created.
+    """Snapshot of the buffers and simple attributes of a model's modules.
 
-    Simple attributes are tensors, numbers, strings and `None`. Parameters, lists and other objects are left alone.
-    Tensors that were changed in place are known by their version, which neither writing to `tensor.data` nor batch
-    normalization in training mode counts up.
+    Simple attributes are tensors, numbers, strings and `None`. Parameters, lists and other objects are not restored.
+    In-place changes of tensors are detected by the tensor's version counter. Writes to `tensor.data`, and batch
+    normalization in training mode, do not increment it and go unnoticed.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self._modules = [_ModuleState(module) for module in model.modules()]
 
     def restore(self) -> None:
-        """Put everything back. What has not changed is not touched, so autograd may still need it."""
+        """Restore everything. Leaves unchanged tensors alone, because autograd may still need them."""
         for state in self._modules:
             state.restore()
 
 
 @contextmanager
 def fresh_state(model: nn.Module) -> Iterator[FreshState]:
-    """Yield the model's state as it is now, and put it back at the end.
+    """Yield a snapshot of the model's state, and restore it on exit.
 
     >>> with fresh_state(model) as state:
     ...     for batch in batches:
@@ -49,7 +49,7 @@ def fresh_state(model: nn.Module) -> Iterator[FreshState]:
 
 
 class _ModuleState:
-    """The state of one module, without its submodules."""
+    """State of one module, without its submodules."""
 
     def __init__(self, module: nn.Module) -> None:
         self._attributes = module.__dict__
@@ -92,7 +92,7 @@ class _ModuleState:
 
 
 class _Contents:
-    """What a tensor holds."""
+    """Contents of a tensor."""
 
     def __init__(self, tensor: torch.Tensor) -> None:
         self._tensor = tensor
@@ -101,7 +101,7 @@ class _Contents:
 
     def restore(self) -> None:
         if self._changed():
-            # Tensors that were made in inference mode can be written to in inference mode only.
+            # Inference tensors can only be modified in inference mode.
             with torch.inference_mode():
                 self._tensor.copy_(self._copy)
             self._version = _version(self._tensor)
@@ -113,5 +113,5 @@ class _Contents:
 
 
 def _version(tensor: torch.Tensor) -> int | None:
-    """How often the tensor was changed in place; unknown where it was made in inference mode."""
+    """Return the tensor's version counter, or None for an inference tensor, which has none."""
     return None if tensor.is_inference() else tensor._version

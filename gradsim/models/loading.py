@@ -1,4 +1,4 @@
-"""Loading a causal language model onto a device, and what is known of it before that."""
+"""Loading of causal language models onto a device, and inspection of models without loading their weights."""
 
 import platform
 from pathlib import Path
@@ -22,10 +22,10 @@ _PRECISIONS = {
 
 
 def resolve_device(device: str) -> str:
-    """The device that `device` (cpu, cuda, cuda:N or auto) means here: cpu or cuda:N.
+    """Resolve a device name (cpu, cuda, cuda:N or auto) to cpu or cuda:N.
 
     Raises:
-        DeviceError: it is not there.
+        DeviceError: The device is not available.
     """
     there = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
     if device == "auto":
@@ -33,13 +33,13 @@ def resolve_device(device: str) -> str:
     wanted = "cuda:0" if device == "cuda" else device
     if wanted not in there:
         raise DeviceError(
-            f"device {device!r} is not there, only {', '.join(there)}; set MT_DEVICE to one of these, or to auto"
+            f"device {device!r} is not available, only {', '.join(there)}; set MT_DEVICE to one of these, or to auto"
         )
     return wanted
 
 
 def device_name(device: str) -> str:
-    """Return the model of a device (cpu or cuda:N), and the number of threads of a processor."""
+    """Return the hardware model of a device (cpu or cuda:N), with the number of threads for a CPU."""
     if device.startswith("cuda"):
         return str(torch.cuda.get_device_name(device))
     threads = torch.get_num_threads()
@@ -47,7 +47,7 @@ def device_name(device: str) -> str:
 
 
 def _processor() -> str:
-    """Return the processor's model, which Linux tells in `/proc/cpuinfo`."""
+    """Return the CPU model, from `/proc/cpuinfo` on Linux."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -60,22 +60,23 @@ def load_model(configuration: ModelConfiguration) -> PreTrainedModel:
     """Load a model onto its device, in eval mode.
 
     Raises:
-        DeviceError: its device is not there; found before anything is read.
-        ModelError: it cannot be had or loaded, or its weights are not those of its configuration.
+        DeviceError: The device is not available; raised before any file is read.
+        ModelError: The model is not available or cannot be loaded, its files differ from the recorded revision, or its
+            weights do not match its configuration.
     """
     device = resolve_device(configuration.device)
     folder, revision = fetch(configuration.name, configuration.revision)
     if Path(configuration.name).is_dir() and configuration.revision not in {None, revision}:
         raise ModelError(
-            f"model {configuration.name}: its files are of revision {revision[:12]}, not {configuration.revision[:12]} "
-            "as the study's `model` table says; restore them, or delete that table and run again"
+            f"model {configuration.name}: its files have revision {revision[:12]}, not {configuration.revision[:12]} "
+            "as recorded in the study's `model` table; restore them, or delete that table and run again"
         )
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             **_choices(configuration.precision, configuration.attention),
             output_loading_info=True,
-            ignore_mismatched_sizes=True,  # they are refused below, by name
+            ignore_mismatched_sizes=True,  # rejected below, with their names
         )
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
         raise ModelError(
@@ -91,16 +92,17 @@ def load_model(configuration: ModelConfiguration) -> PreTrainedModel:
 def parameter_shapes(
     name: str, revision: str | None = None, *, precision: str = "float32", attention: str = "sdpa"
 ) -> list[tuple[str, tuple[int, ...]]]:
-    """Return layers and their shapes in the order of `named_parameters()`, tied ones once; reads no weights.
+    """Return layers and their shapes in the order of `named_parameters()`, tied ones once, without reading weights.
 
     Args:
-        name: a local folder, or a name on the Hub.
-        revision: the Hub's commit, tag or branch.
-        precision: as in `build_without_weights`.
-        attention: as in `build_without_weights`.
+        name: local folder, or model name on the Hub.
+        revision: commit, tag or branch on the Hub.
+        precision: see `build_without_weights`.
+        attention: see `build_without_weights`.
 
     Raises:
-        ModelError: a model that cannot be had, is no causal language model, or knows no such attention.
+        ModelError: The model is not available, is not a causal language model, or does not support the attention
+            implementation.
     """
     configuration = read_configuration(name, revision)
     model = build_without_weights(configuration, name, precision=precision, attention=attention)
@@ -110,16 +112,16 @@ def parameter_shapes(
 def build_without_weights(
     configuration: PreTrainedConfig, name: str, *, precision: str = "float32", attention: str = "sdpa"
 ) -> PreTrainedModel:
-    """Return the model of a configuration on the `meta` device: modules and shapes, no weights.
+    """Build a model from its configuration on the `meta` device: modules and shapes, without weights.
 
     Args:
-        configuration: of the model.
-        name: what errors call it.
-        precision: of its parameters.
-        attention: the attention implementation.
+        configuration: configuration of the model.
+        name: name of the model in error messages.
+        precision: precision of its parameters, as in a study.
+        attention: attention implementation.
 
     Raises:
-        ModelError: it is no causal language model, or knows no such attention.
+        ModelError: The model is not a causal language model or does not support the attention implementation.
     """
     try:
         with torch.device("meta"):
@@ -134,12 +136,15 @@ def build_without_weights(
 
 
 def _choices(precision: str, attention: str) -> dict[str, Any]:
-    """Return how transformers builds a model, with its weights or without."""
+    """Return the keyword arguments for transformers' model constructors."""
     return {"dtype": _PRECISIONS[precision], "attn_implementation": attention}
 
 
 def _no_attention(name: str, attention: str, error: Exception) -> str | None:
-    """Return what to say of a family that lacks an attention implementation; None where the error is another one."""
+    """Return the message for an unsupported attention implementation, or None for any other error."""
     if "does not support an attention implementation" not in str(error):
         return None
-    return f"model {name}: its family has no {attention} attention; set `model.attention: eager` in the study file"
+    return (
+        f"model {name}: its architecture does not support {attention} attention; "
+        "set `model.attention: eager` in the study file"
+    )

@@ -1,7 +1,6 @@
-"""The tiny reference model: OLMo's architecture, small enough to train on a laptop's processor in a minute.
+"""Tiny reference model with the OLMo architecture, small enough to train on a laptop's CPU in a minute.
 
-It exists so that a study runs anywhere with gradients that mean something: untrained weights would make every sample's
-gradient alike.
+Provides meaningful gradients for studies on any machine: with untrained weights, all samples have similar gradients.
 """
 
 import math
@@ -25,19 +24,19 @@ PADDING_TOKEN = "<|padding|>"
 
 _LEARNING_RATE = 3e-3
 _WARM_UP_SHARE = 0.1
-_THREADS = 2  # how sums are split among threads shows in their last bits
+_THREADS = 2  # fixed, because the number of threads affects the last bits of sums
 _TOKENIZER_FILES = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab*", "merges.txt", "*.model")
 
 
 class TrainedModel(NamedTuple):
-    """What training left.
+    """Result of training the reference model.
 
     Attributes:
-        folder: holds weights (safetensors), configuration and tokenizer.
-        parameters: how many, tied ones once.
-        steps: updates made.
-        first_loss: mean cross-entropy of the first step's answer tokens, in nats.
-        final_loss: the same of the last tenth of the steps.
+        folder: folder with weights (safetensors), configuration and tokenizer.
+        parameters: number of parameters, tied ones counted once.
+        steps: number of updates.
+        first_loss: mean cross-entropy of the answer tokens at the first step, in nats.
+        final_loss: average of that loss over the last tenth of the steps, in nats.
     """
 
     folder: Path
@@ -63,29 +62,30 @@ def train_reference_model(
     on_long_sample: Literal["error", "exclude", "keep"] = "error",
     progress: Callable[[int, int], None] | None = None,
 ) -> TrainedModel:
-    """Trains an OLMo-style model on the answers of `samples` and writes it to `folder`, whole or not at all.
+    """Train an OLMo-style model on the answers of `samples` and write it to `folder`.
 
-    No biases, norms without parameters, SwiGLU, tied embeddings; AdamW on the loss that a study takes gradients of,
-    on the processor. The same seed on the same machine gives the same bits.
+    The model has SwiGLU, tied embeddings, norms without parameters, and no biases. Training runs AdamW on the CPU, on
+    the loss that a study differentiates. The same seed on the same machine gives bit-identical weights. If training
+    fails, `folder` is left unchanged.
 
     Args:
-        samples: columns `id` and `messages`.
-        folder: replaced if it is there.
-        layers: transformer blocks.
-        hidden_size: width of the residual stream; the feed-forward part is four times as wide.
-        heads: attention heads.
-        vocabulary: entries of the tokenizer that is trained on the samples; fewer where they do not yield so many.
-        positions: the model's context in tokens.
+        samples: table with columns `id` and `messages`.
+        folder: output folder, replaced if it exists.
+        layers: number of transformer blocks.
+        hidden_size: width of the residual stream; the feed-forward layers are four times as wide.
+        heads: number of attention heads.
+        vocabulary: maximum number of entries of the tokenizer trained on the samples.
+        positions: context length of the model in tokens.
         tokenizer: folder of a tokenizer to use instead of training one.
-        steps: updates; the samples are gone through as often as that takes.
-        tokens_per_step: batches are filled up to this, padding included; a longer sample is a batch of its own.
-        seed: of weights and order.
-        on_long_sample: what becomes of samples that are longer than `positions`.
-        progress: called with the steps done and in all.
+        steps: number of updates; the samples repeat as often as needed.
+        tokens_per_step: maximum tokens per batch, including padding; a longer sample forms its own batch.
+        seed: random seed for the weights and the order of batches.
+        on_long_sample: handling of samples longer than `positions`.
+        progress: callback that receives the number of steps done and the total.
 
     Raises:
-        SampleError: a sample that is longer than `positions` where that is an error, or that has no answer.
-        ModelError: a tokenizer that cannot be loaded.
+        SampleError: A sample has no answer, or is longer than `positions` and `on_long_sample` is "error".
+        ModelError: The tokenizer cannot be loaded.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as workplace:
@@ -108,7 +108,7 @@ def train_reference_model(
 
 
 def _train_tokenizer(samples: pl.DataFrame, vocabulary: int) -> PreTrainedTokenizerBase:
-    """A byte-level BPE of the samples' text in the tulu template."""
+    """Train a byte-level BPE tokenizer on the samples' text in the Tulu template."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -138,7 +138,7 @@ def _copy_tokenizer(source: Path, target: Path) -> None:
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """Seeds torch and has it compute the same way each time; all of it comes back as it was."""
+    """Seed PyTorch and make it deterministic inside the context; restore its settings and random state on exit."""
     threads = torch.get_num_threads()
     deterministic = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
@@ -164,7 +164,18 @@ def reference_configuration(
     eos_token_id: int | None = None,
     pad_token_id: int | None = None,
 ) -> OlmoConfig:
-    """The architecture: arguments as of `train_reference_model`, and the tokenizer's special tokens."""
+    """Return the configuration of the reference model.
+
+    Args:
+        vocabulary: number of entries of the tokenizer.
+        layers: see `train_reference_model`.
+        hidden_size: see `train_reference_model`.
+        heads: see `train_reference_model`.
+        positions: see `train_reference_model`.
+        bos_token_id: id of the tokenizer's beginning-of-sequence token.
+        eos_token_id: id of the tokenizer's end-of-sequence token.
+        pad_token_id: id of the tokenizer's padding token.
+    """
     return OlmoConfig(
         vocab_size=vocabulary,
         hidden_size=hidden_size,
@@ -173,7 +184,7 @@ def reference_configuration(
         num_attention_heads=heads,
         max_position_embeddings=positions,
         tie_word_embeddings=True,
-        initializer_range=hidden_size**-0.5,  # the usual 0.02 is made for wide models: narrow ones learn slowly from it
+        initializer_range=hidden_size**-0.5,  # the usual 0.02 suits wide models; narrow ones learn slowly from it
         bos_token_id=bos_token_id,
         eos_token_id=eos_token_id,
         pad_token_id=pad_token_id,
@@ -197,9 +208,9 @@ def _build(
 
 
 class _Batch(NamedTuple):
-    """Samples of similar length, padded at their right: (samples, tokens) each.
+    """Batch of samples of similar length, padded on the right; both tensors are (samples, tokens).
 
-    Under causal attention no token sees the padding behind it, so no attention mask is needed.
+    No attention mask is needed: under causal attention, no token attends to the padding on its right.
     """
 
     input_ids: torch.Tensor
@@ -212,7 +223,7 @@ def _batches(tokenized: pl.DataFrame, tokens_per_step: int) -> list[_Batch]:
     batches: list[_Batch] = []
     start = 0
     for end in range(1, len(rows) + 1):
-        # Rows grow, so the next one says how wide a batch that takes it in would be.
+        # Rows are sorted by length, so the next row determines the padded width of a batch that includes it.
         if end == len(rows) or (end - start + 1) * len(rows[end][0]) > tokens_per_step:
             batch = rows[start:end]
             width = len(batch[-1][0])
@@ -236,7 +247,7 @@ def _train(
     steps: int,
     progress: Callable[[int, int], None] | None,
 ) -> list[float]:
-    """Updates the model in place; returns each step's loss."""
+    """Train the model in place and return the loss of each step."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=_LEARNING_RATE, betas=(0.9, 0.95), weight_decay=0.1)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _learning_rate_factor(step, steps))
     order: list[int] = []
@@ -260,7 +271,7 @@ def _train(
 
 
 def _learning_rate_factor(step: int, steps: int) -> float:
-    """Linear warm-up, then half a cosine down to a tenth."""
+    """Return the learning-rate multiplier of a step: linear warm-up, then cosine decay to 0.1."""
     warm_up = max(1, round(_WARM_UP_SHARE * steps))
     if step < warm_up:
         return (step + 1) / warm_up

@@ -1,4 +1,4 @@
-"""A model that is loaded when it is first needed, and once."""
+"""Lazily loaded model with its tokenizer."""
 
 import re
 from functools import cached_property
@@ -9,15 +9,15 @@ from gradsim.models.fetching import fetch, load_tokenizer
 from gradsim.models.loading import load_model, resolve_device
 from gradsim.study import ModelConfiguration
 
-# A commit, or a digest of files; other revisions may mean something else tomorrow.
+# A commit or a file digest; other revisions, such as branches, can change over time.
 _DIGEST = re.compile(r"[0-9a-f]{40,64}")
 
 
 class RunningModel:
-    """A model on its device, with its tokenizer.
+    """A model on its device, with its tokenizer; each loads once, on first access.
 
     Attributes:
-        configuration: which model runs, and how.
+        configuration: model to run, with its device, precision and attention implementation.
     """
 
     def __init__(self, configuration: ModelConfiguration) -> None:
@@ -25,38 +25,38 @@ class RunningModel:
 
     @cached_property
     def model(self) -> PreTrainedModel:
-        """The model, in eval mode.
+        """Model in eval mode.
 
         Raises:
-            DeviceError: its device is not there.
-            ModelError: it cannot be had or loaded.
+            DeviceError: The device is not available.
+            ModelError: The model is not available or cannot be loaded.
         """
         return load_model(self.configuration)
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The model's tokenizer.
+        """Tokenizer of the model.
 
         Raises:
-            ModelError: it cannot be had or read.
+            ModelError: The tokenizer is not available or cannot be loaded.
         """
         return load_tokenizer(self.configuration.name, self.configuration.revision)
 
     @cached_property
     def revision(self) -> str:
-        """What tells its weights from others, wherever they lie.
+        """Identity of the weights, independent of their location: commit on the Hub, or digest of a local folder.
 
         Raises:
-            ModelError: it cannot be had.
+            ModelError: The model is not available.
         """
         name, revision = self.configuration.name, self.configuration.revision
         return revision if revision and _DIGEST.fullmatch(revision) else fetch(name, revision).revision
 
     @cached_property
     def device(self) -> str:
-        """Where it runs: cpu or cuda:N.
+        """Device of the model, cpu or cuda:N.
 
         Raises:
-            DeviceError: it is not there.
+            DeviceError: The device is not available.
         """
         return resolve_device(self.configuration.device)

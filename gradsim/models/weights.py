@@ -1,4 +1,4 @@
-"""Whether a model's weights are those that its configuration asks for."""
+"""Check that a model's weights match its configuration."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -10,22 +10,22 @@ from gradsim.errors import ModelError
 
 
 def require_matching_weights(model: PreTrainedModel, report: Mapping[str, Any], name: str) -> None:
-    """Refuse weights with which a model computes something else than its files mean.
+    """Require that the loaded weights match the model's configuration.
 
-    transformers fills in what is missing at random, and leaves out what it has no place for.
+    transformers initializes missing weights randomly and ignores unexpected ones, which can silently change the model.
 
     Args:
-        model: as it was loaded.
-        report: transformers' account of the loading.
-        name: what errors call the model.
+        model: loaded model.
+        report: loading info from transformers.
+        name: name of the model in error messages.
 
     Raises:
-        ModelError: weights are missing, of another shape, or left over in a module; or a tied head is not tied.
+        ModelError: Weights are missing, mismatched in shape, or unexpected in a module, or tied weights are not equal.
     """
     if report["mismatched_keys"]:
         weight, stored, expected = min(report["mismatched_keys"])
         raise ModelError(
-            f"model {name}: its weights hold {weight} of shape {tuple(stored)} where its config.json means "
+            f"model {name}: its weights contain {weight} of shape {tuple(stored)}, but its config.json specifies "
             f"{tuple(expected)}; correct config.json, or download or train it again"
         )
     if report["missing_keys"]:
@@ -33,17 +33,17 @@ def require_matching_weights(model: PreTrainedModel, report: Mapping[str, Any], 
         fix = "download or train it again"
         if report["missing_keys"] == _head_weights(model):
             fix = f"set tie_word_embeddings to true in its config.json if the head is the input embedding, or {fix}"
-        raise ModelError(f"model {name}: its weights lack {missing}; {fix}")
+        raise ModelError(f"model {name}: its weights do not contain {missing}; {fix}")
     untied = model.get_expanded_tied_weights_keys(all_submodels=True).keys() - model.all_tied_weights_keys.keys()
     if untied:
         raise ModelError(
-            f"model {name}: its config.json ties {min(untied)} to another weight, but its weights hold two different "
-            "ones; set tie_word_embeddings to false in its config.json if the model was trained so"
+            f"model {name}: its config.json ties {min(untied)} to another weight, but its files contain different "
+            "values for the two; set tie_word_embeddings to false in its config.json if it was trained untied"
         )
     if left_over := min(_within_modules(model, report["unexpected_keys"]), default=None):
         raise ModelError(
-            f"model {name}: its weights hold {left_over}, for which the model of its config.json has no place; "
-            "correct config.json, or merge an adapter into the model"
+            f"model {name}: its weights contain {left_over}, which the model described by its config.json does not "
+            "have; correct config.json, or merge an adapter into the model"
         )
 
 
@@ -53,9 +53,9 @@ def _head_weights(model: PreTrainedModel) -> set[str]:
 
 
 def _within_modules(model: nn.Module, weights: Iterable[str]) -> set[str]:
-    """Return the weights of blocks that the model lacks, and those in or below a module that has weights of its own.
+    """Return the unexpected weights that belong to a missing block or to a module with weights of its own.
 
-    Others are those of heads for other tasks, and masks that old checkpoints hold.
+    Other unexpected weights are harmless: heads for other tasks, and masks from old checkpoints.
     """
     modules: dict[str, nn.Module] = dict(model.named_modules())
 

@@ -169,8 +169,8 @@ class TestLoading:
         with pytest.raises(ModelError) as caught:
             models.load_model(ModelConfiguration(name, revision="0" * 64, device="cpu"))
         assert str(caught.value) == (
-            f"model {name}: its files are of revision {found[:12]}, not 000000000000 as the study's `model` table "
-            "says; restore them, or delete that table and run again"
+            f"model {name}: its files have revision {found[:12]}, not 000000000000 as recorded in the study's `model` "
+            "table; restore them, or delete that table and run again"
         )
 
     @pytest.mark.parametrize("precision", ["float32", "float64", "bfloat16"])
@@ -195,12 +195,12 @@ class TestLoading:
         ]
         for call in calls:
             assert raised(ModelError, call) == (
-                "model nobody/nothing: not a folder, and not to be had from the Hub "
+                "model nobody/nothing: not a local folder, and not available from the Hub "
                 f"(no network, and it is not in the cache); {ending}"
             )
         absent = tmp_path / "absent"
         assert raised(ModelError, lambda: models.fetch(str(absent))) == (
-            f"model {absent}: not a folder, and not to be had from the Hub (the Hub allows no such name); {ending}"
+            f"model {absent}: not a local folder, and not available from the Hub (not a valid Hub name); {ending}"
         )
 
     def test_damaged_folders(self, trained: models.TrainedModel, tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ class TestLoading:
         empty = copy("empty")
         (empty / "model.safetensors").unlink()
         assert raised(ModelError, load(empty)) == (
-            f"model {empty}: {empty} holds no weights (*.safetensors); download or train it again"
+            f"model {empty}: {empty} contains no weights (*.safetensors); download or train it again"
         )
         cut = copy("cut")
         (cut / "model.safetensors").write_bytes(b"\x08")
@@ -223,7 +223,7 @@ class TestLoading:
         del weights["model.layers.1.mlp.up_proj.weight"]
         save_file(weights, lacking / "model.safetensors", {"format": "pt"})
         assert raised(ModelError, load(lacking)) == (
-            f"model {lacking}: its weights lack model.layers.1.mlp.up_proj.weight; download or train it again"
+            f"model {lacking}: its weights do not contain model.layers.1.mlp.up_proj.weight; download or train it again"
         )
         strange = copy("strange")
         (strange / "config.json").write_text(json.dumps({"model_type": "t5"}))
@@ -262,7 +262,7 @@ class TestDevice:
     def test_device_that_is_not(self, gpus: int, device: str) -> None:
         there = "cpu, cuda:0, cuda:1" if gpus else "cpu"
         assert raised(DeviceError, lambda: models.resolve_device(device)) == (
-            f"device {device!r} is not there, only {there}; set MT_DEVICE to one of these, or to auto"
+            f"device {device!r} is not available, only {there}; set MT_DEVICE to one of these, or to auto"
         )
 
     def test_device_is_checked_before_the_model(self) -> None:

@@ -230,7 +230,7 @@ def test_an_unknown_model(machine: Machine) -> None:
     machine.study(model={"name": "no/model"})
     before, error = machine.refuses("run", "tiny")
     assert error == (
-        "error: tiny__model: model no/model: not a folder, and not to be had from the Hub "
+        "error: tiny__model: model no/model: not a local folder, and not available from the Hub "
         "(no network, and it is not in the cache); "
         "check its spelling, revision and the network, set HF_TOKEN if it is gated, or download it beforehand"
     )
@@ -290,7 +290,7 @@ def test_a_device_that_is_not_there(machine: Machine) -> None:
     there = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
     os.environ["MT_DEVICE"] = "cuda:99"
     complaint = (
-        f"error: device 'cuda:99' is not there, only {', '.join(there)}; set MT_DEVICE to one of these, or to auto"
+        f"error: device 'cuda:99' is not available, only {', '.join(there)}; set MT_DEVICE to one of these, or to auto"
     )
     assert machine.refuses("run", "tiny") == ([], complaint)
     assert not machine.data.exists()

@@ -137,7 +137,9 @@ def test_a_model_that_lost_its_weights_is_named(computed):
     computed.delete("tiny/model/model.safetensors")
     before = computed.digests()
     output = computed.gradsim("run", "tiny", fails=True)
-    assert f"{computed.data / 'tiny' / 'model'} holds no weights (*.safetensors); download or train it again" in output
+    assert (
+        f"{computed.data / 'tiny' / 'model'} contains no weights (*.safetensors); download or train it again" in output
+    )
     assert "Traceback" not in output
     assert computed.digests() == before
     with computed.instance() as instance:

@@ -31,7 +31,7 @@ def folder(tmp_path: Path) -> Path:
 def test_a_family_without_sdpa(workplace: Workplace, folder: Path) -> None:
     workplace.write_study(model={"name": str(folder)})
     assert (
-        f"error: tiny__model: model {folder}: its family has no sdpa attention; "
+        f"error: tiny__model: model {folder}: its architecture does not support sdpa attention; "
         "set `model.attention: eager` in the study file"
     ) in workplace.gradsim("run", "tiny", fails=True)
 

@@ -1,1 +1,1 @@
-"""One forward and backward pass of a batch: the model's state, its inputs, and each sample's gradient terms."""
+"""Forward and backward pass of a batch: model state, inputs, and each sample's gradient terms."""

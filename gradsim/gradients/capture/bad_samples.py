@@ -1,26 +1,26 @@
-"""Samples without a usable gradient: each error names the sample and the mend."""
+"""Errors for samples without a usable gradient; each names the sample and the fix."""
 
 from gradsim.errors import GradientError
 from gradsim.gradients.capture.encoding import Encoded
 
 
 class BadSampleError(GradientError):
-    """A sample without an unmasked label, or whose loss or gradient is not finite."""
+    """Error for a sample without an unmasked label, or with a non-finite loss or gradient."""
 
 
 def bad_loss(sample: Encoded, loss: float) -> BadSampleError:
-    """The loss is not finite."""
-    return BadSampleError(f"sample {sample.id!r} has a loss of {loss}: {_MEND}")
+    """Return the error for a non-finite loss."""
+    return BadSampleError(f"sample {sample.id!r} has a loss of {loss}: {_FIX}")
 
 
 def bad_gradient(sample: Encoded, layer: str) -> BadSampleError:
-    """The gradient is not finite."""
-    return BadSampleError(f"sample {sample.id!r} has a gradient that is not finite in layer {layer}: {_MEND}")
+    """Return the error for a non-finite gradient."""
+    return BadSampleError(f"sample {sample.id!r} has a gradient that is not finite in layer {layer}: {_FIX}")
 
 
 def no_label(sample: Encoded) -> BadSampleError:
-    """There is nothing to take the mean over."""
-    return BadSampleError(f"sample {sample.id!r} has no unmasked label after its first token: {_MEND}")
+    """Return the error for a sample without an unmasked label."""
+    return BadSampleError(f"sample {sample.id!r} has no unmasked label after its first token: {_FIX}")
 
 
-_MEND = 'mend or exclude it (on_bad_sample="exclude")'
+_FIX = 'fix or exclude it (on_bad_sample="exclude")'

@@ -1,4 +1,4 @@
-"""Samples of similar length, run together: padded at their right, where causal attention never looks."""
+"""Right-padded batches of samples of similar length; causal attention never reads the padding."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,15 +32,15 @@ class Batching:
 class Batch:
     """B samples of at most T tokens on the model's device.
 
-    No attention mask is needed: under causal attention no token sees the padding behind it, and no loss looks there,
-    so that the gradient of its outputs is zero.
+    No attention mask is needed. Under causal attention, no token attends to the padding on its right, and the padding
+    has no loss, so the gradient of its outputs is zero.
 
     Attributes:
         samples: the B samples.
-        tokens: (B, T) input ids; any id stands for padding.
-        kept: of each row's outputs the last so many predict labels, (B, kept) of them are scored.
-        targets: (B, kept) the label that each of these outputs predicts, masked where there is none.
-        weights: (B, kept) one over the sample's labels at each of them, zero elsewhere.
+        tokens: (B, T) input ids, padded with an arbitrary id.
+        kept: number of trailing positions to score; earlier outputs predict no label of any sample.
+        targets: (B, kept) label that each scored output predicts, or `MASKED`.
+        weights: (B, kept) one over the sample's number of labels at each label, zero elsewhere.
     """
 
     samples: Sequence[Encoded]
@@ -51,7 +51,7 @@ class Batch:
 
     @classmethod
     def of(cls, samples: Sequence[Encoded], device: torch.device) -> "Batch":
-        """Pad samples; each has at least one label."""
+        """Create a batch by padding samples, each with at least one label."""
         length = max(len(sample.tokens) for sample in samples)
         first = min(int(sample.positions[0]) for sample in samples)
         tokens = np.zeros((len(samples), length), dtype=np.int64)
@@ -71,27 +71,27 @@ class Batch:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(B, T)."""
+        """Shape of the batch, (B, T)."""
         return self.tokens.shape[0], self.tokens.shape[1]
 
     def scored(self, logits: Tensor) -> Tensor:
-        """(B, at least kept, V) -> (B, kept, V)."""
+        """Return the scored logits: (B, at least kept, V) -> (B, kept, V)."""
         return logits if logits.shape[1] == self.kept else logits[:, -self.kept :]
 
     def losses_and_gradient(self, scored: Tensor, precision: torch.dtype) -> tuple[Tensor, Tensor]:
         """Return each sample's mean cross-entropy over its n unmasked labels, and the gradient of their sum.
 
-        With p = softmax(z), ∂L/∂z_j = p_j / n, and -Σ_{j≠y} p_j / n at the label y. That equals (p_y - 1) / n, but the
-        difference cancels where the model is sure of the label: float32 would keep only rounding. For the same reason
-        such a label's loss is -log(1 - Σ_{j≠y} p_j). Written by hand, because autograd allocates three tensors of the
-        logits' size where one suffices.
+        With p = softmax(z), ∂L/∂z_j = p_j / n for j ≠ y, and ∂L/∂z_y = -Σ_{j≠y} p_j / n at the label y. The latter
+        equals (p_y - 1) / n, but that difference cancels in float32 when the model is confident of the label. For the
+        same reason, the loss of such a label is computed as -log(1 - Σ_{j≠y} p_j). Implemented by hand, because
+        autograd allocates three tensors of the logits' size and this needs only one.
 
         Args:
             scored: (B, kept, V) logits z.
-            precision: the model's number format; the arithmetic is in at least float32.
+            precision: dtype of the model; the arithmetic is in at least float32.
 
         Returns:
-            (B,) losses in that arithmetic, and the (B, kept, V) gradient in the format of the logits.
+            Losses, (B,), in the dtype of the arithmetic, and the gradient, (B, kept, V), in the dtype of the logits.
         """
         wide = torch.promote_types(precision, torch.float32)
         logarithms = torch.log_softmax(scored.detach(), dim=-1, dtype=wide)
@@ -106,12 +106,12 @@ class Batch:
         return losses, gradient.to(scored.dtype)
 
     def places(self, member: int, positions: int, *, is_head: bool) -> slice:
-        """Which positions of a module's output are a sample's and can have a gradient.
+        """Return the positions of a module's output that belong to a sample and can have a gradient.
 
         Args:
-            member: the sample's number in the batch.
-            positions: of the output: its second dimension.
-            is_head: whether the output is the logits, of which only those that predict a label have a gradient.
+            member: index of the sample in the batch.
+            positions: number of positions of the output, its second dimension.
+            is_head: whether the output is the logits, which have a gradient only at the labels.
         """
         sample, length = self.samples[member], self.shape[1]
         if is_head and positions in (self.kept, length):
@@ -120,5 +120,10 @@ class Batch:
         return slice(0, len(sample.tokens) if positions == length else positions)
 
     def first_label(self, member: int, positions: int) -> int:
-        """The first position of a module's output, of so many, that predicts a label of a sample; 0: unknown."""
+        """Return the first position of a module's output that predicts a label of a sample, or 0 if unknown.
+
+        Args:
+            member: index of the sample in the batch.
+            positions: number of positions of the output, its second dimension.
+        """
         return int(self.samples[member].positions[0]) if positions == self.shape[1] else 0

@@ -1,9 +1,9 @@
-"""One forward and one backward of a batch of samples: the terms of every layer's gradient, sample by sample.
+"""Gradient capture: one forward and backward pass of a batch yields every layer's gradient terms, sample by sample.
 
-Hooks record what each module with a rule is called with, and hand its output's gradient to the rule as soon as
-autograd has it, so that both are gone before the next block is due. The weights themselves are frozen: the backward
-spends nothing on their gradients. Parameters without a rule get their gradient from autograd; in a batch, each sample
-has a copy of them.
+Hooks record the inputs of each module with a rule, and pass its output gradient to the rule as soon as autograd has
+computed it, so that both are freed before the next block. The weights of these modules are frozen, so the backward pass
+spends no time on their gradients. Autograd computes the gradients of parameters without a rule; in a batch, each sample
+has its own copy of these parameters.
 """
 
 from collections.abc import Callable, Collection, Iterator
@@ -32,20 +32,26 @@ from gradsim.gradients.rules.registry import Rule, rule_for
 from gradsim.gradients.rules.terms import Dense, RowSum, Term
 from gradsim.models.fresh_state import FreshState, fresh_state
 
-# A prompt is left out where it has no gradient, if it is at least one in so many of a sample's tokens.
+# A prompt without gradient is skipped if it makes up at least 1/_LEAST_PROMPT of a sample's tokens.
 _LEAST_PROMPT = 5
 
 
 class TakeTerm(Protocol):
-    """What is done with a term as soon as it is there."""
+    """Callback that receives each gradient term as soon as it is computed."""
 
     def __call__(self, layer: int, member: int, term: Term | RowSum) -> None:
-        """Take a term of a layer's gradient in the batch's sample of this number; it may be a view of large tensors."""
+        """Receive a term of a layer's gradient for one sample.
+
+        Args:
+            layer: index of the layer.
+            member: index of the sample in the batch.
+            term: the term, possibly a view of large tensors.
+        """
 
 
 @dataclass(frozen=True, eq=False)
 class RuledModule:
-    """A module with a rule, and the layers of its own parameters by their names in the module."""
+    """A module with a rule, and the layer indices of its own parameters by their names in the module."""
 
     module: nn.Module
     rule: Rule
@@ -53,14 +59,14 @@ class RuledModule:
 
 
 class GradientCapture:
-    """A context in which samples of a model are captured; the model is as it was before when it ends.
+    """Context manager that captures gradient terms of samples, and restores the model on exit.
 
     Args:
-        model: a causal language model.
-        by_autograd: layers that autograd computes although they have a rule.
+        model: causal language model.
+        by_autograd: names of layers to compute by autograd even if they have a rule.
 
     Raises:
-        GradientError: a model without parameters, with quantized ones, or on several devices.
+        GradientError: The model has no parameters, is quantized, or is on several devices.
     """
 
     def __init__(self, model: PreTrainedModel, by_autograd: Collection[str] = ()) -> None:
@@ -79,7 +85,7 @@ class GradientCapture:
         self._batch: Batch | None = None
         self._take: TakeTerm | None = None
         self.watch: Callable[[nn.Module, Call, Tensor], None] | None = None
-        """Called with every recorded module, its call and its output."""
+        """Optional callback that receives every recorded module, its call and its output."""
 
     def __enter__(self) -> "GradientCapture":
         with ExitStack() as stack:
@@ -106,12 +112,12 @@ class GradientCapture:
 
     @property
     def returns_cache(self) -> bool:
-        """Whether the model has returned a cache although it was told not to keep one."""
+        """Whether the model has returned a cache despite `use_cache=False`."""
         return self._forward.returns_cache
 
     @contextmanager
     def running_in(self, dtype: torch.dtype) -> Iterator[None]:
-        """Run the model in another number format within, its buffers included."""
+        """Run the model, including its buffers, in another dtype inside the context."""
         before = self._state
         self._start_afresh()
         with running_in(self._model, dtype), fresh_state(self._model) as state:
@@ -122,22 +128,22 @@ class GradientCapture:
                 self._state = before
 
     def run(self, samples: Collection[Encoded], take: TakeTerm, *, checkpoint: bool = False) -> NDArray[np.float64]:
-        """Run samples forward and backward, each with at least one label.
+        """Run a batch of samples forward and backward.
 
         Args:
-            samples: B of them.
-            take: gets every term as soon as it is known; no term of a layer: its gradient is zero.
-            checkpoint: run every block again in the backward pass, which keeps less in memory.
+            samples: B samples, each with at least one label.
+            take: callback for every term; a layer without terms has a zero gradient.
+            checkpoint: whether to recompute every block in the backward pass to save memory.
 
         Returns:
-            (B,) the losses. Terms of a sample whose loss is not finite mean nothing.
+            Losses, (B,). If a sample's loss is not finite, its terms are meaningless.
 
         Raises:
-            NotSeparableError: the model cannot run several samples at once.
-            GradientError: the model refuses a sample.
+            NotSeparableError: The model cannot run several samples at once.
+            GradientError: The model rejects a sample.
         """
         self._batch, self._take = Batch.of(list(samples), self.device), take
-        for layer in self.without_rule:  # a pass that broke off may have left a part
+        for layer in self.without_rule:  # an interrupted pass may have left partial gradients
             self.parameters[layer].grad = None
         self._start_afresh()
         with checkpointed_blocks(self._model, enabled=checkpoint), self._copies(self._batch):
@@ -147,18 +153,18 @@ class GradientCapture:
         for layer in self.without_rule:
             parameter = self.parameters[layer]
             if parameter.grad is not None:
-                if len(samples) > 1:  # something used the parameter itself, not the samples' copies
-                    raise NotSeparableError(f"autograd adds up the gradients of {self.layers[layer]} over samples")
+                if len(samples) > 1:  # the model used the parameter itself, not the samples' copies
+                    raise NotSeparableError(f"autograd sums the gradients of {self.layers[layer]} over samples")
                 take(layer, 0, Dense(parameter.grad.to_dense()))
                 parameter.grad = None
         self._batch = self._take = None
         return losses.double().cpu().numpy()
 
     def logits(self, batch: Batch) -> Tensor:
-        """Return the logits of a batch, (B, at least kept, V), as if it were the first that the model is given.
+        """Return the logits of a batch, (B, at least kept, V), after resetting the model's state.
 
         Raises:
-            GradientError: the model refuses a sample.
+            GradientError: The model rejects a sample.
         """
         self._start_afresh()
         return self._logits(batch)
@@ -168,7 +174,7 @@ class GradientCapture:
             self._state.restore()
 
     def _copies(self, batch: Batch) -> AbstractContextManager[None]:
-        """Give each sample of a batch a copy of the parameters without a rule; a single one needs none."""
+        """Give each sample its own copy of the parameters without a rule, unless the batch has only one sample."""
         if len(batch.samples) == 1 or not self.without_rule:
             return nullcontext()
         parameters = {layer: self.parameters[layer] for layer in self.without_rule}
@@ -181,7 +187,7 @@ class GradientCapture:
     def _logits(self, batch: Batch) -> Tensor:
         keywords: dict[str, Any] = {"logits_to_keep": batch.kept}
         if len(batch.samples) > 1:
-            # Each sample its own row, so that the gradients of learned positions are not added up.
+            # One row per sample, so that the gradients of learned positions are not summed over the batch.
             positions = torch.arange(batch.tokens.shape[1], device=self.device)
             keywords["position_ids"] = positions.expand_as(batch.tokens)
         try:
@@ -203,13 +209,14 @@ class GradientCapture:
         if self.watch:
             self.watch(module, call, output)
         start.register_hook(partial(self._arrived, ruled, [call]))  # type: ignore[no-untyped-call]
-        # The graph begins here. A copy, because models may change an output in place, and a leaf forbids that.
+        # The autograd graph starts here. Return a copy, because the model may modify the output in place, which is not
+        # allowed for leaf tensors.
         return output if start is output else start.clone()
 
     def _arrived(self, ruled: RuledModule, calls: list[Call], delta: Tensor) -> None:
         assert self._batch is not None
         assert self._take is not None
-        call = calls.pop()  # its inputs go as soon as the rule has been followed
+        call = calls.pop()  # frees the inputs as soon as the rule has run
         with torch.no_grad():
             for member in range(len(self._batch.samples)):
                 own_call, rows = _of_member(self._batch, member, ruled, call, delta, is_head=ruled.module is self._head)
@@ -221,17 +228,17 @@ class GradientCapture:
 def _of_member(
     batch: Batch, member: int, ruled: RuledModule, call: Call, delta: Tensor, *, is_head: bool
 ) -> tuple[Call, Tensor]:
-    """Return what of a module's call, and of its output's gradient as (rows, D), is one sample's.
+    """Return one sample's part of a module's call, and of its output gradient as (rows, D).
 
     Raises:
-        NotSeparableError: the rows of several samples cannot be told apart.
+        NotSeparableError: The rows cannot be assigned to samples.
     """
     size, length = batch.shape
     width = delta.shape[-1]
     per_token, beyond = divmod(len(delta), size * length) if delta.dim() == 2 else (0, 0)
     if delta.dim() > 2 and delta.shape[0] == size:
         places = slice(0, delta.shape[1])
-        if delta.dim() == 3:  # beyond that, the second dimension may be heads, as many as the batch has tokens
+        if delta.dim() == 3:  # with more dimensions, dimension 1 may be heads, even if its size equals the token count
             places = batch.places(member, delta.shape[1], is_head=is_head)
             places = _without_prompt(delta[member], places, batch.first_label(member, delta.shape[1]))
         if size == 1 and places == slice(0, delta.shape[1]):
@@ -261,16 +268,17 @@ def _of_member(
     elif size == 1:
         return call, delta.reshape(-1, width)
     else:
-        raise NotSeparableError(f"an output of shape {tuple(delta.shape)} does not tell {size} samples apart")
+        raise NotSeparableError(f"an output of shape {tuple(delta.shape)} cannot be split into {size} samples")
     keywords = {name: own(value) for name, value in call.keywords.items()}
     return Call(tuple(map(own, call.arguments)), keywords), own(delta).reshape(-1, width)
 
 
 def _without_prompt(delta: Tensor, places: slice, first_label: int) -> slice:
-    """Places without those before the first label, if the gradient is zero in all of these.
+    """Drop the positions before the first label if their gradient is zero.
 
-    So it is behind the last attention, where no position sees another. Only a processor looks: a GPU would have to be
-    waited for. Few places stay, because layers that share an input share its copy only if they all have the same.
+    It is zero after the last attention, where no position affects another. Checked on CPU only, because the check would
+    synchronize with a GPU. Short prompts are kept, because layers with a common input share its copy only if they all
+    use the same positions.
     """
     prompt = slice(places.start, first_label)
     is_worthwhile = (first_label - places.start) * _LEAST_PROMPT >= places.stop - places.start
@@ -281,7 +289,7 @@ def _without_prompt(delta: Tensor, places: slice, first_label: int) -> slice:
 
 @contextmanager
 def flags_kept(model: nn.Module) -> Iterator[None]:
-    """Training modes and `requires_grad` come back as they were."""
+    """Restore the training modes and `requires_grad` flags on exit."""
     modes = [(module, module.training) for module in model.modules()]
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     try:
@@ -295,7 +303,7 @@ def flags_kept(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def own_gradients(parameters: Collection[nn.Parameter]) -> Iterator[None]:
-    """The caller's gradients are put aside, and come back."""
+    """Set the caller's `.grad` tensors aside, and restore them on exit."""
     before = [parameter.grad for parameter in parameters]
     for parameter in parameters:
         parameter.grad = None
@@ -309,7 +317,7 @@ def own_gradients(parameters: Collection[nn.Parameter]) -> Iterator[None]:
 def _ruled_modules(
     model: nn.Module, parameters: dict[str, nn.Parameter], by_autograd: Collection[str]
 ) -> list[RuledModule]:
-    """Modules with a rule for layers that no module without a rule owns as well."""
+    """Return the modules with a rule, without layers that are shared with a module that has none."""
     numbers = {id(parameter): number for number, parameter in enumerate(parameters.values())}
     found = []
     excluded = {number for number, name in enumerate(parameters) if name in by_autograd}
@@ -330,7 +338,7 @@ def _ruled_modules(
 
 
 def _in_one_piece(_: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The last positions of several samples copied together: torch would multiply the weight with each sample's."""
+    """Make the head's inputs contiguous: PyTorch would otherwise run a separate matrix product for each sample."""
     return tuple(value.contiguous() if isinstance(value, Tensor) else value for value in arguments)
 
 

@@ -1,4 +1,4 @@
-"""The safety net: the rules against plain autograd, on short pieces of samples, before anything depends on them."""
+"""Safety net: checks the rules against plain autograd on short pieces of samples before they are used."""
 
 import logging
 import warnings
@@ -26,44 +26,45 @@ from gradsim.models.limits import length_boundaries
 
 logger = logging.getLogger(__name__)
 
-# Rounding errors are a few units in the last place of the sum of the terms' magnitudes, mistakes are of its own size.
+# Tolerance in units in the last place of the terms' summed magnitudes: rounding errors are a few, mistakes far more.
 _ULPS = 64
 
-# Tokens of the pieces that are checked: enough to tell, and of different lengths, so that one is padded.
+# Lengths of the checked pieces in tokens: long enough to detect mistakes, and different, so that one is padded.
 _PIECES = (37, 29)
 
-# One layer's gradients that stand together: by autograd from each of two uses, their sum, and what is compared with it.
+# Gradients of one layer in memory at once: autograd's from each of two uses, their sum, and the one compared with it.
 _GRADIENTS = 4
 
-# Rounding is at most this share of a whole gradient, however coarse the format.
+# Upper bound of rounding as a share of the whole gradient, for coarse dtypes.
 _MOST_ROUNDING = 1e-3
 
-# Rounding changes wholly when the embeddings change by a few units in the last place; a real gradient hardly does.
+# Relative change above which a gradient is noise: slightly changed embeddings change rounding entirely, and a real
+# gradient hardly at all.
 _WHOLLY = 0.5
 
-# What models raise that cannot run in a precision, in some way, or not at all.
+# Errors of models that cannot run in a precision, in a particular way, or at all.
 FAILURES = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 _Terms = dict[int, list[Term | RowSum]]
-"""By layer."""
+"""Terms by layer index."""
 
 
 class FallbackWarning(UserWarning):
-    """Layers whose rule does not hold in this model: exact all the same, by autograd, but slower."""
+    """Warning that the engine falls back to a slower but equally exact method."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What checked pieces of samples tell about a model.
+    """Results of checking a model on pieces of samples.
 
     Attributes:
-        by_autograd: layers whose rule does not hold.
-        separable: whether several samples can run at once.
-        noise: layers whose gradient is rounding, in model order.
-        pieces: the checked pieces of samples; none if no sample has finite gradients.
-        batching: which samples may share a batch.
-        rows_per_token: rows of outer products of every module that ran, in all its calls, for each token; rounded up.
-        profile: what a pass keeps in memory.
+        by_autograd: layers for which the rule does not hold.
+        separable: whether several samples can run in one batch.
+        noise: layers with only rounding noise as gradient, in model order.
+        pieces: checked pieces of samples; empty if no sample has finite gradients.
+        batching: constraints on samples that share a batch.
+        rows_per_token: number of outer-product rows per token of every module that ran, over all calls, rounded up.
+        profile: memory use of a pass.
     """
 
     by_autograd: list[str] = field(default_factory=list)
@@ -76,12 +77,13 @@ class Probe:
 
 
 def require_room(parameters: Collection[Tensor], memory_budget: int) -> None:
-    """That the check of a model's rules fits a memory budget in bytes, before it begins.
+    """Require that the check of a model's rules fits the memory budget, in bytes.
 
     Raises:
-        MemoryBudgetError: it does not.
+        MemoryBudgetError: The check does not fit.
     """
-    # Of pieces alone and in a batch: all layers' factors, and what their passes keep. A layer's gradients come and go.
+    # Pieces alone and in a batch need the factors of all layers and the passes' activations. Gradients are held for one
+    # layer at a time.
     factors = 3 * sum(_PIECES) * sum(sum(parameter.shape[-2:]) * parameter.itemsize for parameter in parameters)
     needed = factors + _GRADIENTS * max(parameter.nbytes for parameter in parameters)
     if memory_budget < needed:
@@ -92,12 +94,15 @@ def require_room(parameters: Collection[Tensor], memory_budget: int) -> None:
 
 
 def probe(model: PreTrainedModel, samples: Sequence[Encoded]) -> Probe:
-    """Check every layer's rule, for a piece alone and for two in a batch.
+    """Check every layer's rule on one piece alone and on two pieces in a batch.
 
     Args:
-        model: a causal language model.
-        samples: in order of preference, each with a label; the first two that have finite gradients are checked. If
-            none has, nothing is known.
+        model: causal language model.
+        samples: samples in order of preference, each with a label. The first two with finite gradients are checked; if
+            there is none, the result is an empty `Probe`.
+
+    Raises:
+        GradientError: The model cannot run a piece.
     """
     with GradientCapture(model) as capture:
         found = _finite_pair(model, capture, samples)
@@ -122,7 +127,7 @@ def probe(model: PreTrainedModel, samples: Sequence[Encoded]) -> Probe:
     if wrong and together:
         separable = _separable(model, pieces, by_autograd)
     noise = _noise(model, pieces[0], alone)
-    if noise and together:  # one sample may lack a gradient that others have, such as a token repeated
+    if noise and together:  # one sample may lack a gradient that others have, such as one with a single repeated token
         again = _noise(model, pieces[1], together[1])
         noise = [layer for layer in noise if layer in again]
     _tell(by_autograd, [layers[layer] for layer in without_rule])
@@ -138,7 +143,7 @@ def probe(model: PreTrainedModel, samples: Sequence[Encoded]) -> Probe:
 
 
 def _separable(model: PreTrainedModel, pieces: Sequence[Encoded], by_autograd: Collection[str]) -> bool:
-    """Whether a batch gives each piece the gradients of plain autograd, when autograd computes these layers."""
+    """Return whether a batch reproduces plain autograd for every piece if autograd computes the given layers."""
     with GradientCapture(model, by_autograd) as capture:
         try:
             together = captured_terms(capture, pieces)
@@ -157,10 +162,14 @@ def _separable(model: PreTrainedModel, pieces: Sequence[Encoded], by_autograd: C
 def _finite_pair(
     model: PreTrainedModel, capture: GradientCapture, samples: Sequence[Encoded]
 ) -> tuple[list[Encoded], list[_Terms]] | None:
-    """Pieces of the first two samples with finite gradients, and their terms in a batch if that is possible.
+    """Return pieces of the first two samples with finite gradients, and their terms in a batch.
+
+    Returns:
+        The pieces and their terms, without terms if the pieces cannot run in a batch; None if no sample has finite
+        gradients.
 
     Raises:
-        GradientError: the model does not run a piece at all.
+        GradientError: The model cannot run a piece.
     """
     found: list[Encoded] = []
     for sample in samples:
@@ -189,7 +198,7 @@ def _finite_pair(
 
 
 def _piece(sample: Encoded, tokens: int) -> Encoded:
-    """The end of a sample up to its last label, as a sample of its own."""
+    """Return the last tokens of a sample up to its last label, as a separate sample."""
     end = int(sample.positions[-1]) + 2
     start = max(0, end - tokens)
     kept = sample.positions >= start
@@ -197,7 +206,7 @@ def _piece(sample: Encoded, tokens: int) -> Encoded:
 
 
 def captured_terms(capture: GradientCapture, samples: Sequence[Encoded], *, checkpoint: bool = False) -> list[_Terms]:
-    """Return the terms of each sample's gradient by layer, from one batch of all samples."""
+    """Run all samples in one batch and return the terms of each sample's gradient by layer."""
     terms: list[_Terms] = [defaultdict(list) for _ in samples]
     capture.run(samples, lambda layer, member, term: terms[member][layer].append(term), checkpoint=checkpoint)
     return terms
@@ -208,7 +217,7 @@ def _is_finite(terms: list[Term | RowSum]) -> bool:
 
 
 def _plain_gradients(model: PreTrainedModel, piece: Encoded, check: Callable[[int, Tensor], None]) -> None:
-    """Every layer's gradient by plain autograd, one at a time as they come, so that they never stand together."""
+    """Compute every layer's gradient by plain autograd and pass them to `check` one at a time, to save memory."""
     parameters = list(model.parameters())
     missing = set(range(len(parameters)))
 
@@ -233,7 +242,7 @@ def _plain_gradients(model: PreTrainedModel, piece: Encoded, check: Callable[[in
 
 
 def terms_agree(terms: Sequence[Term | RowSum], expected: Tensor) -> bool:
-    """Whether the sum of terms is a gradient, up to rounding."""
+    """Return whether the sum of terms equals a gradient, up to rounding."""
     if not terms:
         return not expected.any()
     magnitude = torch.stack([term.magnitude() for term in terms]).sum()
@@ -241,8 +250,8 @@ def terms_agree(terms: Sequence[Term | RowSum], expected: Tensor) -> bool:
 
 
 def _distance(terms: Sequence[Term | RowSum], expected: Tensor) -> Tensor:
-    """Norm of the difference between the sum of terms and a gradient."""
-    # In place: an embedding's gradient can be large beside everything else.
+    """Return the norm of the difference between the sum of terms and a gradient."""
+    # In place, because an embedding's gradient can dominate memory use.
     difference = expected.detach().neg()
     for term in terms:
         term.add(difference)
@@ -250,11 +259,10 @@ def _distance(terms: Sequence[Term | RowSum], expected: Tensor) -> Tensor:
 
 
 def _noise(model: PreTrainedModel, piece: Encoded, terms: _Terms) -> list[int]:
-    """Return the layers whose gradient is rounding, such as the bias of keys, which softmax does not see.
+    """Return the layers with only rounding noise as gradient, such as the key bias, to which softmax is invariant.
 
-    The gradient is computed again with embeddings that differ by a few units in the last place. A layer that then
-    changes wholly, and whose norm is within rounding of the whole gradient's, is noise: no second copy of the model in
-    a higher precision is needed to know that.
+    Recomputes the gradient with slightly changed embeddings. A layer is noise if its gradient changes entirely and its
+    norm is within rounding of the norm of the whole gradient. This needs no copy of the model in a higher precision.
     """
     norms: dict[int, Tensor] = {}
     changes: dict[int, Tensor] = {}
@@ -273,7 +281,7 @@ def _noise(model: PreTrainedModel, piece: Encoded, terms: _Terms) -> list[int]:
 
 @contextmanager
 def _changed_embeddings(model: PreTrainedModel) -> Iterator[None]:
-    """Within, the output of the input embeddings is off by the square root of its rounding, or 3 % if that is less."""
+    """Multiply the input embeddings' output by factors within 1 ± min(sqrt(eps), 3%) inside the context."""
 
     def change(_: nn.Module, __: object, output: Tensor) -> Tensor:
         by = min(torch.finfo(output.dtype).eps ** 0.5, 0.03)
@@ -298,8 +306,8 @@ def _tell(wrong: list[str], without_rule: list[str]) -> None:
         logger.info("autograd computes layers without a rule: %s", ", ".join(without_rule))
     if wrong:
         warnings.warn(
-            f"the rules of {len(wrong)} layers do not hold in this model, so autograd computes them, "
-            f"slower: {', '.join(wrong)}",
+            f"the gradient rules of {len(wrong)} layers do not hold in this model, so autograd computes them, "
+            f"more slowly: {', '.join(wrong)}",
             FallbackWarning,
             stacklevel=2,
         )

@@ -1,4 +1,4 @@
-"""Gradient checkpointing in eval mode: blocks run again in the backward pass, and keep only their input till then."""
+"""Gradient checkpointing in eval mode: blocks keep only their input and are recomputed in the backward pass."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,9 +12,10 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 @contextmanager
 def checkpointed_blocks(model: nn.Module, *, enabled: bool) -> Iterator[None]:
-    """Within, the model's blocks are checkpointed; a model without transformers' checkpointing blocks runs as ever.
+    """Checkpoint the model's blocks inside the context, if enabled.
 
-    transformers itself checkpoints in training mode only, which would bring dropout with it.
+    Has no effect on models without transformers' `GradientCheckpointingLayer`. transformers itself checkpoints only in
+    training mode, which would also enable dropout.
     """
     with ExitStack() as stack:
         for block in model.modules() if enabled else ():
@@ -29,7 +30,7 @@ def _checkpointed(block: nn.Module) -> Iterator[None]:
     replaced = vars(block).get("forward")
 
     def run(*arguments: Any, **keywords: Any) -> Any:
-        # Reentrant checkpointing sends gradients back to positional arguments only.
+        # Reentrant checkpointing propagates gradients to positional arguments only.
         if not torch.is_grad_enabled() or not _requires_grad(arguments) or _requires_grad(keywords):
             return forward(*arguments, **keywords)
         return checkpoint(

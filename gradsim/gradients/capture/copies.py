@@ -1,9 +1,9 @@
-"""Gradients by autograd of each sample in a batch: every sample gets a copy of the parameter.
+"""Per-sample gradients of a batch by autograd: every sample has its own copy of a parameter.
 
-Autograd adds the gradients of a parameter up over the samples of a batch. Inside `sample_copies`, a module finds a
-`Copied` where it looks for such a parameter. Operations on it run as if for each sample alone, each sample with its own
-copy, by `torch.vmap`; all other operations of the model run as before. No module is run again, and none needs to be
-known: what an operation of one sample computes is what PyTorch computes for a batch of one.
+Autograd sums the gradients of a parameter over the samples of a batch. Inside `sample_copies`, modules see a `Copied`
+tensor in place of such a parameter. `torch.vmap` runs operations on it for each sample separately, with that sample's
+copy; all other operations run unchanged. Modules run only once and need no special support, because each operation
+computes for one sample exactly what PyTorch computes for a batch of one.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -21,40 +21,40 @@ from gradsim.gradients.capture.memory import says_out_of_memory
 
 
 class NotSeparableError(GradientError):
-    """The gradients of several samples cannot be told apart: the model runs one sample at a time."""
+    """Error for gradients of batched samples that cannot be separated; the samples must run one at a time."""
 
 
 @dataclass(frozen=True)
 class BatchShape:
-    """B samples, padded to T tokens."""
+    """Shape of a batch: number of samples B, each padded to T tokens."""
 
     samples: int
     tokens: int
 
     def is_batch(self, value: Tensor) -> bool:
-        """Whether a tensor holds something of each sample; its first dimension is then (B,) or (B·T,).
+        """Return whether a tensor holds values of each sample, with a first dimension of B or B·T.
 
         Raises:
-            NotSeparableError: it is unclear.
+            NotSeparableError: The tensor is ambiguous.
         """
         size, length = self.samples, self.tokens
         has_rows = value.dim() > 0 and value.shape[0] in (size, size * length)
         if value.requires_grad and not has_rows:
-            raise NotSeparableError(f"a value of shape {tuple(value.shape)} does not tell {size} samples apart")
+            raise NotSeparableError(f"a value of shape {tuple(value.shape)} cannot be split into {size} samples")
         if value.requires_grad or not has_rows:
             return has_rows
-        # Token ids and the like; any other value may be a constant that happens to be of this size.
+        # Token ids and similar inputs; any other tensor may be a constant that happens to have this size.
         if value.shape[:2] == (size, length) and size != length:
             return True
-        raise NotSeparableError(f"a value of shape {tuple(value.shape)} may be a constant, or of {size} samples")
+        raise NotSeparableError(f"a value of shape {tuple(value.shape)} may be a constant or a batch of {size} samples")
 
 
 class Copied(Tensor):
-    """A value that does not depend on the input: a parameter, or something computed from parameters.
+    """Tensor that does not depend on the input: a parameter, or a value computed only from parameters.
 
     Attributes:
-        copies: (B, *shape) the value of each sample, which gradients go to.
-        batch: the samples.
+        copies: (B, *shape) value of each sample, which receives the sample's gradient.
+        batch: shape of the batch.
     """
 
     copies: Tensor
@@ -62,7 +62,7 @@ class Copied(Tensor):
 
     @classmethod
     def of(cls, value: Tensor, copies: Tensor, batch: BatchShape) -> "Copied":
-        """A value with its copies."""
+        """Return a value with its per-sample copies attached."""
         copied = value.detach().as_subclass(cls)
         copied.copies, copied.batch = copies, batch
         return copied
@@ -71,7 +71,7 @@ class Copied(Tensor):
     def __torch_function__(
         cls, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        """Run an operation as if for each sample alone."""
+        """Run an operation for each sample separately."""
         with torch._C.DisableTorchFunctionSubclass():
             return _Operation.of(func, args, kwargs or {}).run()
 
@@ -105,20 +105,27 @@ class _Operation:
         return pytree.tree_map(partial(Copied.of, batch=batch), value, copies)
 
     def _for_each_sample(self, batch: BatchShape, of_batch: list[bool]) -> Any:
-        """The result of a batch, from those of its samples, each a batch of one."""
+        """Return the result for a batch, computed for each of its samples as a batch of one."""
         rows = [
             value.unflatten(0, (batch.samples, -1)) if is_of_batch else None
             for value, is_of_batch in zip(self.operands, of_batch, strict=True)
         ]
         for place, value in enumerate(self.operands):
             if isinstance(value, Copied):
-                # Only values of the batch are joined to it: this one was expanded to its size.
+                # Concatenation needs batch-sized operands, so this value was expanded to the batch size.
                 is_expanded = self.function in (torch.cat, torch.concat) and value.shape[:1] == (batch.samples,)
                 rows[place] = _own_rows(value.copies) if is_expanded else value.copies
         return pytree.tree_map(lambda result: result.flatten(0, 1), self._vmapped(rows))
 
     def _vmapped(self, values: list[Tensor | None]) -> Any:
-        """The operation on what each sample has in the place of operands, given in a new first dimension."""
+        """Run the operation for each sample, with the given operands replaced by the sample's own values.
+
+        Args:
+            values: for each operand, the samples' values stacked in a new first dimension, or None to keep the operand.
+
+        Raises:
+            NotSeparableError: The operation cannot run on each sample separately.
+        """
         copied = {place: value for place, value in enumerate(values) if value is not None}
 
         def of_one_sample(*own: Tensor) -> Any:
@@ -133,7 +140,7 @@ class _Operation:
             if isinstance(error, RuntimeError) and says_out_of_memory(error):
                 raise
             name = getattr(self.function, "__name__", str(self.function))
-            raise NotSeparableError(f"{name} does not run for each sample alone: {error}") from error
+            raise NotSeparableError(f"{name} cannot run on each sample separately: {error}") from error
 
     def _call(self, operands: list[Any]) -> Any:
         arguments, keywords = pytree.tree_unflatten(operands, self.form)
@@ -145,7 +152,7 @@ def _plain(value: Any) -> Any:
 
 
 def _own_rows(copies: Tensor) -> Tensor:
-    """(B, B, ...) copies of a value with a row for each sample -> (B, 1, ...) the sample's own row of its copy."""
+    """Select each sample's own row of its copy: (B, B, ...) -> (B, 1, ...)."""
     return copies.diagonal().movedim(-1, 0).unsqueeze(1)
 
 
@@ -156,16 +163,16 @@ def sample_copies(
     batch: BatchShape,
     take: Callable[[int, int, Tensor], None],
 ) -> Iterator[None]:
-    """Within, every sample has a copy of the parameters, wherever modules of the model own them.
+    """Give every sample its own copy of the parameters, in all modules of the model, inside the context.
 
     Args:
-        model: all of whose modules are looked through.
-        parameters: by the number of their layer.
-        batch: the samples.
-        take: gets layer, sample and gradient whenever autograd has one; they add up.
+        model: model to replace the parameters in.
+        parameters: parameters by layer index.
+        batch: shape of the batch.
+        take: callback that receives layer, sample and gradient; the gradients of several calls add up.
 
     Raises:
-        NotSeparableError: the model fails with copies.
+        NotSeparableError: The model fails with copies.
     """
     layers = {id(parameter): layer for layer, parameter in parameters.items()}
     copied = {layer: _copied(layer, parameter, batch, take) for layer, parameter in parameters.items()}
@@ -173,7 +180,7 @@ def sample_copies(
         for module in model.modules():
             for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
                 if id(parameter) in layers:
-                    # Python finds it before it asks the module for its parameters, which stay what they are.
+                    # An instance attribute takes precedence over the module's registered parameter, which is unchanged.
                     vars(module)[name] = copied[layers[id(parameter)]]
                     stack.callback(vars(module).pop, name)
         try:

@@ -1,4 +1,4 @@
-"""Models as they are written: neither compiled, whose graphs call no hooks, nor with experts that lack a precision."""
+"""Eager execution: without compiled graphs, which skip hooks, and without expert kernels that lack a dtype."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,9 +17,9 @@ def uncompiled_model(model: PreTrainedModel) -> PreTrainedModel:
 
 @contextmanager
 def uncompiled_modules(model: nn.Module) -> Iterator[None]:
-    """Run all of a model as it was before it or its modules were compiled, under the names of that time."""
+    """Run a model's compiled modules in eager mode inside the context, under their original names."""
     with ExitStack() as stack:
-        # Wrappers go first, so that the modules within them are reached by their own names.
+        # Remove wrappers first, so that the modules inside have their original names.
         for parent in list(model.modules()):
             for name, child in list(parent._modules.items()):
                 if _unwrapped(child) is not child:
@@ -38,7 +38,7 @@ def uncompiled_modules(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def experts_that_compute_in(model: PreTrainedModel, dtype: torch.dtype) -> Iterator[None]:
-    """Run stacks of experts one by one in float64, which the kernels that group them do not know."""
+    """Use the eager experts implementation for float64 inside the context; grouped kernels do not support it."""
     if dtype != torch.float64 or not hasattr(model, "set_experts_implementation"):
         yield
         return
@@ -51,7 +51,7 @@ def experts_that_compute_in(model: PreTrainedModel, dtype: torch.dtype) -> Itera
 
 
 def _unwrapped(module: Any) -> Any:
-    """Return the module within what `torch.compile` made of it, or the module itself."""
+    """Return the module inside a `torch.compile` wrapper, or the module itself."""
     while module is not None and "_orig_mod" in module._modules:
         module = module._modules["_orig_mod"]
     return module

@@ -1,4 +1,4 @@
-"""Samples and pairs, checked before any work starts."""
+"""Validation and encoding of samples and pairs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,23 +15,23 @@ from gradsim.models.limits import learned_positions, vocabulary_size
 Integers = NDArray[np.int64]
 
 MASKED = -100
-"""The label of a position that the loss leaves out."""
+"""Label of positions that the loss ignores."""
 
 
 class Sample(Protocol):
-    """What `compare` reads of a sample: 1-D lists, arrays or tensors of one length."""
+    """Interface of a sample for `compare`: 1-D lists, arrays or tensors of equal length."""
 
     @property
     def id(self) -> str:
-        """Named in messages."""
+        """Identifier for messages."""
 
     @property
     def input_ids(self) -> Any:
-        """(T,) token ids."""
+        """Token ids, (T,)."""
 
     @property
     def labels(self) -> Any:
-        """(T,) token ids, -100 where the loss does not look."""
+        """Token ids, (T,), with -100 at positions that the loss ignores."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,10 +39,10 @@ class Encoded:
     """One sample on the host.
 
     Attributes:
-        id: the sample's id, for messages.
+        id: sample id, for messages.
         tokens: (T,) input ids.
-        positions: places whose output predicts an unmasked label.
-        targets: those labels.
+        positions: (n,) positions with an output that predicts an unmasked label, ascending.
+        targets: (n,) labels predicted at these positions.
     """
 
     id: str
@@ -52,18 +52,18 @@ class Encoded:
 
     @property
     def key(self) -> tuple[str, bytes, bytes, bytes]:
-        """Equal exactly for samples with the same id, ids and effective labels."""
+        """Key that is equal exactly for samples with the same id, input ids and effective labels."""
         return (self.id, self.tokens.tobytes(), self.positions.tobytes(), self.targets.tobytes())
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a model can read and predict.
+    """Input and output limits of a model.
 
     Attributes:
-        vocabulary: rows of the input embedding: the input ids that the model knows.
-        outputs: rows of the head: the labels that the model can predict.
-        positions: the length of its table of learned positions; None where it has none.
+        vocabulary: number of valid input ids, the rows of the input embedding.
+        outputs: number of valid labels, the rows of the head.
+        positions: maximum length of the table of learned positions, or None without such a table.
     """
 
     vocabulary: int
@@ -72,10 +72,10 @@ class Limits:
 
 
 def model_limits(model: PreTrainedModel) -> Limits:
-    """Return the limits of a model, as its own tensors have them; it may be on the `meta` device.
+    """Return the limits of a model, read from its tensors; the model may be on the `meta` device.
 
     Raises:
-        GradientError: the model has no single table of token embeddings.
+        GradientError: The model has no single table of token embeddings.
     """
     words: Any = model.get_input_embeddings()
     if not isinstance(getattr(words, "weight", None), Tensor):
@@ -93,10 +93,10 @@ def model_limits(model: PreTrainedModel) -> Limits:
 
 
 def encode(sample: Sample, limits: Limits) -> Encoded:
-    """Check a sample and return what its loss reads: labels are shifted, masked ones left out.
+    """Validate and encode a sample, with labels shifted to the positions that predict them and masked labels removed.
 
     Raises:
-        GradientError: input ids and labels do not fit each other or the model.
+        GradientError: The input ids and labels are inconsistent or do not fit the model.
     """
     tokens = _integers(sample, "input_ids")
     labels = _integers(sample, "labels")
@@ -120,17 +120,17 @@ def encode(sample: Sample, limits: Limits) -> Encoded:
             )
     if limits.positions is not None and len(tokens) > limits.positions:
         raise GradientError(
-            f"sample {sample.id!r} has {len(tokens)} tokens, but the model has learned only "
-            f"{limits.positions} positions: shorten or exclude it"
+            f"sample {sample.id!r} has {len(tokens)} tokens, but the model has only "
+            f"{limits.positions} learned positions: shorten or exclude it"
         )
     return Encoded(sample.id, tokens, positions, targets)
 
 
 def pair_positions(pairs: Any, n_queries: int, n_originals: int) -> Integers:
-    """Pairs as an (n, 2) array of positions in queries and originals; "all" is every pair, query-major.
+    """Return the pairs as an (n, 2) array of positions in queries and originals; "all" is every pair, query-major.
 
     Raises:
-        GradientError: not pairs of positions, or positions that are not there.
+        GradientError: `pairs` is empty, is not an (n, 2) array of integers, or has positions out of range.
     """
     array = _every_pair(n_queries, n_originals) if isinstance(pairs, str) and pairs == "all" else _array(pairs)
     if array.size == 0:
@@ -143,7 +143,7 @@ def pair_positions(pairs: Any, n_queries: int, n_originals: int) -> Integers:
         outside = np.flatnonzero((array[:, column] < 0) | (array[:, column] >= count))
         if len(outside):
             raise GradientError(
-                f"pair {outside[0]} names {name} {array[outside[0], column]}, "
+                f"pair {outside[0]} refers to {name} {array[outside[0], column]}, "
                 f"but there are {count}: positions run from 0 to {count - 1}"
             )
     return array.astype(np.int64)
@@ -156,10 +156,10 @@ def _every_pair(n_queries: int, n_originals: int) -> Integers:
 
 @dataclass(frozen=True)
 class Nodes:
-    """Queries and originals as nodes: equal samples are one node and are run once.
+    """Queries and originals as nodes; equal samples share a node and run only once.
 
     Attributes:
-        samples: the samples of the nodes.
+        samples: sample of each node.
         queries: (queries,) node of each query.
         originals: (originals,) node of each original.
     """
@@ -170,7 +170,7 @@ class Nodes:
 
     @classmethod
     def of(cls, queries: Sequence[Encoded], originals: Sequence[Encoded]) -> "Nodes":
-        """Number the samples in order of first appearance, queries first."""
+        """Assign nodes to the samples in order of first appearance, queries first."""
         numbers: dict[tuple[str, bytes, bytes, bytes], int] = {}
         samples: list[Encoded] = []
         for sample in (*queries, *originals):
@@ -183,7 +183,7 @@ class Nodes:
         return cls(samples, query_nodes, original_nodes)
 
     def of_pairs(self, pairs: Integers) -> Integers:
-        """Pairs of positions -> pairs of nodes, (n, 2)."""
+        """Convert (n, 2) pairs of positions to (n, 2) pairs of nodes."""
         return np.stack([self.queries[pairs[:, 0]], self.originals[pairs[:, 1]]], axis=1)
 
 

@@ -1,4 +1,4 @@
-"""Calling a causal language model for its logits, without a cache, by the keywords that it accepts."""
+"""Forward pass of a causal language model: logits, without a cache, with only the keywords that the model accepts."""
 
 import inspect
 import re
@@ -11,19 +11,19 @@ from transformers import PreTrainedModel
 
 _UNEXPECTED = re.compile(r"unexpected keyword argument '(\w+)'")
 
-# Where models return a cache: transformers' attention caches, and those of state-space models.
+# Output attributes with a cache: of attention models and of state-space models.
 _CACHES = ("past_key_values", "cache_params")
 
 
 class Forward:
-    """Calls a model with those of the engine's keywords that it accepts.
+    """Callable that runs a model with only those keywords that it accepts.
 
-    A signature with `**kwargs` does not say which keywords arrive: wrappers such as PEFT's pass all of them on. Such a
-    model gets all, and what it then refuses is not given again.
+    A signature with `**kwargs` does not show which keywords a model supports, because wrappers such as PEFT's pass all
+    of them on. Such a model receives all keywords, and those that it rejects are not passed again.
 
     Attributes:
-        returns_cache: whether the model has returned a cache although it was told not to keep one. A block of such a
-            model must not run twice in one pass, because the second run would append to the cache.
+        returns_cache: whether the model has returned a cache despite `use_cache=False`. A block of such a model must
+            not run twice in one pass, because the second run would append to the cache.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -35,7 +35,7 @@ class Forward:
         self.returns_cache = False
 
     def __call__(self, tokens: Tensor, **keywords: Any) -> Tensor:
-        """Return the logits of (B, T) tokens: (B, T, V), or the last `logits_to_keep` of each sample's."""
+        """Return the logits of (B, T) tokens: (B, T, V), or only the last `logits_to_keep` positions."""
         given = {name: value for name, value in keywords.items() if self._accepts(name)}
         if self._accepts("use_cache"):
             given["use_cache"] = False
@@ -57,7 +57,7 @@ class Forward:
 
 @contextmanager
 def without_cache(model: PreTrainedModel) -> Iterator[None]:
-    """Switch the cache off in the model's configurations, which its submodules fall back to."""
+    """Disable the cache inside the context, in all configurations of the model and its submodules."""
     configurations = {id(each): each for module in model.modules() if (each := getattr(module, "config", None))}
     switched_on = [each for each in configurations.values() if getattr(each, "use_cache", False)]
     try:

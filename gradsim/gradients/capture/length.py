@@ -1,4 +1,4 @@
-"""Whether the longest sample runs at all, asked before any work starts."""
+"""Length check: verifies that the model can run the longest sample before any work starts."""
 
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
@@ -22,12 +22,13 @@ from gradsim.models.limits import context_length
 
 
 def require_length(model: PreTrainedModel, samples: Sequence[Encoded]) -> None:
-    """Check that the model runs the longest sample, by a forward pass of it unless the model's context holds it.
+    """Check that the model can run the longest sample.
 
-    Tables of positions have many names and shapes, and some positions are computed: only a pass tells them apart.
+    Runs a forward pass if the sample is longer than the configured context. Position tables have many names and shapes,
+    and some models compute positions, so only a forward pass shows whether the length is supported.
 
     Raises:
-        GradientError: the model does not run a sample because of its length.
+        GradientError: A sample is too long for the model.
     """
     if not samples:
         return
@@ -41,19 +42,19 @@ def require_length(model: PreTrainedModel, samples: Sequence[Encoded]) -> None:
             failure = partial(_failure, model, state)
             error = failure(longest)
             if error is None or failure(longest[: context or 2]):
-                return  # it runs, or fails for another reason than its length
+                return  # the sample runs, or fails for a reason other than its length
             fails = bisect_left(
                 range(len(longest)), True, lo=context or 2, key=lambda length: failure(longest[:length]) is not None
             )
     sample = next(sample for sample in samples if len(sample.tokens) >= fails)
     raise GradientError(
-        f"sample {sample.id!r} has {len(sample.tokens)} tokens, but the model runs at most {fails - 1} ({error}): "
+        f"sample {sample.id!r} has {len(sample.tokens)} tokens, but the model accepts at most {fails - 1} ({error}): "
         "shorten or exclude it"
     )
 
 
 def _failure(model: PreTrainedModel, state: FreshState, tokens: Integers) -> str | None:
-    """Return what the model says against these tokens; None where it runs them, or where they only lack memory."""
+    """Return the model's error message for these tokens, or None if they run or only run out of memory."""
     state.restore()
     ids = torch.from_numpy(tokens).to(next(model.parameters()).device)[None]
     try:
@@ -67,7 +68,10 @@ def _failure(model: PreTrainedModel, state: FreshState, tokens: Integers) -> str
 
 
 class CheckedLookups(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Raise an IndexError for a lookup past its table, after which a GPU could run nothing more in this process."""
+    """Dispatch mode that raises an IndexError for a lookup past the end of its table.
+
+    On a GPU, such a lookup triggers a device-side assertion, and the process cannot use the GPU afterwards.
+    """
 
     def __torch_dispatch__(
         self,
@@ -76,7 +80,11 @@ class CheckedLookups(TorchDispatchMode):  # type: ignore[no-untyped-call]
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Run an operation if its indices are within their table."""
+        """Run an operation after checking its indices.
+
+        Raises:
+            IndexError: An index is past the end of its table.
+        """
         match function, args:
             case torch.ops.aten.embedding.default, [table, indices, *_]:
                 _require_within(indices, table.shape[0])
@@ -90,7 +98,7 @@ class CheckedLookups(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _are_numbers(indices: Tensor | None) -> bool:
-    """Return whether these are not a mask, which stands in for as many dimensions as it has."""
+    """Return whether these are integer indices or None, not a mask, which indexes as many dimensions as it has."""
     return indices is None or indices.dtype not in (torch.bool, torch.uint8)
 
 

@@ -1,4 +1,4 @@
-"""How much memory a device has to spare, and what it says when there is none."""
+"""Free memory of a device, detection of out-of-memory errors, and allocator settings."""
 
 import ctypes
 import os
@@ -12,12 +12,12 @@ import torch
 
 
 def default_budget(device: torch.device) -> int:
-    """Nine tenths of what is free on a device."""
+    """Return the default memory budget in bytes: nine tenths of the device's free memory."""
     return free_bytes(device) * 9 // 10
 
 
 def free_bytes(device: torch.device) -> int:
-    """Free bytes on a device, with what torch has reserved there but does not use."""
+    """Return the free bytes on a device, including memory that PyTorch has reserved but does not use."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -28,7 +28,7 @@ def free_bytes(device: torch.device) -> int:
 
 
 def _limit_of_this_job() -> int | None:
-    """Bytes that a batch system or a container lets this process have; None: all there are."""
+    """Return the memory limit of the batch job or container in bytes, or None without a limit."""
     limits = []
     a_node, a_core = (int(os.environ.get(f"SLURM_MEM_PER_{what}", "0")) << 20 for what in ("NODE", "CPU"))
     if slurm := a_node or a_core * int(os.environ.get("SLURM_CPUS_ON_NODE", "1")):
@@ -41,17 +41,17 @@ def _limit_of_this_job() -> int | None:
 
 
 def says_out_of_memory(error: Exception) -> bool:
-    """Whether an allocation failed; a processor's has no exception of its own."""
+    """Return whether an error is a failed allocation; PyTorch has no specific exception for the CPU."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 @contextmanager
 def freed_memory_kept(device: torch.device) -> Iterator[None]:
-    """Let the C library keep freed memory, and give it back to the system at the end.
+    """Make the C library keep freed memory inside the context, and return it to the system on exit.
 
-    glibc returns the end of its heap to the system with every batch of tensors that is freed, and asks for the same
-    pages again in the next pass, which costs up to a tenth of a pass on a virtual machine. Settings of the environment
-    take precedence.
+    By default, glibc returns the top of its heap to the system whenever a batch of tensors is freed, and requests the
+    same pages again in the next pass. On a virtual machine, this costs up to a tenth of a pass. `MALLOC_*` environment
+    variables take precedence. No effect on other C libraries and on GPUs.
     """
     libc = _glibc() if device.type == "cpu" else None
     if libc is None or any(name.startswith("MALLOC_") for name in os.environ):
@@ -72,9 +72,9 @@ def _glibc() -> ctypes.CDLL | None:
     return libc if hasattr(libc, "mallopt") else None
 
 
-# Parameters of mallopt(3). Freed memory is kept: no trimming, no mappings of their own, growth by 64 MiB.
+# Parameters of mallopt(3). To keep freed memory: no trimming, no separate mappings, heap growth by 64 MiB.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -2, -3, -4
 _KEEP = ((_TRIM_THRESHOLD, -1), (_MMAP_MAX, 0), (_TOP_PAD, 1 << 26))
 
-# What glibc's own adjustment arrives at in a process that has freed a large tensor.
+# Values that glibc's dynamic adjustment reaches in a process that has freed a large tensor.
 _GIVE_BACK = ((_TRIM_THRESHOLD, 1 << 26), (_MMAP_THRESHOLD, 1 << 25), (_MMAP_MAX, 1 << 16), (_TOP_PAD, 1 << 17))

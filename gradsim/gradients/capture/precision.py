@@ -1,4 +1,4 @@
-"""The number format that a model runs in, and how its matrix products are rounded."""
+"""Precision of a run: the model's dtype, and the rounding of its matrix products."""
 
 import re
 from collections.abc import Iterator
@@ -22,12 +22,12 @@ _FLOAT32_BACKENDS = (_cuda.matmul, _cudnn.conv, _cudnn.rnn, _mkldnn.matmul, _mkl
 
 @dataclass(frozen=True)
 class Precision:
-    """How a comparison computes. Dots are added up in float64, whatever the precision.
+    """Precision of a comparison. Dots always accumulate in float64.
 
     Attributes:
-        dtype: of weights, activations and gradients.
-        products: of float32 matrix products: "ieee", or "tf32", which keeps ten bits of each factor's fraction on
-            devices that have it and changes nothing on others.
+        dtype: dtype of weights, activations and gradients.
+        products: precision of float32 matrix products, "ieee" or "tf32". TF32 keeps ten mantissa bits of each factor;
+            it has no effect on devices without support.
     """
 
     dtype: torch.dtype
@@ -49,10 +49,10 @@ MEMORISED = 0.5
 
 
 def precision_of(name: str) -> Precision:
-    """The precision of a name.
+    """Return the precision with this name.
 
     Raises:
-        GradientError: no such precision.
+        GradientError: The name is not in `PRECISIONS`.
     """
     if name not in PRECISIONS:
         raise GradientError(f"precision is {name!r}: choose one of {', '.join(PRECISIONS)}")
@@ -61,13 +61,15 @@ def precision_of(name: str) -> Precision:
 
 @contextmanager
 def plain_arithmetic(device: torch.device, products: str = "ieee") -> Iterator[None]:
-    """Float32 is as precise as asked and autograd records, whatever the caller has set; that comes back.
+    """Override the caller's float32 precision, autocast, `no_grad` and `inference_mode` settings inside the context.
 
-    Neither autocast, `no_grad` nor `inference_mode`.
+    Args:
+        device: device to disable autocast on.
+        products: precision of float32 matrix products, as in `Precision`.
     """
     before = [backend.fp32_precision for backend in _FLOAT32_BACKENDS]
     for backend in _FLOAT32_BACKENDS:
-        # Only NVIDIA's backends are asked for TF32: a processor's might take bfloat16 for it.
+        # Request TF32 from NVIDIA backends only: a CPU backend might use bfloat16 instead.
         backend.fp32_precision = products if backend in (_cuda.matmul, _cudnn.conv, _cudnn.rnn) else "ieee"
     try:
         with (
@@ -83,10 +85,10 @@ def plain_arithmetic(device: torch.device, products: str = "ieee") -> Iterator[N
 
 @contextmanager
 def running_in(model: PreTrainedModel, dtype: torch.dtype) -> Iterator[None]:
-    """Cast a model to a number format as transformers loads it; afterwards everything is as it was, bit by bit.
+    """Cast a model to a dtype as transformers would load it, and restore it exactly on exit.
 
-    Buffers such as rotary frequencies are never narrowed, and neither is what a model in bfloat16 keeps in float32.
-    Stacks of experts run in a way that knows the format.
+    Buffers such as rotary frequencies are never narrowed, and neither are parameters that transformers keeps in float32
+    in a bfloat16 model. Expert stacks run in an implementation that supports the dtype.
     """
     parameters = [
         (parameter, parameter.data, wanted)
@@ -114,10 +116,10 @@ def running_in(model: PreTrainedModel, dtype: torch.dtype) -> Iterator[None]:
 
 
 def _loaded_format(model: nn.Module, name: str, parameter: Tensor, dtype: torch.dtype) -> torch.dtype:
-    """Return the format of a parameter in a model that transformers loads in `dtype`."""
+    """Return the dtype that a parameter has in a model loaded by transformers in `dtype`."""
     if dtype != torch.bfloat16:
         return dtype
     if next(model.parameters()).dtype == dtype:
-        return parameter.dtype  # what is wider in a model that is in bfloat16 already was left so on purpose
+        return parameter.dtype  # wider parameters of a bfloat16 model are wider on purpose
     kept = getattr(model, "_keep_in_fp32_modules_strict", None) or ()
     return torch.float32 if any(re.search(pattern.replace("*", ".*"), name) for pattern in kept) else dtype

@@ -1,4 +1,4 @@
-"""What one forward and backward pass keeps in memory: measured on a piece of a sample, or estimated from shapes."""
+"""Memory profile of a forward and backward pass, measured on a piece of a sample or estimated from shapes."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -17,21 +17,21 @@ from gradsim.gradients.capture.encoding import Encoded, model_limits
 from gradsim.gradients.rules.call import Call
 from gradsim.gradients.rules.experts import experts_per_token, stack_layout
 
-# Tensors of a layer's width that stand at once while autograd is between two blocks: gradients come and go.
+# Temporary tensors of a layer's width, such as gradients, in memory at once between two blocks.
 _TRANSIENT = 4
 
 
 @dataclass(frozen=True)
 class PassProfile:
-    """Bytes that a pass needs beyond the weights and what is held.
+    """Bytes that a pass needs in addition to the weights and the held samples.
 
     Attributes:
-        per_token: kept for the backward by all blocks, for every token.
-        per_pair: the same, for every two tokens of a sample: attention weights where they are kept.
-        per_logit_token: logits, their gradients and what is kept to compute them, for every token.
-        block_input: what a checkpointed block keeps, for every token.
-        blocks: how many blocks can be checkpointed.
-        widest: the widest output of a module, for every token.
+        per_token: bytes per token that all blocks keep for the backward pass.
+        per_pair: bytes per pair of tokens of a sample that all blocks keep, such as attention weights.
+        per_logit_token: bytes per token for the logits, their gradients and intermediate values.
+        block_input: bytes per token that a checkpointed block keeps.
+        blocks: number of blocks that can be checkpointed.
+        widest: bytes per token of the widest module output.
     """
 
     per_token: float = 0.0
@@ -42,7 +42,7 @@ class PassProfile:
     widest: int = 0
 
     def nbytes(self, members: int, length: int, *, checkpoint: bool = False) -> int:
-        """Of a batch of `members` samples padded to `length` tokens."""
+        """Return the bytes for a batch of `members` samples padded to `length` tokens."""
         tokens = members * length
         kept = self.per_token * tokens + self.per_pair * tokens * length
         if checkpoint and self.blocks:
@@ -51,11 +51,7 @@ class PassProfile:
 
 
 class PassWatch:
-    """Within, the pass of one piece is measured.
-
-    Attributes:
-        rows_per_token: rows of outer products of every module that ran, in all its calls, for each token; rounded up.
-    """
+    """Context manager that measures the pass of one piece of a sample."""
 
     def __init__(self, model: PreTrainedModel, capture: GradientCapture, piece: Encoded) -> None:
         self._model, self._capture, self._tokens = model, capture, len(piece.tokens)
@@ -78,12 +74,12 @@ class PassWatch:
 
     @property
     def rows_per_token(self) -> dict[nn.Module, int]:
-        """Rows of outer products of every module that ran, in all its calls, for each token; rounded up."""
+        """Number of outer-product rows per token of every module that ran, over all its calls, rounded up."""
         return {module: -(-count // self._tokens) for module, count in self._rows.items()}
 
     @property
     def profile(self) -> PassProfile:
-        """What the pass needs for longer samples, too."""
+        """Profile of the measured pass, extrapolated to samples of any length."""
         tokens, outputs = self._tokens, model_limits(self._model).outputs
         linear = quadratic = logits = 0
         for tensor in self._kept.values():
@@ -112,7 +108,7 @@ class PassWatch:
                 self._keep(value)
 
     def _keep(self, tensor: Tensor) -> None:
-        """Count a storage once; holding the tensor keeps its address from being given to another."""
+        """Count a storage once; holding the tensor prevents the reuse of its address."""
         address = tensor.untyped_storage().data_ptr()
         if address not in self._weights:
             self._kept.setdefault(address, tensor.detach())
@@ -121,16 +117,16 @@ class PassWatch:
 def estimated_profile(
     model: PreTrainedModel, capture: GradientCapture, rows_per_token: Mapping[nn.Module, int]
 ) -> PassProfile:
-    """What a pass keeps, from the model's shapes alone: its weights may be on the `meta` device.
+    """Estimate the profile of a pass from the model's shapes; its weights may be on the `meta` device.
 
-    Counted are the inputs and the outputs of every module with a rule but the output head. Inputs that several modules
-    share, as queries, keys and values do, count several times; that stands for what autograd keeps besides: the
-    arguments of activations and products. Attention weights count where attention is computed by plain products.
+    Counts the inputs and outputs of every module with a rule except the output head. Inputs shared by several modules,
+    such as the query, key and value projections, count several times; the excess accounts for other tensors that
+    autograd saves, the arguments of activations and products. Attention weights count only for eager attention.
 
     Args:
-        model: a causal language model.
-        capture: of it.
-        rows_per_token: how often modules run for each token, where that is not once.
+        model: causal language model.
+        capture: capture of this model.
+        rows_per_token: runs per token of modules that do not run exactly once.
     """
     itemsize = capture.parameters[0].itemsize
     head: nn.Module | None = model.get_output_embeddings()
@@ -150,14 +146,14 @@ def estimated_profile(
 
 
 def hidden_size(model: PreTrainedModel) -> int:
-    """Return the width of a model's hidden states; that of its input embeddings where the configuration has none."""
+    """Return the hidden size of a model, or the width of its input embeddings if the configuration has none."""
     words: Any = model.get_input_embeddings()
     size: int = getattr(model.config.get_text_config(), "hidden_size", None) or words.weight.shape[1]
     return size
 
 
 def _widths(module: nn.Module, shapes: Sequence[torch.Size]) -> tuple[int, int]:
-    """Elements of a module's inputs and outputs for one row, and of its widest output; biases add nothing."""
+    """Return the total width of a module's inputs and outputs, and the width of its output, ignoring biases."""
     dimensions = max(map(len, shapes))
     weights = [shape for shape in shapes if len(shape) == dimensions]
     if isinstance(module, nn.Embedding):
@@ -171,13 +167,22 @@ def _widths(module: nn.Module, shapes: Sequence[torch.Size]) -> tuple[int, int]:
 def _profile(
     model: PreTrainedModel, itemsize: int, per_token: float, per_pair: float, widest: int, logits: int = 0
 ) -> PassProfile:
-    """A profile, given bytes that the blocks keep, elements of the widest output, bytes kept of one token's logits."""
+    """Assemble a profile.
+
+    Args:
+        model: causal language model.
+        itemsize: bytes per element of the model's dtype.
+        per_token: bytes per token that the blocks keep.
+        per_pair: bytes per pair of tokens that the blocks keep.
+        widest: elements per token of the widest module output.
+        logits: bytes per token of logit-sized tensors that autograd keeps.
+    """
     wide = max(itemsize, 4)
     blocks = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
     return PassProfile(
         per_token=per_token,
         per_pair=per_pair,
-        # Logits; their gradient in at least float32, and in the model's format; twice what changes them on the way.
+        # Logits; their gradient in at least float32 and in the model's dtype; saved logit-sized tensors twice.
         per_logit_token=model_limits(model).outputs * (itemsize + wide + (itemsize if itemsize < wide else 0))
         + 2 * logits,
         block_input=hidden_size(model) * itemsize,

@@ -57,7 +57,7 @@ def message(call, *arguments, **keywords):
         (
             [1, 2, 3],
             [1, -100, -100],
-            "sample 'bad' has no unmasked label after its first token: mend or exclude it (on_bad_sample=\"exclude\")",
+            "sample 'bad' has no unmasked label after its first token: fix or exclude it (on_bad_sample=\"exclude\")",
         ),
     ],
 )
@@ -73,7 +73,7 @@ def test_sample_longer_than_the_learned_positions(make_model, make_sample, kind)
     fits, long = (make_sample(f"of {n}", [5] * n, [5] * n) for n in (32, 33))
     assert compare(model, [fits], [fits], "all").passes == 1
     assert message(compare, model, [fits], [long], "all") == (
-        "sample 'of 33' has 33 tokens, but the model has learned only 32 positions: shorten or exclude it"
+        "sample 'of 33' has 33 tokens, but the model has only 32 learned positions: shorten or exclude it"
     )
 
 
@@ -89,8 +89,8 @@ def test_rotary_positions_have_no_limit(model, make_sample):
         ([0, 1], 'pairs has shape (2,) and type int64: give an (n, 2) array of integers, or "all"'),
         ([(0, 1, 2)], 'pairs has shape (1, 3) and type int64: give an (n, 2) array of integers, or "all"'),
         ([(0.0, 1.0)], 'pairs has shape (1, 2) and type float64: give an (n, 2) array of integers, or "all"'),
-        ([(0, 0), (3, 0)], "pair 1 names query 3, but there are 3: positions run from 0 to 2"),
-        ([(0, -1)], "pair 0 names original -1, but there are 2: positions run from 0 to 1"),
+        ([(0, 0), (3, 0)], "pair 1 refers to query 3, but there are 3: positions run from 0 to 2"),
+        ([(0, -1)], "pair 0 refers to original -1, but there are 2: positions run from 0 to 1"),
         ([], "there are no pairs to compare: give at least one query, one original and one pair"),
     ],
 )
@@ -116,7 +116,7 @@ def test_bad_settings(model, good):
 def test_bad_models(model, good):
     model.counter = nn.Parameter(torch.zeros(2, dtype=torch.int8), requires_grad=False)
     assert message(compare, model, good, good, "all") == (
-        "layer counter holds torch.int8, so it has no gradient: load the model unquantized"
+        "layer counter has dtype torch.int8, so it has no gradient: load the model unquantized"
     )
     del model.counter
     model.hf_quantizer = object()
@@ -126,7 +126,7 @@ def test_bad_models(model, good):
     del model.hf_quantizer
     model.counter = nn.Parameter(torch.zeros(2, device="meta"))
     assert message(compare, model, good, good, "all") == (
-        "the model lies on cpu, meta: load it on one device (no device_map)"
+        "the model is split across cpu, meta: load it on one device (no device_map)"
     )
 
 
@@ -145,7 +145,7 @@ def test_loss_that_is_not_finite(model, good, make_sample, value):
     spoil(model, 60, value)
     bad = make_sample("bad", [3, 60, 5], [3, 60, 5])
     assert message(compare, model, good, [good[0], bad], "all") == (
-        "sample 'bad' has a loss of nan: mend or exclude it (on_bad_sample=\"exclude\")"
+        "sample 'bad' has a loss of nan: fix or exclude it (on_bad_sample=\"exclude\")"
     )
 
 
@@ -170,7 +170,7 @@ def test_gradient_that_is_not_finite(model, good, make_sample, length):
     bad = make_sample("bad", [60] * length, [60] * length)
     assert message(compare, model, good, [bad], "all") == (
         "sample 'bad' has a gradient that is not finite in layer model.embed_tokens.weight: "
-        'mend or exclude it (on_bad_sample="exclude")'
+        'fix or exclude it (on_bad_sample="exclude")'
     )
 
 

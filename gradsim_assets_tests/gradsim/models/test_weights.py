@@ -90,27 +90,27 @@ def test_tied_head_that_is_stored_alone(checkpoint: Callable[..., Path]) -> None
 
 def test_head_of_its_own_although_the_configuration_ties_it(checkpoint: Callable[..., Path]) -> None:
     assert refusal(checkpoint(tie_word_embeddings=True)) == (
-        "its config.json ties lm_head.weight to another weight, but its weights hold two different ones; "
-        "set tie_word_embeddings to false in its config.json if the model was trained so"
+        "its config.json ties lm_head.weight to another weight, but its files contain different values for the two; "
+        "set tie_word_embeddings to false in its config.json if it was trained untied"
     )
 
 
 def test_no_head_although_the_configuration_does_not_tie_it(checkpoint: Callable[..., Path]) -> None:
     assert refusal(checkpoint(lambda weights: weights.pop(HEAD))) == (
-        "its weights lack lm_head.weight; set tie_word_embeddings to true in its config.json if the head is the input "
-        "embedding, or download or train it again"
+        "its weights do not contain lm_head.weight; set tie_word_embeddings to true in its config.json if the head is "
+        "the input embedding, or download or train it again"
     )
 
 
 @pytest.mark.parametrize("names", [["model.norm.weight"], ["model.norm.weight", HEAD], [EMBEDDING]])
 def test_missing_weights(checkpoint: Callable[..., Path], names: list[str]) -> None:
     folder = checkpoint(lambda weights: [weights.pop(name) for name in names])
-    assert refusal(folder) == f"its weights lack {min(names)}; download or train it again"
+    assert refusal(folder) == f"its weights do not contain {min(names)}; download or train it again"
 
 
 def test_weights_of_another_shape(checkpoint: Callable[..., Path]) -> None:
     assert refusal(checkpoint(vocab_size=70)) == (
-        "its weights hold lm_head.weight of shape (64, 32) where its config.json means (70, 32); "
+        "its weights contain lm_head.weight of shape (64, 32), but its config.json specifies (70, 32); "
         "correct config.json, or download or train it again"
     )
 
@@ -126,7 +126,7 @@ def test_weights_of_another_shape(checkpoint: Callable[..., Path]) -> None:
 )
 def test_weights_that_would_change_what_the_model_computes(checkpoint: Callable[..., Path], name: str) -> None:
     assert refusal(checkpoint(lambda weights: weights.update({name: torch.ones(8)}))) == (
-        f"its weights hold {name}, for which the model of its config.json has no place; "
+        f"its weights contain {name}, which the model described by its config.json does not have; "
         "correct config.json, or merge an adapter into the model"
     )
 
@@ -151,7 +151,7 @@ def test_adapter_beside_the_weights(checkpoint: Callable[..., Path]) -> None:
     adapted = peft.get_peft_model(llama(), peft.LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["q_proj"]))
     adapted.save_pretrained(folder)
     expected = (
-        f"{folder} holds an adapter (adapter_config.json); "
+        f"{folder} contains an adapter (adapter_config.json); "
         "merge it into its model (PEFT's merge_and_unload, then save_pretrained), or remove it"
     )
     assert refusal(folder) == expected
@@ -168,7 +168,7 @@ def test_adapter_beside_the_weights(checkpoint: Callable[..., Path]) -> None:
 def test_attention_reaches_the_shapes(checkpoint: Callable[..., Path]) -> None:
     """GPT-J has no sdpa in transformers."""
     folder = checkpoint(model=gptj())
-    expected = "its family has no sdpa attention; set `model.attention: eager` in the study file"
+    expected = "its architecture does not support sdpa attention; set `model.attention: eager` in the study file"
     assert refusal(folder) == expected
     with pytest.raises(ModelError) as error:
         models.parameter_shapes(str(folder))

@@ -166,7 +166,7 @@ class TestProcess:
         result = JobResult.model_validate_json(result_path(path).read_text())
         assert process.returncode == 3
         assert result.error is not None
-        assert result.error.startswith("device 'cuda:99' is not there, only cpu")
+        assert result.error.startswith("device 'cuda:99' is not available, only cpu")
         assert f"error: {result.error}" in process.stderr
         assert "Traceback" not in process.stderr
         assert (result.partitions, result.fingerprints, result.computed) == (KEYS, job.fingerprints, {})

@@ -50,7 +50,7 @@ def test_an_installation_that_is_well(examine, workplace):
 @pytest.mark.parametrize(
     ("variables", "name", "said"),
     [
-        ({"MT_DEVICE": "cuda:7"}, "device", "'cuda:7' is not there, .*; set MT_DEVICE"),
+        ({"MT_DEVICE": "cuda:7"}, "device", "'cuda:7' is not available, .*; set MT_DEVICE"),
         ({"GRADSIM_DATA": "/proc/gradsim"}, "data root", "/proc/gradsim cannot be written .*; set GRADSIM_DATA"),
         ({"DAGSTER_HOME": "/proc/gradsim"}, "Dagster", "/proc/gradsim cannot be written .*; set DAGSTER_HOME"),
         ({"GRADSIM_STUDIES": "/nowhere"}, "studies", "no such folder of studies; set GRADSIM_STUDIES"),

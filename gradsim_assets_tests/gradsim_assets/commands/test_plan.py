@@ -87,7 +87,7 @@ def test_texts_that_would_be_sent_to_an_api(workplace, said):
 
 def test_a_model_that_cannot_be_had(workplace):
     workplace.write_study(model={"name": "no/where"})
-    with pytest.raises(ModelError, match="model no/where: not a folder, and not to be had from the Hub"):
+    with pytest.raises(ModelError, match="model no/where: not a local folder, and not available from the Hub"):
         print_plan(Session(workplace.study(), workplace.environment))
 
 

@@ -32,7 +32,7 @@ def test_weight_that_is_used_functionally_elsewhere(make_model, samples, oracle)
     with pytest.warns(FallbackWarning) as warned:
         assert_exact(model, samples, oracle)
     assert [str(warning.message) for warning in warned] == [
-        "the rules of 1 layers do not hold in this model, so autograd computes them, slower: "
+        "the gradient rules of 1 layers do not hold in this model, so autograd computes them, more slowly: "
         "model.layers.0.self_attn.q_proj.weight"
     ]
 

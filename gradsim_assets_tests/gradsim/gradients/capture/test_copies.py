@@ -175,7 +175,7 @@ def test_batches_that_cannot_be_told_apart_run_one_by_one(make_samples, oracle):
     model = tiny("llama", SIZES)
     model.model.layers[0].mlp.act_fn = _Scaled()
     queries, originals = make_samples(1, 3, 40, 40), make_samples(3, 4, 20, 20)
-    with pytest.warns(FallbackWarning, match="cannot be told apart in a batch"):
+    with pytest.warns(FallbackWarning, match="cannot be separated in a batch"):
         result = compare(model, queries, originals, "all", precision="float64")
     expected = oracle(model, queries, originals)
     assert (np.abs(result.dots - expected.dots[0]) <= 1e-10 * expected.scale[0]).all()
@@ -186,7 +186,7 @@ def test_a_parameter_that_is_used_by_another_name_is_not_added_up(make_samples):
     model.scale = nn.Parameter(torch.ones(32, dtype=torch.float64))
     scale = model.scale
     model.model.norm.register_forward_hook(lambda module, arguments, output: output * scale)
-    with pytest.raises(NotSeparableError, match="autograd adds up the gradients of scale over samples"):
+    with pytest.raises(NotSeparableError, match="autograd sums the gradients of scale over samples"):
         run_batch(model, make_samples(2, seed=3))
 
 
@@ -240,8 +240,8 @@ def test_an_operation_sends_each_sample_s_gradient_to_its_copy(operation):
 
 
 UNCLEAR = {
-    "positions first": (torch.ones(LENGTH, SIZE, WIDTH, requires_grad=True), "does not tell 3 samples apart"),
-    "a constant of the batch's size": (torch.ones(SIZE, WIDTH), "may be a constant, or of 3 samples"),
+    "positions first": (torch.ones(LENGTH, SIZE, WIDTH, requires_grad=True), "cannot be split into 3 samples"),
+    "a constant of the batch's size": (torch.ones(SIZE, WIDTH), "may be a constant or a batch of 3 samples"),
 }
 
 
@@ -256,7 +256,7 @@ def test_values_that_may_not_be_of_the_batch_are_refused(kind):
 def test_operations_that_do_not_run_for_one_sample_are_refused():
     value, _ = own_copies(WIDTH)
     inputs = torch.ones(SIZE, WIDTH, dtype=torch.float64, requires_grad=True)
-    with pytest.raises(NotSeparableError, match="masked_select does not run for each sample alone"):
+    with pytest.raises(NotSeparableError, match="masked_select cannot run on each sample separately"):
         torch.masked_select(inputs, value > 0)
 
 

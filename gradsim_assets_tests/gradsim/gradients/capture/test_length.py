@@ -26,8 +26,8 @@ DECODER_LIKE = {
     "decoder_attention_heads": 4,
     "max_position_embeddings": POSITIONS,
 }
-LEARNED = "the model has learned only {} positions"
-RUNS = "the model runs at most {} "
+LEARNED = "the model has only {} learned positions"
+RUNS = "the model accepts at most {} "
 
 LIMITED = {
     "gpt_neo": (
