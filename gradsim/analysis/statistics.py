@@ -37,7 +37,7 @@ def wilson_interval(successes: ArrayLike, trials: ArrayLike) -> tuple[Floats, Fl
         trials: number of trials, at least 1, broadcast against `successes`.
 
     Raises:
-        ValueError: an argument is out of range.
+        ValueError: `trials` is less than 1, or `successes` is not between 0 and `trials`.
     """
     successes, trials = np.broadcast_arrays(
         np.asarray(successes, dtype=np.float64), np.asarray(trials, dtype=np.float64)

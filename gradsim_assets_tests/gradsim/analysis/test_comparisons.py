@@ -140,7 +140,7 @@ def test_one_layer_has_no_other(study) -> None:
         ),
         (
             lambda table: table.with_columns(similarity=pl.lit(float("nan"))),
-            "projected_similarity sjlt-64 has similarity nan of query 'a' and original 'b': "
+            "projected_similarity sjlt-64 has similarity nan for query 'a' and original 'b': "
             "compute that partition again",
         ),
     ],
