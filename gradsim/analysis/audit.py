@@ -19,7 +19,7 @@ TOLERANCES: Mapping[str, float] = {"float32": 1e-5, "float64": 1e-5, "tf32": 3e-
 # digits (see docs/gradients.md), so its tolerance is the second number divided by the loss, up to the third number.
 MEMORISED, MEMORISED_TOLERANCE, LARGEST_TOLERANCE = 0.5, 2e-5, 2e-3
 
-# Smallest norm of a layer, relative to the whole gradient's: rounding error of the whole pass exceeds smaller norms.
+# Lower bound on a layer's norm, relative to the whole gradient's: rounding error of the whole pass hides smaller norms.
 SMALLEST_SHARE = 1e-6
 
 DOT, QUERY_SELF, ORIGINAL_SELF = "dot", "query_self", "original_self"

@@ -48,7 +48,7 @@ def method_differences(
 ) -> pl.DataFrame:
     """Compare every pair of methods once, over all queries.
 
-    A query counts its credit, which is less than 1 if its source is tied for best.
+    Each query contributes its credit, which is less than 1 if its source is tied for best.
 
     Args:
         similarity: the table `gradient_similarity`.

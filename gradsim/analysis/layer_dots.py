@@ -73,7 +73,7 @@ class LayerDots:
         unpaired = _positions(query_self["query_id"], lists.query_ids) < 0
         for query_id in query_self["query_id"].filter(unpaired)[:1]:
             raise TableError(
-                f"query_self has query {query_id!r}, but dot_products has no pair of it: combine the partitions again"
+                f"query_self has query {query_id!r}, but dot_products has no pair for it: combine the partitions again"
             )
         originals = pairs["original_id"].unique(maintain_order=True)
         original = _positions(pairs["original_id"], originals)

@@ -17,7 +17,10 @@ RETRIEVAL: Schema = {
         pl.String,
         "full_gradient, PROJECTION-DIMENSION, or bm25 (candidates in order of rank; a forced source is not found)",
     ),
-    "group": (pl.String, "all queries; ranked: BM25 listed the true source; forced: the true source was added by rule"),
+    "group": (
+        pl.String,
+        "all: every query; ranked: BM25 listed the true source; forced: the true source was added by rule",
+    ),
     "metric": (
         pl.String,
         "recall: share of queries with the true source among the k most similar candidates; mean_reciprocal_rank: "

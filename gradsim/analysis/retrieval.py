@@ -30,7 +30,10 @@ ACCURACY: Schema = {
         pl.String,
         "full_gradient, PROJECTION-DIMENSION, or bm25 (correct if the source ranks first and was not forced)",
     ),
-    "group": (pl.String, "all queries; ranked: BM25 listed the true source; forced: the true source was added by rule"),
+    "group": (
+        pl.String,
+        "all: every query; ranked: BM25 listed the true source; forced: the true source was added by rule",
+    ),
     **SHARE,
 }
 

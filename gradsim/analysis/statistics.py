@@ -48,7 +48,7 @@ def wilson_interval(successes: ArrayLike, trials: ArrayLike) -> tuple[Floats, Fl
     widening = Z_95**2 / trials
     centre = (share + widening / 2) / (1 + widening)
     half_width = np.sqrt(share * (1 - share) * widening + widening**2 / 4) / (1 + widening)
-    # Both ends are exact here; rounding would leave an error.
+    # The ends are exactly 0 and 1 here; rounding would miss them.
     low = np.where(successes == 0, 0.0, centre - half_width)
     high = np.where(successes == trials, 1.0, centre + half_width)
     return low, high

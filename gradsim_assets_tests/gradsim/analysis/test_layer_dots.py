@@ -151,7 +151,7 @@ LAYER = pl.col("layer") == "layer.1"
         (2, without(pl.col("original_id") == "c"),
          "original_self has no row for original 'c', which dot_products compares: combine both again"),
         (0, without(pl.col("query_id") == "b"),
-         "query_self has query 'b', but dot_products has no pair of it: combine the partitions again"),
+         "query_self has query 'b', but dot_products has no pair for it: combine the partitions again"),
         (0, lambda table: table.vstack(table[3:4]),
          "dot_products has layer 'layer.1' of query 'a' and original 'a' twice: "
          "combine the partitions again"),
