@@ -44,7 +44,7 @@ def divergence(layer_dots: LayerDots) -> pl.DataFrame:
     accuracy = evaluation.accuracy
     best = int(np.flatnonzero(accuracy >= accuracy.max() - TOLERANCE)[0])
     cosines = cosine(evaluation.with_full[:, best], evaluation.squares[:, best], evaluation.full_squares[:, 0])
-    # Summation order changes the last digits. Rounding makes such queries tie; their positions break the tie.
+    # Summation order can change the last digits. Rounding makes such queries tie; their positions break the tie.
     order = np.argsort(cosines.round(12), kind="stable")
     return pl.DataFrame(
         {

@@ -39,8 +39,8 @@ def greedy_order(
 ) -> Steps:
     """Choose layers by greedy forward selection.
 
-    Each step takes the layer with the highest joint value with the layers chosen before, the first in model order if
-    tied. Similarities of pairs over several layers are those of `LayerDots.similarity`.
+    Each step adds the layer that gives the highest value together with the layers chosen before, the first in model
+    order if tied. Similarities of pairs over several layers are those of `LayerDots.similarity`.
 
     Each step tries every remaining layer, at about ten operations per pair: L(L + 1)/2 trials in total.
 
