@@ -1,24 +1,24 @@
-"""From stored dots to the study's answers: polars frames in, polars frames out.
+"""Analyses of stored dot products: polars frames in, polars frames out.
 
-Nothing here loads a model, and nothing imports Dagster, torch or transformers. `QUESTIONS` lists the tables of a
-setting, with the function that makes each, what it reads and what its columns mean.
+This package loads no model and does not import Dagster, torch or transformers. `QUESTIONS` lists the analysis tables of
+a setting, with the inputs, the columns and the function that computes each one.
 
-| module | answers |
+| module | contents |
 | --- | --- |
-| `layer_dots`, `candidate_lists` | the long tables of dots as arrays, checked, and the rule by which a query counts |
-| `similarity` | how alike are the gradients of a pair |
-| `retrieval`, `metrics` | how often, and how high in the list, is the source found |
-| `controls` | what is found without looking at gradients |
-| `comparisons` | which of two methods or layers finds more, and is that chance |
-| `layers`, `layer_means` | what each layer is and sees; components, blocks, attention and MLP |
-| `divergence` | which queries do the best layer and the full gradient see differently |
-| `selection` | which layers suffice, on other queries, within a budget, beside projections, in another setting |
-| `projections` | do projections err as theory says |
-| `audit` | are the stored dots right |
-| `evaluation`, `layer_evaluation` | what similarities are worth, query by query, so that they can be resampled |
-| `statistics` | intervals and tests |
+| `layer_dots`, `candidate_lists` | dot product tables as validated arrays, and the rule that scores a query |
+| `similarity` | similarity of the gradients of each pair |
+| `retrieval`, `metrics` | how often each method finds the true source, and how high it ranks it |
+| `controls` | accuracy to expect without information from gradients |
+| `comparisons` | paired comparisons of methods and of layers, with significance tests |
+| `layers`, `layer_means` | component, size and similarity of each layer; means by component, part and block |
+| `divergence` | queries that the best layer and the full gradient score differently |
+| `selection` | layer selection: held-out evaluation, parameter budgets, projections, transfer |
+| `projections` | errors of projected similarities compared with theory |
+| `audit` | check of the stored dot products against plain autograd |
+| `evaluation`, `layer_evaluation` | per-query statistics of similarities, for values and bootstrap intervals |
+| `statistics` | confidence intervals and significance tests |
 
-Columns of ids or layers are documented as `String` and keep the dtype of the input (Enum stays Enum).
+Columns of ids or layers are documented as `String` and keep the dtype of the input (an Enum stays an Enum).
 """
 
 import lazy_loader

@@ -1,4 +1,4 @@
-"""The audit of stored dots: a few pairs computed again with plain autograd, and how far off the stored numbers are."""
+"""Audit of stored dot products: recompute a few pairs with plain autograd and measure the error."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,32 +12,35 @@ from gradsim.errors import TableError
 
 PAIRS = 5
 
-# Precision that a study runs in -> the largest error that its rounding explains.
+# Precision of a study -> largest error that rounding explains.
 TOLERANCES: Mapping[str, float] = {"float32": 1e-5, "float64": 1e-5, "tf32": 3e-2, "bfloat16": 1e-1}
 
-# Mean loss in nats below which a sample counts as memorised. A model in float32 keeps fewer digits of its gradient, see
-# docs/gradients.md: errors are up to the second number over the loss, and up to the third at most.
+# A sample is memorised if its mean loss, in nats, is below the first number. Its float32 gradient has fewer correct
+# digits (see docs/gradients.md), so its tolerance is the second number divided by the loss, up to the third number.
 MEMORISED, MEMORISED_TOLERANCE, LARGEST_TOLERANCE = 0.5, 2e-5, 2e-3
 
-# A norm counts as at least this share of the whole gradient's: below, rounding of the whole pass exceeds a tolerance.
+# Lower bound on a layer's norm, relative to the whole gradient's: rounding error of the whole pass hides smaller norms.
 SMALLEST_SHARE = 1e-6
 
 DOT, QUERY_SELF, ORIGINAL_SELF = "dot", "query_self", "original_self"
 
 GRADIENT_AUDIT: Schema = {
-    "query_id": (pl.String, "the pair's query; null for a self dot of an original"),
-    "original_id": (pl.String, "the pair's original; null for a self dot of a query"),
-    "quantity": (pl.String, "dot: of the pair; query_self, original_self: of a sample's gradient with itself"),
+    "query_id": (pl.String, "query of the pair; null for a self dot of an original"),
+    "original_id": (pl.String, "original of the pair; null for a self dot of a query"),
+    "quantity": (pl.String, "dot: dot product of the pair; query_self, original_self: self dot product of a sample"),
     "layer": (pl.String, "parameter tensor, in model order"),
-    "stored": (pl.Float64, "the number that the study's analyses use"),
-    "reference": (pl.Float64, "the number that plain autograd gives, one sample at a time"),
+    "stored": (pl.Float64, "stored value, as used by the study's analyses"),
+    "reference": (pl.Float64, "value from plain autograd, one sample at a time"),
     "error": (
         pl.Float64,
-        "difference of the two over the product of the two gradients' norms in this layer, by plain autograd; "
-        "a norm counts as at least a millionth of the whole gradient's, and as all of it where the layer holds only "
-        "rounding",
+        "absolute difference divided by the product of the two gradients' norms in this layer, from plain autograd; a "
+        "norm counts as at least a millionth of the whole gradient's norm, and as the whole norm if the layer holds "
+        "only rounding error",
     ),
-    "loss": (pl.Float64, "lowest mean loss of the samples, in nats: float32 keeps fewer digits of memorised ones"),
+    "loss": (
+        pl.Float64,
+        "lowest mean loss of the samples, in nats; gradients of memorised samples are less precise in float32",
+    ),
 }
 
 
@@ -51,10 +54,10 @@ def audited_pairs(
     seed: int,
     number: int = PAIRS,
 ) -> pl.DataFrame:
-    """Choose the pairs to audit, all if there are no more than `number`.
+    """Choose the pairs to audit; all pairs if there are at most `number`.
 
-    The first pair with the longest sample and the first with the most memorised one (the lowest loss) are always among
-    them: long sequences and tiny gradients are where a rule for a layer is most likely to be off. The others are drawn
+    The first pair with the longest sample and the first with the most memorised sample (the lowest loss) are always
+    chosen: errors in a layer's gradient rule are most likely on long sequences and tiny gradients. The others are drawn
     at random.
 
     Args:
@@ -63,8 +66,8 @@ def audited_pairs(
         original_self: the stored table.
         query_tokens: `id` and `input_ids` of the queries.
         original_tokens: `id` and `input_ids` of the originals.
-        seed: of the draw.
-        number: of pairs.
+        seed: seed of the draw.
+        number: number of pairs.
 
     Returns:
         `query_id` and `original_id`, in the order of `dot_products`.
@@ -89,7 +92,7 @@ def audited_pairs(
 
 
 def tolerance_of(precision: str) -> pl.Expr:
-    """Return the largest error that the rounding of a study's precision explains, given the column `loss`."""
+    """Return the largest error that rounding explains in a precision, as an expression of the column `loss`."""
     tolerance = pl.lit(TOLERANCES[precision])
     if precision != "float32":
         return tolerance
@@ -100,16 +103,16 @@ def tolerance_of(precision: str) -> pl.Expr:
 def gradient_audit(
     reference: pl.DataFrame, dot_products: pl.DataFrame, query_self: pl.DataFrame, original_self: pl.DataFrame
 ) -> pl.DataFrame:
-    """Compare every number of the audited pairs as it is stored with what plain autograd gives.
+    """Compare every stored number of the audited pairs with its value from plain autograd.
 
-    The dots come first, then the self dots of the pairs' queries and of their originals, each sample once.
+    Dot products come first, followed by the self dots of the queries and of the originals, once per sample.
 
     Args:
-        reference: `query_id`, `original_id`, `layer` and, by plain autograd, `dot`, `query_self`, `original_self`;
-            one row a pair and layer.
-        dot_products: the stored table, of these pairs and others.
-        query_self: the stored table, of these queries and others.
-        original_self: the stored table, of these originals and others.
+        reference: `query_id`, `original_id`, `layer`, and the values `dot`, `query_self` and `original_self` from plain
+            autograd; one row per pair and layer.
+        dot_products: the stored table, with at least these pairs.
+        query_self: the stored table, with at least these queries.
+        original_self: the stored table, with at least these originals.
 
     Raises:
         TableError: a stored table and the reference do not have the same layers of the same samples.
@@ -128,7 +131,7 @@ def gradient_audit(
 
 
 def _with_loss(rows: pl.DataFrame, query_self: pl.DataFrame, original_self: pl.DataFrame) -> pl.DataFrame:
-    """Add the column `loss`: the lower mean loss of each row's query and original, of one where the other is null."""
+    """Add the column `loss`: the lower mean loss of each row's query and original, ignoring nulls."""
     for side, selves in (("query_id", query_self), ("original_id", original_self)):
         losses = selves.group_by(side).agg(pl.col("loss").first().alias(f"loss of {side}"))
         rows = rows.join(losses, on=side, how="left", maintain_order="left")
@@ -136,14 +139,14 @@ def _with_loss(rows: pl.DataFrame, query_self: pl.DataFrame, original_self: pl.D
 
 
 def _norm(self_dot: str, noise: Sequence[str]) -> pl.Expr:
-    """Return the norm that errors in each layer are measured by, see the column `error`."""
+    """Return the norm that scales the errors in each layer, as described for the column `error`."""
     in_layer, whole = pl.col(self_dot).sqrt(), pl.col(self_dot).sum().over("query_id", "original_id").sqrt()
     is_noise = pl.col("layer").cast(pl.String).is_in(list(noise))
     return pl.when(is_noise).then(whole).otherwise(pl.max_horizontal(in_layer, SMALLEST_SHARE * whole))
 
 
 def _compared(reference: pl.DataFrame, quantity: str, scale: pl.Expr, stored: pl.DataFrame) -> pl.DataFrame:
-    """One quantity of all audited pairs, in the columns of `GRADIENT_AUDIT` that it has."""
+    """Return one quantity of all audited pairs, with its columns of `GRADIENT_AUDIT`."""
     table, value = ("dot_products", "dot") if quantity == DOT else (quantity, "self_dot")
     ids = [column for column in ("query_id", "original_id") if column in stored.columns]
     computed = reference.select(
@@ -151,7 +154,9 @@ def _compared(reference: pl.DataFrame, quantity: str, scale: pl.Expr, stored: pl
     ).unique([*ids, "layer"], keep="first", maintain_order=True)
     found = stored.join(computed.select(ids).unique(), on=ids, how="semi").select(*ids, "layer", stored=pl.col(value))
     if not found.select(*ids, "layer").sort(pl.all()).equals(computed.select(*ids, "layer").sort(pl.all())):
-        raise TableError(f"{table} does not have the audited samples' layers once each: combine the partitions again")
+        raise TableError(
+            f"{table} does not have each layer of the audited samples exactly once: combine the partitions again"
+        )
     difference = (pl.col("stored") - pl.col("reference")).abs()
     return computed.join(found, on=[*ids, "layer"], maintain_order="left").with_columns(
         error=pl.when(difference == 0).then(0.0).otherwise(difference / pl.col("scale"))
@@ -160,17 +165,17 @@ def _compared(reference: pl.DataFrame, quantity: str, scale: pl.Expr, stored: pl
 
 @dataclass(frozen=True)
 class Verdict:
-    """What an audit comes to.
+    """Result of an audit.
 
     Attributes:
-        pairs: number of pairs.
-        numbers: dots and self dots that were compared, all layers counted.
-        beyond: of these, those whose error is larger than the tolerance, or no number.
-        tolerance: of the study's precision.
-        memorised: numbers of memorised samples, whose tolerance is larger.
-        worst: the largest error; NaN if one is no number, or nothing was compared.
-        median: of the errors.
-        where: which number is the worst, with its pair or sample and its layer.
+        pairs: number of audited pairs.
+        numbers: number of compared dots and self dots, over all layers.
+        beyond: number of values with an error that is NaN or above the tolerance.
+        tolerance: tolerance of the study's precision.
+        memorised: number of values of memorised samples, which have a higher tolerance.
+        worst: largest error; NaN if an error is NaN or nothing was compared.
+        median: median error.
+        where: quantity, pair or sample, and layer of the largest error.
     """
 
     pairs: int
@@ -184,7 +189,7 @@ class Verdict:
 
     @property
     def passed(self) -> bool:
-        """Whether something was compared and all of it agrees."""
+        """True if at least one value was compared and all values agree."""
         return self.numbers > 0 and not self.beyond
 
     def __str__(self) -> str:
@@ -192,7 +197,7 @@ class Verdict:
             return "nothing was compared"
         limit = f"{self.tolerance:g} of the norms' product"
         if self.memorised:
-            limit += f" (more for {self.memorised} numbers of memorised samples)"
+            limit += f" (higher for {self.memorised} numbers of memorised samples)"
         if self.beyond:
             found = f"plain autograd differs from {self.beyond} of {self.numbers} numbers by more than {limit}"
         else:
@@ -201,13 +206,13 @@ class Verdict:
 
 
 def audit_verdict(audit: pl.DataFrame, precision: str) -> Verdict:
-    """Whether what is stored agrees with plain autograd.
+    """Return the verdict on the agreement of stored values with plain autograd.
 
     Args:
         audit: the table `gradient_audit`.
-        precision: that the study ran in.
+        precision: precision of the study.
     """
-    # NaN sorts as larger than every number, and compares so.
+    # polars sorts and compares NaN as larger than every number.
     worst = audit.sort("error", descending=True, maintain_order=True).head(1)
     beyond = audit.filter(pl.col("error") > tolerance_of(precision))
     return Verdict(

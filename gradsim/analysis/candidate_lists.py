@@ -1,4 +1,4 @@
-"""Candidate lists as arrays, and the rule by which a query counts as found."""
+"""Candidate lists as arrays, and the rule that credits a query."""
 
 from dataclasses import dataclass
 
@@ -14,14 +14,14 @@ Positions = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class CandidateLists:
-    """Pairs seen as one list of candidates a query; lists may differ in length.
+    """Pairs grouped into one candidate list per query; lists may differ in length.
 
     Attributes:
-        query_ids: one a query, order of first appearance.
-        query: position of each pair's query, (n_pairs,), ascending.
-        starts: first pair of each query, (n_queries,).
+        query_ids: id of each query, in order of first appearance.
+        query: index of each pair's query, (n_pairs,), ascending.
+        starts: index of each query's first pair, (n_queries,).
         lengths: number of candidates of each query, (n_queries,).
-        source: the pair of each query with its true source, (n_queries,).
+        source: index of each query's pair with its true source, (n_queries,).
     """
 
     query_ids: pl.Series
@@ -32,10 +32,13 @@ class CandidateLists:
 
     @classmethod
     def from_pairs(cls, pairs: pl.DataFrame) -> "CandidateLists":
-        """Reads `query_id` and `original_id` of pairs in the order that `in_list_order` makes.
+        """Build the lists from pairs in list order, see `in_list_order`.
+
+        Args:
+            pairs: `query_id` and `original_id`, one row per pair.
 
         Raises:
-            TableError: an original is twice among a query's candidates, or the source is not there.
+            TableError: a query lists an original twice, or does not list its true source.
         """
         twice = pairs.filter(pairs.select("query_id", "original_id").is_duplicated())
         for row in twice.head(1).iter_rows(named=True):
@@ -53,12 +56,16 @@ class CandidateLists:
         if len(source) < len(starts):
             lost = np.setdiff1d(np.arange(len(starts)), query[source])[0]
             raise TableError(
-                f"query {query_ids[int(lost)]!r} has no candidate that is its true source: make its candidates again"
+                f"the candidates of query {query_ids[int(lost)]!r} lack its true source: compute its candidates again"
             )
         return cls(query_ids, query, starts, np.diff(starts, append=len(query)), source)
 
     def of_queries(self, queries: Positions) -> "CandidateLists":
-        """The same of some queries alone: positions in `query_ids`, ascending."""
+        """Return the lists of a subset of the queries.
+
+        Args:
+            queries: indices into `query_ids`, ascending.
+        """
         lengths = self.lengths[queries]
         starts = np.cumsum(lengths) - lengths
         return CandidateLists(
@@ -70,27 +77,27 @@ class CandidateLists:
         )
 
     def pairs_of(self, queries: Positions) -> Positions:
-        """The pairs of some queries, one query's after another's."""
+        """Return the indices of the pairs of some queries, in the order of `queries`."""
         lengths = self.lengths[queries]
         before = np.cumsum(lengths) - lengths
         return np.repeat(self.starts[queries] - before, lengths) + np.arange(lengths.sum())
 
     def best(self, scores: Floats) -> Floats:
-        """Best score of each query, (n_queries, ...), from scores of pairs, (n_pairs, ...)."""
+        """Return each query's best score, (n_queries, ...), from scores of pairs, (n_pairs, ...)."""
         return np.maximum.reduceat(scores, self.starts, axis=0)
 
     def number_of_best(self, scores: Floats) -> Positions:
-        """How many candidates share the best score of each query, (n_queries, ...)."""
+        """Return how many candidates share each query's best score, (n_queries, ...)."""
         is_best = scores == self.best(scores)[self.query]
         return np.add.reduceat(is_best, self.starts, axis=0, dtype=np.int64)
 
     def credit(self, scores: Floats) -> Floats:
-        """What each query counts, (n_queries, ...): 1/n if its source is among n best, else 0."""
+        """Return each query's credit, (n_queries, ...): 1/n if its source is among the n best candidates, else 0."""
         source_is_best: NDArray[np.bool_] = scores[self.source] == self.best(scores)
         return np.where(source_is_best, 1 / self.number_of_best(scores), 0.0)
 
 
 def in_list_order(pairs: pl.DataFrame) -> pl.DataFrame:
-    """Rows by query (order of first appearance), then rank."""
+    """Sort rows by query (in order of first appearance), then by rank."""
     numbered = pairs.with_row_index("row")
     return numbered.sort(pl.col("row").min().over("query_id"), "rank", "row").drop("row")

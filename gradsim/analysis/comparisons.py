@@ -1,4 +1,4 @@
-"""Which of two methods, or of two layers, finds the source of more queries."""
+"""Paired comparisons of methods, and of layers, by the number of sources that they find."""
 
 import numpy as np
 import polars as pl
@@ -14,25 +14,28 @@ Floats = NDArray[np.float64]
 Positions = NDArray[np.int64]
 
 METHOD_DIFFERENCES: Schema = {
-    "method": (pl.String, "full_gradient, PROJECTION-DIMENSION, or bm25 (the source ranks first, not forced)"),
+    "method": (
+        pl.String,
+        "full_gradient, PROJECTION-DIMENSION, or bm25 (correct if the source ranks first and was not forced)",
+    ),
     "other": (pl.String, "the method that it is compared with"),
-    "difference": (pl.Float64, "accuracy of the method less that of the other, over all queries"),
-    "low": (pl.Float64, "lower end of its 95 % interval, a paired bootstrap over queries"),
-    "high": (pl.Float64, "the interval's upper end"),
-    "only_method": (pl.Int64, "queries that count more by the method than by the other"),
-    "only_other": (pl.Int64, "queries that count more by the other"),
+    "difference": (pl.Float64, "accuracy of the method minus accuracy of the other, over all queries"),
+    "low": (pl.Float64, "lower end of the 95 % interval, from a paired bootstrap over queries"),
+    "high": (pl.Float64, "upper end of the interval"),
+    "only_method": (pl.Int64, "number of queries with higher credit for the method than for the other"),
+    "only_other": (pl.Int64, "number of queries with higher credit for the other method"),
     "p": (pl.Float64, "two-sided p-value of the exact McNemar test"),
-    "p_holm": (pl.Float64, "the same by Holm's correction for all rows of this table"),
+    "p_holm": (pl.Float64, "p with Holm's correction over all rows of this table"),
 }
 
 LAYER_DIFFERENCES: Schema = {
     "layer": (pl.String, "parameter tensor, in model order"),
-    "other_layer": (pl.String, "a later one; every pair of layers is listed once"),
-    "difference": (pl.Float64, "accuracy by the layer alone less that by the other alone"),
-    "only_layer": (pl.Int64, "queries that count more by the layer than by the other"),
-    "only_other": (pl.Int64, "queries that count more by the other"),
+    "other_layer": (pl.String, "a later layer in model order; every pair of layers is listed once"),
+    "difference": (pl.Float64, "accuracy of the layer alone minus accuracy of the other alone"),
+    "only_layer": (pl.Int64, "number of queries with higher credit for the layer than for the other"),
+    "only_other": (pl.Int64, "number of queries with higher credit for the other layer"),
     "p": (pl.Float64, "two-sided p-value of the exact McNemar test"),
-    "p_holm": (pl.Float64, "the same by Holm's correction for all rows of this table"),
+    "p_holm": (pl.Float64, "p with Holm's correction over all rows of this table"),
 }
 
 
@@ -43,16 +46,18 @@ def method_differences(
     *,
     seed: int,
 ) -> pl.DataFrame:
-    """Every pair of methods once, over all queries; a query counts its credit, less than 1 where the source is tied.
+    """Compare every pair of methods once, over all queries.
+
+    Each query contributes its credit, which is less than 1 if its source is tied for best.
 
     Args:
         similarity: the table `gradient_similarity`.
-        candidates: the table `candidates`; None, or `forced` null: unknown who was forced.
+        candidates: the table `candidates`; if it is None or `forced` is null, forced sources are unknown.
         projected: the table `projected_similarity`.
-        seed: of the bootstrap.
+        seed: seed of the bootstrap.
 
     Raises:
-        TableError: tables that do not have the same pairs, or similarities that are not finite.
+        TableError: the tables do not have the same pairs, a similarity is not finite, or a true source is missing.
     """
     methods = Methods.from_tables(similarity, candidates, projected)
     credit = methods.credit()
@@ -74,7 +79,7 @@ def method_differences(
 
 
 def layer_differences(layer_dots: LayerDots) -> pl.DataFrame:
-    """Every pair of layers once, in model order; no row where there is one layer."""
+    """Compare every pair of layers once, in model order; no rows if there is only one layer."""
     credit = evaluate_layers(layer_dots).credit
     first, second = np.triu_indices(len(layer_dots.layers), 1)
     return pl.DataFrame(
@@ -89,7 +94,7 @@ def layer_differences(layer_dots: LayerDots) -> pl.DataFrame:
 def _tested(
     credit: Floats, first: Positions, second: Positions, counts: tuple[str, str]
 ) -> dict[str, NDArray[np.generic]]:
-    """Differences of accuracy of pairs of columns, and whether they may be chance."""
+    """Return accuracy differences of pairs of columns, with McNemar tests of the queries that differ."""
     accuracy, more = credit.mean(axis=0), _counts_more(credit)
     only_first, only_second = more[first, second], more[second, first]
     p = exact_mcnemar(only_first, only_second)
@@ -103,7 +108,11 @@ def _tested(
 
 
 def _counts_more(credit: Floats) -> Positions:
-    """How many queries count more by one column than by another, (columns, columns), from (queries, columns)."""
+    """Return how many queries each column gives more credit than each other column, (columns, columns).
+
+    Args:
+        credit: (queries, columns).
+    """
     more = np.zeros((credit.shape[1], credit.shape[1]))
     for level in np.unique(credit[credit > 0]):
         more += (credit == level).T.astype(np.float64) @ (credit < level).astype(np.float64)

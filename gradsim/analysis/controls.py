@@ -1,4 +1,4 @@
-"""Null controls: what would be found without looking at gradients."""
+"""Null controls: the accuracy to expect without information from gradients."""
 
 import numpy as np
 import polars as pl
@@ -21,20 +21,14 @@ CHANCE = "chance"
 CONTROLS: Schema = {
     "control": (
         pl.String,
-        "sources_shuffled: a random candidate is called the source; bm25_rank: the first candidate "
-        "is chosen; answer_length: the one whose answer is nearest in length; chance: any",
+        "sources_shuffled: labels a random candidate as the source; bm25_rank: chooses the first candidate; "
+        "answer_length: chooses the candidate with the nearest answer length; chance: chooses a random candidate",
     ),
-    "accuracy": (
-        pl.Float64,
-        "share of queries found; sources_shuffled: the mean over 1,000 shuffles",
-    ),
-    "low": (
-        pl.Float64,
-        "Wilson's 95 % interval, or where 95 % of single shuffles lie; null for chance",
-    ),
-    "high": (pl.Float64, "the interval's upper end"),
+    "accuracy": (pl.Float64, "share of queries found; for sources_shuffled, the mean over 1,000 shuffles"),
+    "low": (pl.Float64, "lower end of the 95 % Wilson interval, or of the middle 95 % of shuffles; null for chance"),
+    "high": (pl.Float64, "upper end of the interval"),
     "queries": (pl.Int64, "number of queries"),
-    "tied": (pl.Int64, "queries whose best score is shared by several candidates"),
+    "tied": (pl.Int64, "number of queries with several candidates sharing the best score"),
 }
 
 
@@ -45,16 +39,16 @@ def controls(
     *,
     seed: int = 42,
 ) -> pl.DataFrame:
-    """Accuracy of the null controls; `answer_length` is left out where lengths are not given.
+    """Compute the accuracy of the null controls; `answer_length` is left out if no lengths are given.
 
     Args:
         similarity: the table `gradient_similarity`.
-        answer_lengths: `id`, `length` of the originals, as `answer_lengths` makes them.
-        query_answer_lengths: the same of the queries.
-        seed: of the shuffles.
+        answer_lengths: `id` and `length` of the originals, as returned by `answer_lengths`.
+        query_answer_lengths: `id` and `length` of the queries, in the same units.
+        seed: seed of the shuffles.
 
     Raises:
-        TableError: a sample has no length, or similarities are not finite.
+        TableError: a sample has no length, or a similarity is not finite.
     """
     pairs = ordered_similarity(similarity, "gradient_similarity")
     lists = CandidateLists.from_pairs(pairs)
@@ -73,11 +67,11 @@ def controls(
 
 
 def answer_lengths(samples: pl.DataFrame) -> pl.DataFrame:
-    """`id` and `length` of each sample's answer, in tokens or in words.
+    """Return `id` and `length` of each sample's answer, in tokens or in words.
 
     Args:
-        samples: a table with `labels` (tokens that -100 does not mask are counted), else with
-            `messages` (words of the last one are). Originals and queries must be counted alike.
+        samples: a table with `labels` (counts tokens not masked by -100) or else `messages` (counts words of the last
+            message). Use the same kind for originals and queries.
     """
     if "labels" in samples.columns:
         length = pl.col("labels").list.eval(pl.element() != -100).list.sum()
@@ -91,7 +85,7 @@ Row = tuple[str, float, float | None, float | None, int, int]
 
 
 def _shuffled(lists: CandidateLists, scores: Floats, seed: int) -> Row:
-    """The label of the true source moved to a random candidate of the same query, many times."""
+    """Return the control that moves the source label to a random candidate of the same query, many times."""
     number_of_best = lists.number_of_best(scores)
     credit = (scores == lists.best(scores)[lists.query]) / number_of_best[lists.query]
     moved = np.random.default_rng(seed).integers(lists.lengths, size=(SHUFFLES, len(lists.lengths)))
@@ -115,10 +109,10 @@ def _scored(control: str, lists: CandidateLists, scores: Floats) -> Row:
 
 
 def _lengths(ids: pl.Series, lengths: pl.DataFrame, side: str) -> Floats:
-    """Length of each id's answer, (n_ids,)."""
+    """Return the answer length of each id, (n_ids,)."""
     known = dict(lengths.select(pl.col("id").cast(pl.String), pl.col("length")).iter_rows())
     names = ids.cast(pl.String).to_list()
     for name in names:
         if known.get(name) is None:
-            raise TableError(f"no answer length of {side} {name!r} is given")
+            raise TableError(f"no answer length for {side} {name!r}: pass lengths for all samples, or for none")
     return np.array([known[name] for name in names], dtype=np.float64)

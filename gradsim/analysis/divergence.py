@@ -1,4 +1,4 @@
-"""Queries that the best layer and the full gradient see differently, and what every layer makes of them."""
+"""Queries that the best layer and the full gradient score differently, and their similarities in every layer."""
 
 from collections.abc import Sequence
 
@@ -12,36 +12,39 @@ from gradsim.analysis.layer_evaluation import evaluate_layers
 from gradsim.analysis.schema import Schema
 from gradsim.errors import TableError
 
-# So many queries are shown layer by layer, unless others are asked for.
+# Default number of queries to show layer by layer.
 MOST_DIVERGENT = 3
 
 DIVERGENCE: Schema = {
     "query_id": (pl.String, "the query"),
-    "layer": (pl.String, "the layer with the best accuracy, the first in model order of equal ones"),
+    "layer": (pl.String, "the most accurate layer, the first in model order if tied"),
     "cosine": (
         pl.Float64,
-        "cosine of the similarities of the query's candidates by that layer with those by the full gradient; "
-        "0 if either's are all 0",
+        "cosine between the layer's and the full gradient's similarities of the query's candidates; 0 if all "
+        "similarities of either are 0",
     ),
-    "rank": (pl.Int32, "place of the query, 0 for the most divergent one"),
+    "rank": (pl.Int32, "rank of the query, 0 for the most divergent one"),
 }
 
 SIMILARITY_OVER_LAYERS: Schema = {
     "query_id": (pl.String, "the query"),
-    "original_id": (pl.String, "the candidate that it is compared with"),
-    "rank": (pl.Int32, "place of the candidate in the query's list, 0 first"),
+    "original_id": (pl.String, "the candidate that the query is compared with"),
+    "rank": (pl.Int32, "rank of the candidate in the query's list, from 0"),
     "layer": (pl.String, "parameter tensor, in model order"),
-    "similarity": (pl.Float64, "cosine of the two gradients in this layer alone"),
+    "similarity": (pl.Float64, "cosine similarity of the two gradients in this layer alone"),
 }
 
 
 def divergence(layer_dots: LayerDots) -> pl.DataFrame:
-    """All queries, those first whose candidates the most accurate layer sees least as the full gradient does."""
+    """Rank all queries by how differently the most accurate layer and the full gradient score their candidates.
+
+    The most divergent query comes first.
+    """
     evaluation = evaluate_layers(layer_dots)
     accuracy = evaluation.accuracy
     best = int(np.flatnonzero(accuracy >= accuracy.max() - TOLERANCE)[0])
     cosines = cosine(evaluation.with_full[:, best], evaluation.squares[:, best], evaluation.full_squares[:, 0])
-    # Sums in another order may differ in the last digits: such queries are equal, and their positions decide.
+    # Summation order can change the last digits. Rounding makes such queries tie; their positions break the tie.
     order = np.argsort(cosines.round(12), kind="stable")
     return pl.DataFrame(
         {
@@ -54,14 +57,14 @@ def divergence(layer_dots: LayerDots) -> pl.DataFrame:
 
 
 def similarity_over_layers(layer_dots: LayerDots, query_ids: Sequence[str]) -> pl.DataFrame:
-    """Similarity of some queries to each of their candidates in every layer alone.
+    """Return the similarity of some queries to each of their candidates, in every layer alone.
 
     Args:
-        layer_dots: of all queries.
-        query_ids: the queries, in the order in which they are wanted.
+        layer_dots: dot products of all queries.
+        query_ids: ids of the queries, in output order.
 
     Raises:
-        TableError: a query is unknown, or named twice.
+        TableError: a query is unknown or named twice.
     """
     lists = layer_dots.lists
     queries = _positions_of(query_ids, lists.query_ids)

@@ -1,4 +1,4 @@
-"""What similarities of pairs are worth: accuracy, and similarity to the full gradient, with intervals."""
+"""Accuracy and similarity to the full gradient, with 95 % intervals, from similarities of pairs."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -11,12 +11,12 @@ from gradsim.analysis.statistics import Bootstrap, percentile_interval, wilson_i
 
 Floats = NDArray[np.float64]
 
-# Sums in another order may differ by so much: values as near as that are equal, and the model's order decides.
+# Summation order can change values by this much. Values within it are tied, and model order breaks the tie.
 TOLERANCE = 1e-12
 
 
 class Criterion(StrEnum):
-    """What similarities are judged by: how many sources they find, or how like the full gradient they are."""
+    """Criterion for similarities: accuracy (sources found), or similarity to the full gradient."""
 
     ACCURACY = "accuracy"
     SIMILARITY = "similarity"
@@ -24,13 +24,13 @@ class Criterion(StrEnum):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One row a query, of one or more columns of similarities: what it takes to have values and resample them.
+    """Per-query statistics of one or more columns of similarities, sufficient to compute and resample their values.
 
     Attributes:
-        credit: (queries, columns) what each query counts.
-        with_full: (queries, columns) its pairs' similarities times those of the full gradient, summed.
-        squares: (queries, columns) its pairs' squared similarities, summed.
-        full_squares: (queries, 1) the same of the full gradient.
+        credit: credit of each query, (queries, columns).
+        with_full: sums over each query's pairs of similarity times full-gradient similarity, (queries, columns).
+        squares: sums over each query's pairs of squared similarity, (queries, columns).
+        full_squares: sums over each query's pairs of squared full-gradient similarity, (queries, 1).
     """
 
     credit: Floats
@@ -40,7 +40,13 @@ class Evaluation:
 
     @classmethod
     def of(cls, lists: CandidateLists, similarities: Floats, full: Floats) -> "Evaluation":
-        """Of (pairs, columns) similarities beside the full gradient's, (pairs,)."""
+        """Compute the statistics from similarities.
+
+        Args:
+            lists: candidate lists of the pairs.
+            similarities: (pairs, columns).
+            full: similarities of the full gradient, (pairs,).
+        """
         starts, full = lists.starts, full[:, None]
         return cls(
             lists.credit(similarities),
@@ -51,12 +57,12 @@ class Evaluation:
 
     @classmethod
     def empty(cls, n_queries: int, n_columns: int) -> "Evaluation":
-        """To add others to."""
+        """Return statistics of zeros, to fill with `add`."""
         wide = (n_queries, n_columns)
         return cls(np.zeros(wide), np.zeros(wide), np.zeros(wide), np.zeros((n_queries, 1)))
 
     def add(self, other: "Evaluation", queries: NDArray[np.int64]) -> None:
-        """Add what another says of these queries."""
+        """Add another evaluation to the rows of `queries`."""
         self.credit[queries] += other.credit
         self.with_full[queries] += other.with_full
         self.squares[queries] += other.squares
@@ -64,25 +70,26 @@ class Evaluation:
 
     @property
     def accuracy(self) -> Floats:
-        """(columns,) mean credit."""
+        """Mean credit, (columns,)."""
         return np.asarray(self.credit.mean(axis=0))
 
     @property
     def similarity(self) -> Floats:
-        """(columns,) cosine of all pairs' similarities with the full gradient's; 0 for 0/0."""
+        """Cosine between each column's and the full gradient's similarities of all pairs, (columns,); 0 for 0/0."""
         return _cosine(self.with_full.sum(axis=0), self.squares.sum(axis=0), self.full_squares.sum(axis=0))
 
     def value(self, criterion: Criterion) -> Floats:
-        """(columns,) accuracy or similarity."""
+        """Return the accuracy or the similarity to the full gradient, (columns,)."""
         return self.accuracy if criterion is Criterion.ACCURACY else self.similarity
 
     def draws(self, criterion: Criterion, bootstrap: Bootstrap, queries: NDArray[np.int64] | None = None) -> Floats:
-        """(resamples, columns) the same of resampled queries.
+        """Return the value of each bootstrap resample, (resamples, columns).
 
         Args:
-            criterion: the value.
-            bootstrap: of all queries.
-            queries: positions of those that this is an evaluation of; None: all. NaN where none of them is drawn.
+            criterion: value to resample.
+            bootstrap: resamples of all queries of the study.
+            queries: indices of the queries in this evaluation; None for all. The value is NaN if a resample has none of
+                them.
         """
         sums = [self.credit] if criterion is Criterion.ACCURACY else [self.with_full, self.squares, self.full_squares]
         totals = bootstrap.totals(np.column_stack([*sums, np.ones(len(self.credit))]), queries)
@@ -94,7 +101,10 @@ class Evaluation:
         return np.where(drawn > 0, values, np.nan)
 
     def interval(self, criterion: Criterion, bootstrap: Bootstrap) -> tuple[Floats, Floats]:
-        """(columns,) ends of the value's 95 % interval: Wilson's for accuracy, a bootstrap for similarity."""
+        """Return the lower and upper end of the value's 95 % interval, (columns,) each.
+
+        Use the Wilson interval for accuracy and a bootstrap percentile interval for similarity.
+        """
         if criterion is Criterion.ACCURACY:
             return wilson_interval(self.credit.sum(axis=0), len(self.credit))
         return percentile_interval(self.draws(criterion, bootstrap))

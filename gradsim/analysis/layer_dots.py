@@ -1,4 +1,4 @@
-"""The one place where long tables of dots become arrays, and are checked."""
+"""Conversion of the long dot product tables to validated arrays."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,22 +17,22 @@ Positions = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class LayerDots:
-    """Dots of every pair and self dots of every sample, layer by layer.
+    """Dot products of every pair and self dot products of every sample, by layer.
 
-    Pairs are ordered by query (first appearance), then rank; layers as the model orders them (the
-    categories of an Enum, else first appearance). Layers that hold only rounding are left out, but
-    for the similarity of whole gradients.
+    Pairs are sorted by query (in order of first appearance), then by rank. Layers are in model order (the categories of
+    an Enum, otherwise first appearance). Layers that hold only rounding error are left out, except in the similarity of
+    whole gradients.
 
     Attributes:
-        pairs: `query_id`, `original_id`, `rank`, one row a pair.
+        pairs: `query_id`, `original_id` and `rank`, one row per pair.
         layers: layer names, (n_layers,).
         noise: names of the layers that are left out.
-        lists: the pairs as one candidate list a query.
-        original: row of `original_self_dots` of each pair, (n_pairs,).
-        dots: (n_pairs, n_layers).
-        query_self_dots: (n_queries, n_layers), rows in the order of `lists.query_ids`.
-        original_self_dots: (n_originals, n_layers).
-        whole: cosine of each pair's whole gradients, (n_pairs,).
+        lists: the pairs as one candidate list per query.
+        original: row of each pair's original in `original_self_dots`, (n_pairs,).
+        dots: dot products, (n_pairs, n_layers).
+        query_self_dots: squared norms, (n_queries, n_layers), rows in the order of `lists.query_ids`.
+        original_self_dots: squared norms, (n_originals, n_layers).
+        whole: cosine similarity of each pair's whole gradients, (n_pairs,).
     """
 
     pairs: pl.DataFrame
@@ -49,14 +49,19 @@ class LayerDots:
     def from_tables(
         cls, dot_products: pl.DataFrame, query_self: pl.DataFrame, original_self: pl.DataFrame
     ) -> "LayerDots":
-        """Read the three long tables, rows in any order.
+        """Read the three long tables, with rows in any order.
 
-        Self dots of originals that no query is compared with are left out.
+        Self dots of originals that no query is compared with are ignored.
+
+        Args:
+            dot_products: the table `dot_products`.
+            query_self: the table `query_self`.
+            original_self: the table `original_self`.
 
         Raises:
-            TableError: a column or a value is missing, not finite, or negative where it is a square;
-                a row stands twice; a pair or sample lacks a layer; a sample of a pair has no self
-                dots; a query has no pair; every layer holds only rounding.
+            TableError: a column or value is missing, a value is not finite, or a self dot is negative; a row is a
+                duplicate; a pair has two ranks; a pair or sample lacks a layer; a sample of a pair has no self dots; a
+                query has no pair or lacks its true source; every layer holds only rounding error.
         """
         _check_columns(dot_products, "dot_products", ["query_id", "original_id", "rank", "layer"], "dot")
         _check_columns(query_self, "query_self", ["query_id", "layer"], "self_dot")
@@ -67,7 +72,9 @@ class LayerDots:
         lists = CandidateLists.from_pairs(pairs)
         unpaired = _positions(query_self["query_id"], lists.query_ids) < 0
         for query_id in query_self["query_id"].filter(unpaired)[:1]:
-            raise TableError(f"query_self has query {query_id!r}, of which dot_products has no pair")
+            raise TableError(
+                f"query_self has query {query_id!r}, but dot_products has no pair for it: combine the partitions again"
+            )
         originals = pairs["original_id"].unique(maintain_order=True)
         original = _positions(pairs["original_id"], originals)
         dots = _matrix(dot_products, "dot_products", "dot", row=pair, keys=pairs, layers=layers)
@@ -75,7 +82,7 @@ class LayerDots:
         original_self_dots = _self_dots(original_self, "original", originals, layers)
         is_noise = layers.cast(pl.String).is_in(noise_layers(query_self, original_self))
         if is_noise.all():
-            raise TableError("every layer holds only rounding: nothing can be said of this model's gradients")
+            raise TableError("every layer holds only rounding error: this model's gradients cannot be compared")
         kept = np.flatnonzero(~is_noise.to_numpy())
         return cls(
             pairs=pairs,
@@ -94,14 +101,17 @@ class LayerDots:
         )
 
     def similarity(self, layers: Sequence[str] | None = None) -> Floats:
-        """Return the cosine of each pair's gradients over some layers (None: the whole gradients), (n_pairs,).
+        """Return the cosine similarity of each pair's gradients over some layers, (n_pairs,).
 
-        The sum of the layers' dots over the root of the product of their summed self dots. Where a
-        gradient is zero in all these layers the similarity is 0: it says nothing about the pair,
-        and a list of zeros is a tie that counts as chance.
+        The similarity is the sum of the layers' dots, divided by the square root of the product of the summed self
+        dots. It is 0 if a gradient is zero in all these layers: such a pair carries no information, and a list of zeros
+        is a tie that counts as chance.
+
+        Args:
+            layers: layer names; None for the whole gradients.
 
         Raises:
-            TableError: a layer is not in the tables, holds only rounding, is named twice, or none is named.
+            TableError: a layer is unknown, holds only rounding error or is named twice, or `layers` is empty.
         """
         if layers is None:
             return self.whole
@@ -114,11 +124,11 @@ class LayerDots:
 
     @property
     def every_layer(self) -> pl.Series:
-        """Names of all of the model's layers, those that are left out last."""
+        """Names of all layers of the model, with those that are left out last."""
         return pl.concat([self.layers, self.noise])
 
     def layer_similarities(self) -> Floats:
-        """Cosine of each pair's gradients in each layer alone, (n_pairs, n_layers); 0 for 0/0."""
+        """Return the cosine similarity of each pair in each layer alone, (n_pairs, n_layers); 0 for 0/0."""
         return cosine(
             self.dots,
             self.query_self_dots[self.lists.query],
@@ -126,10 +136,10 @@ class LayerDots:
         )
 
     def of_queries(self, queries: Positions) -> "LayerDots":
-        """Return the dots of some queries alone.
+        """Return the dot products of a subset of the queries.
 
         Args:
-            queries: positions in `lists.query_ids`, ascending.
+            queries: indices into `lists.query_ids`, ascending.
         """
         pair = self.lists.pairs_of(queries)
         originals, original = np.unique(self.original[pair], return_inverse=True)
@@ -146,19 +156,19 @@ class LayerDots:
         )
 
     def positions_of(self, layers: Sequence[str]) -> Positions:
-        """Return where these layers stand in `layers`.
+        """Return the indices of these layers in `layers`.
 
         Raises:
-            TableError: a layer is not in the tables, holds only rounding, is named twice, or none is named.
+            TableError: a layer is unknown, holds only rounding error or is named twice, or `layers` is empty.
         """
         named = pl.Series(layers, dtype=pl.String)
         columns = _positions(named, self.layers)
         if len(named) == 0:
-            raise TableError("no layer is named: name at least one, or none to take all")
+            raise TableError("no layer is named: name at least one, or pass None for the whole gradient")
         if (columns < 0).any():
             unknown = named[int(np.argmax(columns < 0))]
             if unknown in self.noise.cast(pl.String):
-                raise TableError(f"layer {unknown!r} holds only rounding here: leave it out")
+                raise TableError(f"layer {unknown!r} holds only rounding error in this setting: leave it out")
             raise TableError(f"layer {unknown!r} is not in dot_products")
         if named.n_unique() < len(named):
             raise TableError(f"layer {named.filter(named.is_duplicated())[0]!r} is named twice")
@@ -166,8 +176,8 @@ class LayerDots:
 
 
 def cosine(dots: Floats, query_self_dots: Floats, original_self_dots: Floats) -> Floats:
-    """Cosines of gradients from their dots and self dots, all of one shape; 0 for 0/0."""
-    # Two roots instead of one of the product, which could underflow.
+    """Return cosine similarities from dots and self dots of the same shape; 0 for 0/0."""
+    # Take two roots: the product of self dots could underflow.
     norms = np.sqrt(query_self_dots) * np.sqrt(original_self_dots)
     cosines = np.zeros_like(dots)
     np.divide(dots, norms, out=cosines, where=norms > 0)
@@ -194,7 +204,7 @@ def _model_order(layers: pl.Series) -> pl.Series:
 
 
 def _positions(values: pl.Series, order: pl.Series) -> Positions:
-    """Where each value stands in `order`; -1 where it does not."""
+    """Return the index of each value in `order`, or -1 if it is not there."""
     encoding = values.dtype
     if not isinstance(encoding, pl.Enum):
         names = values.cast(pl.String)
@@ -207,14 +217,14 @@ def _positions(values: pl.Series, order: pl.Series) -> Positions:
 
 
 def _pairs(dot_products: pl.DataFrame) -> tuple[pl.DataFrame, Positions]:
-    """The pairs in order, and the pair of each row."""
+    """Return the pairs in list order, and the index of each row's pair."""
     queries = dot_products["query_id"].unique(maintain_order=True)
     originals = dot_products["original_id"].unique(maintain_order=True)
     query = _positions(dot_products["query_id"], queries)
     key = query * len(originals) + _positions(dot_products["original_id"], originals)
     rank = dot_products["rank"].to_numpy()
 
-    # Stored tables keep a pair's layers together, so that few keys are left to sort.
+    # Stored tables keep a pair's layers together, so only the first key of each run needs sorting.
     run_starts = np.flatnonzero(np.diff(key, prepend=-1))
     _, first_run, pair_of_run = np.unique(key[run_starts], return_index=True, return_inverse=True)
     first_row = run_starts[first_run]
@@ -235,11 +245,11 @@ def _pairs(dot_products: pl.DataFrame) -> tuple[pl.DataFrame, Positions]:
 
 
 def _self_dots(frame: pl.DataFrame, side: str, ids: pl.Series, layers: pl.Series) -> Floats:
-    """Self dots of `ids`, (n_ids, n_layers)."""
+    """Return the self dots of `ids`, (n_ids, n_layers)."""
     table, column = f"{side}_self", f"{side}_id"
     absent = _positions(ids, frame[column].unique(maintain_order=True)) < 0
     for unknown in ids.filter(absent)[:1]:
-        raise TableError(f"{table} has no row of {side} {unknown!r}, which dot_products compares")
+        raise TableError(f"{table} has no row for {side} {unknown!r}, which dot_products compares: combine both again")
     row = _positions(frame[column], ids)
     return _matrix(
         frame.filter(row >= 0),
@@ -260,16 +270,22 @@ def _matrix(
     keys: pl.DataFrame,
     layers: pl.Series,
 ) -> Floats:
-    """A long table as one row a key and one column a layer, every cell filled exactly once."""
+    """Pivot a long table to one row per key and one column per layer.
+
+    Raises:
+        TableError: a layer is unknown, or a cell is missing or a duplicate.
+    """
     column = _positions(frame["layer"], layers)
     for unknown in frame["layer"].filter(column < 0)[:1]:
-        raise TableError(f"{table} has layer {unknown!r}, which dot_products lacks")
+        raise TableError(f"{table} has layer {unknown!r}, which dot_products lacks: combine both again")
     matrix = np.full((len(keys), len(layers)), np.nan)
     matrix[row, column] = frame[value].to_numpy()
 
     missing = np.argwhere(np.isnan(matrix))
     for key, layer in missing[:1]:
-        raise TableError(f"{table} lacks layer {layers[int(layer)]!r} of {_describe(keys, int(key))}")
+        raise TableError(
+            f"{table} lacks layer {layers[int(layer)]!r} of {_describe(keys, int(key))}: combine the partitions again"
+        )
     if len(frame) > matrix.size:
         _, first = np.unique(row * len(layers) + column, return_index=True)
         again = int(np.setdiff1d(np.arange(len(frame)), first)[0])

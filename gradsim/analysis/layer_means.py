@@ -1,4 +1,4 @@
-"""Means over layers: by component, by part of the model, by depth, and attention against MLP."""
+"""Means over layers by component, part and block, and attention against MLP layers."""
 
 from dataclasses import dataclass
 
@@ -19,48 +19,51 @@ Members = NDArray[np.bool_]
 LAYER_MEANS: Schema = {
     "grouping": (
         pl.String,
-        "component; part: the component's first word; block: transformer block, layers outside the blocks left out",
+        "component; part: first word of the component; block: transformer block, without layers outside the blocks",
     ),
-    "group": (pl.String, "which component, part or block"),
-    "layers": (pl.Int64, "number of its layers"),
-    "accuracy": (pl.Float64, "mean over these layers of the accuracy by each layer alone"),
-    "accuracy_low": (pl.Float64, "lower end of its 95 % interval, a bootstrap over queries of the same layers"),
-    "accuracy_high": (pl.Float64, "the interval's upper end"),
-    "similarity": (pl.Float64, "mean over these layers of each layer's similarity to the full gradient"),
-    "similarity_low": (pl.Float64, "lower end of its 95 % interval, a bootstrap over queries of the same layers"),
-    "similarity_high": (pl.Float64, "the interval's upper end"),
+    "group": (pl.String, "name of the component or part, or number of the block"),
+    "layers": (pl.Int64, "number of layers in the group"),
+    "accuracy": (pl.Float64, "mean over these layers of the accuracy of each layer alone"),
+    "accuracy_low": (pl.Float64, "lower end of the 95 % interval, from a bootstrap over queries with the layers fixed"),
+    "accuracy_high": (pl.Float64, "upper end of the interval"),
+    "similarity": (pl.Float64, "mean over these layers of the similarity of each to the full gradient"),
+    "similarity_low": (
+        pl.Float64,
+        "lower end of the 95 % interval, from a bootstrap over queries with the layers fixed",
+    ),
+    "similarity_high": (pl.Float64, "upper end of the interval"),
 }
 
 ATTENTION_AGAINST_MLP: Schema = {
-    "block": (pl.Int32, "transformer block from 0; null: all of the model's attention and MLP layers"),
+    "block": (pl.Int32, "number of the transformer block, from 0; null for the whole model"),
     "accuracy_difference": (
         pl.Float64,
-        "mean accuracy by each attention layer alone less that by each MLP layer; above 0: attention is better",
+        "mean accuracy of single attention layers minus that of single MLP layers; positive if attention is better",
     ),
-    "accuracy_low": (pl.Float64, "lower end of its 95 % interval, a paired bootstrap over queries"),
-    "accuracy_high": (pl.Float64, "the interval's upper end"),
+    "accuracy_low": (pl.Float64, "lower end of the 95 % interval, from a paired bootstrap over queries"),
+    "accuracy_high": (pl.Float64, "upper end of the interval"),
     "similarity_difference": (
         pl.Float64,
-        "mean similarity to the full gradient of the attention layers less that of the MLP layers",
+        "mean similarity of attention layers to the full gradient minus that of MLP layers",
     ),
-    "similarity_low": (pl.Float64, "lower end of its 95 % interval, a paired bootstrap over queries"),
-    "similarity_high": (pl.Float64, "the interval's upper end"),
+    "similarity_low": (pl.Float64, "lower end of the 95 % interval, from a paired bootstrap over queries"),
+    "similarity_high": (pl.Float64, "upper end of the interval"),
 }
 
 
 def layer_means(layer_dots: LayerDots, parameters_per_layer: pl.DataFrame, *, seed: int) -> pl.DataFrame:
-    """Mean accuracy and mean similarity to the full gradient of the layers of each component, part and block.
+    """Compute the mean accuracy and mean similarity to the full gradient of each component, part and block.
 
-    Components and parts are in the order in which the model has them, blocks by number. Intervals say what other
-    queries would change; layers are not drawn.
+    Components and parts are in model order, blocks in numerical order. Intervals cover variation over queries; layers
+    are not resampled.
 
     Args:
-        layer_dots: of all queries.
-        parameters_per_layer: the table of that name; sizes may be null.
-        seed: of the bootstrap.
+        layer_dots: dot products of all queries.
+        parameters_per_layer: the table `parameters_per_layer`; sizes may be null.
+        seed: seed of the bootstrap.
 
     Raises:
-        TableError: a layer is not in `parameters_per_layer`, or is there twice.
+        TableError: a layer is missing from `parameters_per_layer` or is a duplicate there.
     """
     layers = _described(layer_dots, parameters_per_layer)
     blocks = layers["block"].drop_nulls().unique().sort()
@@ -94,17 +97,17 @@ def layer_means(layer_dots: LayerDots, parameters_per_layer: pl.DataFrame, *, se
 
 
 def attention_against_mlp(layer_dots: LayerDots, parameters_per_layer: pl.DataFrame, *, seed: int) -> pl.DataFrame:
-    """Attention layers less MLP layers: of the whole model first, then of each block that has both.
+    """Compare attention layers with MLP layers: first in the whole model, then in each block that has both.
 
-    No rows where the model does not have both.
+    There are no rows if the model does not have both.
 
     Args:
-        layer_dots: of all queries.
-        parameters_per_layer: the table of that name; sizes may be null.
-        seed: of the bootstrap.
+        layer_dots: dot products of all queries.
+        parameters_per_layer: the table `parameters_per_layer`; sizes may be null.
+        seed: seed of the bootstrap.
 
     Raises:
-        TableError: a layer is not in `parameters_per_layer`, or is there twice.
+        TableError: a layer is missing from `parameters_per_layer` or is a duplicate there.
     """
     layers = _described(layer_dots, parameters_per_layer)
     attention, mlp = ((layers["part"] == part).to_numpy() for part in ("attention", "MLP"))
@@ -129,13 +132,13 @@ def attention_against_mlp(layer_dots: LayerDots, parameters_per_layer: pl.DataFr
 
 @dataclass(frozen=True)
 class _Means:
-    """Means over groups of layers, of all queries and of resampled ones.
+    """Means over groups of layers, for all queries and for bootstrap resamples.
 
     Attributes:
-        accuracy: (groups,).
-        accuracy_draws: (resamples, groups).
-        similarity: (groups,) to the full gradient.
-        similarity_draws: (resamples, groups).
+        accuracy: mean accuracy of the layers, (groups,).
+        accuracy_draws: resampled mean accuracy, (resamples, groups).
+        similarity: mean similarity to the full gradient, (groups,).
+        similarity_draws: resampled mean similarity, (resamples, groups).
     """
 
     accuracy: Floats
@@ -145,7 +148,13 @@ class _Means:
 
     @classmethod
     def of(cls, layer_dots: LayerDots, members: Members, seed: int) -> "_Means":
-        """Of groups whose layers are marked, (groups, layers)."""
+        """Compute the means.
+
+        Args:
+            layer_dots: dot products of all queries.
+            members: mask of the layers in each group, (groups, layers).
+            seed: seed of the bootstrap.
+        """
         sizes = members.sum(axis=1)
         evaluation = evaluate_layers(layer_dots)
         bootstrap = Bootstrap(len(evaluation.credit), seed=seed)
@@ -155,12 +164,12 @@ class _Means:
             evaluation.similarity,
             evaluation.draws(Criterion.SIMILARITY, bootstrap),
         )
-        # einsum adds in one order however many threads there are.
+        # einsum sums in the same order for any number of threads.
         return cls(*(np.einsum("...l,gl->...g", values, members.astype(np.float64)) / sizes for values in per_layer))
 
 
 def _described(layer_dots: LayerDots, parameters_per_layer: pl.DataFrame) -> pl.DataFrame:
-    """`component`, `part` and `block` of the dots' layers, in model order."""
+    """Return `component`, `part` and `block` of each layer of `layer_dots`, in model order."""
     names = pl.col("layer").cast(pl.String)
     known = parameters_per_layer.select(
         names, "component", "block", part=pl.col("component").str.split(" ").list.first(), known=True

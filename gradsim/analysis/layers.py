@@ -1,4 +1,4 @@
-"""What each layer is, how large, and how like the whole gradient it sees the pairs."""
+"""Component, block and size of each layer, and its similarity to the full gradient."""
 
 import re
 
@@ -15,23 +15,23 @@ SIMILARITY_TO_FULL_GRADIENT: Schema = {
     "layer": (pl.String, "parameter tensor, in model order"),
     "similarity": (
         pl.Float64,
-        "cosine of the layer's similarities of all pairs with the full gradient's; 0 if all are 0",
+        "cosine between the layer's and the full gradient's similarities of all pairs; 0 if all are 0",
     ),
-    "low": (pl.Float64, "lower end of its 95 % interval, a bootstrap over queries"),
-    "high": (pl.Float64, "the interval's upper end"),
+    "low": (pl.Float64, "lower end of the 95 % interval, from a bootstrap over queries"),
+    "high": (pl.Float64, "upper end of the interval"),
 }
 
 PARAMETERS_PER_LAYER: Schema = {
     "layer": (pl.String, "parameter tensor, in model order"),
-    "component": (pl.String, "its part in the model, one of COMPONENTS"),
-    "block": (pl.Int32, "number of its transformer block from 0; null outside the blocks"),
+    "component": (pl.String, "component of the model, one of COMPONENTS"),
+    "block": (pl.Int32, "number of the transformer block, from 0; null outside the blocks"),
     "parameters": (pl.Int64, "number of parameters"),
-    "share": (pl.Float64, "its share of the model's parameters"),
+    "share": (pl.Float64, "share of the model's parameters"),
 }
 
-# Tried from top to bottom on the whole name, because families reuse words: `mlp.c_proj` leads down
-# and `attn.c_proj` out, `mlp.gate` routes to experts and `mlp.gate_proj` does not. Experts that are
-# modules of their own call gate, up and down w1, w3 and w2.
+# Matched in this order against the whole name, because families reuse words: `mlp.c_proj` is the down projection and
+# `attn.c_proj` the output projection; `mlp.gate` is an expert router and `mlp.gate_proj` is not. Experts in modules of
+# their own name gate, up and down w1, w3 and w2.
 COMPONENT_PATTERNS = {
     "norm": r"norm|\bln_",
     "bias": r"bias$",
@@ -66,11 +66,11 @@ COMPONENTS = (
     "head",
     "other",
 )
-"""Every component, as data flows through a model."""
+"""All components, in the order of a model's forward pass."""
 
 
 def component_of(layer: str) -> str:
-    """The part of the model that a parameter belongs to, by the names of common families."""
+    """Return the component that a parameter belongs to, from the naming of common model families."""
     for component, pattern in COMPONENT_PATTERNS.items():
         if re.search(pattern, layer):
             return component
@@ -78,19 +78,19 @@ def component_of(layer: str) -> str:
 
 
 def block_of(layer: str) -> int | None:
-    """The number of the transformer block in a parameter's name; None outside the blocks."""
+    """Return the number of the transformer block in a parameter's name, or None outside the blocks."""
     number = re.search(r"\.(\d+)\.", layer)
     return int(number[1]) if number else None
 
 
 def similarity_to_full_gradient(layer_dots: LayerDots, *, seed: int) -> pl.DataFrame:
-    """How alike each layer and the whole gradient see the pairs, in model order.
+    """Return each layer's similarity to the full gradient, in model order.
 
-    The cosine between two vectors over all pairs: the layer's similarities and the full gradient's.
+    The similarity is the cosine between two vectors over all pairs: the layer's similarities and the full gradient's.
 
     Args:
-        layer_dots: of all queries.
-        seed: of the bootstrap.
+        layer_dots: dot products of all queries.
+        seed: seed of the bootstrap.
     """
     evaluation = evaluate_layers(layer_dots)
     low, high = evaluation.interval(Criterion.SIMILARITY, Bootstrap(len(evaluation.credit), seed=seed))
@@ -98,14 +98,14 @@ def similarity_to_full_gradient(layer_dots: LayerDots, *, seed: int) -> pl.DataF
 
 
 def parameters_per_layer(layers: pl.DataFrame) -> pl.DataFrame:
-    """Component, block, size and share of each layer.
+    """Return the component, block, size and share of each layer.
 
     Args:
-        layers: `layer` and its number of `parameters`, in model order, null for all layers where sizes are unknown;
-            other columns are ignored.
+        layers: `layer` and number of `parameters`, in model order; `parameters` is null for all layers if sizes are
+            unknown. Other columns are ignored.
 
     Raises:
-        TableError: a layer stands twice, or has no parameters.
+        TableError: a layer is a duplicate, or has no parameters.
     """
     for name in layers.filter(layers["layer"].is_duplicated())["layer"][:1]:
         raise TableError(f"layer {name!r} is listed twice in the model's layers")

@@ -1,4 +1,4 @@
-"""What looks for sources among the same candidates: the full gradient, each projection, and BM25."""
+"""Retrieval methods compared on the same candidates: the full gradient, each projection, and BM25."""
 
 from dataclasses import dataclass
 
@@ -21,10 +21,10 @@ class Methods:
     """Scores of all pairs by every method.
 
     Attributes:
-        names: the full gradient, each projection as `PROJECTION-DIMENSION`, BM25.
-        lists: the pairs as one candidate list a query.
-        scores: (n_pairs, n_methods), the higher the nearer; similarities, and the order of rank for BM25.
-        forced: whether the true source of each query was put in by rule, (n_queries,); null where unknown.
+        names: method names: the full gradient, each projection as `PROJECTION-DIMENSION`, BM25.
+        lists: the pairs as one candidate list per query.
+        scores: (n_pairs, n_methods), higher is better; similarities, or the order of rank for BM25.
+        forced: whether each query's true source was added by rule, (n_queries,); null if unknown.
     """
 
     names: list[str]
@@ -36,15 +36,15 @@ class Methods:
     def from_tables(
         cls, similarity: pl.DataFrame, candidates: pl.DataFrame | None = None, projected: pl.DataFrame | None = None
     ) -> "Methods":
-        """Reads the tables, rows in any order; queries keep the order of `similarity`.
+        """Read the tables, with rows in any order; queries keep the order of `similarity`.
 
         Args:
             similarity: the table `gradient_similarity`.
-            candidates: the table `candidates`; None, or `forced` null: unknown who was forced.
+            candidates: the table `candidates`; if it is None or `forced` is null, forced sources are unknown.
             projected: the table `projected_similarity`.
 
         Raises:
-            TableError: tables that do not have the same pairs, or similarities that are not finite.
+            TableError: the tables do not have the same pairs, a similarity is not finite, or a true source is missing.
         """
         pairs = ordered_similarity(similarity, "gradient_similarity")
         lists = CandidateLists.from_pairs(pairs)
@@ -62,17 +62,23 @@ class Methods:
         )
 
     def listed(self) -> Members:
-        """Whether a method had each query's source in its list, (n_queries, n_methods): BM25 not if it was forced."""
+        """Return whether each method lists each query's true source, (n_queries, n_methods).
+
+        Only BM25 can miss a source: it does not list those that were forced.
+        """
         listed = np.ones((len(self.forced), len(self.names)), dtype=np.bool_)
         listed[:, -1] = ~self.forced.fill_null(False).to_numpy()
         return listed
 
     def credit(self) -> Floats:
-        """What each query counts by each method, (n_queries, n_methods)."""
+        """Return the credit of each query by each method, (n_queries, n_methods)."""
         return self.lists.credit(self.scores) * self.listed()
 
     def groups(self) -> dict[str, Members]:
-        """All queries, those whose source BM25 listed, those whose was forced; (n_queries,) each, no empty one."""
+        """Return masks of all queries, of ranked and of forced ones, (n_queries,) each; no empty groups.
+
+        A query is ranked if BM25 listed its true source, and forced if the source was added by rule.
+        """
         groups = {
             "all": np.ones(len(self.forced), dtype=np.bool_),
             "ranked": (~self.forced).fill_null(False).to_numpy(),
@@ -82,7 +88,11 @@ class Methods:
 
 
 def sources_forced(query_ids: pl.Series, candidates: pl.DataFrame | None) -> pl.Series:
-    """Whether the true source of each query was put in by rule; null where unknown.
+    """Return whether each query's true source was added by rule; null if unknown.
+
+    Args:
+        query_ids: ids of the queries.
+        candidates: the table `candidates`; None if unknown.
 
     Raises:
         TableError: `candidates` lacks a query's true source.
@@ -96,16 +106,18 @@ def sources_forced(query_ids: pl.Series, candidates: pl.DataFrame | None) -> pl.
     ids = query_ids.cast(pl.String).to_list()
     for query_id in ids:
         if query_id not in known:
-            raise TableError(f"candidates has no row of query {query_id!r} and its true source")
+            raise TableError(
+                f"candidates has no row for query {query_id!r} and its true source: compute its candidates again"
+            )
     return pl.Series("forced", [known[query_id] for query_id in ids], dtype=pl.Boolean)
 
 
 def _scores_of(name: str, rows: pl.DataFrame, pairs: pl.DataFrame) -> Floats:
-    """Similarities by a projection, in the order of the pairs."""
+    """Return a projection's similarities in the order of `pairs`."""
     table = f"projected_similarity {name}"
     keys = pl.col("query_id", "original_id").cast(pl.String)
     stored = ordered_similarity(rows, table).select(keys, "similarity")
     found = pairs.select(keys).join(stored, on=["query_id", "original_id"], how="left", maintain_order="left")
     if len(stored) != len(pairs) or found["similarity"].has_nulls():
-        raise TableError(f"{table} has other pairs than gradient_similarity: combine both again")
+        raise TableError(f"{table} does not have the same pairs as gradient_similarity: combine both again")
     return found["similarity"].to_numpy()

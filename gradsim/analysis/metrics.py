@@ -1,4 +1,4 @@
-"""How high in a query's list of candidates the true source stands."""
+"""Recall at k and mean reciprocal rank of the true source in each query's candidate list."""
 
 import numpy as np
 import polars as pl
@@ -17,16 +17,23 @@ RETRIEVAL: Schema = {
         pl.String,
         "full_gradient, PROJECTION-DIMENSION, or bm25 (candidates in order of rank; a forced source is not found)",
     ),
-    "group": (pl.String, "all queries; ranked or forced: BM25 listed the true source, or the rule put it in"),
+    "group": (
+        pl.String,
+        "all: every query; ranked: BM25 listed the true source; forced: the true source was added by rule",
+    ),
     "metric": (
         pl.String,
-        "recall: share of queries whose true source is among the k nearest candidates; mean_reciprocal_rank: mean "
-        "of 1/place, 1 for the nearest. Tied candidates stand in random order, of which this is the expectation",
+        "recall: share of queries with the true source among the k most similar candidates; mean_reciprocal_rank: "
+        "mean of 1/rank, with rank 1 for the most similar candidate. Values are expectations with ties broken at "
+        "random",
     ),
-    "k": (pl.Int32, "how many candidates recall looks at; null for mean_reciprocal_rank"),
-    "value": (pl.Float64, "the metric"),
-    "low": (pl.Float64, "lower end of its 95 % interval: Wilson's for recall, a bootstrap over queries for the other"),
-    "high": (pl.Float64, "the interval's upper end"),
+    "k": (pl.Int32, "number of candidates that recall considers; null for mean_reciprocal_rank"),
+    "value": (pl.Float64, "value of the metric"),
+    "low": (
+        pl.Float64,
+        "lower end of the 95 % interval: Wilson for recall, bootstrap over queries for mean_reciprocal_rank",
+    ),
+    "high": (pl.Float64, "upper end of the interval"),
     "queries": (pl.Int64, "number of queries"),
 }
 
@@ -38,18 +45,18 @@ def retrieval_metrics(
     *,
     seed: int,
 ) -> pl.DataFrame:
-    """Recall at k and mean reciprocal rank of every method: the table `retrieval`.
+    """Compute recall at k and mean reciprocal rank of every method: the table `retrieval`.
 
-    Where it is unknown who was forced, BM25's numbers count a forced source at its place in the list.
+    If forced sources are unknown, BM25 is credited with a forced source at its place in the list.
 
     Args:
         similarity: the table `gradient_similarity`.
-        candidates: the table `candidates`; None, or `forced` null: unknown who was forced.
+        candidates: the table `candidates`; if it is None or `forced` is null, forced sources are unknown.
         projected: the table `projected_similarity`.
-        seed: of the bootstrap.
+        seed: seed of the bootstrap.
 
     Raises:
-        TableError: tables that do not have the same pairs, or similarities that are not finite.
+        TableError: the tables do not have the same pairs, a similarity is not finite, or a true source is missing.
     """
     methods = Methods.from_tables(similarity, candidates, projected)
     depths = _depths(int(methods.lists.lengths.max()))
@@ -81,16 +88,19 @@ def retrieval_metrics(
 
 
 def _depths(longest: int) -> list[int]:
-    """1, 2, 3, 5, 10, 20, 50, 100, ... below the longest list's length, always at least 1."""
+    """Return the values of k (1, 2, 3, 5, 10, 20, 50, ...) below the length of the longest list; always includes 1."""
     powers = [10**exponent for exponent in range(len(str(longest)))]
     return [1, *sorted(k for k in {3, *(step * power for power in powers for step in (1, 2, 5))} if 1 < k < longest)]
 
 
 def _expected(methods: Methods, depths: list[int]) -> tuple[Floats, Floats]:
-    """Recall at each depth, (depths, queries, methods), and reciprocal rank, (queries, methods), of every query.
+    """Return the expected recall and reciprocal rank of every query, with ties broken at random.
 
-    With `ahead` candidates nearer than the source and `tied` as near, itself included, the source stands at each of the
-    places from ahead + 1 to ahead + tied with the same chance.
+    With `ahead` candidates scoring higher than the source and `tied` scoring the same, itself included, the source is
+    equally likely to have any rank from ahead + 1 to ahead + tied.
+
+    Returns:
+        Recall at each depth, (depths, queries, methods), and reciprocal rank, (queries, methods).
     """
     lists, scores = methods.lists, methods.scores
     of_source = scores[lists.source][lists.query]

@@ -1,18 +1,18 @@
-"""Which layers of a setting hold only rounding."""
+"""Detection of layers that hold only rounding error."""
 
 import polars as pl
 
-# A layer that is marked in at least this share of the rows of a setting's self dots is noise for the setting.
+# A layer is noise for a setting if at least this share of its self dot rows is marked.
 SHARE = 0.5
 
 
 def noise_layers(query_self: pl.DataFrame, original_self: pl.DataFrame) -> list[str]:
-    """Return the layers whose gradient is only rounding in a setting, in the tables' order.
+    """Return the layers with gradients that are only rounding error in a setting, in table order.
 
     Args:
-        query_self: self dots of the queries. `noise` marks rows; null marks none, nor does a table without that
-            column, such as those of projected gradients.
-        original_self: self dots of the originals, likewise.
+        query_self: self dots of the queries. `noise` marks rows. Null marks no row, and neither does a missing column
+            (as for projected gradients).
+        original_self: self dots of the originals, in the same format.
     """
     marks = [frame for frame in (query_self, original_self) if "noise" in frame.columns]
     if not marks:

@@ -1,4 +1,4 @@
-"""Projected similarities beside what theory expects of them, from exact dots of every layer."""
+"""Comparison of projected similarities with theory, from exact dot products of every layer."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,41 +20,53 @@ Floats = NDArray[np.float64]
 UNBIASED = "unbiased"
 AS_PUBLISHED = "as_published"
 
-# Kinds of which a dot's variance follows from dots alone.
+# Kinds with a variance that follows from dot products alone.
 _DENSE = frozenset({"rademacher", "sjlt", "traker"})
 _HADAMARD = "srht"
 
 PROJECTION_ERRORS: Schema = {
     "projection": (pl.String, "name of the projection"),
-    "dimension": (pl.Int64, "dimensions of the projected gradient, all layers together"),
+    "dimension": (pl.Int64, "dimension of the projected gradient, summed over layers"),
     "query_id": (pl.String, "the query"),
-    "original_id": (pl.String, "the candidate that it is compared with"),
-    "full": (pl.Float64, "cosine of the two whole gradients"),
-    "expected": (pl.Float64, "the cosine that the projection estimates: of each layer as often as its scaling says"),
-    "observed": (pl.Float64, "cosine of the two projected gradients"),
-    "predicted_sd": (pl.Float64, "standard deviation that theory gives; null for kinds whose needs more than dots"),
-    "rightly_scaled": (pl.Float64, "a dense projection of these dimensions, rightly scaled, drawn at random"),
+    "original_id": (pl.String, "the candidate that the query is compared with"),
+    "full": (pl.Float64, "cosine similarity of the two whole gradients"),
+    "expected": (pl.Float64, "cosine that the projection estimates, with layers weighted according to its scaling"),
+    "observed": (pl.Float64, "cosine similarity of the two projected gradients"),
+    "predicted_sd": (
+        pl.Float64,
+        "theoretical standard deviation of observed; null for kinds that need more than dot products",
+    ),
+    "rightly_scaled": (
+        pl.Float64,
+        "cosine under a randomly drawn, correctly scaled dense projection of the same dimension",
+    ),
 }
 
 PROJECTION_AUDIT: Schema = {
     "projection": (pl.String, "name of the projection"),
-    "dimension": (pl.Int64, "dimensions of the projected gradient, all layers together"),
+    "dimension": (pl.Int64, "dimension of the projected gradient, summed over layers"),
     "pairs": (pl.Int64, "number of pairs"),
-    "mean_error": (pl.Float64, "mean of projected cosine less the cosine that it estimates"),
-    "error_sd": (pl.Float64, "root mean square of the same"),
-    "predicted_sd": (pl.Float64, "what theory gives for it; null for kinds whose needs more than dots"),
-    "sd_ratio": (pl.Float64, "error_sd over predicted_sd: near 1 if the projection does what it promises"),
-    "agreement": (pl.Float64, "cosine of all projected similarities and all of the full gradient"),
-    "agreement_low": (pl.Float64, "lower end of its 95 % interval, a bootstrap over queries with these projections"),
-    "agreement_high": (pl.Float64, "the interval's upper end"),
-    "agreement_without_noise": (pl.Float64, "the same of the cosines that the projection estimates"),
-    "agreement_rightly_scaled": (pl.Float64, "the same of a dense projection, rightly scaled, drawn at random"),
+    "mean_error": (pl.Float64, "mean of the projected cosine minus the cosine that it estimates"),
+    "error_sd": (pl.Float64, "root mean square of that error"),
+    "predicted_sd": (
+        pl.Float64,
+        "value that theory predicts for error_sd; null for kinds that need more than dot products",
+    ),
+    "sd_ratio": (pl.Float64, "error_sd divided by predicted_sd; near 1 if the projection behaves as predicted"),
+    "agreement": (pl.Float64, "cosine between the projection's and the full gradient's similarities of all pairs"),
+    "agreement_low": (
+        pl.Float64,
+        "lower end of the 95 % interval, from a bootstrap over queries with the projections fixed",
+    ),
+    "agreement_high": (pl.Float64, "upper end of the interval"),
+    "agreement_without_noise": (pl.Float64, "agreement of the cosines that the projection estimates"),
+    "agreement_rightly_scaled": (pl.Float64, "agreement of a randomly drawn, correctly scaled dense projection"),
 }
 
 
 @dataclass(frozen=True)
 class Gram:
-    """Dots and self dots of pairs, (pairs, layers) each."""
+    """Dot products and self dot products of pairs, (pairs, layers) each."""
 
     dots: Floats
     query: Floats
@@ -62,27 +74,34 @@ class Gram:
 
     @classmethod
     def of(cls, dots: LayerDots) -> "Gram":
-        """Of all pairs of a study."""
+        """Collect the dot products of all pairs of a study."""
         return cls(dots.dots, dots.query_self_dots[dots.lists.query], dots.original_self_dots[dots.original])
 
     def cosine(self, weights: Floats) -> Floats:
-        """(pairs,) of all layers, each counted as often as its weight says."""
+        """Return each pair's cosine similarity with weighted layers, (pairs,).
+
+        Args:
+            weights: weight of each layer's dots, (layers,).
+        """
         return cosine(self.dots @ weights, self.query @ weights, self.original @ weights)
 
 
 def projection_errors(
     layer_dots: LayerDots, projected: pl.DataFrame, projections: pl.DataFrame, *, seed: int
 ) -> pl.DataFrame:
-    """Every pair's projected cosine beside what theory expects of it; columns as `PROJECTION_ERRORS`.
+    """Compare every pair's projected cosine with theory.
 
     Args:
-        layer_dots: exact dots of all pairs.
+        layer_dots: exact dot products of all pairs.
         projected: the table `projected_similarity`.
         projections: the table `projections`.
-        seed: for the projection that is drawn.
+        seed: seed of the drawn projection.
+
+    Returns:
+        One row per projection and pair, with the columns of `PROJECTION_ERRORS`.
 
     Raises:
-        TableError: the tables do not fit together.
+        TableError: `projections` lacks a layer, or `projected` does not have the same pairs as `layer_dots`.
     """
     gram = Gram.of(layer_dots)
     full = gram.cosine(np.ones(len(layer_dots.layers)))
@@ -111,11 +130,11 @@ def projection_errors(
 
 
 def projection_audit(errors: pl.DataFrame, *, seed: int) -> pl.DataFrame:
-    """How near projected similarities are to what theory expects, one row a projection.
+    """Summarize the errors of projected similarities, one row per projection.
 
     Args:
-        errors: of `projection_errors`.
-        seed: of the bootstrap.
+        errors: result of `projection_errors`.
+        seed: seed of the bootstrap.
     """
     error = pl.col("observed") - pl.col("expected")
     error_sd = error.pow(2).mean().sqrt()
@@ -134,17 +153,17 @@ def projection_audit(errors: pl.DataFrame, *, seed: int) -> pl.DataFrame:
 
 
 def cosine_variance(gram: Gram, weights: Floats, inverse_dimensions: Floats) -> Floats:
-    """(pairs,) variance of a projected cosine, by the delta method.
+    """Return the variance of a projected cosine by the delta method, (pairs,).
 
-    With D, Q, O the weighted sums over layers of d, q, o, and c = D/√(QO), from the variances of a layer's projected
-    dots, var d = (q·o + d²)/k, var q = 2q²/k, var o = 2o²/k, cov(d, q) = 2qd/k, cov(d, o) = 2od/k, cov(q, o) = 2d²/k:
+    Let D, Q and O be the weighted sums over layers of d, q and o, and let c = D/√(QO). A layer's projected dots have
+    var d = (q·o + d²)/k, var q = 2q²/k, var o = 2o²/k, cov(d, q) = 2qd/k, cov(d, o) = 2od/k, cov(q, o) = 2d²/k. Then:
 
         var c = var D/(QO) + c²/4 (var Q/Q² + var O/O²) - c (cov(D, Q)/Q + cov(D, O)/O)/√(QO) + c²/2 cov(Q, O)/(QO)
 
     Args:
-        gram: dots and self dots.
-        weights: (layers,) how often each layer counts.
-        inverse_dimensions: (layers,) 1/k; zero for layers that are kept whole.
+        gram: dot products and self dot products.
+        weights: weight of each layer's dots, (layers,).
+        inverse_dimensions: 1/k of each layer, (layers,); 0 for layers that are kept whole.
     """
     d, q, o = gram.dots, gram.query, gram.original
     total_d, total_q, total_o = d @ weights, q @ weights, o @ weights
@@ -162,15 +181,14 @@ def cosine_variance(gram: Gram, weights: Floats, inverse_dimensions: Floats) -> 
 
 
 def inverse_dimensions(kind: str, dimensions: Floats, parameters: NDArray[np.int64]) -> Floats | None:
-    """(layers,) by what variances are multiplied: 1/k, less what a Hadamard transform gains; 0 for whole layers.
+    """Return the variance factor of each layer, (layers,), or None for kinds that need more than dot products.
+
+    The factor is 1/k, reduced for a Hadamard transform, and 0 for layers that are kept whole (k >= n).
 
     Args:
-        kind: of the projection.
-        dimensions: (layers,) k.
-        parameters: (layers,) n.
-
-    Returns:
-        None for kinds whose variance needs more than dots.
+        kind: kind of the projection.
+        dimensions: projected dimension k of each layer, (layers,).
+        parameters: number of parameters n of each layer, (layers,).
     """
     k, n = dimensions, parameters.astype(np.float64)
     if kind in _DENSE:
@@ -182,12 +200,17 @@ def inverse_dimensions(kind: str, dimensions: Floats, parameters: NDArray[np.int
 
 
 def drawn_grams(gram: Gram, k: Floats, parameters: NDArray[np.int64], random: np.random.Generator) -> Floats:
-    """(3, pairs) dots and both self dots of dense projections, rightly scaled, summed over layers.
+    """Draw dots and self dots of correctly scaled dense projections, summed over layers, (3, pairs).
 
-    Gram matrices of two projected vectors are Wishart's.
+    The Gram matrix of two projected vectors has a Wishart distribution. Bartlett's decomposition draws it as L A Aᵀ Lᵀ
+    / k: L is the Cholesky factor of the layer's Gram matrix, and A is lower triangular with χ_k and χ_k-1 variables on
+    the diagonal and a standard normal variable below. Layers with k >= n are kept whole.
 
-    Bartlett's decomposition: with L the Cholesky factor of a layer's Gram matrix and A lower triangular, of χ_k, χ_k-1
-    and a normal number, L A Aᵀ Lᵀ / k.
+    Args:
+        gram: exact dot products and self dot products.
+        k: projected dimension of each layer, (layers,).
+        parameters: number of parameters n of each layer, (layers,).
+        random: source of random numbers.
     """
     sums = np.zeros((3, len(gram.dots)))
     for layer, (dimension, n) in enumerate(zip(k, parameters, strict=True)):
@@ -207,31 +230,39 @@ def drawn_grams(gram: Gram, k: Floats, parameters: NDArray[np.int64], random: np
 
 
 def _by_projection(projections: pl.DataFrame, layer_dots: LayerDots) -> Iterator[tuple[tuple[str, int], pl.DataFrame]]:
-    """(name, dimension) and its layers, in the order of the dots' layers."""
+    """Yield (name, dimension) and the layers of each projection, in the order of `layer_dots.layers`.
+
+    Raises:
+        TableError: a projection lacks a layer.
+    """
     order = layer_dots.layers.cast(pl.String).to_frame("layer")
     for key, rows in projections.group_by("projection", "dimension", maintain_order=True):
         by_name = rows.with_columns(pl.col("layer").cast(pl.String))
         layers = order.join(by_name, on="layer", how="left", maintain_order="left")
         for missing in layers.filter(pl.col("layer_dimension").is_null())["layer"][:1]:
-            raise TableError(f"projections has no dimension of layer {missing!r}; make the table again")
+            raise TableError(f"projections has no dimension for layer {missing!r}: materialize it again")
         yield (str(key[0]), int(key[1])), layers
 
 
 def observed_similarity(projected: pl.DataFrame, layer_dots: LayerDots, name: str, dimension: int) -> Floats:
-    """(pairs,) stored similarities of a projection, in the order of the dots' pairs."""
+    """Return the stored similarities of a projection in the order of `layer_dots.pairs`, (pairs,).
+
+    Raises:
+        TableError: the projection does not have the same pairs, or a similarity is not finite.
+    """
     chosen = projected.filter(pl.col("projection") == name, pl.col("dimension") == dimension)
     rows = ordered_similarity(chosen, f"projected_similarity {name}-{dimension}")
     keys = ["query_id", "original_id"]
     texts = [frame.select(pl.col(keys).cast(pl.String)) for frame in (rows, layer_dots.pairs)]
     if not texts[0].equals(texts[1]):
         raise TableError(
-            f"projected_similarity {name}-{dimension} has other pairs than dot_products; combine both again"
+            f"projected_similarity {name}-{dimension} does not have the same pairs as dot_products: combine both again"
         )
     return rows["similarity"].to_numpy()
 
 
 def _agreements(rows: pl.DataFrame, seed: int) -> dict[str, float]:
-    """How alike a projection and the full gradient see the pairs; of the projection's own, with an interval."""
+    """Return the agreement columns of `PROJECTION_AUDIT` for one projection."""
     similarities = rows.select("observed", "expected", "rightly_scaled").to_numpy()
     evaluation = Evaluation.of(CandidateLists.from_pairs(rows), similarities, rows["full"].to_numpy())
     low, high = evaluation.interval(Criterion.SIMILARITY, Bootstrap(len(evaluation.credit), seed=seed))

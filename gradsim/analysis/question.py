@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Tables: TypeAlias = Mapping[str, pl.DataFrame]
-"""Name of a table that a question reads -> its rows."""
+"""Name of an input table -> its rows."""
 
 Answer: TypeAlias = Callable[[Tables, int], pl.DataFrame]
-"""The answer from what the question reads, and a seed."""
+"""Function that computes an answer from its input tables and a seed."""
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,12 @@ class Question:
     `gradsim.analyses`; see docs/extending.md.
 
     Attributes:
-        description: what the answer says, in a sentence.
+        description: one-sentence summary of the answer.
         schema: columns of the answer.
-        inputs: what the answer and its picture need: combined tables of the setting, earlier answers,
-            `parameters_per_layer`, `projections`, and tokens.
-        answer: of these and a seed.
-        draws: whether the seed bears on the answer.
+        inputs: names of the tables that the answer and its figure require: combined tables of the setting, earlier
+            answers, `parameters_per_layer`, `projections`, and tokens.
+        answer: function that computes the answer.
+        draws: whether the answer depends on the seed.
         figure: draws the answer, given with its inputs by name; None: it is only a table.
     """
 

@@ -1,6 +1,7 @@
-"""Which questions are asked of a setting: what each reads, how it is answered, what the answer's columns mean.
+"""Questions about a setting: the inputs, the function and the answer columns of each analysis table.
 
-An analysis table bears its question's name. A question added here is an asset, a stored table, and asked by notebooks.
+An analysis table has the name of its question. Each question added here becomes an asset and a stored table, and can be
+asked in notebooks.
 """
 
 from collections.abc import Callable, Mapping
@@ -65,7 +66,7 @@ def _dots(tables: Tables) -> LayerDots:
 
 
 def _controls(tables: Tables, seed: int) -> pl.DataFrame:
-    """Imported results come without tokens, and say nothing of lengths."""
+    """Compute the null controls; imported results have no tokens, so their answer lengths are left out."""
     lengths = [answer_lengths(tables[name]) for name in TOKENS if name in tables]
     return controls(tables["gradient_similarity"], *lengths, seed=seed)
 
@@ -97,7 +98,7 @@ def _of_pairs(function: Callable[..., pl.DataFrame]) -> Answer:
 QUESTIONS: Mapping[str, Question] = MappingProxyType(
     {
         "accuracy": Question(
-            "How often the true source is the most similar candidate: full gradient, projections, BM25.",
+            "How often the true source is the most similar candidate, for the full gradient, projections and BM25.",
             ACCURACY,
             PAIRS,
             lambda tables, _: accuracy(
@@ -106,32 +107,32 @@ QUESTIONS: Mapping[str, Question] = MappingProxyType(
             draws=False,
         ),
         "method_differences": Question(
-            "Which of full gradient, projections and BM25 finds more sources, and whether that is chance.",
+            "Accuracy differences between the full gradient, projections and BM25, with significance tests.",
             METHOD_DIFFERENCES,
             PAIRS,
             _of_pairs(method_differences),
         ),
         "retrieval": Question(
-            "How high in the list of candidates the true source stands: recall at k, mean reciprocal rank.",
+            "How high each method ranks the true source: recall at k and mean reciprocal rank.",
             RETRIEVAL,
             PAIRS,
             _of_pairs(retrieval_metrics),
         ),
         "controls": Question(
-            "What would be found without gradients: the null controls.",
+            "Null controls: the accuracy to expect without information from gradients.",
             CONTROLS,
             ("gradient_similarity", *TOKENS),
             _controls,
         ),
         "decisions": Question(
-            "Which candidate the full gradient chooses for each query.",
+            "The candidate that the full gradient chooses for each query.",
             DECISIONS,
             ("candidates", "gradient_similarity"),
             lambda tables, _: decisions(tables["gradient_similarity"], tables["candidates"]),
             draws=False,
         ),
         "best_similarity": Question(
-            "How similar the best candidate and the true source are.",
+            "Similarity of the best candidate and of the true source.",
             BEST_SIMILARITY,
             ("gradient_similarity", "projected_similarity"),
             lambda tables, seed: best_similarity(
@@ -139,71 +140,71 @@ QUESTIONS: Mapping[str, Question] = MappingProxyType(
             ),
         ),
         "accuracy_per_layer": Question(
-            "How often the gradient of one layer alone finds the true source.",
+            "How often the gradient of a single layer finds the true source.",
             ACCURACY_PER_LAYER,
             (*DOTS, SIZES),
             lambda tables, _: accuracy_per_layer(_dots(tables)),
             draws=False,
         ),
         "layer_differences": Question(
-            "Which of two layers finds more sources, and whether that is chance.",
+            "Accuracy differences between pairs of layers, with significance tests.",
             LAYER_DIFFERENCES,
             (*DOTS, "accuracy_per_layer"),
             lambda tables, _: layer_differences(_dots(tables)),
             draws=False,
         ),
         "similarity_to_full_gradient": Question(
-            "How far a layer alone sees pairs as the whole gradient does.",
+            "How closely the similarities of a single layer follow those of the full gradient.",
             SIMILARITY_TO_FULL_GRADIENT,
             (*DOTS, SIZES),
             lambda tables, seed: similarity_to_full_gradient(_dots(tables), seed=seed),
         ),
         "layer_means": Question(
-            "Means over the layers of a component, of a block, and of attention and MLP.",
+            "Mean accuracy and similarity to the full gradient by component, part and block.",
             LAYER_MEANS,
             (*DOTS, SIZES),
             lambda tables, seed: layer_means(_dots(tables), tables[SIZES], seed=seed),
         ),
         "attention_against_mlp": Question(
-            "Whether attention or MLP layers find more sources, block by block.",
+            "Differences between attention and MLP layers in the whole model and in each block.",
             ATTENTION_AGAINST_MLP,
             (*DOTS, SIZES, "layer_means"),
             lambda tables, seed: attention_against_mlp(_dots(tables), tables[SIZES], seed=seed),
         ),
         "divergence": Question(
-            "Which queries the best layer and the full gradient see differently.",
+            "Queries that the best layer and the full gradient score differently.",
             DIVERGENCE,
             DOTS,
             lambda tables, _: divergence(_dots(tables)),
             draws=False,
         ),
         "similarity_over_layers": Question(
-            "Similarities layer by layer of the most divergent queries with their candidates.",
+            "Similarities of the most divergent queries to their candidates in every layer.",
             SIMILARITY_OVER_LAYERS,
             (*DOTS, "divergence"),
             _most_divergent,
             draws=False,
         ),
         "greedy_by_accuracy": Question(
-            "Layers in the order in which a greedy forward selection by accuracy takes them.",
+            "Order in which greedy forward selection by accuracy chooses layers.",
             GREEDY,
             (*DOTS, SIZES),
             _greedy(Criterion.ACCURACY),
         ),
         "greedy_by_similarity": Question(
-            "Layers in the order in which a greedy forward selection by similarity to the full gradient takes them.",
+            "Order in which greedy forward selection by similarity to the full gradient chooses layers.",
             GREEDY,
             (*DOTS, SIZES),
             _greedy(Criterion.SIMILARITY),
         ),
         "selection_under_budget": Question(
-            "Greedy selections of layers with at most so many parameters.",
+            "Greedy selections of layers within parameter budgets.",
             SELECTION_UNDER_BUDGET,
             (*DOTS, SIZES, "projected_similarity"),
             _budgets,
         ),
         "select_or_project": Question(
-            "Selected layers beside projections of as many dimensions, on queries not selected on.",
+            "Selected layers compared with projections of the same dimension, on held-out queries.",
             SELECT_OR_PROJECT,
             (*DOTS, SIZES, "projected_similarity"),
             lambda tables, seed: select_or_project(
@@ -211,13 +212,13 @@ QUESTIONS: Mapping[str, Question] = MappingProxyType(
             ),
         ),
         "held_out_selection": Question(
-            "What selections are worth on queries that they were not made on.",
+            "Value of layer selections on held-out queries.",
             HELD_OUT_SELECTION,
             (*DOTS, SIZES, "greedy_by_accuracy", "greedy_by_similarity", "accuracy", "select_or_project"),
             lambda tables, seed: held_out_selection(_dots(tables), tables[SIZES], seed=seed),
         ),
         "projection_audit": Question(
-            "How near projected similarities are to what theory expects of their projection.",
+            "Errors of projected similarities compared with theory.",
             PROJECTION_AUDIT,
             (*DOTS, "projected_similarity", "projections"),
             _projection_audit,

@@ -1,4 +1,4 @@
-"""Which candidate each query chooses, and how often it is the true source."""
+"""The candidate that each query chooses, and how often it is the true source."""
 
 import numpy as np
 import polars as pl
@@ -17,22 +17,22 @@ Floats = NDArray[np.float64]
 SHARE: Schema = {
     "accuracy": (
         pl.Float64,
-        "share of queries whose best candidate is the true source; a tie of n counts 1/n",
+        "share of queries with the true source as best candidate; a tie of n candidates counts 1/n",
     ),
-    "low": (pl.Float64, "lower end of Wilson's 95 % interval"),
-    "high": (pl.Float64, "upper end of Wilson's 95 % interval"),
+    "low": (pl.Float64, "lower end of the 95 % Wilson interval"),
+    "high": (pl.Float64, "upper end of the 95 % Wilson interval"),
     "queries": (pl.Int64, "number of queries"),
-    "tied": (pl.Int64, "queries whose best similarity is shared by several candidates"),
+    "tied": (pl.Int64, "number of queries with several candidates sharing the best similarity"),
 }
 
 ACCURACY: Schema = {
     "method": (
         pl.String,
-        "full_gradient, PROJECTION-DIMENSION, or bm25 (the source ranks first, not forced)",
+        "full_gradient, PROJECTION-DIMENSION, or bm25 (correct if the source ranks first and was not forced)",
     ),
     "group": (
         pl.String,
-        "all queries; ranked or forced: BM25 listed the true source, or the rule put it in",
+        "all: every query; ranked: BM25 listed the true source; forced: the true source was added by rule",
     ),
     **SHARE,
 }
@@ -40,42 +40,33 @@ ACCURACY: Schema = {
 ACCURACY_PER_LAYER: Schema = {
     "layer": (pl.String, "parameter tensor, in model order"),
     **SHARE,
-    "only_layer": (pl.Int64, "queries that count more by the layer than by the full gradient"),
-    "only_full": (pl.Int64, "queries that count more by the full gradient"),
+    "only_layer": (pl.Int64, "number of queries with higher credit for the layer than for the full gradient"),
+    "only_full": (pl.Int64, "number of queries with higher credit for the full gradient than for the layer"),
     "p": (pl.Float64, "two-sided p-value of the exact McNemar test of the layer against the full gradient"),
-    "p_holm": (pl.Float64, "the same by Holm's correction for all layers"),
+    "p_holm": (pl.Float64, "p with Holm's correction over all layers"),
 }
 
 BEST_SIMILARITY: Schema = {
     "method": (pl.String, "full_gradient or PROJECTION-DIMENSION"),
     "candidate": (pl.String, "best: each query's most similar candidate; source: its true source"),
-    "mean": (pl.Float64, "mean over queries of that candidate's similarity"),
-    "mean_low": (pl.Float64, "lower end of its 95 % interval, a bootstrap over queries"),
-    "mean_high": (pl.Float64, "the interval's upper end"),
-    "median": (pl.Float64, "median over queries of that candidate's similarity"),
-    "median_low": (pl.Float64, "lower end of its 95 % interval, a bootstrap over queries"),
-    "median_high": (pl.Float64, "the interval's upper end"),
+    "mean": (pl.Float64, "mean over queries of the similarity of that candidate"),
+    "mean_low": (pl.Float64, "lower end of the 95 % interval, from a bootstrap over queries"),
+    "mean_high": (pl.Float64, "upper end of the interval"),
+    "median": (pl.Float64, "median over queries of the similarity of that candidate"),
+    "median_low": (pl.Float64, "lower end of the 95 % interval, from a bootstrap over queries"),
+    "median_high": (pl.Float64, "upper end of the interval"),
 }
 
 DECISIONS: Schema = {
-    "query_id": (pl.String, "the query, whose id is that of its true source"),
-    "chosen_id": (pl.String, "most similar candidate, the first of them if tied"),
-    "best_other_id": (
-        pl.String,
-        "most similar candidate that is not the source; null if there is none",
-    ),
+    "query_id": (pl.String, "the query; its id is the id of its true source"),
+    "chosen_id": (pl.String, "most similar candidate, the first one if tied"),
+    "best_other_id": (pl.String, "most similar candidate other than the source; null if there is none"),
     "source_similarity": (pl.Float64, "similarity of the true source"),
     "best_other_similarity": (pl.Float64, "similarity of the best other candidate"),
-    "margin": (
-        pl.Float64,
-        "source_similarity less best_other_similarity; negative where the choice is wrong",
-    ),
-    "credit": (
-        pl.Float64,
-        "what the query counts: 1 right, 0 wrong, 1/n tied with the source among n best",
-    ),
-    "source_rank": (pl.Int32, "place of the true source in the candidate list, 0 first"),
-    "forced": (pl.Boolean, "the true source was put in by rule; null if unknown"),
+    "margin": (pl.Float64, "source_similarity minus best_other_similarity; negative if the choice is wrong"),
+    "credit": (pl.Float64, "1 if the choice is right, 0 if it is wrong, 1/n if the source is tied among the n best"),
+    "source_rank": (pl.Int32, "rank of the true source in the candidate list, from 0"),
+    "forced": (pl.Boolean, "whether the true source was added by rule; null if unknown"),
 }
 
 
@@ -84,17 +75,17 @@ def accuracy(
     candidates: pl.DataFrame | None = None,
     projected: pl.DataFrame | None = None,
 ) -> pl.DataFrame:
-    """Accuracy of the full gradient, each projection and BM25, apart for forced queries.
+    """Compute the accuracy of the full gradient, each projection and BM25, also split by forced sources.
 
-    Groups `ranked` and `forced` are left out where they are empty or it is unknown who was forced.
+    Groups `ranked` and `forced` are left out if they are empty or forced sources are unknown.
 
     Args:
         similarity: the table `gradient_similarity`.
-        candidates: the table `candidates`; None, or `forced` null: unknown who was forced.
+        candidates: the table `candidates`; if it is None or `forced` is null, forced sources are unknown.
         projected: the table `projected_similarity`.
 
     Raises:
-        TableError: tables that do not have the same pairs, or similarities that are not finite.
+        TableError: the tables do not have the same pairs, a similarity is not finite, or a true source is missing.
     """
     methods = Methods.from_tables(similarity, candidates, projected)
     credit, tied = methods.credit(), methods.lists.number_of_best(methods.scores) > 1
@@ -116,7 +107,7 @@ def accuracy(
 
 
 def accuracy_per_layer(layer_dots: LayerDots) -> pl.DataFrame:
-    """Accuracy of each layer's gradient alone, beside the full gradient's, in model order."""
+    """Compute the accuracy of each layer alone and test it against the full gradient, in model order."""
     credit, tied = np.empty(layer_dots.query_self_dots.shape), np.zeros(len(layer_dots.layers), dtype=np.int64)
     for queries, part in in_parts(layer_dots):
         similarities = part.layer_similarities()
@@ -143,20 +134,20 @@ def accuracy_per_layer(layer_dots: LayerDots) -> pl.DataFrame:
 
 
 def best_similarity(similarity: pl.DataFrame, projected: pl.DataFrame | None = None, *, seed: int) -> pl.DataFrame:
-    """Mean and median over queries of the best candidate's similarity and of the true source's.
+    """Compute the mean and median over queries of the similarity of the best candidate and of the true source.
 
     Args:
         similarity: the table `gradient_similarity`.
         projected: the table `projected_similarity`.
-        seed: of the bootstrap.
+        seed: seed of the bootstrap.
 
     Raises:
-        TableError: tables that do not have the same pairs, or similarities that are not finite.
+        TableError: the tables do not have the same pairs, or a similarity is not finite.
     """
     methods = Methods.from_tables(similarity, projected=projected)
     names = [name for name in methods.names if name != BM25]
     lists, scores = methods.lists, methods.scores[:, : len(names)]
-    # Two columns a method.
+    # Two columns per method.
     columns = np.stack([lists.best(scores), scores[lists.source]], axis=2).reshape(-1, 2 * len(names))
     bootstrap = Bootstrap(len(columns), seed=seed)
     mean_low, mean_high = bootstrap.mean_interval(columns)
@@ -176,11 +167,14 @@ def best_similarity(similarity: pl.DataFrame, projected: pl.DataFrame | None = N
 
 
 def decisions(similarity: pl.DataFrame, candidates: pl.DataFrame | None = None) -> pl.DataFrame:
-    """One row a query: the candidate that it chooses, the source, and by how much it won.
+    """Return one row per query: its chosen candidate, its true source, and the margin of the source.
 
     Args:
         similarity: the table `gradient_similarity`, or the rows of one projection.
-        candidates: the table `candidates`; None: unknown who was forced.
+        candidates: the table `candidates`; if None, forced sources are unknown.
+
+    Raises:
+        TableError: a similarity is not finite, or a true source is missing.
     """
     pairs = ordered_similarity(similarity, "gradient_similarity")
     lists = CandidateLists.from_pairs(pairs)
@@ -207,7 +201,7 @@ def decisions(similarity: pl.DataFrame, candidates: pl.DataFrame | None = None) 
 
 
 def _first_best(lists: CandidateLists, scores: Floats) -> NDArray[np.int64]:
-    """Position of each query's first best pair, (n_queries,)."""
+    """Return the index of each query's first best pair, (n_queries,)."""
     is_best = np.flatnonzero(scores == lists.best(scores)[lists.query])
     _, first = np.unique(lists.query[is_best], return_index=True)
     return is_best[first]

@@ -1,13 +1,13 @@
-"""How the columns of an analysis table are documented."""
+"""Column documentation of analysis tables."""
 
 from typing import TypeAlias
 
 import polars as pl
 
 Schema: TypeAlias = dict[str, tuple[pl.DataType | type[pl.DataType], str]]
-"""Column name -> (dtype, one line on what it holds), in column order."""
+"""Column name -> (dtype, one-line description), in column order."""
 
 
 def column_types(schema: Schema) -> dict[str, pl.DataType | type[pl.DataType]]:
-    """The dtypes alone, as polars wants them."""
+    """Return the column dtypes alone, as a polars schema."""
     return {name: dtype for name, (dtype, _) in schema.items()}

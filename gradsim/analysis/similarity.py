@@ -1,4 +1,4 @@
-"""Similarity of whole gradients, and the tables that hold similarities of pairs."""
+"""Cosine similarity of whole gradients, and validation of similarity tables."""
 
 import polars as pl
 
@@ -9,9 +9,9 @@ from gradsim.errors import TableError
 
 GRADIENT_SIMILARITY: Schema = {
     "query_id": (pl.String, "the query"),
-    "original_id": (pl.String, "the candidate that it is compared with"),
-    "rank": (pl.Int32, "place of the candidate in the query's list, 0 first"),
-    "similarity": (pl.Float64, "cosine of the two whole gradients"),
+    "original_id": (pl.String, "the candidate that the query is compared with"),
+    "rank": (pl.Int32, "rank of the candidate in the query's list, from 0"),
+    "similarity": (pl.Float64, "cosine similarity of the two whole gradients"),
 }
 
 FULL_GRADIENT = "full_gradient"
@@ -20,17 +20,28 @@ FULL_GRADIENT = "full_gradient"
 def gradient_similarity(
     dot_products: pl.DataFrame, query_self: pl.DataFrame, original_self: pl.DataFrame
 ) -> pl.DataFrame:
-    """Cosine of the whole gradients of every pair, by query (order of first appearance), then rank.
+    """Return the cosine similarity of the whole gradients of every pair.
+
+    Rows are sorted by query (in order of first appearance), then by rank.
+
+    Args:
+        dot_products: the table `dot_products`.
+        query_self: the table `query_self`.
+        original_self: the table `original_self`.
 
     Raises:
-        TableError: as `LayerDots.from_tables`.
+        TableError: the tables are invalid, see `LayerDots.from_tables`.
     """
     layer_dots = LayerDots.from_tables(dot_products, query_self, original_self)
     return layer_dots.pairs.with_columns(pl.col("rank").cast(pl.Int32), similarity=layer_dots.similarity())
 
 
 def ordered_similarity(similarity: pl.DataFrame, table: str) -> pl.DataFrame:
-    """`query_id`, `original_id`, `rank`, `similarity` in list order.
+    """Return `query_id`, `original_id`, `rank` and `similarity` in list order.
+
+    Args:
+        similarity: similarities of pairs, rows in any order.
+        table: name of the table, for error messages.
 
     Raises:
         TableError: there are no rows, or a similarity is missing or not finite.
@@ -40,7 +51,7 @@ def ordered_similarity(similarity: pl.DataFrame, table: str) -> pl.DataFrame:
     bad = similarity.filter(~pl.col("similarity").is_finite().fill_null(False))
     for row in bad.head(1).iter_rows(named=True):
         raise TableError(
-            f"{table} has similarity {row['similarity']} of query {row['query_id']!r} and original "
+            f"{table} has similarity {row['similarity']} for query {row['query_id']!r} and original "
             f"{row['original_id']!r}: compute that partition again"
         )
     return in_list_order(similarity.select(list(GRADIENT_SIMILARITY)))

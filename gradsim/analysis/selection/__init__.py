@@ -1,14 +1,15 @@
-"""Which layers suffice: greedy selection, judged on other queries, within a budget, beside projections, elsewhere.
+"""Layer selection: which layers suffice to find sources or to reproduce the full gradient's similarities.
 
-| module | what it has |
+| module | contents |
 | --- | --- |
-| `greedy` | the order in which layers are chosen, or given up |
-| `halves` | splits of the queries, and what is worth what on halves that had no part in it |
-| `curves` | `greedy_by_accuracy`, `greedy_by_similarity`: what each step of a selection is worth |
-| `held_out` | `held_out_selection`: what it is worth on queries that it was not selected on |
-| `budget` | `selection_under_budget`: greedy selections of at most so many parameters |
-| `projected` | `select_or_project`: selection and projection at equal dimension |
-| `transfer` | `selection_transfer`: one setting's selection in another |
+| `greedy` | greedy forward selection and backward elimination |
+| `halves` | random splits of the queries, and values on held-out halves |
+| `sizes` | number of parameters of each layer |
+| `curves` | `greedy_by_accuracy`, `greedy_by_similarity`: value of each step of a selection |
+| `held_out` | `held_out_selection`: value of selections on held-out queries |
+| `budget` | `selection_under_budget`: greedy selections within a parameter budget |
+| `projected` | `select_or_project`: selection and projection of the same dimension |
+| `transfer` | `selection_transfer`: one setting's selection evaluated in another |
 """
 
 from gradsim.analysis.evaluation import Criterion

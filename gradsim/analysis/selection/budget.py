@@ -1,4 +1,4 @@
-"""Selections of layers that have at most so many parameters."""
+"""Layer selections within a parameter budget."""
 
 from collections.abc import Collection
 
@@ -19,45 +19,51 @@ Positions = NDArray[np.int64]
 
 BUDGET_SHARES = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 
-# Of a budget's size: budgets that are nearer to each other are one.
+# Relative difference up to which two budgets count as one.
 SAME_BUDGET = 0.001
 
 SELECTION_UNDER_BUDGET: Schema = {
-    "criterion": (pl.String, "accuracy, or similarity to the full gradient: what layers are selected by"),
-    "budget": (pl.Int64, "how many parameters the layers may have in all"),
-    "budget_share": (pl.Float64, "the same as a share of the model's parameters"),
-    "layers": (pl.Int32, "number of layers selected"),
-    "parameters": (pl.Int64, "their parameters in all"),
+    "criterion": (pl.String, "selection criterion: accuracy, or similarity to the full gradient"),
+    "budget": (pl.Int64, "maximum total number of parameters of the selected layers"),
+    "budget_share": (pl.Float64, "budget as a share of the model's parameters"),
+    "layers": (pl.Int32, "number of selected layers"),
+    "parameters": (pl.Int64, "total number of their parameters"),
     "parameter_share": (pl.Float64, "their share of the model's parameters"),
-    "selected": (pl.List(pl.String), "their names, in the order in which they were selected"),
-    "accuracy": (pl.Float64, "accuracy by these layers, on the queries that selected them"),
-    "accuracy_low": (pl.Float64, "lower end of Wilson's 95 % interval"),
-    "accuracy_high": (pl.Float64, "the interval's upper end"),
-    "similarity": (pl.Float64, "cosine of all pairs' similarities by these layers with the full gradient's"),
-    "similarity_low": (pl.Float64, "lower end of its 95 % interval, a bootstrap over queries of these layers"),
-    "similarity_high": (pl.Float64, "the interval's upper end"),
+    "selected": (pl.List(pl.String), "names of the selected layers, in the order of selection"),
+    "accuracy": (pl.Float64, "accuracy of the selected layers on the queries that selected them"),
+    "accuracy_low": (pl.Float64, "lower end of the 95 % Wilson interval"),
+    "accuracy_high": (pl.Float64, "upper end of the interval"),
+    "similarity": (pl.Float64, "cosine between the selected layers' and the full gradient's similarities of all pairs"),
+    "similarity_low": (
+        pl.Float64,
+        "lower end of the 95 % interval, from a bootstrap over queries with the layers fixed",
+    ),
+    "similarity_high": (pl.Float64, "upper end of the interval"),
 }
 
 
 def selection_under_budget(
     layer_dots: LayerDots, parameters_per_layer: pl.DataFrame, dimensions: Collection[int] = (), *, seed: int
 ) -> pl.DataFrame:
-    """Selections for budgets of some shares of the model's parameters, and of the dimensions of projections.
+    """Select layers within budgets: shares of the model's parameters, and dimensions of projections.
 
-    No rows where the layers' sizes are unknown; budgets that no layer fits are left out.
+    There are no rows if layer sizes are unknown. Budgets that no layer fits are left out.
 
     Args:
-        layer_dots: of all queries.
-        parameters_per_layer: the table of that name.
-        dimensions: of projected gradients.
-        seed: of the bootstrap.
+        layer_dots: dot products of all queries.
+        parameters_per_layer: the table `parameters_per_layer`.
+        dimensions: dimensions of projected gradients, to use as budgets.
+        seed: seed of the bootstrap.
+
+    Raises:
+        TableError: a layer is not in `parameters_per_layer`.
     """
     every_size = sizes_of(layer_dots.every_layer, parameters_per_layer)
     if every_size is None:
         return pl.DataFrame(schema=column_types(SELECTION_UNDER_BUDGET))
     sizes, total = every_size[: len(layer_dots.layers)], int(every_size.sum())
     budgets = set(dimensions)
-    # A projection's dimensions are such a share, but for rounding: one row says both.
+    # A projection's dimension may be one of these shares up to rounding: one row covers both.
     for budget in (int(share * total) for share in BUDGET_SHARES):
         if not any(abs(budget - dimension) <= SAME_BUDGET * budget for dimension in dimensions):
             budgets.add(budget)
@@ -102,18 +108,18 @@ def _row(
 def select_within(
     layer_dots: LayerDots, criterion: Criterion, sizes: Positions, kept: Positions, budget: int
 ) -> Positions:
-    """The better of two greedy selections that have at most so many parameters, forward if they are equal.
+    """Return the better of two greedy selections within a parameter budget, the forward one if tied.
 
-    Forward: layers chosen one by one among those that still fit. Backward: what an elimination keeps. Neither is
-    always better, and neither is sure to find the best of all subsets. A budget need not be used up: of either, the
-    shortest selection that reaches its highest value is taken.
+    Forward selection adds one layer at a time among those that still fit. Backward elimination keeps the longest prefix
+    of `kept` that fits. Neither is always better, and neither is guaranteed to find the best subset. Both stop at the
+    shortest selection with the highest value, so part of the budget may remain unused.
 
     Args:
-        layer_dots: of the queries to select on.
-        criterion: what is to be as high as possible.
-        sizes: (layers,) parameters of each layer, of which the smallest fits.
-        kept: of `elimination_order`, on the same queries.
-        budget: at most so many parameters.
+        layer_dots: dot products of the queries to select on.
+        criterion: criterion to maximize.
+        sizes: number of parameters of each layer, (layers,); the smallest layer must fit.
+        kept: result of `elimination_order` on the same queries.
+        budget: maximum total number of parameters.
     """
     forward = greedy_order(layer_dots, criterion, sizes=sizes, budget=budget)
     chosen, value = _shortest_best(forward.order, forward.values)
@@ -131,6 +137,6 @@ def _shortest_best(order: Positions, values: Floats) -> tuple[Positions, float]:
 
 
 def evaluate_selection(layer_dots: LayerDots, chosen: Positions) -> Evaluation:
-    """Of these layers together; one column."""
+    """Evaluate the chosen layers together, as one column."""
     similarity = layer_dots.similarity(layer_dots.layers.gather(chosen).cast(pl.String).to_list())
     return Evaluation.of(layer_dots.lists, similarity[:, None], layer_dots.similarity())

@@ -1,4 +1,4 @@
-"""What each step of a selection of layers is worth."""
+"""Value of each step of a layer selection."""
 
 from collections.abc import Sequence
 
@@ -19,15 +19,12 @@ Positions = NDArray[np.int64]
 
 GREEDY: Schema = {
     "step": (pl.Int32, "number of layers chosen so far"),
-    "layer": (pl.String, "the layer that this step chooses, the first in model order of equal ones"),
-    "tied": (pl.Int64, "how many layers would have served as well at this step, the chosen one included"),
-    "value": (pl.Float64, "what all layers chosen so far are worth together, on the queries that chose them"),
-    "low": (
-        pl.Float64,
-        "lower end of the 95 % interval: Wilson's for accuracy, a bootstrap for similarity",
-    ),
-    "high": (pl.Float64, "the interval's upper end; of these layers, not of what other queries would choose"),
-    "parameters": (pl.Int64, "parameters of all layers chosen so far; null if sizes are unknown"),
+    "layer": (pl.String, "the layer chosen in this step, the first in model order if tied"),
+    "tied": (pl.Int64, "number of layers tied for this step, including the chosen one"),
+    "value": (pl.Float64, "joint value of all layers chosen so far, on the queries that chose them"),
+    "low": (pl.Float64, "lower end of the 95 % interval: Wilson for accuracy, bootstrap for similarity"),
+    "high": (pl.Float64, "upper end of the interval, with the layers fixed: other queries might choose other layers"),
+    "parameters": (pl.Int64, "total number of parameters of the layers chosen so far; null if sizes are unknown"),
     "parameter_share": (pl.Float64, "their share of the model's parameters; null if sizes are unknown"),
 }
 
@@ -35,13 +32,13 @@ GREEDY: Schema = {
 def greedy_selection(
     layer_dots: LayerDots, parameters_per_layer: pl.DataFrame, criterion: Criterion, *, seed: int
 ) -> pl.DataFrame:
-    """Greedy forward selection of all layers: the tables `greedy_by_accuracy` and `greedy_by_similarity`.
+    """Run greedy forward selection over all layers: the tables `greedy_by_accuracy` and `greedy_by_similarity`.
 
     Args:
-        layer_dots: of all queries.
-        parameters_per_layer: the table of that name; sizes may be null.
-        criterion: what is to be as high as possible.
-        seed: of the bootstrap.
+        layer_dots: dot products of all queries.
+        parameters_per_layer: the table `parameters_per_layer`; sizes may be null.
+        criterion: criterion to maximize.
+        seed: seed of the bootstrap.
 
     Raises:
         TableError: a layer is not in `parameters_per_layer`.
@@ -52,12 +49,12 @@ def greedy_selection(
 
 
 def with_parameters(selection: pl.DataFrame, layers: pl.Series, parameters_per_layer: pl.DataFrame) -> pl.DataFrame:
-    """A selection with `parameters` and `parameter_share` of the layers so far; null if sizes are unknown.
+    """Add cumulative `parameters` and `parameter_share` to a selection; null if sizes are unknown.
 
     Args:
         selection: `layer`, in the order of the selection.
-        layers: all of the model's.
-        parameters_per_layer: the table of that name.
+        layers: names of all layers of the model.
+        parameters_per_layer: the table `parameters_per_layer`.
 
     Raises:
         TableError: a layer is not in `parameters_per_layer`.
@@ -74,19 +71,19 @@ def with_parameters(selection: pl.DataFrame, layers: pl.Series, parameters_per_l
 def value_of_selection(
     layer_dots: LayerDots, layers: Sequence[str], criterion: Criterion, *, seed: int
 ) -> pl.DataFrame:
-    """What the first, the first two, ... of these layers are worth on the queries of `layer_dots`.
+    """Return the value of the first, the first two, ... of these layers on the queries of `layer_dots`.
 
     Args:
-        layer_dots: of the queries to judge by.
-        layers: names, in the order of the selection, wherever it was made.
-        criterion: the value.
-        seed: of the bootstrap.
+        layer_dots: dot products of the queries to evaluate on.
+        layers: layer names in the order of a selection, which may come from other queries.
+        criterion: value to compute.
+        seed: seed of the bootstrap.
 
     Returns:
-        `step`, `layer`, `value`, `low`, `high`, as the table `greedy_by_accuracy` has them.
+        `step`, `layer`, `value`, `low` and `high`, as in the table `greedy_by_accuracy`.
 
     Raises:
-        TableError: a layer is not in the tables, stands twice, or none is named.
+        TableError: a layer is unknown, holds only rounding error or is named twice, or `layers` is empty.
     """
     return _valued(layer_dots, layer_dots.positions_of(layers), criterion, seed)
 
@@ -106,7 +103,7 @@ def _valued(layer_dots: LayerDots, order: Positions, criterion: Criterion, seed:
 
 
 def evaluate_prefixes(layer_dots: LayerDots, order: Positions) -> Evaluation:
-    """Of the first, the first two, ... layers of an order; one column a step."""
+    """Evaluate the first, the first two, ... layers of an order, one column per step."""
     evaluation = Evaluation.empty(len(layer_dots.query_self_dots), len(order))
     for queries, part in in_parts(layer_dots):
         dots, query_self, original_self = (

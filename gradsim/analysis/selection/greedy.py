@@ -1,4 +1,4 @@
-"""The order in which a greedy forward selection takes layers."""
+"""Greedy forward selection and backward elimination of layers."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,19 +14,19 @@ from gradsim.analysis.layer_dots import LayerDots
 Floats = NDArray[np.float64]
 Positions = NDArray[np.int64]
 
-# Pairs are looked at so many at a time, in so many layers at a time: what is computed of them stays in a processor's
-# cache, and ten times as many pairs take ten times as long.
+# Number of pairs, and of pairs times layers, to process at a time. Intermediate results then fit in the CPU cache, and
+# run time grows linearly with the number of pairs.
 _PAIRS_AT_ONCE = 8192
 _NUMBERS_AT_ONCE = 1 << 15
 
 
 class Steps(NamedTuple):
-    """What a forward selection chose, step by step, (steps,) each.
+    """Steps of a forward selection, (steps,) each.
 
     Attributes:
-        order: positions of layers.
-        values: what the layers chosen so far are worth together.
-        tied: how many layers would have been worth as much, the chosen one included.
+        order: indices of the chosen layers.
+        values: joint value of the layers chosen so far.
+        tied: number of layers tied for the step, including the chosen one.
     """
 
     order: Positions
@@ -37,21 +37,22 @@ class Steps(NamedTuple):
 def greedy_order(
     layer_dots: LayerDots, criterion: Criterion, *, sizes: Positions | None = None, budget: int | None = None
 ) -> Steps:
-    """Layers in the order in which a greedy forward selection chooses them.
+    """Choose layers by greedy forward selection.
 
-    Each step takes the layer that, with those chosen before, has the highest value; of equal ones the first in model
-    order. The similarity of a pair over several layers is that of `LayerDots.similarity`.
+    Each step adds the layer that gives the highest value together with the layers chosen before, the first in model
+    order if tied. Similarities of pairs over several layers are those of `LayerDots.similarity`.
 
-    A step tries every layer left, which costs some ten operations a pair: L(L + 1)/2 such trials in all.
+    Each step tries every remaining layer, at about ten operations per pair: L(L + 1)/2 trials in total.
 
     Args:
-        layer_dots: of the queries to select on.
-        criterion: accuracy, or similarity (cosine) of all pairs' similarities to those of the full gradient.
-        sizes: (layers,) parameters of each layer; with `budget`.
-        budget: at most so many parameters are chosen in all; None: all layers are, in the end.
+        layer_dots: dot products of the queries to select on.
+        criterion: accuracy, or similarity (cosine between the selection's and the full gradient's similarities of all
+            pairs).
+        sizes: number of parameters of each layer, (layers,); required with `budget`.
+        budget: maximum total number of parameters; None to choose all layers.
 
     Returns:
-        As many steps as there are layers, or as fit the budget.
+        One step per layer, or as many as fit the budget.
     """
     blocks = [_Block.of(layer_dots.of_queries(queries)) for queries in _query_blocks(layer_dots.lists)]
     value = _accuracies if criterion is Criterion.ACCURACY else _similarities
@@ -77,13 +78,13 @@ def greedy_order(
 
 
 def elimination_order(layer_dots: LayerDots, criterion: Criterion) -> Positions:
-    """Layers such that the first m of them are those that a backward elimination keeps when m are left.
+    """Order layers by backward elimination: the first m are those that remain when m are left.
 
-    From all layers, each step gives up the one without which the others have the highest value; of equal ones the last
-    in model order.
+    Starting with all layers, each step removes the layer that leaves the highest value, the last in model order if
+    tied.
 
     Args:
-        layer_dots: of the queries to select on.
+        layer_dots: dot products of the queries to select on.
         criterion: accuracy, or similarity to the full gradient.
     """
     blocks = [_Block.of(layer_dots.of_queries(queries)) for queries in _query_blocks(layer_dots.lists)]
@@ -103,13 +104,13 @@ def elimination_order(layer_dots: LayerDots, criterion: Criterion) -> Positions:
 
 
 def _query_blocks(lists: CandidateLists) -> list[Positions]:
-    """Positions of consecutive queries with few enough pairs, at least one query each."""
+    """Split the queries into consecutive blocks of about `_PAIRS_AT_ONCE` pairs, at least one query each."""
     block = (np.cumsum(lists.lengths) - 1) // _PAIRS_AT_ONCE
     return np.split(np.arange(len(block)), np.flatnonzero(np.diff(block)) + 1)
 
 
 def _accuracies(blocks: Sequence["_Block"], layers: Positions, *, without: bool = False) -> Floats:
-    """(layers,) accuracy over the layers taken and one of these more, or without one of these."""
+    """Return the accuracy after adding each layer to the taken ones, or after removing it, (layers,)."""
     found = np.zeros(len(layers))
     for block in blocks:
         found += np.concatenate([block.found(scores) for scores in block.scores(layers, without=without)])
@@ -117,10 +118,10 @@ def _accuracies(blocks: Sequence["_Block"], layers: Positions, *, without: bool 
 
 
 def _similarities(blocks: Sequence["_Block"], layers: Positions, *, without: bool = False) -> Floats:
-    """(layers,) similarity to the full gradient over the same; 0 for 0/0."""
+    """Return the similarity to the full gradient after adding or removing each layer, (layers,); 0 for 0/0."""
     sums = np.zeros((2, len(layers)))
     for block in blocks:
-        # einsum adds in the same order however many layers are tried at once; a matrix product does not.
+        # einsum sums in the same order for any number of layers; a matrix product does not.
         tried = [
             (np.einsum("lp,p->l", scores, block.full), np.einsum("lp,lp->l", scores, scores))
             for scores in block.scores(layers, without=without)
@@ -134,17 +135,17 @@ def _similarities(blocks: Sequence["_Block"], layers: Positions, *, without: boo
 
 @dataclass(frozen=True)
 class _Block:
-    """Dots of some queries with one row a layer, and sums of the rows that were taken.
+    """Dot products of a block of queries, one row per layer, with running sums over the taken layers.
 
     Attributes:
         dots: (layers, pairs).
         query_self: (layers, queries).
         original_self: (layers, originals).
-        taken: sums over the layers taken, (pairs,), (queries,), (originals,).
-        query: (pairs,) position of each pair's query.
-        original: (pairs,) position of each pair's original.
-        lists: the candidate lists.
-        full: (pairs,) similarity of the full gradient.
+        taken: sums over the taken layers, (pairs,), (queries,), (originals,).
+        query: index of each pair's query, (pairs,).
+        original: index of each pair's original, (pairs,).
+        lists: candidate lists of the queries.
+        full: similarity of each pair's full gradients, (pairs,).
     """
 
     dots: Floats
@@ -172,18 +173,18 @@ class _Block:
         )
 
     def take(self, layers: Positions, *, back: bool = False) -> None:
-        """Add layers to those taken, or take them back."""
+        """Add layers to the taken ones, or remove them if `back` is set."""
         for total, table in zip(self.taken, (self.dots, self.query_self, self.original_self), strict=True):
             (np.subtract if back else np.add)(total, table[layers].sum(axis=0), out=total)
 
     def scores(self, layers: Positions, *, without: bool) -> Iterator[Floats]:
-        """(some layers, pairs) similarities over the layers taken and one of these more, or without one of these."""
+        """Yield similarities after adding each layer to the taken ones, or after removing it, (some layers, pairs)."""
         at_once = max(1, _NUMBERS_AT_ONCE // self.dots.shape[1])
         dots, query_self, original_self = self.taken
         change = np.subtract if without else np.add
         for start in range(0, len(layers), at_once):
             tried = layers[start : start + at_once]
-            # What is left of a sum after its last term was taken away may be a little below zero.
+            # Removing the last term of a sum can leave a value slightly below zero.
             norms = np.sqrt(np.maximum(change(query_self, self.query_self[tried]), 0.0)).take(self.query, axis=1)
             norms *= np.sqrt(np.maximum(change(original_self, self.original_self[tried]), 0.0)).take(
                 self.original, axis=1
@@ -194,7 +195,7 @@ class _Block:
             yield scores
 
     def found(self, scores: Floats) -> Floats:
-        """(layers,) number of sources found by each row of scores."""
+        """Return the number of sources found by each row of scores, (layers,); ties count fractionally."""
         source, starts = self.lists.source, self.lists.starts
         of_source = scores.take(source, axis=1)
         others = scores.copy()

@@ -1,4 +1,4 @@
-"""Selections that are made on one half of the queries and judged on the other, for repeated splits."""
+"""Selections made on one half of the queries and evaluated on the other, over repeated random splits."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,11 +17,11 @@ SPLITS = 10
 
 @dataclass(frozen=True)
 class Half:
-    """One way to split the queries.
+    """Split of the queries into a half to select on and a half to evaluate on.
 
     Attributes:
-        chosen_on: positions of the queries to select on, ascending.
-        judged_on: positions of the others, ascending.
+        chosen_on: indices of the queries to select on, ascending.
+        judged_on: indices of the other queries, ascending.
     """
 
     chosen_on: Positions
@@ -29,7 +29,7 @@ class Half:
 
 
 def split_halves(n_queries: int, *, seed: int) -> Iterator[Half]:
-    """Both ways to use the halves of each of `SPLITS` splits."""
+    """Yield both assignments of the halves for each of `SPLITS` random splits."""
     for split in range(SPLITS):
         drawn = np.random.default_rng([seed, split]).permutation(n_queries)
         first, second = np.sort(drawn[: n_queries // 2]), np.sort(drawn[n_queries // 2 :])
@@ -39,24 +39,24 @@ def split_halves(n_queries: int, *, seed: int) -> Iterator[Half]:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What something is worth on the judged halves; every value is the mean of theirs.
+    """Held-out values, averaged over the halves that they are evaluated on.
 
-    Similarities are cosines of a half each: sums over halves of different selections, which differ in scale, would be
-    another number. Intervals are over queries; that other splits would select other layers is not in them.
+    Similarities to the full gradient are computed per half and then averaged: selections of different halves differ in
+    scale, so their sums must not be pooled. Intervals cover variation over queries, but not over splits.
 
     Attributes:
-        halves: queries judged on and their evaluation, of as many columns each.
+        halves: indices of the held-out queries and their evaluation, with the same columns in each.
     """
 
     halves: list[tuple[Positions, Evaluation]] = field(default_factory=list)
 
     def add(self, half: Half, evaluation: Evaluation) -> None:
-        """What came out on the queries that a half is judged on."""
+        """Add the evaluation of a half's held-out queries."""
         self.halves.append((half.judged_on, evaluation))
 
     @property
     def credit(self) -> Floats:
-        """(queries, columns) what each query counts, mean over the splits."""
+        """Credit of each query, averaged over splits, (queries, columns)."""
         n_queries = sum(len(queries) for queries, _ in self.halves) // SPLITS
         credit = np.zeros((n_queries, self.halves[0][1].credit.shape[1]))
         for queries, evaluation in self.halves:
@@ -64,17 +64,17 @@ class HeldOut:
         return credit / SPLITS
 
     def value(self, criterion: Criterion) -> Floats:
-        """(columns,) accuracy, or similarity to the full gradient."""
+        """Return the accuracy or the similarity to the full gradient, (columns,)."""
         if criterion is Criterion.ACCURACY:
             return np.asarray(self.credit.mean(axis=0))
         return np.asarray(np.mean([evaluation.similarity for _, evaluation in self.halves], axis=0))
 
     def draws(self, criterion: Criterion, bootstrap: Bootstrap) -> Floats:
-        """(resamples, columns) the same of resampled queries."""
+        """Return the value of each bootstrap resample, (resamples, columns)."""
         if criterion is Criterion.ACCURACY:
             credit = self.credit
             return np.asarray(bootstrap.totals(credit) / len(credit))
-        # A half of very few queries may have none in a resample.
+        # A resample may contain no query of a very small half.
         sums, drawn = np.zeros(1), np.zeros(1)
         for queries, evaluation in self.halves:
             draws = evaluation.draws(criterion, bootstrap, queries)
@@ -82,7 +82,10 @@ class HeldOut:
         return np.asarray(sums / drawn)
 
     def interval(self, criterion: Criterion, bootstrap: Bootstrap) -> tuple[Floats, Floats]:
-        """(columns,) ends of the value's 95 % interval: Wilson's for accuracy, a bootstrap for similarity."""
+        """Return the lower and upper end of the value's 95 % interval, (columns,) each.
+
+        Use the Wilson interval for accuracy and a bootstrap percentile interval for similarity.
+        """
         if criterion is Criterion.ACCURACY:
             credit = self.credit
             return wilson_interval(credit.sum(axis=0), len(credit))

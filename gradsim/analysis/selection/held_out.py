@@ -1,4 +1,4 @@
-"""What a selection is worth on queries that had no part in it."""
+"""Value of layer selections on held-out queries."""
 
 import numpy as np
 import polars as pl
@@ -13,26 +13,32 @@ from gradsim.analysis.selection.sizes import sizes_of
 from gradsim.analysis.statistics import Bootstrap
 
 HELD_OUT_SELECTION: Schema = {
-    "criterion": (pl.String, "accuracy, or similarity to the full gradient: what layers are selected by"),
+    "criterion": (pl.String, "selection criterion: accuracy, or similarity to the full gradient"),
     "step": (pl.Int32, "number of layers chosen so far"),
-    "in_sample": (pl.Float64, "value on the half of the queries that chose the layers, mean of all halves"),
-    "held_out": (pl.Float64, "value on the other half, mean of all halves; each query is held out once a split"),
-    "low": (
+    "in_sample": (pl.Float64, "value on the half that chose the layers, averaged over all halves"),
+    "held_out": (
         pl.Float64,
-        "lower end of its 95 % interval: Wilson's for accuracy, a bootstrap for similarity",
+        "value on the other half, averaged over all halves; every split holds out each query once",
     ),
-    "high": (pl.Float64, "the interval's upper end; that other splits would choose other layers is not in it"),
-    "parameter_share": (pl.Float64, "share of the model's parameters, mean of all halves; null if sizes are unknown"),
+    "low": (pl.Float64, "lower end of the 95 % interval: Wilson for accuracy, bootstrap for similarity"),
+    "high": (pl.Float64, "upper end of the interval, which covers variation over queries but not over splits"),
+    "parameter_share": (
+        pl.Float64,
+        "share of the model's parameters, averaged over all halves; null if sizes are unknown",
+    ),
 }
 
 
 def held_out_selection(layer_dots: LayerDots, parameters_per_layer: pl.DataFrame, *, seed: int) -> pl.DataFrame:
-    """Greedy selections by either criterion on one half of the queries, judged on the other, for repeated splits.
+    """Evaluate greedy selections by each criterion on held-out halves of the queries, over repeated splits.
 
     Args:
-        layer_dots: of all queries; of fewer than two, there is no row.
-        parameters_per_layer: the table of that name.
-        seed: of the splits and the bootstrap.
+        layer_dots: dot products of all queries; with fewer than two queries there are no rows.
+        parameters_per_layer: the table `parameters_per_layer`.
+        seed: seed of the splits and the bootstrap.
+
+    Raises:
+        TableError: a layer is not in `parameters_per_layer`.
     """
     sizes = sizes_of(layer_dots.every_layer, parameters_per_layer)
     n_queries, n_layers = layer_dots.query_self_dots.shape

@@ -1,4 +1,4 @@
-"""Select or project: layers of at most so many parameters beside gradients projected to so many dimensions."""
+"""Select or project: selections of layers compared with projected gradients of the same dimension."""
 
 from dataclasses import dataclass, field
 
@@ -21,42 +21,56 @@ Positions = NDArray[np.int64]
 
 SELECT_OR_PROJECT: Schema = {
     "projection": (pl.String, "name of the projection"),
-    "dimension": (pl.Int64, "its dimensions, and how many parameters the selected layers may have"),
-    "criterion": (pl.String, "accuracy, or similarity to the full gradient: what layers are selected by"),
-    "layers": (pl.Int32, "number of layers selected on all queries; halves may select others"),
-    "parameters": (pl.Int64, "their parameters in all"),
-    "selected_accuracy": (pl.Float64, "accuracy by layers selected on the half that a query is not in, mean of splits"),
-    "projected_accuracy": (pl.Float64, "accuracy by the projected gradients"),
-    "difference": (pl.Float64, "selected_accuracy less projected_accuracy"),
-    "low": (pl.Float64, "lower end of its 95 % interval, a paired bootstrap over queries; not over splits"),
-    "high": (pl.Float64, "the interval's upper end"),
-    "only_selected": (pl.Int64, "queries that count more than a half more by the selected layers: in most splits"),
-    "only_projected": (pl.Int64, "queries that count more than a half more by the projection"),
-    "p": (pl.Float64, "exact McNemar test of the two counts"),
-    "p_holm": (pl.Float64, "the same by Holm's correction for all rows of this table"),
-    "selected_similarity": (pl.Float64, "similarity to the full gradient of layers selected on other halves, mean"),
-    "projected_similarity": (pl.Float64, "the same of the projection on the same halves"),
-    "similarity_difference": (pl.Float64, "selected_similarity less projected_similarity"),
-    "similarity_low": (pl.Float64, "lower end of its 95 % interval, a paired bootstrap over queries; not over splits"),
-    "similarity_high": (pl.Float64, "the interval's upper end"),
+    "dimension": (pl.Int64, "dimension of the projection, and parameter budget of the selection"),
+    "criterion": (pl.String, "selection criterion: accuracy, or similarity to the full gradient"),
+    "layers": (pl.Int32, "number of layers selected on all queries; selections on halves may differ"),
+    "parameters": (pl.Int64, "total number of their parameters"),
+    "selected_accuracy": (
+        pl.Float64,
+        "accuracy on held-out queries of layers selected on the other half, averaged over splits",
+    ),
+    "projected_accuracy": (pl.Float64, "accuracy of the projected gradients"),
+    "difference": (pl.Float64, "selected_accuracy minus projected_accuracy"),
+    "low": (pl.Float64, "lower end of the 95 % interval, from a paired bootstrap over queries, not over splits"),
+    "high": (pl.Float64, "upper end of the interval"),
+    "only_selected": (pl.Int64, "number of queries with mean credit higher by more than 1/2 for the selected layers"),
+    "only_projected": (pl.Int64, "number of queries with mean credit higher by more than 1/2 for the projection"),
+    "p": (pl.Float64, "two-sided p-value of the exact McNemar test on the two counts"),
+    "p_holm": (pl.Float64, "p with Holm's correction over all rows of this table"),
+    "selected_similarity": (
+        pl.Float64,
+        "similarity to the full gradient of layers selected on the other half, averaged over held-out halves",
+    ),
+    "projected_similarity": (
+        pl.Float64,
+        "similarity to the full gradient of the projection, averaged over the same halves",
+    ),
+    "similarity_difference": (pl.Float64, "selected_similarity minus projected_similarity"),
+    "similarity_low": (
+        pl.Float64,
+        "lower end of the 95 % interval, from a paired bootstrap over queries, not over splits",
+    ),
+    "similarity_high": (pl.Float64, "upper end of the interval"),
 }
 
 
 def select_or_project(
     layer_dots: LayerDots, parameters_per_layer: pl.DataFrame, projected: pl.DataFrame, *, seed: int
 ) -> pl.DataFrame:
-    """Selections, judged on halves of the queries that they were not made on, beside every projection.
+    """Compare layer selections with every projection on held-out halves of the queries.
 
-    No rows where nothing was projected, the layers' sizes are unknown, no layer fits, or there is but one query.
+    There are no rows if nothing was projected, layer sizes are unknown, no layer fits, or there are fewer than two
+    queries.
 
     Args:
-        layer_dots: of all queries.
-        parameters_per_layer: the table of that name.
+        layer_dots: dot products of all queries.
+        parameters_per_layer: the table `parameters_per_layer`.
         projected: the table `projected_similarity`.
-        seed: of the halves and the bootstrap.
+        seed: seed of the splits and the bootstrap.
 
     Raises:
-        TableError: the tables do not have the same pairs.
+        TableError: `projected` does not have the same pairs as `layer_dots`, or a layer is not in
+            `parameters_per_layer`.
     """
     sizes = sizes_of(layer_dots.layers, parameters_per_layer)
     n_queries = len(layer_dots.query_self_dots)
@@ -93,12 +107,12 @@ def _selected(sizes: Positions, chosen: Positions) -> dict[str, object]:
 
 @dataclass(frozen=True)
 class _Projection:
-    """A projection that was made.
+    """Stored projection.
 
     Attributes:
-        name: of it.
-        dimension: its dimensions.
-        similarity: (pairs,) of the projected gradients.
+        name: name of the projection.
+        dimension: dimension of the projected gradients.
+        similarity: similarity of each pair's projected gradients, (pairs,).
     """
 
     name: str
@@ -108,7 +122,7 @@ class _Projection:
 
 @dataclass(frozen=True)
 class _Contest:
-    """A projection and selections by one criterion, of at most as many parameters; one column each."""
+    """Comparison of a projection with selections by one criterion of at most as many parameters; one column each."""
 
     projection: _Projection
     criterion: Criterion
@@ -116,11 +130,11 @@ class _Contest:
     projected: HeldOut = field(default_factory=HeldOut)
 
     def select(self, layer_dots: LayerDots, sizes: Positions, kept: Positions) -> Positions:
-        """The layers that these queries select."""
+        """Return the layers that the queries of `layer_dots` select."""
         return select_within(layer_dots, self.criterion, sizes, kept, self.projection.dimension)
 
     def row(self, bootstrap: Bootstrap) -> dict[str, object]:
-        """Of the table, but for what was selected and Holm's correction."""
+        """Return the table row, without the selection's size and Holm's correction."""
         more = (self.selected.credit - self.projected.credit)[:, 0]
         only_selected, only_projected = int((more > 1 / 2).sum()), int((more < -1 / 2).sum())
         selected, projected, low, high = self._compared(Criterion.ACCURACY, bootstrap)
@@ -147,7 +161,7 @@ class _Contest:
         }
 
     def _compared(self, criterion: Criterion, bootstrap: Bootstrap) -> tuple[float, float, float, float]:
-        """Both values, and the ends of their difference's interval."""
+        """Return both values and the lower and upper end of the 95 % interval of their difference."""
         selected, projected = (float(each.value(criterion)[0]) for each in (self.selected, self.projected))
         draws = self.selected.draws(criterion, bootstrap) - self.projected.draws(criterion, bootstrap)
         low, high = percentile_interval(draws[:, 0])

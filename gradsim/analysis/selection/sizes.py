@@ -1,4 +1,4 @@
-"""Sizes of the layers that selections are made of."""
+"""Number of parameters of each layer."""
 
 import numpy as np
 import polars as pl
@@ -8,14 +8,14 @@ from gradsim.errors import TableError
 
 
 def sizes_of(layers: pl.Series, parameters_per_layer: pl.DataFrame) -> NDArray[np.int64] | None:
-    """(layers,) number of parameters of each; None if the study does not know them.
+    """Return the number of parameters of each layer, (layers,), or None if sizes are unknown.
 
     Args:
-        layers: names, in model order.
-        parameters_per_layer: the table of that name.
+        layers: layer names.
+        parameters_per_layer: the table `parameters_per_layer`.
 
     Raises:
-        TableError: a layer is not in it.
+        TableError: a layer is not in `parameters_per_layer`.
     """
     known = dict(parameters_per_layer.select(pl.col("layer").cast(pl.String), pl.col("parameters")).iter_rows())
     names = layers.cast(pl.String).to_list()

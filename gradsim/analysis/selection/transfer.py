@@ -1,4 +1,4 @@
-"""One setting's selection of layers, judged in another."""
+"""Evaluation of one setting's layer selection in another setting."""
 
 from collections.abc import Mapping
 from itertools import permutations
@@ -11,17 +11,14 @@ from gradsim.analysis.schema import Schema, column_types
 from gradsim.analysis.selection.curves import value_of_selection
 
 SELECTION_TRANSFER: Schema = {
-    "criterion": (pl.String, "accuracy, or similarity to the full gradient: what layers are selected by"),
-    "source_setting": (pl.String, "the setting whose queries chose the layers"),
-    "target_setting": (pl.String, "the setting whose queries judge them"),
+    "criterion": (pl.String, "selection criterion: accuracy, or similarity to the full gradient"),
+    "source_setting": (pl.String, "setting that the layers were chosen in"),
+    "target_setting": (pl.String, "setting that the layers are evaluated in"),
     "step": (pl.Int32, "number of layers chosen so far"),
-    "value": (pl.Float64, "what these layers are worth in the target"),
-    "low": (
-        pl.Float64,
-        "lower end of its 95 % interval: Wilson's for accuracy, a bootstrap for similarity",
-    ),
-    "high": (pl.Float64, "the interval's upper end"),
-    "own": (pl.Float64, "what as many layers are worth that other queries of the target chose: held out, too"),
+    "value": (pl.Float64, "value of these layers in the target"),
+    "low": (pl.Float64, "lower end of the 95 % interval: Wilson for accuracy, bootstrap for similarity"),
+    "high": (pl.Float64, "upper end of the interval"),
+    "own": (pl.Float64, "held-out value in the target of the same number of layers, chosen in the target itself"),
 }
 
 
@@ -32,21 +29,21 @@ def selection_transfer(
     *,
     seed: int,
 ) -> pl.DataFrame:
-    """Judge every setting's selections in every other; no rows where there is but one setting.
+    """Evaluate every setting's selections in every other setting; no rows if there is only one setting.
 
-    A selection passes over layers that hold only rounding in the target.
+    Layers that hold only rounding error in the target are skipped.
 
-    Settings may be of several studies, as long as the target has the source's layers. Settings of one study share
-    their sources: their queries are other texts of the same samples.
+    Settings may belong to different studies, as long as the target has the source's layers. Settings of one study share
+    their true sources: their queries are different texts of the same samples.
 
     Args:
-        layer_dots: setting -> its dots.
+        layer_dots: setting -> its dot products.
         selections: setting -> criterion -> table `greedy_by_accuracy` or `greedy_by_similarity`.
         held_out: setting -> table `held_out_selection`.
-        seed: of the bootstrap.
+        seed: seed of the bootstrap.
 
     Raises:
-        TableError: a target lacks a source's layers.
+        TableError: a target lacks one of the source's layers.
     """
     frames = []
     for criterion in Criterion:

@@ -216,11 +216,13 @@ class TestErrors:
     @pytest.mark.parametrize("table", ["dot_products", "query_self", "original_self"])
     def test_a_stored_table_that_lacks_or_doubles_a_row(self, reference, stored, table):
         for rows in (stored[table][:-1], pl.concat([stored[table], stored[table][-1:]])):
-            with pytest.raises(TableError, match=f"^{table} does not have the audited samples' layers once each"):
+            with pytest.raises(
+                TableError, match=f"^{table} does not have each layer of the audited samples exactly once"
+            ):
                 gradient_audit(reference, **{**stored, table: rows})
 
     def test_a_model_of_fewer_layers(self, reference, stored):
-        with pytest.raises(TableError, match="layers once each"):
+        with pytest.raises(TableError, match="audited samples exactly once"):
             gradient_audit(reference.filter(layer="layer.1"), **stored)
 
 

@@ -124,23 +124,23 @@ def test_one_layer_has_no_other(study) -> None:
     [
         (
             lambda table: table.head(3),
-            "projected_similarity sjlt-64 has other pairs than gradient_similarity: combine both again",
+            "projected_similarity sjlt-64 does not have the same pairs as gradient_similarity: combine both again",
         ),
         (
             lambda table: pl.concat([table, table.head(1)]),
-            "projected_similarity sjlt-64 has other pairs than gradient_similarity: combine both again",
+            "projected_similarity sjlt-64 does not have the same pairs as gradient_similarity: combine both again",
         ),
         (
             lambda table: pl.concat([table.head(3), table.head(1)]),
-            "projected_similarity sjlt-64 has other pairs than gradient_similarity: combine both again",
+            "projected_similarity sjlt-64 does not have the same pairs as gradient_similarity: combine both again",
         ),
         (
             lambda table: table.with_columns(pl.lit("unheard of").alias("original_id")),
-            "projected_similarity sjlt-64 has other pairs than gradient_similarity: combine both again",
+            "projected_similarity sjlt-64 does not have the same pairs as gradient_similarity: combine both again",
         ),
         (
             lambda table: table.with_columns(similarity=pl.lit(float("nan"))),
-            "projected_similarity sjlt-64 has similarity nan of query 'a' and original 'b': "
+            "projected_similarity sjlt-64 has similarity nan for query 'a' and original 'b': "
             "compute that partition again",
         ),
     ],

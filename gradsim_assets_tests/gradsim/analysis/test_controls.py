@@ -39,7 +39,7 @@ def test_a_missing_length_is_named(similarity) -> None:
     table = similarity(a=[("a", 0.1), ("b", 0.2)])
     with pytest.raises(TableError) as error:
         analysis.controls(table, lengths(a=1), lengths(a=1))
-    assert str(error.value) == "no answer length of original 'b' is given"
+    assert str(error.value) == "no answer length for original 'b': pass lengths for all samples, or for none"
 
 
 def test_shuffled_sources_are_found_by_chance(similarity) -> None:

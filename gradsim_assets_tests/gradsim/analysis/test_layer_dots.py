@@ -99,7 +99,7 @@ def test_tiny_gradients_do_not_underflow() -> None:
     [
         (["layer.1", "head"], "layer 'head' is not in dot_products"),
         (["layer.1", "layer.1"], "layer 'layer.1' is named twice"),
-        ([], "no layer is named: name at least one, or none to take all"),
+        ([], "no layer is named: name at least one, or pass None for the whole gradient"),
     ],
 )
 def test_similarity_refuses_layers(study, layers: list[str], message: str) -> None:
@@ -139,18 +139,19 @@ LAYER = pl.col("layer") == "layer.1"
          "original_self has self_dot -1.0 at original_id 'b', layer 'layer.1': "
          "compute that partition again"),
         (0, without(FIRST_PAIR & LAYER),
-         "dot_products lacks layer 'layer.1' of query 'a' and original 'b'"),
-        (1, without((pl.col("query_id") == "b") & LAYER), "query_self lacks layer 'layer.1' of query 'b'"),
+         "dot_products lacks layer 'layer.1' of query 'a' and original 'b': combine the partitions again"),
+        (1, without((pl.col("query_id") == "b") & LAYER),
+         "query_self lacks layer 'layer.1' of query 'b': combine the partitions again"),
         (2, without((pl.col("original_id") == "c") & LAYER),
-         "original_self lacks layer 'layer.1' of original 'c'"),
-        (0, without(LAYER), "query_self has layer 'layer.1', which dot_products lacks"),
-        (1, without(LAYER), "query_self lacks layer 'layer.1' of query 'a'"),
+         "original_self lacks layer 'layer.1' of original 'c': combine the partitions again"),
+        (0, without(LAYER), "query_self has layer 'layer.1', which dot_products lacks: combine both again"),
+        (1, without(LAYER), "query_self lacks layer 'layer.1' of query 'a': combine the partitions again"),
         (1, without(pl.col("query_id") == "b"),
-         "query_self has no row of query 'b', which dot_products compares"),
+         "query_self has no row for query 'b', which dot_products compares: combine both again"),
         (2, without(pl.col("original_id") == "c"),
-         "original_self has no row of original 'c', which dot_products compares"),
+         "original_self has no row for original 'c', which dot_products compares: combine both again"),
         (0, without(pl.col("query_id") == "b"),
-         "query_self has query 'b', of which dot_products has no pair"),
+         "query_self has query 'b', but dot_products has no pair for it: combine the partitions again"),
         (0, lambda table: table.vstack(table[3:4]),
          "dot_products has layer 'layer.1' of query 'a' and original 'a' twice: "
          "combine the partitions again"),
@@ -159,7 +160,7 @@ LAYER = pl.col("layer") == "layer.1"
         (0, changed(FIRST_PAIR & LAYER, "rank", 1),
          "dot_products gives query 'a' and original 'b' two ranks: combine the partitions again"),
         (0, without((pl.col("query_id") == "a") & (pl.col("original_id") == "a")),
-         "query 'a' has no candidate that is its true source: make its candidates again"),
+         "the candidates of query 'a' lack its true source: compute its candidates again"),
     ],
 )  # fmt: skip
 def test_damaged_tables_are_refused_by_name(study, table: int, damage, message: str) -> None:
@@ -198,7 +199,7 @@ def test_whole_gradients_keep_the_layers_that_are_left_out(study) -> None:
     queries = np.array([0, 2])
     pair = every.lists.pairs_of(queries)
     np.testing.assert_array_equal(left_out.of_queries(queries).similarity(), every.similarity()[pair])
-    with pytest.raises(TableError, match=r"^layer 'layer\.2' holds only rounding here: leave it out$"):
+    with pytest.raises(TableError, match=r"^layer 'layer\.2' holds only rounding error in this setting: leave it out$"):
         left_out.similarity(["layer.2"])
 
 
@@ -210,5 +211,5 @@ def test_unknown_marks_leave_nothing_out(study) -> None:
 
 def test_a_model_that_is_all_rounding(study) -> None:
     dots, *selves = study.tables
-    with pytest.raises(TableError, match=r"^every layer holds only rounding"):
+    with pytest.raises(TableError, match=r"^every layer holds only rounding error"):
         LayerDots.from_tables(dots, *(table.with_columns(noise=pl.lit(True)) for table in selves))

@@ -209,7 +209,7 @@ def test_agreement_has_an_interval_over_queries():
 def test_tables_that_do_not_fit():
     layer_dots, projected = made_here(UNBIASED)
     rows = rows_of("p", 130, "sjlt", UNBIASED, LAYERS, DIMENSIONS)
-    with pytest.raises(TableError, match="has other pairs than dot_products; combine both again"):
+    with pytest.raises(TableError, match="does not have the same pairs as dot_products: combine both again"):
         projection_errors(layer_dots, projected.head(9), rows, seed=0)
-    with pytest.raises(TableError, match="projections has no dimension of layer 'whole'; make the table again"):
+    with pytest.raises(TableError, match="projections has no dimension for layer 'whole': materialize it again"):
         projection_errors(layer_dots, projected, rows.head(2), seed=0)

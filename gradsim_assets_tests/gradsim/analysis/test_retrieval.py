@@ -119,7 +119,7 @@ def test_candidates_must_know_the_query(similarity) -> None:
     table = similarity(a=[("a", 0.9)], b=[("b", 0.9)])
     with pytest.raises(TableError) as error:
         analysis.accuracy(table, candidates(table.head(1), set()))
-    assert str(error.value) == "candidates has no row of query 'b' and its true source"
+    assert str(error.value) == "candidates has no row for query 'b' and its true source: compute its candidates again"
 
 
 def test_each_projection_is_a_method(similarity) -> None:
@@ -199,7 +199,7 @@ def test_similarities_must_be_finite(similarity, value: float | None) -> None:
     with pytest.raises(TableError) as error:
         analysis.accuracy(table)
     assert str(error.value) == (
-        f"gradient_similarity has similarity {value} of query 'a' and original 'a': compute that partition again"
+        f"gradient_similarity has similarity {value} for query 'a' and original 'a': compute that partition again"
     )
 
 

@@ -259,7 +259,7 @@ def test_nothing_is_compared_where_nothing_was_projected(dots) -> None:
 
 
 def test_a_projection_of_other_pairs_is_refused(dots) -> None:
-    with pytest.raises(TableError, match="other pairs"):
+    with pytest.raises(TableError, match="does not have the same pairs as"):
         select_or_project(dots, sizes(dots), projected(dots, dots.similarity())[1:], seed=1)
 
 
