@@ -1,4 +1,4 @@
-"""The kinds of projections by name. A new kind is one class and one line here."""
+"""Registry of projection kinds by name; a new kind takes one class and one line here."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
