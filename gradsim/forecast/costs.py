@@ -41,7 +41,10 @@ class Machine:
     rates: Rates | None = None
 
     def budget(self, weights: int) -> int:
-        """Return the bytes for gradients and passes, assuming weights of the given bytes are still to be loaded.
+        """Return the bytes for gradients and passes.
+
+        Args:
+            weights: bytes of the model's weights, which are not loaded yet.
 
         Raises:
             DeviceError: The weights do not fit into the free memory.

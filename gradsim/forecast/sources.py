@@ -139,7 +139,7 @@ class Sources:
 
     @cached_property
     def samples(self) -> pl.DataFrame:
-        """All originals, as text.
+        """Dataset of all originals, as text.
 
         Raises:
             SampleError: The dataset cannot be loaded.

@@ -25,7 +25,7 @@ Integers = NDArray[np.int64]
 _BATCH_TOKENS = {"cpu": 1024}
 _BATCH_TOKENS_ON_ACCELERATOR = 16384
 
-# A batch of several samples takes at most one in this many parts of the memory budget.
+# A batch of several samples takes at most 1 / _BATCH_SHARE of the memory budget.
 _BATCH_SHARE = 8
 
 # GPU operations in the time that copying a byte to the host or back takes, at 20 GB/s.

@@ -14,7 +14,7 @@ Floats = NDArray[np.float64]
 # Preferred queries per block: enough to fill batches of similar length, few enough to produce results early.
 _BLOCK = 64
 
-# Skip schedules that may visit originals more often than this once one with larger blocks fits.
+# Skip schedules that may need more visits of originals than this if one with larger blocks fits.
 _MOST_VISITS = 100_000
 
 

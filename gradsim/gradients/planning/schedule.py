@@ -179,7 +179,7 @@ class Schedule:
             yield batch
 
     def _groups(self, block: _Block, memory: "_Memory") -> Iterator[list[tuple[int, Integers]]]:
-        """Consecutive visits whose originals have room beside the block's queries, and can be captured together."""
+        """Yield groups of visits whose originals fit next to the block's queries and may run together."""
         room = self._budget - int(self._task.sizes[block.queries].sum())
         queries = set(block.queries)
         group: list[tuple[int, Integers]] = []

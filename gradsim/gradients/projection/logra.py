@@ -56,7 +56,9 @@ class Sides:
 
 
 class Logra(LayerProjection):
-    """A G Bᵀ of a gradient G (R x C), with random signs A (a x R) / √a and B (b x C) / √b; k = a·b (Choe et al., 2024).
+    """Projection A G Bᵀ of a gradient G (R x C), with random signs A (a x R) / √a and B (b x C) / √b.
+
+    Its dimension is k = a·b (Choe et al., 2024).
 
     Factors are projected without building the gradient: an outer product r cᵀ becomes (A r)(B c)ᵀ, and an embedding row
     looks up its column of A. Vectors are projected by `Sjlt`.
