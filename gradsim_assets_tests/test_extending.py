@@ -52,6 +52,14 @@ print(json.dumps({
 }))
 """
 
+LOAD = """
+import sys
+from gradsim.dataset.samples import load_file
+from gradsim.study import load_study
+
+load_file(load_study(sys.argv[1]).dataset.path)
+"""
+
 STUDY = """
 dataset: {path: samples.tsv}
 samples: 2
@@ -125,6 +133,5 @@ def test_names_that_no_package_adds_are_refused(installed: Path) -> None:
         ("samples.tsv", "samples.xml", ".parquet, .jsonl or .tsv files; convert it"),
     ]:
         bad.write_text(STUDY.replace(old, new))
-        code = f"from gradsim.study import load_study\nfrom gradsim.dataset.samples import load_file\nload_file(load_study({str(bad)!r}).dataset.path)"
-        process = python(installed, "-c", code)
+        process = python(installed, "-c", LOAD, str(bad))
         assert message in process.stderr, process.stderr

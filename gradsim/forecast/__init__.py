@@ -1,9 +1,9 @@
-"""What a study will take before anything of it runs: samples, operations, memory, files, and time where it is known.
+"""Forecast a study's samples, operations, memory, files and run time before it runs.
 
-sources.py   the model's shapes and the samples' lengths, from stored tables where they are fresh, else estimated
-inputs.py    what the partitions of a setting compare
-costs.py     what comparing takes: all that is missing in one job, and split into a job a partition
-job.py       how long one job takes, answered by a process of its own
+sources.py   model shapes and sample lengths, from fresh stored tables or estimated
+inputs.py    pairs compared by the partitions of a setting
+costs.py     cost of the missing comparisons, in one job or in one job per partition
+job.py       run time of one job, computed in a separate process
 """
 
 import lazy_loader

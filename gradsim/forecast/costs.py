@@ -1,4 +1,4 @@
-"""What comparing takes: all that is missing of a setting in one job, and split into one job a partition."""
+"""Forecast the cost of a setting's missing comparisons, in one job or in one job per partition."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,22 +18,22 @@ from gradsim.partition_job.study_projections import study_projections, study_pro
 from gradsim.study.partitions import Partition
 from gradsim.tables.lineage import GRADIENT_TABLES, PROJECTED_TABLES
 
-# The name of the forecast of all settings.
+# Name of the combined forecast of all settings.
 TOGETHER = "together"
 
-# Of a stored row, whose number hardly compresses and whose names take next to nothing; and of a file.
+# Bytes of a stored row, mostly its number, as names compress well; bytes of overhead per file.
 _ROW_BYTES = 8
 _FILE_BYTES = 4_000
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Where a study would run.
+    """Machine that a study would run on.
 
     Attributes:
-        device: cpu or cuda:N.
-        memory_budget: bytes for gradients and passes; None: what is free beside the model, less a margin.
-        rates: of the device, if measured.
+        device: device name, cpu or cuda:N.
+        memory_budget: bytes for gradients and passes; None for the free memory next to the model, less a margin.
+        rates: measured rates of the device, if known.
     """
 
     device: str
@@ -41,25 +41,28 @@ class Machine:
     rates: Rates | None = None
 
     def budget(self, weights: int) -> int:
-        """Bytes for gradients and passes, beside weights that are not loaded yet.
+        """Return the bytes for gradients and passes.
+
+        Args:
+            weights: bytes of the model's weights, which are not loaded yet.
 
         Raises:
-            DeviceError: the weights alone do not fit.
+            DeviceError: The weights do not fit into the free memory.
         """
         if self.memory_budget is not None:
             return self.memory_budget
         free = free_bytes(torch.device(self.device))
         if weights >= free:
             raise DeviceError(
-                f"the model takes {weights:,} bytes, {self.device} has {free:,} free; choose another device "
-                "(MT_DEVICE), another model, or plan for another machine (GRADSIM_MEMORY_BUDGET=60GiB)"
+                f"the model takes {weights:,} bytes, but {self.device} has only {free:,} bytes free; choose another "
+                "device (MT_DEVICE) or model, or plan for another machine (GRADSIM_MEMORY_BUDGET=60GiB)"
             )
         return (free - weights) * 9 // 10
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of the partitions' tables, and about how many bytes they take on disk, combined tables included."""
+    """Size of the result: rows of the partitions' tables, and approximate bytes on disk with the combined tables."""
 
     count: int
     nbytes: int
@@ -67,19 +70,19 @@ class Rows:
 
 @dataclass(frozen=True)
 class SettingForecast:
-    """What the gradients of a setting take, or those of all settings that are computed together.
+    """Forecast for the gradients of one setting, or of all settings together.
 
     Attributes:
-        setting: its name.
-        partitions: how many it has.
-        missing: keys of those that are not computed.
-        parts: key -> what it compares, of those that are predicted: the missing ones, or all where none is missing.
-        inputs: what they compare, together.
-        estimated: what of that is not known yet.
-        together: all in one job.
-        split: one job a partition.
-        rows: of the result.
-        projected: whether projected dots are computed, too.
+        setting: name of the setting.
+        partitions: number of partitions.
+        missing: keys of the partitions that are not computed yet.
+        parts: inputs of the predicted partitions by key: of the missing ones, or of all if none is missing.
+        inputs: inputs of the predicted partitions, combined.
+        estimated: parts of the inputs that are estimated.
+        together: prediction for a single job.
+        split: predictions for one job per partition.
+        rows: size of the result.
+        projected: whether projected dots are computed as well.
     """
 
     setting: str
@@ -95,33 +98,35 @@ class SettingForecast:
 
     @property
     def split_passes(self) -> int:
-        """Samples that are run if each partition is a job of its own."""
+        """Samples run if each partition is a separate job."""
         return sum(prediction.plan.passes for prediction in self.split)
 
     @property
     def split_operations(self) -> float:
-        """Operations of the same."""
+        """Operations if each partition is a separate job."""
         return sum(prediction.plan.cost.operations for prediction in self.split)
 
     @property
     def split_seconds(self) -> float | None:
-        """Seconds of the same, one after the other; None where no rates are known."""
+        """Seconds if the partitions run one after another as separate jobs; None if rates are unknown."""
         seconds = [prediction.seconds for prediction in self.split if prediction.seconds is not None]
         return sum(seconds) if seconds else None
 
 
 @dataclass(frozen=True)
 class Forecaster:
-    """Predicts the settings of a study on a machine."""
+    """Forecaster of a study's settings on a machine."""
 
     sources: Sources
     machine: Machine
 
     def settings(self, settings: Sequence[str]) -> list[SettingForecast]:
-        """Each setting by itself; of several, at last all of them together, which run shared originals once.
+        """Return a forecast for each setting, followed by one for all settings together if there are several.
+
+        Settings that run together share the passes of common originals.
 
         Raises:
-            GradsimError: model, samples or tables cannot be had or used, or the device cannot hold them.
+            GradsimError: The model, samples or tables are unavailable or invalid, or do not fit the device.
         """
         forecasts = [self._setting(setting) for setting in settings]
         return [*forecasts, self._together(forecasts)] if len(forecasts) > 1 else forecasts
@@ -137,7 +142,7 @@ class Forecaster:
         return self._forecast(setting, len(study.partitions), tuple(missing), parts, projected=projected)
 
     def _together(self, forecasts: Sequence[SettingForecast]) -> SettingForecast:
-        """All settings of which something is missing, or all of them where nothing is."""
+        """Return the joint forecast of all incomplete settings, or of all settings if none is incomplete."""
         wanted = [forecast for forecast in forecasts if forecast.missing] or forecasts
         parts: dict[str, list[PartitionInputs]] = {}
         for forecast in wanted:
@@ -175,10 +180,10 @@ class Forecaster:
         )
 
     def predict(self, inputs: JobInputs, projectors: Sequence[Projector]) -> Prediction:
-        """What one job takes.
+        """Return the prediction for one job.
 
         Raises:
-            MemoryBudgetError: a query and an original do not fit into the memory together.
+            MemoryBudgetError: The budget is too small for a query and an original.
         """
         definition = self.sources.store.study.model
         try:
@@ -194,16 +199,16 @@ class Forecaster:
             )
         except MemoryBudgetError as error:
             raise MemoryBudgetError(
-                f"{error}, in GRADSIM_MEMORY_BUDGET, which also plans for another machine, "
+                f"{error} (GRADSIM_MEMORY_BUDGET, which may describe another machine), "
                 "or choose another device (MT_DEVICE)"
             ) from error
 
     @cached_property
     def projectors(self) -> list[Projector]:
-        """The study's projections.
+        """Projectors of the study.
 
         Raises:
-            StudyError: two of them are the same for this model.
+            StudyError: Two projections are identical for this model.
         """
         study_projections(self.sources.store.study, self._shapes)
         return study_projectors(self.sources.store.study)
@@ -221,11 +226,11 @@ class Forecaster:
 
 
 def result_rows(partitions: Sequence[PartitionInputs], layers: int, projections: int, projectors: int) -> Rows:
-    """Rows that partitions of one setting will have.
+    """Return the number and size of the rows that partitions of a setting will have.
 
-    Each partition holds dots, self dots of its queries and of the originals it meets, exact ones and those of each
-    projector, and similarities, of the full gradient and of each projection. The combined tables repeat them all, each
-    original once.
+    Each partition stores dots and the self dots of its queries and compared originals, exact and for each projector, as
+    well as similarities of the full gradient and of each projection. The combined tables repeat all rows, with each
+    original only once.
     """
     pairs = sum(len(partition.pairs) for partition in partitions)
     queries = sum(len(partition.queries) for partition in partitions)

@@ -1,4 +1,4 @@
-"""What the partitions of a setting compare: read where it is stored, else estimated."""
+"""Collect the pairs that a setting's partitions compare, from stored tables or estimated."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,12 +20,12 @@ LENGTHS, CANDIDATES = "lengths", "candidates"
 
 @dataclass(frozen=True, eq=False)
 class PartitionInputs:
-    """What one partition compares.
+    """Inputs of one partition's comparisons.
 
     Attributes:
-        queries: of the partition.
+        queries: queries of the partition.
         pairs: (n, 2) positions in `queries` and in all originals.
-        estimated: what of it is not known yet: `LENGTHS`, `CANDIDATES`.
+        estimated: estimated parts of the inputs: `LENGTHS`, `CANDIDATES` or both.
     """
 
     queries: list[Encoded]
@@ -35,12 +35,12 @@ class PartitionInputs:
 
 @dataclass(frozen=True, eq=False)
 class JobInputs:
-    """What the partitions of one job compare.
+    """Inputs of the comparisons of one job.
 
     Attributes:
-        queries: of all partitions, in order.
-        originals: those that a query is compared with, in dataset order.
-        pairs: (n, 2) positions in both.
+        queries: queries of all partitions, in order.
+        originals: originals in at least one pair, in dataset order.
+        pairs: (n, 2) positions in `queries` and `originals`.
     """
 
     queries: list[Encoded]
@@ -49,7 +49,7 @@ class JobInputs:
 
     @classmethod
     def of(cls, partitions: Sequence[PartitionInputs], originals: Originals) -> "JobInputs":
-        """Put partitions together."""
+        """Return the combined inputs of several partitions."""
         before = np.cumsum([0, *(len(partition.queries) for partition in partitions)])
         pairs = np.concatenate(
             [part.pairs + np.array([start, 0]) for part, start in zip(partitions, before[:-1], strict=True)]
@@ -62,15 +62,15 @@ class JobInputs:
         )
 
     def comparison(self) -> PairsToRun:
-        """As the planner wants it; equal samples are one."""
+        """Return the comparison for the planner, in which equal samples are merged."""
         return pairs_to_run(Nodes.of(self.queries, self.originals), self.pairs)
 
 
 def partition_inputs(sources: Sources, setting: str, partition: Partition) -> PartitionInputs:
-    """What a partition compares.
+    """Return the inputs of a partition, read from fresh tables or estimated.
 
     Raises:
-        GradsimError: what is stored or loaded cannot be used.
+        GradsimError: Stored or loaded data is unavailable or invalid.
     """
     originals, key = sources.originals, sources.store.lineage.key
     estimated = {LENGTHS} if originals.estimated else set()
@@ -90,8 +90,8 @@ def partition_inputs(sources: Sources, setting: str, partition: Partition) -> Pa
 
 
 def _as_long_as_their_originals(sources: Sources, setting: str, partition: Partition) -> list[Encoded]:
-    """Stand-ins for a partition's queries; an excluded original has none."""
-    # Originals have another token, and other settings too, so that none is taken for its own original or another query.
+    """Return placeholders for a partition's queries, with the lengths of their originals; skip excluded originals."""
+    # A distinct token per setting keeps a placeholder from being merged with its original or another query.
     token = 1 + list(sources.store.study.settings).index(setting)
     originals = sources.originals
     ids = sources.samples["id"][partition.start : partition.end]
@@ -107,7 +107,7 @@ def _pairs(candidates: pl.DataFrame, queries: Sequence[Encoded], originals: Orig
 
 
 def _drawn(queries: Sequence[Encoded], originals: Originals, top_k: int | str, seed: tuple[int, ...]) -> Integers:
-    """Each query with its own original, and others by lot."""
+    """Return pairs of each query with its own original and with randomly drawn others."""
     random = np.random.default_rng(seed)
     total = len(originals.samples)
     count = total if isinstance(top_k, str) else min(top_k, total)

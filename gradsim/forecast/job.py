@@ -1,6 +1,6 @@
-"""How long a gradient job takes at known rates: `python -m gradsim.forecast.job < QUESTION.json` prints the seconds.
+"""Predict the seconds that a gradient job takes: `python -m gradsim.forecast.job < QUESTION.json`.
 
-A process of its own, because whoever asks then waits for the job, and need not hold torch for so long.
+The prediction runs in a separate process, so that a caller that then waits for the job does not keep torch in memory.
 """
 
 import subprocess
@@ -17,7 +17,7 @@ from gradsim.tables.rates import MeasuredRates
 
 
 class Question(BaseModel):
-    """A job, the device it runs on, and what was measured there."""
+    """Job to predict, with the device that it runs on and the rates measured there."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -27,22 +27,22 @@ class Question(BaseModel):
 
 
 def predicted_seconds(question: Question) -> float:
-    """The answer, from another process.
+    """Return the predicted seconds of a job, computed in a separate process.
 
     Raises:
-        GradsimError: what the job compares cannot be read, or does not fit the device.
+        GradsimError: The job's inputs cannot be read or do not fit the device.
     """
     command = [sys.executable, "-m", "gradsim.forecast.job"]
     text = question.model_dump_json()
     process = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
     if process.returncode:
         last = (process.stderr.strip().splitlines() or [f"exit status {process.returncode}"])[-1]
-        raise GradsimError(f"how long the job takes cannot be predicted ({last}); set SLURM_TIME")
+        raise GradsimError(f"the job's run time cannot be predicted ({last}); set SLURM_TIME")
     return float(process.stdout.split()[-1])
 
 
 def answer(question: Question) -> float:
-    """Seconds of a job's passes and comparisons."""
+    """Return the predicted seconds of a job's passes and comparisons."""
     job, known = question.job, question.rates
     store = job.store()
     sources = forecast.Sources(store, lambda: store.read(store.lineage.key("samples")))

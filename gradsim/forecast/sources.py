@@ -1,4 +1,4 @@
-"""What is known of a study before it runs: the shapes of its model and the lengths of its originals."""
+"""Load what is known about a study before it runs: its model's shapes and its originals' lengths."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ from gradsim.tables import State, Store
 
 @dataclass(frozen=True)
 class Originals:
-    """All originals of a study, the excluded ones left out where it is known which.
+    """Originals of a study, without excluded ones if the exclusions are known.
 
     Attributes:
-        ids: in dataset order.
-        samples: of those ids; with stand-ins' lengths, and no more, where they are not tokenized yet.
-        estimated: whether they are stand-ins.
+        ids: ids of the originals, in dataset order.
+        samples: encoded originals; placeholders with estimated lengths if they are not tokenized yet.
+        estimated: whether `samples` are placeholders.
     """
 
     ids: list[str]
@@ -33,32 +33,32 @@ class Originals:
 
     @cached_property
     def position(self) -> Mapping[str, int]:
-        """Where each id stands."""
+        """Position of each id."""
         return {identifier: place for place, identifier in enumerate(self.ids)}
 
 
 @dataclass(frozen=True)
 class Sources:
-    """A study, its tables, and how to load what is not stored yet.
+    """Sources of a study's data: its tables, and a loader for what is not stored yet.
 
     Attributes:
-        store: the study's tables.
-        load_originals: loads the study's dataset.
+        store: tables of the study.
+        load_originals: function that loads the study's dataset.
     """
 
     store: Store
     load_originals: Callable[[], pl.DataFrame]
 
     def fresh(self, table: str, setting: str | None = None, partition: str | None = None) -> bool:
-        """Whether a table, or one of its partitions, can be read."""
+        """Return whether a table, or one of its partitions, is fresh."""
         return self.store.state(self.store.lineage.key(table, setting), partition) is State.FRESH
 
     @cached_property
     def model_source(self) -> tuple[str, str | None] | None:
-        """Folder or Hub name of the model, and its revision; None for a model that is not trained yet.
+        """Folder or Hub name of the model, and its revision; None if the model is not trained yet.
 
         Raises:
-            StudyError: the study has no model.
+            StudyError: The study has no model.
         """
         study, key = self.store.study, self.store.lineage.key("model")
         revision = self.store.provenance(key).revision if self.fresh("model") else None
@@ -68,18 +68,20 @@ class Sources:
             case ReferenceModel():
                 return (str(self.store.model_folder), revision) if revision else None
             case _:
-                raise StudyError(f"study '{study.name}' has no model: its tables were imported, nothing is computed")
+                raise StudyError(
+                    f"study '{study.name}' has no model: its tables were imported, so there is nothing to compute"
+                )
 
     def model_configuration(self, device: str) -> ModelConfiguration:
-        """What to load to run the study's model.
+        """Return the configuration to load the study's model with.
 
         Raises:
-            ModelError: it is not trained yet.
+            ModelError: The model is not trained yet.
         """
         study = self.store.study
         if self.model_source is None:
             raise ModelError(
-                f"study '{study.name}': its model is trained in its first run, so there is nothing to measure yet; "
+                f"study '{study.name}': the first run trains its model, so there is nothing to measure yet; "
                 f"run a partition first: gradsim run {study.name} --partition {study.partitions[0].key}"
             )
         name, revision = self.model_source
@@ -93,10 +95,10 @@ class Sources:
 
     @cached_property
     def model(self) -> PreTrainedModel:
-        """The model's modules and shapes, without weights.
+        """Modules and shapes of the model, without weights.
 
         Raises:
-            ModelError: its configuration cannot be had.
+            ModelError: The model's configuration cannot be loaded.
         """
         study = self.store.study
         if self.model_source:
@@ -118,15 +120,15 @@ class Sources:
 
     @cached_property
     def limits(self) -> Limits:
-        """What the model can read and predict."""
+        """Limits of the model's inputs and predictions."""
         return model_limits(self.model)
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase | None:
-        """The model's; None where it is still to be trained.
+        """Tokenizer of the model; None if it is still to be trained.
 
         Raises:
-            ModelError: it cannot be had.
+            ModelError: The tokenizer cannot be loaded.
         """
         if self.model_source:
             return models.load_tokenizer(*self.model_source)
@@ -137,10 +139,10 @@ class Sources:
 
     @cached_property
     def samples(self) -> pl.DataFrame:
-        """All originals, as texts.
+        """Dataset of all originals, as text.
 
         Raises:
-            SampleError: the dataset cannot be had.
+            SampleError: The dataset cannot be loaded.
         """
         if self.fresh("samples"):
             return self.store.read(self.store.lineage.key("samples")).with_columns(pl.col("id").cast(pl.String))
@@ -148,10 +150,10 @@ class Sources:
 
     @cached_property
     def tokenized(self) -> pl.DataFrame | None:
-        """The originals as token ids, read or made; None without a tokenizer.
+        """Token ids of the originals, read or computed; None without a tokenizer.
 
         Raises:
-            SampleError: a sample that the study does not allow.
+            SampleError: The study does not allow a sample.
         """
         if self.fresh("tokenized"):
             return self.store.read(self.store.lineage.key("tokenized"))
@@ -170,10 +172,10 @@ class Sources:
 
     @cached_property
     def originals(self) -> Originals:
-        """The originals' lengths.
+        """Originals with their lengths, estimated if there is no tokenizer.
 
         Raises:
-            GradsimError: dataset, model or tokenizer cannot be had or used.
+            GradsimError: The dataset, model or tokenizer is unavailable or invalid.
         """
         if self.tokenized is not None:
             samples = encoded(self.tokenized, self.limits)
@@ -183,22 +185,22 @@ class Sources:
 
 
 def encoded(tokenized: pl.DataFrame, limits: Limits) -> list[Encoded]:
-    """The rows of a `tokenized` table as the engine takes them.
+    """Return the rows of a `tokenized` table as encoded samples.
 
     Raises:
-        GradientError: a sample that the model cannot read.
+        GradientError: The model cannot read a sample.
     """
     return [encode(sample, limits) for sample in sequences(tokenized)]
 
 
 def _stand_in(identifier: str, messages: Sequence[Mapping[str, str]]) -> Encoded:
-    """A sample of about the length that these messages will have."""
+    """Return a placeholder with about the length of these messages."""
     prompt = estimated_tokens(chat.render(messages[:-1], "", cue=True))
     labels = estimated_tokens(messages[-1]["content"]) + 1  # the end token
     return blank(identifier, prompt + labels, labels)
 
 
 def blank(identifier: str, tokens: int, labels: int, token: int = 0) -> Encoded:
-    """A sample of one token again and again: only its length, and its last labels, mean anything."""
+    """Return a placeholder sample that repeats one token; only its length and number of labels are meaningful."""
     positions = np.arange(tokens - labels - 1, tokens - 1)
     return Encoded(identifier, np.full(tokens, token, dtype=np.int64), positions, np.zeros(labels, dtype=np.int64))

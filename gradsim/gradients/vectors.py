@@ -1,7 +1,7 @@
-"""Projected gradients of single samples, to be kept: one forward and backward each, and nothing is compared.
+"""Compute projected gradients of single samples for storage: one forward and backward pass each, no comparisons.
 
-Terms are projected as they come and added up: R is linear, so that no gradient has to stand as a whole unless a kind
-needs it, one layer at a time.
+Because projections are linear, each term is projected as it arrives and added up. A layer's full gradient is built only
+for kinds that require it, one layer at a time.
 """
 
 from collections.abc import Generator, Sequence
@@ -44,23 +44,27 @@ def projected_gradients(
     progress: Progress | None = None,
     on_bad_sample: OnBadSample = "error",
 ) -> Generator[tuple[int, Vector]]:
-    """Each sample's position and projected gradient, in order: (width,), as `VectorLayout` of the dimensions says.
+    """Yield each sample's position and projected gradient, in order.
 
-    Inner products of these vectors, layer by layer, are the projected dots of `compare`, which in bfloat16 rounds the
-    vectors to that format. Until the last one, or until
-    `close`, the model is lent: in eval mode, its parameters frozen, with hooks.
+    The inner products of these vectors per layer are the projected dots of `compare`, except that `compare` rounds the
+    vectors to bfloat16 in that precision. The model is in eval mode, frozen and hooked until the generator is exhausted
+    or closed.
 
     Args:
-        model: a causal language model.
-        samples: as of `compare`.
-        projector: one projection.
-        precision: as of `compare`.
-        memory_budget: bytes on the model's device for passes and projections; None: what is free, less a margin.
-        progress: called with counts of samples.
-        on_bad_sample: "exclude" leaves samples out that have no label, or no finite loss or projected gradient.
+        model: causal language model.
+        samples: samples, as for `compare`.
+        projector: projection to compute.
+        precision: precision, as for `compare`.
+        memory_budget: bytes on the model's device for passes and projections; None for the free memory less a margin.
+        progress: callback that receives the number of finished samples and of all samples.
+        on_bad_sample: "exclude" to skip samples without a label or with a non-finite loss or projected gradient.
+
+    Yields:
+        Position of the sample, and its vector (width,) in the order of `VectorLayout.of` the layers' dimensions.
 
     Raises:
-        GradientError: model, samples, projector and memory do not fit each other.
+        GradientError: The model, samples, projector and memory budget are incompatible, or a bad sample is not
+            excluded.
     """
     model = uncompiled_model(model)
     with ExitStack() as lent:
@@ -98,14 +102,14 @@ def projected_gradients(
 
 
 def _bytes_beside_a_pass(capture: GradientCapture, projection: Projection) -> int:
-    """The projection, the vector, gradients of layers without a rule, and the largest gradient that is built."""
+    """Return the bytes of the projection, the vector, autograd gradients and the largest built gradient."""
     sizes = [parameter.nbytes for parameter in capture.parameters]
     vector = 8 * VectorLayout.of(projection.dimensions).width
     return projection.nbytes + vector + sum(sizes[layer] for layer in capture.without_rule) + max(sizes)
 
 
 def _profile_that_holds(capture: GradientCapture, probed: Probe, samples: Sequence[Encoded], room: int) -> PassProfile:
-    """Return what passes keep: without checkpointing if a sample needs it but it changes this model's gradients."""
+    """Return the pass profile, with checkpointing disabled if a sample needs it but it changes the gradients."""
     is_needed = any(_needs_checkpoint(sample, probed.profile, room) for sample in samples)
     if is_needed and not checkpointing_holds(capture, probed):
         return replace(probed.profile, blocks=0)
@@ -113,16 +117,16 @@ def _profile_that_holds(capture: GradientCapture, probed: Probe, samples: Sequen
 
 
 def _needs_checkpoint(sample: Encoded, profile: PassProfile, room: int) -> bool:
-    """Whether the blocks have to run twice for the pass to fit.
+    """Return whether a pass needs checkpointed blocks to fit.
 
     Raises:
-        MemoryBudgetError: it does not fit even so.
+        MemoryBudgetError: The pass does not fit even with checkpointing.
     """
     whole, least = (profile.nbytes(1, len(sample.tokens), checkpoint=checkpoint) for checkpoint in (False, True))
     if least > room:
         raise MemoryBudgetError(
-            f"sample {sample.id!r} needs {least - room:,} bytes more than memory_budget leaves beside the projection: "
-            "give more"
+            f"sample {sample.id!r} needs {least - room:,} more bytes than memory_budget leaves next to the projection: "
+            "increase memory_budget"
         )
     return whole > room
 

@@ -15,13 +15,13 @@ LAYERS = [
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "more dimensions than parameters": (
         {"total": 10**9},
-        "projector 'sjlt_total_1000000000' cannot have its dimensions: 1,000,000,000 dimensions cannot be spread over "
-        "8 layers of 8,896 parameters: give 8 to 8,896",
+        "projector 'sjlt_total_1000000000' has an invalid total: 1,000,000,000 dimensions cannot be distributed over "
+        "8 layers with 8,896 parameters: choose a total from 8 to 8,896",
     ),
     "a layer's dimension above its size": (
         {"dimensions": dict.fromkeys(LAYERS, 257)},
-        "projector 'sjlt_by_layer_9fb6fa6c' gives layer model.layers.0.self_attn.q_proj.weight 257 dimensions, but "
-        "it has 256 elements: give at most these, which keeps it whole",
+        "projector 'sjlt_by_layer_9fb6fa6c' assigns 257 dimensions to layer "
+        "model.layers.0.self_attn.q_proj.weight, which has 256 elements: set at most that number",
     ),
     "a size that a small model does not tell apart": (
         {"share": 0.01},

@@ -13,11 +13,11 @@ from gradsim.gradients.capture.encoding import MASKED, Encoded
 
 @dataclass(frozen=True)
 class Batching:
-    """Which samples may share a batch.
+    """Rules for samples that share a batch.
 
     Attributes:
-        stretch: how many times as long as the shortest sample of a batch the longest may be; 1: all of one length.
-        boundaries: ascending lengths; samples up to one of them never share a batch with longer ones.
+        stretch: maximum ratio of the longest to the shortest sample of a batch; 1 for equal lengths only.
+        boundaries: ascending lengths; samples on different sides of a boundary never share a batch.
     """
 
     stretch: float = 1.15

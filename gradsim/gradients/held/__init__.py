@@ -1,1 +1,1 @@
-"""Gradients that stay in memory while they are compared."""
+"""Gradients held in memory for their comparisons."""

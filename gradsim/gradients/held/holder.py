@@ -1,4 +1,4 @@
-"""The samples that are held for their comparisons: filled term by term, compared many at a time."""
+"""Hold samples' gradients for their comparisons: filled term by term, compared in groups."""
 
 from collections import OrderedDict, defaultdict
 from collections.abc import Mapping, Sequence
@@ -17,14 +17,17 @@ from gradsim.gradients.rules.terms import Dense, RowSum, Term, gradient, nbytes
 
 Integers = NDArray[np.int64]
 _Place = tuple[int, torch.Size, tuple[int, ...]]
-"""Where a tensor lies: address, shape, strides."""
+"""Storage of a tensor: address, shape and strides."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Sample:
-    """One sample: a row for what is built and projected, and the factors of the other layers.
+    """Gradients of one held sample.
 
-    `written` are the segments that have something in the row of this sample, not of an earlier one: by kind and layer.
+    Attributes:
+        row: index of the row with built gradients and projected vectors.
+        factors: terms of the layers that are kept as factors, by layer.
+        written: (kind, layer) of the row's segments that this sample has written; others hold stale values.
     """
 
     row: int
@@ -37,16 +40,19 @@ class _Sample:
 
 
 class Holder:
-    """Holds samples by number.
+    """Gradients of the held samples, by sample number.
 
     Args:
-        shapes: of the layers, by name.
-        built: which layers' gradients are built; of the others the factors are kept.
-        projections: whose vectors are kept beside.
-        by_term: (projections, layers) whether terms are projected as they come; else it is the gradient.
-        capacity: most samples at once.
-        dtype: of everything that is kept.
-        device: where it lies.
+        shapes: layer shapes by name.
+        built: whether each layer's gradient is built; other layers are kept as factors.
+        projections: projections whose vectors are held as well.
+        by_term: (projections, layers) whether each term is projected as it arrives, instead of the whole gradient.
+        capacity: maximum number of samples held at once.
+        dtype: dtype of all held tensors.
+        device: device of all held tensors.
+
+    Attributes:
+        nbytes: bytes of the samples that are complete and held on the device.
     """
 
     def __init__(
@@ -67,28 +73,28 @@ class Holder:
         self._segment_layers = torch.tensor([segment.layer for segment in self._layout.segments], device=device)
         self._by_term: dict[int, list[int]] = defaultdict(list)
         self._by_gradient: dict[int, list[int]] = defaultdict(list)
-        """By layer, the projections that take its terms, and those that take its gradient."""
+        """Projections of each layer that take its terms, and those that take its gradient."""
         for kind, layer in self._layout.projected:
             (self._by_term if by_term[kind - 1, layer] else self._by_gradient)[layer].append(kind)
         self._by_factors = [layer for layer, build in enumerate(built) if not build]
         self._samples: dict[int, _Sample] = {}
         self._spilled: dict[int, tuple[Tensor, dict[int, list[Term]]]] = {}
-        """Copies in the host's memory: row and factors."""
+        """Copies in host memory: row and factors."""
         self._copies: OrderedDict[_Place, tuple[Tensor, Tensor]] = OrderedDict()
         self._copies_kept = 0
         self._dtype = dtype
         self._device = device
         self.nbytes = 0
-        """Of everything that is held now."""
+        """Bytes of the held samples on the device."""
 
     def __contains__(self, sample: int) -> bool:
         return sample in self._samples
 
     def open(self, samples: Sequence[int]) -> None:
-        """Begin to hold the samples of a batch; their terms follow."""
+        """Start to hold the samples of a batch, before their terms arrive."""
         for sample in samples:
             self._samples[sample] = _Sample(self._rows.take())
-        # Both factors of every sample, until the next module's come.
+        # Keep both factors of every sample until the next module's arrive.
         self._copies_kept = 2 * len(samples)
 
     def take(self, sample: int, layer: int, term: Term | RowSum) -> None:
@@ -103,10 +109,10 @@ class Holder:
             held.factors.setdefault(layer, []).append(self._kept(term))
 
     def _add(self, held: _Sample, segment: Segment, term: Term | RowSum) -> None:
-        """Add a term to what is in a segment of a sample's row."""
+        """Add a term to a segment of a sample's row."""
         place = segment.of(self._rows[held.row])
         if not _is_in(place.dtype, term):
-            # Products cannot be written in another format than that of their factors.
+            # A matrix product cannot be written in another dtype than that of its factors.
             term = Dense(term.gradient())
         if (segment.kind, segment.layer) in held.written:
             term.add(place)
@@ -115,10 +121,10 @@ class Holder:
             held.written.add((segment.kind, segment.layer))
 
     def close(self, samples: Sequence[int]) -> Tensor:
-        """End to hold samples whose terms are all there, and project them.
+        """Complete samples after their last term: project them and compute their self dots.
 
         Returns:
-            (samples, 1 + projections, layers): self dots, the exact ones first.
+            Self dots in float64, (samples, 1 + projections, layers); the exact ones come first.
         """
         self._copies.clear()
         self._project([self._samples[sample] for sample in samples])
@@ -142,25 +148,25 @@ class Holder:
         return found
 
     def drop(self, sample: int) -> None:
-        """Hold a sample no more; a copy in the host's memory stays."""
+        """Free a sample on the device; keep its copy in host memory, if any."""
         held = self._samples.pop(sample)
         self.nbytes -= self._layout.width * self._rows[held.row].itemsize + held.factor_bytes
         self._rows.give_back(held.row)
 
     def forget(self, sample: int) -> None:
-        """Hold a sample no more, nor its copy."""
+        """Free a sample and its copy in host memory."""
         self.drop(sample)
         self._spilled.pop(sample, None)
 
     def spill(self, sample: int) -> None:
-        """Copy a sample to the host's memory, and hold it no more."""
+        """Copy a sample to host memory and free it on the device."""
         held = self._samples[sample]
         factors = {layer: [term.map(_on_host) for term in terms] for layer, terms in held.factors.items()}
         self._spilled[sample] = (_on_host(self._rows[held.row]), factors)
         self.drop(sample)
 
     def restore(self, sample: int) -> None:
-        """Hold a sample again that was spilled; its copy stays."""
+        """Copy a spilled sample back to the device; keep its copy in host memory."""
         row, factors = self._spilled[sample]
         held = _Sample(self._rows.take())
         self._rows[held.row].copy_(row)
@@ -170,12 +176,15 @@ class Holder:
         self.nbytes += self._layout.width * row.itemsize + held.factor_bytes
 
     def dots(self, left: Sequence[int], right: Sequence[int], pairs: Integers) -> Tensor:
-        """Inner products in float64, (pairs, 1 + projections, layers): the exact ones first.
+        """Return the inner products of pairs of held samples.
 
         Args:
-            left: the samples that stand first in the pairs.
-            right: those that stand second.
+            left: samples in the first column of `pairs`.
+            right: samples in the second column of `pairs`.
             pairs: (n, 2) samples.
+
+        Returns:
+            Inner products in float64, (pairs, 1 + projections, layers); the exact ones come first.
         """
         found = self._zeros(len(pairs))
         if self._layout.segments:
@@ -202,13 +211,13 @@ class Holder:
         self._put(found, products[:, a, b])
 
     def _put(self, found: Tensor, products: Tensor) -> None:
-        """(segments, n) into (n, 1 + projections, layers)."""
+        """Write products (segments, n) to their places in `found`, (n, 1 + projections, layers)."""
         found[:, self._segment_kinds, self._segment_layers] = products.T
 
     def _fill_from_factors(self, found: Tensor, pairs: Sequence[Sequence[int]]) -> None:
-        """Products of factors into (pairs, 1 + projections, layers).
+        """Write the products of layers kept as factors to `found`, (pairs, 1 + projections, layers).
 
-        All pairs of few layers at a time: what a processor's cache holds of a sample serves several pairs.
+        Few layers are processed at a time, each for all pairs, so that cached factors serve several pairs.
         """
         for layers in self._layers_sharing_factors(pairs[0][0]):
             for place, (a, b) in enumerate(pairs):
@@ -217,7 +226,7 @@ class Holder:
                     found[place, 0, layer] = products.layer_dot(self._factors(a, layer), self._factors(b, layer))
 
     def _layers_sharing_factors(self, sample: int) -> list[list[int]]:
-        """The layers that are kept as factors; those together that share one and come one after the other."""
+        """Return the layers kept as factors, in groups of consecutive layers that share a factor."""
         groups: list[list[int]] = []
         shared: set[int] = set()
         for layer in self._by_factors:
@@ -231,20 +240,20 @@ class Holder:
         return groups
 
     def _fill_kept_whole(self, found: Tensor) -> None:
-        """Where a projection keeps a layer whole, its dots are the exact ones."""
+        """Copy the exact dots of layers that a projection keeps whole."""
         for kind, projection in enumerate(self._projections, start=1):
             whole = [layer for layer, name in enumerate(self._names) if projection.keeps_whole(name)]
             found[:, kind, whole] = found[:, 0, whole]
 
     def _project(self, samples: Sequence[_Sample]) -> None:
-        """Project the gradients of layers whose terms were not."""
+        """Project the gradients of layers that were not projected term by term."""
         for layer, kinds in self._by_gradient.items():
             segment = self._layout.built.get(layer)
             if segment:
                 written = [held for held in samples if (0, layer) in held.written]
                 self._project_together(layer, kinds, written, [segment.of(self._rows[held.row]) for held in written])
                 continue
-            for held in samples:  # one after the other: gradients may be large
+            for held in samples:  # one at a time: gradients may be large
                 if layer in held.factors:
                     self._project_together(layer, kinds, [held], [gradient(held.factors[layer])])
 
@@ -265,7 +274,7 @@ class Holder:
         return self._samples[sample].factors.get(layer, ())
 
     def _kept(self, term: Term | RowSum) -> Term:
-        """A term as it is kept: with storage of its own, so that the batch's can go."""
+        """Return a copy of a term with its own storage, so that the batch's tensors can be freed."""
         if isinstance(term, RowSum):
             return Dense(term.gradient())
         return term.map(self._copied)
@@ -274,10 +283,10 @@ class Holder:
         return tensor.to(self._dtype) if tensor.is_floating_point() else tensor
 
     def _copied(self, tensor: Tensor) -> Tensor:
-        """A copy, the same for layers that share a factor and come one after the other, as q, k and v do."""
+        """Return a copy, shared by consecutive layers that share a factor, such as q, k and v."""
         place = (tensor.data_ptr(), tensor.shape, tensor.stride())
         if place not in self._copies:
-            # With its source, so that no other tensor can come to lie in the same place.
+            # Keep the source alive, so that no other tensor can reuse its address.
             dtype = self._dtype if tensor.is_floating_point() else tensor.dtype
             copy = torch.empty(tensor.shape, dtype=dtype, device=tensor.device).copy_(tensor)
             self._copies[place] = (tensor, copy)
@@ -292,6 +301,6 @@ def _is_in(dtype: torch.dtype, term: Term | RowSum) -> bool:
 
 
 def _on_host(tensor: Tensor) -> Tensor:
-    """A copy in memory that a GPU reads and writes directly."""
+    """Return a copy in host memory, pinned if the tensor is on a GPU."""
     copy = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
     return copy.copy_(tensor)

@@ -1,4 +1,4 @@
-"""The rows of the samples that are held, in one tensor, and the inner products of many rows at once."""
+"""Store the rows of held samples in one tensor, and compute inner products of many rows at once."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,24 +10,24 @@ from torch import Tensor
 from gradsim.gradients.planning.row_layout import Layout, Segment
 from gradsim.gradients.rules.arithmetic import CHUNK, chunk_products, chunk_squares, segment_sums
 
-# Elements of a row that are compared at a time. On a processor, so few that those of a batch stay in its cache while
-# the queries' pass by; a GPU should compute and not launch.
+# Row elements compared at a time. On a CPU, a batch's spans stay in the cache while the queries' rows stream through; a
+# GPU needs larger products to hide kernel launches.
 _SPAN = {"cpu": 1 << 18}
 _SPAN_ON_ACCELERATOR = 1 << 21
 
-# Rows that do not lie next to each other are copied together, so many at most: one product of five by two reads every
-# row once, ten products of one by one do not. So few that no budget needs to know.
+# Maximum number of scattered rows gathered into a copy: one product of five by two rows reads each row once, ten
+# products of single rows do not. The copy is too small to count towards the memory budget.
 _GATHERED = 8
 
 
 @dataclass(frozen=True, eq=False)
 class _Span:
-    """A part of a row that is compared at a time: some whole segments, or a part of one.
+    """Part of a row that is compared at a time: several whole segments, or a part of one.
 
     Attributes:
-        elements: which of the row.
-        segments: numbers of the segments.
-        chunks: (segments,) how many chunks of `CHUNK` elements each has in the span.
+        elements: range of the row's elements.
+        segments: range of the segments' numbers.
+        chunks: (segments,) number of `CHUNK`-element chunks of each segment in the span.
     """
 
     elements: slice
@@ -35,45 +35,50 @@ class _Span:
     chunks: Tensor
 
     def sums(self, products: Tensor) -> Tensor:
-        """(chunks, ...) -> (segments, ...) in float64."""
+        """Sum products (chunks, ...) by segment; return (segments, ...) in float64."""
         if len(self.chunks) == 1:
             return products.sum(dim=0, keepdim=True, dtype=torch.float64)
         return segment_sums(products.double(), self.chunks)
 
 
 class Rows:
-    """Rows of a layout, taken and given back by number.
+    """Pool of rows with a common layout.
 
     Args:
-        layout: of every row.
-        capacity: how many rows there can be.
-        dtype: of the elements.
-        device: where they lie.
+        layout: layout of every row.
+        capacity: number of rows.
+        dtype: dtype of the elements.
+        device: device of the rows.
     """
 
     def __init__(self, layout: Layout, capacity: int, dtype: torch.dtype, device: torch.device) -> None:
         self.layout = layout
         self._values = torch.empty(capacity, layout.width, dtype=dtype, device=device)
-        for segment in layout.segments:  # what lies between segments adds nothing
+        for segment in layout.segments:  # padding must not contribute to products
             self._values[:, segment.start + segment.elements : segment.end] = 0
         self._free = list(range(capacity))[::-1]
         self._spans = list(_spans(layout.segments, _SPAN.get(device.type, _SPAN_ON_ACCELERATOR), device))
 
     def take(self) -> int:
-        """The number of a free row, the lowest; what is in it has to be written over."""
+        """Reserve the free row with the lowest number and return the number; its contents are stale."""
         return self._free.pop()
 
     def give_back(self, row: int) -> None:
-        """A row that nobody needs any more."""
+        """Return a row to the pool."""
         self._free.append(row)
         self._free.sort(reverse=True)
 
     def __getitem__(self, row: int) -> Tensor:
-        """(width,), a view."""
+        """Return a row as a view, (width,)."""
         return self._values[row]
 
     def inner_products(self, left: Sequence[int], right: Sequence[int]) -> Tensor:
-        """Of all rows of one group with all of another, both ascending: float64 (segments, left, right)."""
+        """Return the inner products of all left with all right rows, in float64 (segments, left, right).
+
+        Args:
+            left: ascending row numbers.
+            right: ascending row numbers.
+        """
         products = self._zeros(len(left), len(right))
         groups = [list(_groups(rows, self._values.device)) for rows in (left, right)]
         for span in self._spans:
@@ -86,7 +91,7 @@ class Rows:
         return products
 
     def squares(self, rows: Sequence[int]) -> Tensor:
-        """Of each row with itself, rows ascending: float64 (segments, rows)."""
+        """Return the inner product of each row with itself, in float64 (segments, rows); row numbers must ascend."""
         products = self._zeros(len(rows))
         for span in self._spans:
             values = self._values[:, span.elements]
@@ -99,7 +104,7 @@ class Rows:
 
 
 def _spans(segments: Sequence[Segment], most: int, device: torch.device) -> Iterator[_Span]:
-    """Whole segments as long as they fit, and parts of those that are too large."""
+    """Yield spans of at most `most` elements: as many whole segments as fit, or parts of larger ones."""
     first = 0
     while first < len(segments):
         start, end = segments[first].start, first + 1
@@ -120,20 +125,20 @@ class _Group:
     """Rows that are multiplied together.
 
     Attributes:
-        places: where they stand in the list of all rows.
-        rows: their numbers.
+        places: range of positions in the list of all rows.
+        rows: numbers of the rows.
     """
 
     places: slice
     rows: slice | Tensor
 
     def of(self, values: Tensor) -> Tensor:
-        """(capacity, n) -> (group, n): a view where they lie next to each other, else a copy."""
+        """Return the group's rows of values (capacity, n) as (group, n): a view if they are adjacent, else a copy."""
         return values[self.rows] if isinstance(self.rows, slice) else values.index_select(0, self.rows)
 
 
 def _groups(rows: Sequence[int], device: torch.device) -> Iterator[_Group]:
-    """Ascending row numbers, in parts: rows next to each other, or so few that they may be copied."""
+    """Split ascending row numbers into groups: adjacent rows, or at most `_GATHERED` scattered ones."""
     runs: list[tuple[slice, slice]] = []
 
     def group() -> _Group:
@@ -149,7 +154,7 @@ def _groups(rows: Sequence[int], device: torch.device) -> Iterator[_Group]:
 
 
 def _runs(rows: Sequence[int]) -> Iterator[tuple[slice, slice]]:
-    """Ascending row numbers as ranges: (places in the list, rows)."""
+    """Yield runs of adjacent rows among ascending row numbers, as (positions in the list, row numbers)."""
     breaks = [place for place, (a, b) in enumerate(pairwise(rows), start=1) if b != a + 1]
     for first, end in pairwise([0, *breaks, len(rows)]):
         yield slice(first, end), slice(rows[first], rows[end - 1] + 1)

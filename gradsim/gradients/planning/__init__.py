@@ -1,1 +1,1 @@
-"""The cheapest order of passes and comparisons within a memory budget, and what it costs."""
+"""Find the cheapest order of passes and comparisons within a memory budget, and predict its cost."""

@@ -1,4 +1,4 @@
-"""Alternatives for a comparison: what is built, what is kept as factors, how passes run."""
+"""Enumerate ways to run a comparison: which gradients to build, which to keep as factors, and how passes run."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,31 +21,31 @@ from gradsim.gradients.projection import Projection
 
 Integers = NDArray[np.int64]
 
-# Tokens of a batch. A processor gains nothing from larger matrices; a GPU should compute and not launch.
+# Tokens per batch. Larger matrices do not help a CPU; a GPU needs them to hide kernel launches.
 _BATCH_TOKENS = {"cpu": 1024}
 _BATCH_TOKENS_ON_ACCELERATOR = 16384
 
-# A batch of several samples takes at most this share of the memory budget.
+# A batch of several samples takes at most 1 / _BATCH_SHARE of the memory budget.
 _BATCH_SHARE = 8
 
-# Operations of a GPU in the time that it takes to copy a byte to the host or back: 20 GB/s.
+# GPU operations in the time that copying a byte to the host or back takes, at 20 GB/s.
 _PER_SPILLED_BYTE = {"reduced": 15_000.0, "ieee": 2_500.0}
 
-# Share of the host's free memory that copies may take.
+# Share of the host's free memory available for copies.
 _HOST_SHARE = 0.5
 
-# Operations that saving a held byte may cost, from none to whatever it takes; building costs a few hundred.
+# Operations worth spending to save a held byte, from none to any number; building costs a few hundred per byte.
 _PER_BYTE = (0.0, 30.0, 100.0, 300.0, np.inf)
 
 
 @dataclass(frozen=True)
 class PairsToRun:
-    """What is compared: the task of a schedule before anything is known of sizes.
+    """Pairs to compare, before the sizes of their gradients are known.
 
     Attributes:
-        lengths: of all samples.
-        pairs: (n, 2) numbers of samples.
-        positions: (n,) by which pairs are named.
+        lengths: lengths of all samples.
+        pairs: (n, 2) sample indices, query and original.
+        positions: (n,) ascending identifiers of the pairs.
         queries: (n,) position of each pair's query.
         n_queries: number of queries.
     """
@@ -58,7 +58,12 @@ class PairsToRun:
 
 
 def operations_per_byte(device: torch.device, *, reduced: bool) -> float:
-    """Roughly the operations that a device does while it reads a byte; `reduced`: with TF32 or bfloat16 products."""
+    """Return roughly how many operations a device executes in the time that it reads a byte.
+
+    Args:
+        device: device to run on.
+        reduced: whether products use TF32 or bfloat16.
+    """
     if device.type == "cuda":
         return 120.0 if reduced else 16.0
     return 8.0
@@ -76,18 +81,18 @@ def alternatives_of(
     reduced: bool = False,
     rerun_memorised: bool = False,
 ) -> Iterator[Alternative]:
-    """Yield the alternatives, the preferred first: the fewest operations, then fewer and fewer bytes.
+    """Yield the alternatives in order of preference: fewest operations first, then fewer and fewer held bytes.
 
     Args:
-        comparison: what is compared.
-        model: whose gradients are.
-        capture: of the model.
-        probed: what is known of it.
-        projections: whose vectors are kept beside.
+        comparison: pairs to compare.
+        model: model whose gradients are compared.
+        capture: gradient capture of the model.
+        probed: measured or estimated properties of the model.
+        projections: projections whose vectors are held besides the gradients.
         memory_budget: bytes for captured gradients and the working memory of a pass.
-        batch_share: share of the usual size that batches may have.
-        reduced: whether products are TF32's or bfloat16's.
-        rerun_memorised: whether memorised samples are run again in float64, beside a copy of the model in it.
+        batch_share: fraction of the usual batch size to use.
+        reduced: whether products use TF32 or bfloat16.
+        rerun_memorised: whether to reserve room to run memorised samples again in float64, on a copy of the model.
     """
     itemsize = capture.parameters[0].itemsize
     lengths = comparison.lengths
@@ -154,15 +159,15 @@ def alternatives_of(
 
 
 def _host_bytes(device: torch.device) -> int:
-    """Room for copies in the host's memory, which is a processor's own."""
+    """Return the host bytes available for spilled gradients; 0 on a CPU, which already uses host memory."""
     return 0 if device.type == "cpu" else int(_HOST_SHARE * free_bytes(torch.device("cpu")))
 
 
 def pass_operations(model: PreTrainedModel, shapes: Sequence[LayerShape]) -> tuple[float, float]:
-    """Operations of a forward and backward without gradients of weights: for each token, and for every two tokens.
+    """Return a pass's operations per token and per pair of tokens, without gradients of weights.
 
-    Every weight costs two operations forward and two backward. Attention: T² (d_k + d_v) forward, under a causal mask,
-    and two and a half times that backward, since attention weights are computed again.
+    Each weight takes two operations per token forward and two backward. Causal attention takes T² (d_k + d_v)
+    operations forward and 2.5 times as many backward, because the backward pass recomputes the attention weights.
     """
     weights = sum((shape.per_token + shape.per_label) * shape.elements / shape.stack for shape in shapes if shape.width)
     configuration = model.config.get_text_config()
@@ -177,7 +182,7 @@ def _product_operations(costs: Costs, pairs: Integers, built: NDArray[np.bool_])
 
 
 def _batch_tokens(probed: Probe, longest: int, memory_budget: int, device: torch.device, share: float) -> int:
-    """Tokens of a batch, padding included; 1, which no two samples fit, where the model runs one at a time."""
+    """Return the tokens per batch, including padding; 1 if the model must run one sample at a time."""
     if not probed.separable:
         return 1
     usual = int(share * _BATCH_TOKENS.get(device.type, _BATCH_TOKENS_ON_ACCELERATOR))
@@ -186,16 +191,15 @@ def _batch_tokens(probed: Probe, longest: int, memory_budget: int, device: torch
 
 
 def _copy_bytes(shapes: Sequence[LayerShape], capture: GradientCapture, itemsize: int) -> int:
-    """What each sample of a batch takes while autograd computes its gradient of the largest layer without a rule.
+    """Return the bytes per sample of a batch while autograd computes gradients of layers without a rule.
 
-    Layers follow one another: a gradient goes to its place as soon as all samples have it. Beside it stands what it is
-    made from.
+    One layer is in memory at a time, so the largest one counts, twice: its gradient and the tensor it is made from.
     """
     return 2 * max((shapes[layer].elements for layer in capture.without_rule), default=0) * itemsize
 
 
 def _working_bytes(profile: PassProfile, longest: int, batch_tokens: int, *, checkpoint: bool) -> int:
-    """What the longest sample alone needs, or a full batch of samples as long as may be."""
+    """Return the bytes of the largest pass: the longest sample alone, or a full batch of the longest samples."""
     alone = profile.nbytes(1, longest, checkpoint=checkpoint)
     if checkpoint:
         return alone
@@ -210,7 +214,7 @@ def _fixed_bytes(
     needed: NDArray[np.bool_],
     itemsize: int,
 ) -> int:
-    """Gradients by autograd; projections, and a gradient that is built for them."""
+    """Return the bytes of autograd gradients, of the projections, and of the largest gradient built for them."""
     by_autograd = sum(shapes[layer].elements for layer in capture.without_rule)
     largest = max((shape.elements for shape, need in zip(shapes, needed, strict=True) if need), default=0)
     return sum(projection.nbytes for projection in projections) + (by_autograd + largest) * itemsize

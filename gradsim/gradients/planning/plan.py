@@ -1,4 +1,4 @@
-"""Choosing the schedule: what costs least within the memory budget, predicted before the run."""
+"""Choose the cheapest schedule within the memory budget, at costs predicted before the run."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -11,26 +11,26 @@ from gradsim.gradients.planning.schedule import Capture, Compare, Drop, Evict, R
 
 Floats = NDArray[np.float64]
 
-# Queries of a block, if memory allows: enough to fill batches of similar length, few enough that results come early.
+# Preferred queries per block: enough to fill batches of similar length, few enough to produce results early.
 _BLOCK = 64
 
-# A schedule that may have more visits of originals is not tried if one with larger blocks fits.
+# Skip schedules that may need more visits of originals than this if one with larger blocks fits.
 _MOST_VISITS = 100_000
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a comparison takes.
+    """Cost of a comparison.
 
     Attributes:
-        passes: samples that are run forward and backward, every repetition counted.
-        batches: in so many batches.
-        tokens: that are run, padding included.
+        passes: samples run forward and backward, counting repetitions.
+        batches: batches that these samples run in.
+        tokens: tokens run, including padding.
         operations: floating-point operations of passes, gradients and products.
-        moved_bytes: of gradients that are read to compare them, and that projecting reads and writes.
-        spilled_bytes: that are copied to the host and back.
-        peak_bytes: most bytes of captured gradients that are held at once.
-        most_held: most samples that are held at once.
+        moved_bytes: bytes of gradients read to compare them, plus bytes read and written by projections.
+        spilled_bytes: bytes copied to the host and back.
+        peak_bytes: maximum bytes of captured gradients held at once.
+        most_held: maximum number of samples held at once.
     """
 
     passes: int
@@ -45,21 +45,21 @@ class Cost:
 
 @dataclass(frozen=True)
 class Alternative:
-    """One alternative for a comparison: which gradients are built, and what that makes of sizes and costs.
+    """Choice of the gradients to build, with the resulting sizes and costs.
 
     Attributes:
-        task: what is compared, with the bytes of each node.
-        built: (layers,) whether a layer's gradient is built.
-        per_token: operations of a pass for each token.
-        per_pair: operations of a pass for every two tokens of a sample: attention.
-        per_sample: (nodes,) operations to build and project the gradients.
-        product_operations: of all pairs and self dots.
-        row_bytes: of a sample's built gradients and projected vectors, read once for what is compared together.
-        working_bytes: what the largest pass needs beside what is held.
+        task: pairs to compare, with the bytes of each node.
+        built: (layers,) whether each layer's gradient is built.
+        per_token: operations of a pass per token.
+        per_pair: operations of a pass per pair of tokens in a sample, spent in attention.
+        per_sample: (nodes,) operations to build and project a node's gradients.
+        product_operations: operations of all pairs and self dots.
+        row_bytes: bytes of a sample's built gradients and projected vectors, read once per group of comparisons.
+        working_bytes: bytes that the largest pass needs besides the held gradients.
         checkpoint: whether passes that need more than `working_bytes` checkpoint their blocks.
-        per_spilled_byte: operations in the time that it takes to copy a byte to the host or back.
-        by_term: (projections, layers) whether terms are projected as they come, or the gradient.
-        projected_bytes: that projecting a sample reads and writes.
+        per_spilled_byte: operations in the time that copying a byte to the host or back takes.
+        by_term: (projections, layers) whether each term is projected as it arrives, instead of the whole gradient.
+        projected_bytes: bytes that projecting a sample reads and writes.
     """
 
     task: Task
@@ -76,7 +76,7 @@ class Alternative:
     projected_bytes: float = 0.0
 
     def cost(self, steps: Iterator[Step]) -> Cost:
-        """Of a schedule of the task."""
+        """Return the cost of a schedule of the task."""
         tokens, sizes = self.task.tokens, self.task.sizes
         passes = batches = run = held = peak = count = most = spilled = rows = 0
         operations = self.product_operations
@@ -107,16 +107,15 @@ class Alternative:
 
 @dataclass(frozen=True)
 class Plan:
-    """A schedule and its cost.
+    """Schedule of a comparison and its cost.
 
     Attributes:
-        cost: what it takes.
-        unique_samples: samples that are run at least once.
-        working_bytes: what the largest pass needs beside what is held.
-        memory_budget: bytes that were allowed for both.
-        block_size: queries that are held at a time.
-        checkpoint: whether large passes checkpoint their blocks.
-        built: (layers,) whether a layer's gradient is built, or kept as factors.
+        cost: predicted cost.
+        unique_samples: samples that run at least once.
+        working_bytes: bytes that the largest pass needs besides the held gradients.
+        memory_budget: bytes available for both.
+        block_size: queries held at a time.
+        alternative: alternative that the schedule carries out.
     """
 
     cost: Cost
@@ -128,51 +127,51 @@ class Plan:
 
     @property
     def checkpoint(self) -> bool:
-        """Whether large passes checkpoint their blocks."""
+        """True if large passes checkpoint their blocks."""
         return self.alternative.checkpoint
 
     @property
     def built(self) -> NDArray[np.bool_]:
-        """(layers,) whether a layer's gradient is built, or kept as factors."""
+        """Mask of the layers whose gradients are built instead of kept as factors, (layers,)."""
         return self.alternative.built
 
     @property
     def passes(self) -> int:
-        """Samples that are run forward and backward, every repetition counted."""
+        """Samples run forward and backward, counting repetitions."""
         return self.cost.passes
 
     @property
     def peak_bytes(self) -> int:
-        """Most bytes of captured gradients that are held at once."""
+        """Maximum bytes of captured gradients held at once."""
         return self.cost.peak_bytes
 
     @property
     def operations_with_copies(self) -> float:
-        """All operations, and those in the time that copies to the host and back take."""
+        """Operations of the plan, including the equivalent of the time spent on copies to the host and back."""
         return self.cost.operations + self.alternative.per_spilled_byte * self.cost.spilled_bytes
 
     def steps(self) -> Iterator[Step]:
-        """The schedule."""
+        """Return the steps of the schedule, in order."""
         return Schedule(self.alternative.task, self.block_size, self.memory_budget - self.working_bytes).steps()
 
 
 def make_plan(alternatives: Sequence[Alternative], memory_budget: int, operations_per_byte: float) -> Plan:
-    """The plan that costs least; among equals an earlier alternative.
+    """Return the cheapest plan; prefer earlier alternatives unless a later one saves at least 1%.
 
     Args:
-        alternatives: the same comparison with gradients kept in different forms, the preferred first.
+        alternatives: ways to store the gradients of one comparison, preferred first.
         memory_budget: bytes for captured gradients and the working memory of a pass.
-        operations_per_byte: operations in the time that it takes to read a byte.
+        operations_per_byte: operations in the time that reading a byte takes.
 
     Raises:
-        MemoryBudgetError: a query and an original that are compared do not fit together.
+        MemoryBudgetError: The budget is too small for a query and an original that are compared.
     """
     best: Plan | None = None
     least = np.inf
     for place, alternative in enumerate(alternatives):
         for plan in _plans(alternative, memory_budget):
             cost = plan.operations_with_copies + operations_per_byte * plan.cost.moved_bytes
-            # An earlier one is preferred unless another saves a hundredth.
+            # Keep the earlier plan unless this one saves at least 1%.
             if best is None or cost < 0.99 * least:
                 best, least = plan, cost
             if plan.passes == plan.unique_samples:
@@ -189,7 +188,7 @@ def make_plan(alternatives: Sequence[Alternative], memory_budget: int, operation
 
 
 def least_budget(alternative: Alternative) -> int:
-    """Bytes below which some pair cannot be held and a sample run beside it."""
+    """Return the smallest budget in bytes that can hold any pair together with the working memory of a pass."""
     query, original = alternative.task.pairs.T
     sizes = alternative.task.sizes
     together = sizes[query] + np.where(query == original, 0, sizes[original])
@@ -197,7 +196,7 @@ def least_budget(alternative: Alternative) -> int:
 
 
 def _plans(alternative: Alternative, memory_budget: int) -> Iterator[Plan]:
-    """A plan for each block size that fits, the preferred first."""
+    """Yield a plan for each block size that fits, preferred sizes first."""
     room = memory_budget - alternative.working_bytes
     found = False
     for block_size in _block_sizes(alternative.task.n_queries) if room >= 0 else ():
@@ -217,7 +216,10 @@ def _plans(alternative: Alternative, memory_budget: int) -> Iterator[Plan]:
 
 
 def _block_sizes(n_queries: int) -> list[int]:
-    """The usual size, larger ones, then smaller ones, among them what divides the queries into few equal blocks."""
+    """Return block sizes to try: `_BLOCK` and larger ones ascending, then smaller ones descending.
+
+    Candidates are powers of two and the sizes that split the queries into one to eight equal blocks.
+    """
     few_blocks = {-(-n_queries // blocks) for blocks in range(1, 9)}
     sizes = {1 << power for power in range(max(n_queries, 1).bit_length())} | few_blocks | {min(_BLOCK, n_queries)}
     return sorted(sizes - {0}, key=lambda size: (size < _BLOCK and size < n_queries, size if size >= _BLOCK else -size))

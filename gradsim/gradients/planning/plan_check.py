@@ -1,7 +1,7 @@
-"""Checks of a plan before it runs: no sample depends on its batch, on earlier calls, or on checkpointing.
+"""Check a plan before it runs: results must not depend on the batch, on earlier calls, or on checkpointing.
 
-What the plan will do is done here first, on a few of its own batches. A way that changes a sample is given up for the
-next slower one, which the plan is then made for again.
+The checks run a few of the plan's own batches. If an optimization changes a sample's result, the check disables it and
+the caller plans again with a slower, exact method.
 """
 
 import warnings
@@ -24,21 +24,21 @@ from gradsim.gradients.planning.plan import Plan
 from gradsim.gradients.planning.schedule import Capture
 from gradsim.gradients.rules.terms import gradient
 
-# Relative change of a loss gradient, by number format, that rounding explains.
+# Relative change of a loss gradient that rounding can explain, by dtype.
 _TOLERANCES = {torch.float64: 1e-9, torch.float32: 3e-5, torch.float16: 0.3, torch.bfloat16: 0.3}
 
-# In a mixture of experts, rounding may send a token to another expert whenever it is computed in another batch. A real
-# dependence on the batch changes a sample several times as much as a batch of copies of it does.
+# Batch-dependent rounding can route a token of a mixture of experts to another expert. A real dependence on the batch
+# changes a sample several times as much as a batch of its own copies does.
 _BEYOND_ROUTING = 4
 
 
 class PlanCheck:
-    """Checks one plan after another until one passes.
+    """Checks of one comparison's plans; a check that has passed is not repeated.
 
     Args:
-        model: whose plans are checked.
-        capture: of the model, entered.
-        samples: by the numbers that plans call them.
+        model: model whose gradients are compared.
+        capture: active gradient capture of the model.
+        samples: samples, indexed by the plan's node numbers.
     """
 
     def __init__(self, model: PreTrainedModel, capture: GradientCapture, samples: Sequence[Encoded]) -> None:
@@ -48,12 +48,12 @@ class PlanCheck:
         self._repeatable = self._checkpointing_checked = self._batches_checked = False
 
     def slower_way(self, plan: Plan, probed: Probe) -> Probe | None:
-        """Return None if the plan computes each sample as if it were alone, else what to plan with instead.
+        """Return None if the plan computes each sample as if it ran alone, else a stricter probe to plan with.
 
         Raises:
-            GradientError: the model gives another answer when it is asked again.
+            GradientError: The model is not deterministic.
         """
-        # Walking a large schedule takes time.
+        # Iterating over a large schedule is slow.
         batches = [] if self._batches_checked else _captures(plan)
         if batches and not self._repeatable:
             self.require_repeatable({node for batch in batches for node in batch}, probed)
@@ -69,25 +69,31 @@ class PlanCheck:
         return None
 
     def require_repeatable(self, nodes: Collection[int], probed: Probe) -> None:
-        """Ask for the shortest of these samples before and after one that is past every length the model names.
+        """Check that the shortest sample gives the same result before and after a long sample runs.
+
+        The long sample exceeds as many of the model's length boundaries as any of the given samples.
+
+        Args:
+            nodes: nodes of the samples to choose from.
+            probed: probe with the model's length boundaries.
 
         Raises:
-            GradientError: the model gives another answer when it is asked again.
+            GradientError: The model is not deterministic.
         """
         by_length = sorted(nodes, key=self._length)
         sections = probed.batching.sections(np.array([self._length(node) for node in by_length]))
         past_all = [node for node, section in zip(by_length, sections, strict=True) if section == sections[-1]]
-        # Of these the median: a longer one takes longer, and tells no more.
+        # Use the median of the longest section: a longer sample takes more time and reveals no more.
         shortest, other = self._samples[by_length[0]], self._samples[past_all[len(past_all) // 2]]
         before, _, after = (self._loss_gradients([sample])[0] for sample in (shortest, other, shortest))
         if _change(after, before) > self._tolerance:
             raise GradientError(
-                f"the model answers sample {shortest.id!r} differently when it is asked again, so its gradient is not "
-                "defined: make its forward deterministic in eval mode, without state that outlives a call"
+                f"the model's output for sample {shortest.id!r} changes when it runs again, so its gradient is not "
+                "defined: make the forward pass deterministic in eval mode, without state that persists between calls"
             )
 
     def _telling(self, batches: Sequence[Sequence[int]], probed: Probe) -> list[list[int]]:
-        """Return the batch with the most different lengths of each section."""
+        """Return the batch with the largest ratio of lengths for each section; these reveal a dependence best."""
         telling: dict[int, tuple[float, list[int]]] = {}
         for batch in batches:
             lengths = np.array([self._length(node) for node in batch])
@@ -98,7 +104,7 @@ class PlanCheck:
         return [batch for _, batch in telling.values()]
 
     def _depends_on_batch(self, batch: Sequence[int]) -> bool:
-        """Compare the shortest and the median sample of a batch with themselves alone."""
+        """Return whether the shortest or the median sample changes when it runs in the batch instead of alone."""
         samples = [self._samples[node] for node in batch]
         together = self._loss_gradients(samples)
         for member in {0, len(samples) // 2}:
@@ -115,14 +121,14 @@ class PlanCheck:
     def _stricter(self, probed: Probe) -> Probe:
         if probed.batching.stretch > 1:
             warn_of_slower_way(
-                "samples of this model depend on the longest of their batch, so only those of one length share one"
+                "this model's results change with padding, so only samples of equal length share a batch"
             )
             return replace(probed, batching=replace(probed.batching, stretch=1.0))
-        warn_of_slower_way("samples of this model depend on others of their batch, so each runs alone")
+        warn_of_slower_way("this model's results depend on the other samples of a batch, so each sample runs alone")
         return replace(probed, separable=False)
 
     def _loss_gradients(self, samples: Sequence[Encoded]) -> list[Tensor]:
-        """Return ∂L/∂z at each sample's labels, (labels, V): all that the forward hands to the backward."""
+        """Return ∂L/∂z at each sample's labels, (labels, V), from which the backward pass starts."""
         batch = Batch.of(samples, self._capture.device)
         with torch.no_grad():
             scored = batch.scored(self._capture.logits(batch))
@@ -135,7 +141,7 @@ class PlanCheck:
 
     @property
     def _tolerance(self) -> float:
-        """The tolerance of the coarsest format that the model is in now."""
+        """Tolerance of the least precise dtype among the model's parameters."""
         return max(_TOLERANCES[dtype] for dtype in {parameter.dtype for parameter in self._capture.parameters})
 
     def _length(self, node: int) -> int:
@@ -148,10 +154,10 @@ def _captures(plan: Plan) -> list[list[int]]:
 
 
 def checkpointing_holds(capture: GradientCapture, probed: Probe) -> bool:
-    """Return whether the checked pieces have the same gradients with checkpointed blocks; warn if not."""
+    """Return whether checkpointed blocks give the same gradients on the probe's pieces; warn if they do not."""
     holds = _checkpointing_agrees(capture, probed) and not capture.returns_cache
     if not holds:
-        warn_of_slower_way("checkpointing changes the gradients of this model, so its passes keep all activations")
+        warn_of_slower_way("checkpointing changes the gradients of this model, so passes keep all activations")
     return holds
 
 
@@ -172,10 +178,10 @@ def _checkpointing_agrees(capture: GradientCapture, probed: Probe) -> bool:
 
 
 def _change(a: Tensor, b: Tensor) -> float:
-    """Norm of the difference relative to that of b; NaN where either is not finite."""
+    """Return ‖a - b‖ / ‖b‖; NaN if a or b is not finite."""
     return float(torch.linalg.vector_norm(a - b) / torch.linalg.vector_norm(b))
 
 
 def warn_of_slower_way(what: str) -> None:
-    """Warn that a comparison takes longer, and why."""
+    """Warn that the comparison stays exact but runs slower, and why."""
     warnings.warn(f"{what}: exact, but slower", FallbackWarning, stacklevel=2)

@@ -1,4 +1,4 @@
-"""What a comparison will take before it runs: the plan that it would make, and its time at measured rates."""
+"""Predict the plan, memory and run time of a comparison without running it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,12 +27,12 @@ Integers = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a comparison will take.
+    """Predicted cost of a comparison.
 
     Attributes:
-        plan: how it would be carried out, and what that costs.
-        weight_bytes: of the model on the device.
-        seconds: how long it takes; None where no rates are known.
+        plan: plan of the comparison, including its cost.
+        weight_bytes: bytes of the model's weights on the device.
+        seconds: run time in seconds; None if the device's rates are unknown.
     """
 
     plan: Plan
@@ -41,7 +41,7 @@ class Prediction:
 
     @property
     def memory_bytes(self) -> int:
-        """Most bytes on the device: the model, captured gradients, and the pass that captures more."""
+        """Peak bytes on the device: weights, held gradients and the working memory of a pass."""
         return self.weight_bytes + self.plan.peak_bytes + self.plan.working_bytes
 
 
@@ -57,26 +57,26 @@ def predict(
     rates: Rates | None = None,
     rerun_memorised: bool = False,
 ) -> Prediction:
-    """The plan that `compare` would make, without running anything.
+    """Predict what `compare` would do, without running the model.
 
     Args:
-        model: whose gradients are compared; its weights are not looked at and may be on the `meta` device, in the
-            format of `precision`.
-        comparison: lengths of the samples, and the pairs.
-        device: where it would run.
-        precision: in which it would run.
+        model: model whose gradients are compared. Weights are not read and may be on the `meta` device, in the dtype
+            of `precision`.
+        comparison: sample lengths and pairs.
+        device: device to run on.
+        precision: precision to run in.
         memory_budget: bytes for captured gradients and the working memory of a pass.
-        projectors: random projections beside the exact dots.
-        probed: what is known of the model; None: estimated from its shapes.
-        rates: of the device, if known.
-        rerun_memorised: whether memorised samples are run again in float64.
+        projectors: random projections to compute besides the exact dots.
+        probed: measured properties of the model; None to estimate them from its shapes.
+        rates: measured rates of the device, if known.
+        rerun_memorised: whether memorised samples run again in float64.
 
     Raises:
-        GradientError: the model's gradients cannot be computed, or a query and an original, or the check of its
-            rules, do not fit the memory.
+        GradientError: The model's gradients cannot be computed, or the memory budget is too small for a pair of
+            samples or for the check of the gradient rules.
     """
     capture = GradientCapture(model, probed.by_autograd if probed else ())
-    capture.device = device  # not the model's own: `meta` has no batch size
+    capture.device = device  # the model may be on `meta`, which has no batch size
     require_room(capture.parameters, memory_budget)
     plan = plan_comparison(
         comparison,
@@ -103,10 +103,10 @@ def plan_comparison(
     batch_share: float = 1.0,
     rerun_memorised: bool = False,
 ) -> Plan:
-    """The cheapest plan within a memory budget; arguments as of `alternatives_of`.
+    """Return the cheapest plan within a memory budget; see `alternatives_of` for the arguments.
 
     Raises:
-        GradientError: a query and an original that are compared do not fit together.
+        MemoryBudgetError: The budget is too small for a query and an original that are compared.
     """
     reduced = precision.products == "tf32" or precision.dtype == torch.bfloat16
     alternatives = alternatives_of(
@@ -124,7 +124,7 @@ def plan_comparison(
 
 
 def pairs_to_run(nodes: Nodes, pairs: Integers) -> PairsToRun:
-    """All pairs, (n, 2) positions in queries and originals, of samples that are all good."""
+    """Return the comparison of all pairs, (n, 2) positions in queries and originals; no sample may be excluded."""
     return PairsToRun(
         lengths=Lengths.of(nodes.samples),
         pairs=nodes.of_pairs(pairs),
@@ -135,12 +135,12 @@ def pairs_to_run(nodes: Nodes, pairs: Integers) -> PairsToRun:
 
 
 def weight_bytes(model: PreTrainedModel) -> int:
-    """Bytes of a model's parameters, tied ones once."""
+    """Return the bytes of a model's parameters, counting tied parameters once."""
     return sum(parameter.nbytes for parameter in model.parameters())
 
 
 def estimated_probe(model: PreTrainedModel, capture: GradientCapture) -> Probe:
-    """Return what the check would find if all rules hold and samples can be told apart, from the shapes alone."""
+    """Return the probe expected from the shapes alone, if all gradient rules hold and samples are separable."""
     experts = _experts_per_token(model)
     rows = {
         ruled.module: len(ruled.module.down_proj) if layout.batched else experts  # type: ignore[arg-type]
@@ -156,7 +156,7 @@ def estimated_probe(model: PreTrainedModel, capture: GradientCapture) -> Probe:
 
 
 def _experts_per_token(model: PreTrainedModel) -> int:
-    """To how many experts of a stack a token goes; families name it differently."""
+    """Return the number of experts per token; its configuration key differs between model families."""
     configuration = model.config.get_text_config()
     names = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k")
     return max(1, *(getattr(configuration, name, None) or 1 for name in names))

@@ -1,4 +1,4 @@
-"""What projections add to a comparison: which gradients they need, what they cost, from what they are computed."""
+"""Cost of projections: the gradients that they need, their operations, and the input that they are computed from."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ Booleans = NDArray[np.bool_]
 
 @dataclass(frozen=True, eq=False)
 class ProjectingCost:
-    """What it takes to project samples.
+    """Cost of projecting samples.
 
     Attributes:
-        by_term: (projections, layers) whether terms are projected as they come; else the gradient is.
-        operations: (samples,) of each.
-        moved_bytes: that are read and written for one sample.
+        by_term: (projections, layers) whether each term is projected as it arrives, instead of the whole gradient.
+        operations: (samples,) operations per sample.
+        moved_bytes: bytes read and written per sample.
     """
 
     by_term: Booleans
@@ -30,7 +30,7 @@ class ProjectingCost:
 
 
 def needed_gradients(projections: Sequence[Projection], layers: Sequence[str]) -> Booleans:
-    """(layers,) whether some projection needs the built gradient."""
+    """Return whether any projection needs the built gradient of each layer, (layers,)."""
     return np.array(
         [
             any(not projection.keeps_whole(layer) and not projection.takes_factors(layer) for projection in projections)
@@ -42,14 +42,16 @@ def needed_gradients(projections: Sequence[Projection], layers: Sequence[str]) -
 def projecting_cost(
     projections: Sequence[Projection], layers: Sequence[str], costs: Costs, built: Booleans, used: Integers
 ) -> ProjectingCost:
-    """Of all samples; for each layer and projection from terms or from the gradient, whichever costs less in all.
+    """Return the cost of projecting every sample.
+
+    Each layer and projection uses terms or built gradients, whichever costs less over all samples that run.
 
     Args:
-        projections: at work.
-        layers: names of the layers.
-        costs: of the layers.
-        built: (layers,) whether the gradient is built.
-        used: samples that are run.
+        projections: projections to compute.
+        layers: layer names.
+        costs: costs of the layers.
+        built: (layers,) whether each layer's gradient is built.
+        used: indices of the samples that run.
     """
     rows = costs.rows.astype(np.float64)
     operations = np.zeros(len(rows))
@@ -61,7 +63,7 @@ def projecting_cost(
                 continue
             of_gradient = projection.effort(name)
             if projection.takes_factors(name) and costs.has_factors[layer]:
-                # Looked-up rows are few beside what they are looked up in, and left out.
+                # Embedding rows are not counted: projecting them is cheap.
                 a_row = projection.term_effort(name, 1.0).operations
                 from_terms = a_row * rows[used, layer].sum()
                 by_term[kind, layer] = not built[layer] or from_terms < of_gradient.operations * len(used)

@@ -1,4 +1,4 @@
-"""How fast a device computes gradients."""
+"""Measured throughput of a device."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -9,17 +9,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Rates:
-    """How fast a device is at this work.
+    """Measured throughput of a device on gradient work.
 
     Attributes:
-        operations_per_second: floating-point operations of passes, gradients and products, as a plan counts them.
-        bytes_per_second: of gradients that are read to compare them.
+        operations_per_second: floating-point operations per second, counted as in `Cost.operations`.
+        bytes_per_second: gradient bytes read during comparisons, per second.
     """
 
     operations_per_second: float
     bytes_per_second: float
 
     def seconds(self, plan: "Plan") -> float:
-        """Return the time that a comparison takes, without the check of the rules."""
+        """Return the predicted run time of a plan in seconds, excluding the check of the gradient rules."""
         reading = plan.cost.moved_bytes / self.bytes_per_second
         return plan.operations_with_copies / self.operations_per_second + reading

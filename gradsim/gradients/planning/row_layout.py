@@ -1,4 +1,4 @@
-"""How a sample's built gradients and projected vectors lie in one row: padded pieces, one after the other."""
+"""Layout of a sample's built gradients and projected vectors in one row of consecutive, padded segments."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,15 +12,15 @@ from gradsim.gradients.rules.arithmetic import CHUNK
 
 @dataclass(frozen=True)
 class Segment:
-    """One layer's part of a row.
+    """One layer's segment of a row.
 
     Attributes:
-        kind: 0 for the gradient itself, 1 and up for the projections in their order.
-        layer: number of the layer.
-        shape: of what lies there.
-        start: its first element.
-        elements: how many there are.
-        end: where the next segment starts; the elements between are zero.
+        kind: 0 for the gradient itself; i for the i-th projection, counted from 1.
+        layer: index of the layer.
+        shape: shape of the stored gradient or vector.
+        start: offset of the first element in the row.
+        elements: number of elements, without padding.
+        end: offset of the next segment; the padding up to it is zero.
     """
 
     kind: int
@@ -31,18 +31,23 @@ class Segment:
     end: int
 
     def of(self, row: Tensor) -> Tensor:
-        """(width,) -> the segment in its own shape, a view."""
+        """Return the segment of a row (width,) as a view in its own shape."""
         return row[self.start : self.start + self.elements].view(self.shape)
 
 
 class Layout:
-    """The segments of a row.
+    """Segments of a row.
+
+    Args:
+        shapes: layer shapes by name.
+        built: whether each layer's gradient is built.
+        projections: projections whose vectors are stored in the row.
 
     Attributes:
-        segments: of the layers that are built, then of every projection's layers that are not kept whole.
-        width: elements of a row, a multiple of `CHUNK`.
-        built: by layer, for those that are built.
-        projected: by kind (a projection's place, from 1) and layer, for those that are not kept whole.
+        segments: segments of the built layers, followed by those of each projection's projected layers.
+        width: number of elements in a row, a multiple of `CHUNK`.
+        built: segments of the built gradients, by layer index.
+        projected: segments of the projected vectors, by (kind, layer index).
     """
 
     def __init__(

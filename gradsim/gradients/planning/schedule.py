@@ -1,11 +1,13 @@
-"""The order of captures, comparisons and evictions at one block size.
+"""Schedule captures, comparisons and evictions for one block size.
 
-Pure bookkeeping, no tensors. Samples are nodes 0, 1, ...; one that is both a query and an original is one node.
-Queries are taken in consecutive blocks. Within a block all its queries are held while the originals that they need pass
-by in groups of similar length; what of a group is not held yet is captured as one batch. When room is needed, what is
-needed again last leaves first (Belady's rule: the best there is when the future is known, as it is here); what is never
-needed again leaves at once. A block begins with the originals that are still there. What leaves a device is copied to
-the host where bringing it back is faster than to capture it again.
+This module only does bookkeeping and holds no tensors. Samples are nodes 0, 1, ...; a sample that is both a query and
+an original is one node. Queries are processed in consecutive blocks. A block holds all its queries while their
+originals stream through in groups of similar length; the originals of a group that are not held yet are captured as one
+batch. A block starts with the originals that are still held.
+
+If memory runs out, the node with the latest next use leaves first (Belady's algorithm, optimal because all uses are
+known in advance). Nodes that are not needed again leave immediately. A node that leaves the device is copied to the
+host if restoring it is faster than capturing it again.
 """
 
 import heapq
@@ -19,7 +21,7 @@ from gradsim.gradients.capture.batch import Batching
 
 Integers = NDArray[np.int64]
 
-# Originals that are compared together at most. Few pairs of a large group would be wanted.
+# Maximum number of originals compared together. Most pairs of a larger group would not be requested.
 _GROUP = 32
 
 
@@ -32,42 +34,42 @@ class Capture:
 
 @dataclass(frozen=True)
 class Compare:
-    """Compare held samples: these pairs (positions)."""
+    """Compare held samples, given the positions of their pairs."""
 
     pairs: Integers
 
 
 @dataclass(frozen=True)
 class Spill:
-    """Copy a held sample to the host's memory and drop it on the device; the copy stays until `Evict`."""
+    """Copy a held sample to host memory and free it on the device; keep the copy until `Evict`."""
 
     sample: int
 
 
 @dataclass(frozen=True)
 class Restore:
-    """Hold samples again whose copies are in the host's memory."""
+    """Copy spilled samples from host memory back to the device."""
 
     samples: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Drop:
-    """Drop a held sample on the device, which is captured again or restored when it is needed again."""
+    """Free a held sample on the device; it is captured again or restored at its next use."""
 
     sample: int
 
 
 @dataclass(frozen=True)
 class Evict:
-    """Forget a held sample for good, and its copy in the host's memory."""
+    """Discard a held sample and its copy in host memory; it is not needed again."""
 
     sample: int
 
 
 @dataclass(frozen=True)
 class EndBlock:
-    """Every pair of the queries before this position has been compared."""
+    """Mark the end of a block: all pairs of the queries before this position have been compared."""
 
     queries_done: int
 
@@ -77,19 +79,19 @@ Step = Capture | Compare | Spill | Restore | Drop | Evict | EndBlock
 
 @dataclass(frozen=True)
 class Task:
-    """What is to be compared.
+    """Pairs to compare, and the sizes and limits that determine a schedule.
 
     Attributes:
         pairs: (n, 2) nodes, query and original.
-        positions: (n,) ascending, by which `Compare` names the pairs.
+        positions: (n,) ascending positions, by which `Compare` refers to pairs.
         queries: (n,) position of each pair's query among the queries; blocks are ranges of these.
         n_queries: number of queries.
-        sizes: bytes of each node's captured gradients.
-        tokens: of each node.
-        batch_tokens: tokens of a batch, padding included; a longer sample runs alone.
-        spill: (nodes,) whether copying a node to the host and back is faster than to capture it again.
-        host_bytes: room for such copies.
-        batching: which samples may share a batch.
+        sizes: (nodes,) bytes of each node's captured gradients.
+        tokens: (nodes,) tokens of each node.
+        batch_tokens: maximum tokens of a batch, including padding; a longer sample runs alone.
+        spill: (nodes,) whether copying a node to the host and back is faster than capturing it again.
+        host_bytes: host memory available for copies.
+        batching: rules for samples that share a batch.
     """
 
     pairs: Integers
@@ -112,7 +114,7 @@ class _Block:
 
 
 class Schedule:
-    """All steps of a task, for a block size and a budget in bytes."""
+    """Steps of a task at a given block size and budget in bytes."""
 
     def __init__(self, task: Task, block_size: int, budget: int) -> None:
         self._task = task
@@ -123,11 +125,11 @@ class Schedule:
 
     @property
     def unique_samples(self) -> int:
-        """Samples that are needed at all."""
+        """Number of samples that at least one pair needs."""
         return len(self._uses)
 
     def fits(self) -> bool:
-        """Whether each block's queries and any one of its originals fit together."""
+        """Return whether each block's queries fit into the budget together with any one of its originals."""
         sizes = self._task.sizes
         for block in self._blocks:
             others = [original for original, _ in block.visits if original not in block.queries]
@@ -137,7 +139,7 @@ class Schedule:
         return True
 
     def steps(self) -> Iterator[Step]:
-        """The steps in order; needs `fits`."""
+        """Yield the steps in order; the schedule must fit, see `fits`."""
         memory = _Memory(self._task, self._budget, self._uses)
         for number, block in enumerate(self._blocks):
             for batch in self._batches(block.queries):
@@ -151,7 +153,7 @@ class Schedule:
             yield EndBlock(block.queries_done)
 
     def _batches(self, nodes: Sequence[int]) -> Iterator[list[int]]:
-        """Consecutive nodes that are short and similar enough to run together."""
+        """Yield batches of consecutive nodes that may run together."""
         batch: list[int] = []
         for node in nodes:
             if batch and not self._may_run_together([*batch, node]):
@@ -162,7 +164,7 @@ class Schedule:
             yield batch
 
     def _groups(self, block: _Block, memory: "_Memory") -> Iterator[list[tuple[int, Integers]]]:
-        """Consecutive visits whose originals have room beside the block's queries, and can be captured together."""
+        """Yield groups of visits whose originals fit next to the block's queries and may run together."""
         room = self._budget - int(self._task.sizes[block.queries].sum())
         queries = set(block.queries)
         group: list[tuple[int, Integers]] = []
@@ -175,7 +177,7 @@ class Schedule:
             together = self._may_run_together([*missing, *captured])
             if group and (len(group) == _GROUP or taken + size > room or not together):
                 yield group
-                # What was held may have had to leave.
+                # Holding the previous group may have evicted this original.
                 captured = [] if original in memory else [original]
                 group, missing, taken = [], [], 0
             group.append(visit)
@@ -197,7 +199,7 @@ class Schedule:
 
 
 class _Memory:
-    """What is held, and what leaves first."""
+    """Held nodes, and the order in which they leave."""
 
     _NEVER = np.iinfo(np.int64).max
 
@@ -209,17 +211,17 @@ class _Memory:
         self._on_host: set[int] = set()
         self._later_uses = {node: times[::-1] for node, times in uses.items()}
         self._due: dict[int, int] = {}
-        """The next block that needs a node that is held."""
+        """Next block that needs each held node."""
         self._pins: dict[int, int] = {}
-        """How often a node that is held is in use now."""
+        """Number of current uses of each held node."""
         self._latest_due: list[tuple[int, int]] = []
-        """Heap of (-due, node) of held nodes; entries whose due has passed or changed are void."""
+        """Heap of (-due, node) of held nodes; entries with an outdated due are ignored."""
 
     def __contains__(self, node: int) -> bool:
         return node in self._due
 
     def hold(self, nodes: Sequence[int], block: int) -> Iterator[Step]:
-        """Have nodes present in a block, until they are released."""
+        """Yield the steps that make nodes available in a block, and pin the nodes until they are released."""
         missing = [node for node in nodes if node not in self._due]
         for node in nodes:
             self._pins[node] = self._pins.get(node, 0) + 1
@@ -236,7 +238,7 @@ class _Memory:
             self._due[node] = later[-1] if later else self._NEVER
 
     def release(self, nodes: Sequence[int]) -> Iterator[Step]:
-        """Drop nodes that are never needed again, leave others to be evicted."""
+        """Unpin nodes: evict those that are not needed again, and let the others leave when room is needed."""
         for node in nodes:
             self._pins[node] -= 1
             if self._pins[node]:
@@ -291,7 +293,7 @@ def _blocks(task: Task, block_size: int) -> Iterator[_Block]:
 
 
 def _uses(blocks: list[_Block]) -> dict[int, list[int]]:
-    """Which blocks need each node, ascending."""
+    """Return the ascending numbers of the blocks that need each node."""
     uses: dict[int, list[int]] = {}
     for number, block in enumerate(blocks):
         for node in dict.fromkeys((*block.queries, *(original for original, _ in block.visits))):

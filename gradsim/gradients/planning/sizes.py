@@ -1,4 +1,4 @@
-"""What a captured sample takes, and what its capture and its comparisons cost, counted before the run."""
+"""Count the memory of captured samples and the operations of captures and comparisons before the run."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,17 +20,17 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class LayerShape:
-    """How one layer's terms grow with a sample.
+    """Growth of one layer's terms with the length of a sample.
 
     Attributes:
         elements: elements of the built gradient.
-        per_token: rows of outer products for each token.
-        per_label: rows of outer products for each unmasked label: the output head's other rows are left out.
+        per_token: rows of outer products per token.
+        per_label: rows of outer products per scored position; used for the output head, which skips all other rows.
         width: elements of both factors of one row.
-        stack: layers that lie in one parameter, as a mixture's experts do; each row belongs to one of them.
-        lookups: embedding rows for each token; never more different ones than `vocabulary`.
+        stack: number of layers stored in one parameter, such as experts; each row belongs to one of them.
+        lookups: embedding rows per token; at most `vocabulary` distinct rows are stored.
         lookup_width: elements of one embedding row.
-        vocabulary: rows of the embedding.
+        vocabulary: number of embedding rows.
     """
 
     elements: int
@@ -44,16 +44,16 @@ class LayerShape:
 
     @property
     def has_factors(self) -> bool:
-        """Whether the gradient can be kept in another form than built."""
+        """True if the gradient can be kept as factors instead of being built."""
         return self.width > 0 or self.lookup_width > 0
 
     def rows(self, lengths: "Lengths") -> Integers:
-        """(samples,) rows of outer products of each sample."""
+        """Return the rows of outer products of each sample, (samples,)."""
         rows: Integers = self.per_token * lengths.tokens + self.per_label * lengths.labels
         return rows
 
     def factor_bytes(self, lengths: "Lengths", itemsize: int) -> Integers:
-        """(samples,) bytes of each sample's factors; token ids are int64."""
+        """Return the bytes of each sample's factors, (samples,), including int64 token ids."""
         looked_up = self.lookups * np.minimum(lengths.tokens, self.vocabulary)
         factors: Integers = self.rows(lengths) * self.width * itemsize
         rows: Integers = looked_up * (self.lookup_width * itemsize + 8)
@@ -62,9 +62,9 @@ class LayerShape:
 
 @dataclass(frozen=True)
 class Lengths:
-    """Tokens and scored positions of each sample, (samples,) both.
+    """Numbers of tokens and of scored positions per sample, both (samples,).
 
-    Scored positions run from the first unmasked label to the last: masked ones between count too.
+    Scored positions span from the first to the last unmasked label, including masked positions in between.
     """
 
     tokens: Integers
@@ -72,7 +72,7 @@ class Lengths:
 
     @classmethod
     def of(cls, samples: Sequence[Encoded]) -> "Lengths":
-        """The lengths of samples."""
+        """Return the lengths of encoded samples."""
         spans = [
             int(sample.positions[-1] - sample.positions[0]) + 1 if len(sample.positions) else 0 for sample in samples
         ]
@@ -84,11 +84,17 @@ class Lengths:
 def layer_shapes(
     model: PreTrainedModel, capture: GradientCapture, rows_per_token: Mapping[nn.Module, int]
 ) -> list[LayerShape]:
-    """The shape of every layer, given how often modules run for each token where that is known."""
+    """Return the shape of every layer.
+
+    Args:
+        model: model that the layers belong to.
+        capture: gradient capture of the model.
+        rows_per_token: rows per token of each module; modules that are missing here count one.
+    """
     head: nn.Module | None = model.get_output_embeddings()
     shapes = [{"elements": parameter.numel()} for parameter in capture.parameters]
     for ruled in capture.ruled:
-        # An expert that has not run yet may run for another sample.
+        # A module that did not run in the probe, such as an unused expert, may run for another sample.
         times = max(1, rows_per_token.get(ruled.module, 1))
         for name, layer in ruled.layers.items():
             growth = _growth(ruled.module, name, capture.parameters[layer].shape, times, is_head=ruled.module is head)
@@ -99,9 +105,9 @@ def layer_shapes(
 
 
 def _growth(module: nn.Module, name: str, shape: torch.Size, times: int, *, is_head: bool) -> dict[str, int]:
-    """What one module adds to the `LayerShape` of one of its parameters; nothing where its rule builds."""
+    """Return what a module adds to the `LayerShape` of one of its parameters; empty if its rule builds the gradient."""
     stacked = stack_layout(module) is not None
-    # The biases of a stack are looked up by expert.
+    # A stack looks its biases up by expert, like embedding rows.
     if (stacked and len(shape) == 2) or (isinstance(module, nn.Embedding) and name == "weight"):
         return {"lookups": times, "lookup_width": shape[1], "vocabulary": shape[0]}
     if stacked:
@@ -113,17 +119,17 @@ def _growth(module: nn.Module, name: str, shape: torch.Size, times: int, *, is_h
 
 @dataclass(frozen=True, eq=False)
 class Costs:
-    """What every layer costs in either form.
+    """Cost of every layer as built gradient and as factors.
 
     Attributes:
-        elements: (layers,) of the built gradient.
-        building: (samples, layers) multiplications and additions to build a gradient; zero where there are no factors.
-        factor_bytes: (samples, layers); as many as the built gradient where there are no factors.
-        has_factors: (layers,) whether a gradient can be kept as factors.
-        rows: (samples, layers) of outer products.
+        elements: (layers,) elements of the built gradient.
+        building: (samples, layers) operations to build a gradient; zero for layers without factors.
+        factor_bytes: (samples, layers) bytes of the factors; the built gradient's bytes for layers without factors.
+        has_factors: (layers,) whether the gradient can be kept as factors.
+        rows: (samples, layers) rows of outer products.
         width: (layers,) elements of both factors of one row.
-        stack: (layers,) layers that lie in one parameter.
-        itemsize: bytes of an element.
+        stack: (layers,) number of layers stored in one parameter.
+        itemsize: bytes per element.
     """
 
     elements: Integers
@@ -137,7 +143,7 @@ class Costs:
 
     @classmethod
     def of(cls, shapes: Sequence[LayerShape], lengths: Lengths, itemsize: int) -> "Costs":
-        """Count them."""
+        """Return the costs of layers for samples of given lengths."""
         elements = np.array([shape.elements for shape in shapes], dtype=np.int64)
         has_factors = np.array([shape.has_factors for shape in shapes])
         stack = np.array([shape.stack for shape in shapes], dtype=np.int64)
@@ -155,11 +161,11 @@ class Costs:
         )
 
     def ghost(self, pairs: Integers) -> Floats:
-        """(layers,) operations of all pairs' ghost products: 2 · T · T' · (R + C) each.
+        """Return the operations of all pairs' ghost products per layer, (layers,): 2 · T · T' · (R + C) per pair.
 
-        Rows of a stack meet only those of the same expert; routing is taken to be even.
+        In a stack, only rows of the same expert are multiplied; routing is assumed to be even.
         """
-        # Most layers have as many rows as others: hundreds of layers and a million pairs would take gigabytes.
+        # Most layers have equal row counts; without merging them, many layers and pairs would take gigabytes.
         different, place = np.unique(self.rows.astype(np.float64), axis=1, return_inverse=True)
         products = np.einsum("pl,pl->l", different[pairs[:, 0]], different[pairs[:, 1]], optimize=True)
         operations: Floats = 2.0 * products[place] * self.width / self.stack
@@ -167,21 +173,21 @@ class Costs:
 
 
 def forms(costs: Costs, pairs: Integers, *, projected: NDArray[np.bool_] | bool, per_byte: float) -> NDArray[np.bool_]:
-    """(layers,) whether to build: what costs least over all pairs, bytes that are held included.
+    """Return whether to build each layer's gradient, (layers,): the cheaper form over all pairs and held bytes.
 
-    For a layer of R x C, samples i of T_i rows and P pairs, each sample compared with itself as well:
+    For an R x C layer, samples i with T_i rows, P pairs, and each sample compared with itself as well:
 
         ghost  Σ_pairs 2 T_i T_j (R + C) + Σ_i 2 T_i² (R + C)
-        built  Σ_i 2 T_i R C  [nothing where a projection builds it anyway]  +  2 (P + number of samples) R C
+        built  Σ_i 2 T_i R C  [zero if a projection builds it anyway]  +  2 (P + number of samples) R C
 
-    which for equal lengths is DESIGN.md's rule: ghost while a gradient is in fewer than about 2·H/T pairs,
-    H = R·C/(R + C). One form for all samples of a layer, so that many can be compared in one product.
+    For equal lengths, ghost products win while a gradient is in fewer than about 2·H/T pairs, H = R·C/(R + C). All
+    samples of a layer use the same form, so that one product can compare many of them.
 
     Args:
-        costs: of the layers.
-        pairs: (n, 2) samples.
-        projected: (layers,) whether a projection needs the built gradient in any case.
-        per_byte: operations that are worth saving one held byte of every sample; infinite: the smallest form.
+        costs: costs of the layers.
+        pairs: (n, 2) sample indices.
+        projected: (layers,) whether a projection needs the built gradient anyway.
+        per_byte: operations worth spending to save one held byte; infinity selects the smaller form.
     """
     used = np.unique(pairs)
     with_self = np.concatenate([pairs, np.column_stack([used, used])])
@@ -194,12 +200,12 @@ def forms(costs: Costs, pairs: Integers, *, projected: NDArray[np.bool_] | bool,
         choice = built_bytes <= factor_bytes
     else:
         choice = built + per_byte * built_bytes <= ghost + per_byte * factor_bytes
-    # What is only looked up has no products to speak of, and few bytes.
+    # Embedding rows need hardly any operations and few bytes.
     only_rows = costs.has_factors & (costs.width == 0) & (built_bytes > factor_bytes)
     return np.where(costs.has_factors, choice & ~only_rows, True)
 
 
 def sample_bytes(costs: Costs, built: NDArray[np.bool_], row_bytes: int) -> Integers:
-    """(samples,) most bytes that each sample takes when held: a row for all that is built, and factors."""
+    """Return the maximum bytes that each held sample takes, (samples,): its row plus its factors."""
     total: Integers = row_bytes + costs.factor_bytes[:, ~built].sum(axis=1)
     return total

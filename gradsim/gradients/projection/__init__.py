@@ -1,13 +1,15 @@
-"""Random projections of layers' gradients: one interface, and its kinds.
+"""Random projections of layer gradients, with one interface for all kinds.
 
-A projection R of a layer keeps inner products on average, E<Rg, Rg'> = <g, g'>, and is the same in every process, on
-every device and for every partition: it follows from (seed, kind, layer's name, dimension) alone.
+A layer's projection R preserves inner products in expectation, E<Rg, Rg'> = <g, g'>. It depends only on the seed, kind,
+layer name and dimension, so it is identical in every process, on every device and for every partition.
 
-projector.py     what is asked for
-at_work.py       a projector at work on a model's layers
-kind.py          what every kind offers; registry.py the kinds by name
+projector.py     configuration of a projection
+at_work.py       projection of a model's layers
+kind.py          interface of all kinds; registry.py the kinds by name
 sjlt.py  rademacher.py  srht.py  logra.py  mask.py  traker.py     one kind each
-randomness.py    random bits that follow from a key and a counter
+dimensions.py    dimension of each layer
+randomness.py    random bits from a key and a counter
+vector_layout.py    layout of the projected layers in one vector
 """
 
 import lazy_loader

@@ -1,4 +1,4 @@
-"""Projectors at work on a model's layers."""
+"""Projections of a model's layers."""
 
 from collections.abc import Mapping, Sequence
 from math import prod
@@ -15,19 +15,19 @@ from gradsim.gradients.rules.terms import RowSum, Term
 
 
 class Projection:
-    """A projector at work; each layer's projection is made once, when it is first needed.
+    """Projection of a model's layers; each layer's projection is created on first use and then kept.
 
     Args:
-        projector: what is wanted.
-        shapes: of the layers, by name.
-        device: on which gradients lie.
+        projector: configuration of the projection.
+        shapes: layer shapes by name.
+        device: device of the gradients.
 
     Attributes:
-        name: of the projector.
-        dimensions: of each layer.
+        name: name of the projector.
+        dimensions: dimension of each layer.
 
     Raises:
-        GradientError: the projector does not fit the layers or the device.
+        GradientError: The projector does not support the layers or the device.
     """
 
     def __init__(self, projector: Projector, shapes: Mapping[str, Sequence[int]], device: torch.device) -> None:
@@ -47,28 +47,28 @@ class Projection:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all layers' projections on the device, and of the largest at work."""
+        """Bytes of all layers' projections on the device, plus the largest working memory."""
         sketches = self._sketches.items()
         kept = sum(self._kinds[layer].nbytes(sketch, self._device) for layer, sketch in sketches)
         working = (self._kinds[layer].working_bytes(sketch, self._device) for layer, sketch in sketches)
         return kept + max(working, default=0)
 
     def keeps_whole(self, layer: str) -> bool:
-        """Whether a layer is not projected, so that its dots are the exact ones."""
+        """Return whether a layer is not projected, so that its dots are exact."""
         return layer not in self._sketches
 
     def takes_factors(self, layer: str) -> bool:
-        """Whether a layer that is not kept whole is projected without building its gradient."""
+        """Return whether a projected layer uses factors instead of the built gradient."""
         return self._kinds[layer].takes_factors
 
     def project(self, layer: str, gradients: Sequence[Tensor]) -> Tensor:
-        """B gradients of a layer that is not kept whole -> (B, k)."""
+        """Project B gradients of a projected layer; return (B, k)."""
         return self._of(layer).project(gradients)
 
     def project_term(self, layer: str, term: Term | RowSum) -> Tensor:
-        """A term of a layer that is not kept whole -> (k,), what it adds to the projected gradient.
+        """Return what a term adds to the projected gradient of a projected layer, (k,).
 
-        Factors are multiplied as the pass multiplies (TF32 where it does), gradients are projected in full float32.
+        Factors are multiplied in the precision of the pass, which may be TF32; gradients are projected in full float32.
         """
         if self.takes_factors(layer):
             return self._of(layer).project_term(term)
@@ -76,11 +76,11 @@ class Projection:
             return self._of(layer).project_term(term)
 
     def effort(self, layer: str) -> Effort:
-        """Of projecting one built gradient of a layer that is not kept whole."""
+        """Return the effort of projecting one built gradient of a projected layer."""
         return self._kinds[layer].effort(self._sketches[layer])
 
     def term_effort(self, layer: str, rows: float) -> Effort:
-        """Of projecting one sample's terms with so many rows, of a layer whose factors are taken."""
+        """Return the effort of projecting one sample's terms with `rows` rows, in a layer projected from factors."""
         return self._kinds[layer].term_effort(self._sketches[layer], rows)
 
     def _of(self, layer: str) -> LayerProjection:
@@ -92,13 +92,18 @@ class Projection:
 def make_projections(
     projectors: Sequence[Projector], shapes: Mapping[str, Sequence[int]], device: torch.device
 ) -> list[Projection]:
-    """Projectors for a model with layers of these shapes.
+    """Return the projections of a model's layers.
+
+    Args:
+        projectors: configurations of the projections.
+        shapes: layer shapes by name.
+        device: device of the gradients.
 
     Raises:
-        GradientError: two of one name, or one that does not fit the layers or the device.
+        GradientError: Two projectors have the same name, or one does not support the layers or the device.
     """
     names = [projector.name for projector in projectors]
     for place, name in enumerate(names):
         if name in names[:place]:
-            raise GradientError(f"two projectors have the name {name!r}: name each differently")
+            raise GradientError(f"two projectors are named {name!r}: give each its own name")
     return [Projection(projector, shapes, device) for projector in projectors]

@@ -1,4 +1,4 @@
-"""How many dimensions of a projected gradient each layer gets."""
+"""Choose the dimension of each layer's projected gradient."""
 
 from collections.abc import Mapping
 
@@ -6,25 +6,26 @@ from gradsim.errors import GradientError
 
 
 def published_dimension(share: float, elements: int) -> int:
-    """Dimension of a layer for a share of its parameters: max(512, 512·round(share·n/512)), as published."""
+    """Return the dimension for a share of a layer's n parameters, max(512, 512·round(share·n/512)), as published."""
     return max(512, 512 * round(share * elements / 512))
 
 
 def dimensions_of_total(total: int, elements: Mapping[str, int]) -> dict[str, int]:
-    """Dimensions in proportion to the layers' sizes that add up to `total`: at least one, at most the layer's size.
+    """Return dimensions proportional to the layers' sizes that add up to `total`.
 
-    Fractions are given to those with the largest, the first of equals (Hamilton's method).
+    Each layer gets at least one dimension and at most its size. Remaining dimensions go to the layers with the largest
+    fractional parts, the first of equal ones (Hamilton's method).
 
     Raises:
-        GradientError: less than one dimension a layer, or more than all parameters.
+        GradientError: The total is less than one dimension per layer, or exceeds the number of parameters.
     """
     parameters = sum(elements.values())
     if not len(elements) <= total <= parameters:
         raise GradientError(
-            f"{total:,} dimensions cannot be spread over {len(elements)} layers of {parameters:,} parameters: "
-            f"give {len(elements):,} to {parameters:,}"
+            f"{total:,} dimensions cannot be distributed over {len(elements)} layers with {parameters:,} parameters: "
+            f"choose a total from {len(elements):,} to {parameters:,}"
         )
-    # Exact integers: total·n does not fit a float.
+    # Use exact integers: floats cannot represent total·n.
     spare = total - len(elements)
     room = {layer: n - 1 for layer, n in elements.items()}
     whole = parameters - len(elements)

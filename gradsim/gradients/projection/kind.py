@@ -1,4 +1,4 @@
-"""What every kind of projection offers."""
+"""Interface of all kinds of projections."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -14,13 +14,13 @@ from gradsim.gradients.rules.terms import RowSum, Term
 
 @dataclass(frozen=True)
 class LayerSketch:
-    """What a layer's projection follows from, and nothing else.
+    """Parameters that determine a layer's projection.
 
     Attributes:
-        shape: of the layer.
-        dimension: k, of the projected gradient.
-        key: from which everything random follows.
-        nonzeros: of each column, for kinds that are sparse.
+        shape: shape of the layer.
+        dimension: dimension k of the projected gradient.
+        key: key of all random numbers.
+        nonzeros: non-zeros per column, for sparse kinds.
     """
 
     shape: tuple[int, ...]
@@ -30,17 +30,17 @@ class LayerSketch:
 
     @property
     def elements(self) -> int:
-        """n, of the layer."""
+        """Number of elements n of the layer."""
         return prod(self.shape)
 
 
 @dataclass(frozen=True)
 class Effort:
-    """What it takes to project one sample's layer.
+    """Cost of projecting one layer of one sample.
 
     Attributes:
         operations: floating-point operations of matrix products.
-        moved_bytes: that are read and written beside them.
+        moved_bytes: bytes read and written in addition to the matrix products.
     """
 
     operations: float = 0.0
@@ -48,11 +48,11 @@ class Effort:
 
 
 class LayerProjection(ABC):
-    """A projection of one layer: a linear R with E<Rg, Rg'> = <g, g'>.
+    """Projection of one layer: a linear map R with E<Rg, Rg'> = <g, g'>.
 
     Args:
-        sketch: what it follows from.
-        device: on which gradients lie.
+        sketch: parameters of the projection.
+        device: device of the gradients.
 
     Attributes:
         takes_factors: whether terms are projected without building the gradient.
@@ -66,55 +66,61 @@ class LayerProjection(ABC):
 
     @classmethod
     def of_shape(cls, shape: tuple[int, ...]) -> type["LayerProjection"]:
-        """The kind that projects layers of this shape: itself, or another that does it better."""
+        """Return the class that projects layers of this shape: this one, or another that suits the shape better."""
         return cls
 
     @staticmethod
     def dimension(shape: tuple[int, ...], wanted: int) -> int:
-        """The largest dimension that the kind has for a layer of this shape and that is not larger than `wanted`."""
+        """Return the largest dimension up to `wanted` that the kind supports for a layer of this shape."""
         return wanted
 
     @staticmethod
     def why_not_on(device: torch.device) -> str | None:
-        """Why the kind does not run on a device, and how to mend that; None: it does."""
+        """Return why the kind does not run on a device and how to fix that, or None if it runs."""
         return None
 
     @abstractmethod
     def project(self, gradients: Sequence[Tensor]) -> Tensor:
-        """B gradients, each of the layer's shape -> (B, k) in at least float32."""
+        """Project B gradients of the layer's shape; return (B, k) in at least float32."""
 
     def project_term(self, term: Term | RowSum) -> Tensor:
-        """One term of a gradient -> (k,): what it adds to the projected gradient."""
+        """Return what one term of a gradient adds to the projected gradient, (k,)."""
         return self.project([term.gradient()])[0]
 
     @classmethod
     @abstractmethod
     def effort(cls, sketch: LayerSketch) -> Effort:
-        """Of one gradient."""
+        """Return the effort of projecting one built gradient."""
 
     @classmethod
     def term_effort(cls, sketch: LayerSketch, rows: float) -> Effort:
-        """Of one sample's terms with so many rows; of a kind that takes no factors, once the gradient is built."""
+        """Return the effort of projecting one sample's terms with `rows` rows.
+
+        Kinds that take no factors project the built gradient instead.
+        """
         return cls.effort(sketch)
 
     @classmethod
     @abstractmethod
     def nbytes(cls, sketch: LayerSketch, device: torch.device) -> int:
-        """Bytes that the projection keeps on the device."""
+        """Return the bytes that the projection keeps on the device."""
 
     @classmethod
     def working_bytes(cls, sketch: LayerSketch, device: torch.device) -> int:
-        """Bytes that it needs besides while it is made or works."""
+        """Return the additional bytes needed while the projection is created or applied."""
         return 0
 
     @classmethod
     @abstractmethod
     def variance(cls, sketch: LayerSketch, gradient: Tensor, other: Tensor) -> float:
-        """Of the projected inner product of two gradients of the layer's shape, over keys."""
+        """Return the variance, over keys, of the projected inner product of two gradients of the layer's shape."""
 
 
 def sign_variance(gradient: Tensor, other: Tensor) -> float:
-    """V = q·o + d² - 2 Σ g²g'²: k times the variance of an inner product under k x n independent random signs."""
+    """Return V = q·o + d² - 2 Σ g²g'², with inner product d and self products q and o.
+
+    V / k is the variance of an inner product projected by k x n independent random signs.
+    """
     g, h = gradient.double().reshape(-1), other.double().reshape(-1)
     product = g * h
     return float(g.square().sum() * h.square().sum() + product.sum().square() - 2.0 * product.square().sum())

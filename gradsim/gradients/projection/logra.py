@@ -1,4 +1,4 @@
-"""Kronecker products of two small projections, applied to a gradient's factors."""
+"""LoGra: Kronecker product of two small projections, applied to a gradient's factors."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from gradsim.gradients.rules.terms import ExpertOuter, Outer, RowSum, Term, Toke
 
 @dataclass(frozen=True)
 class Sides:
-    """A gradient's two sides, R x C, and the dimensions that they are projected to; equal ones are kept whole."""
+    """Sides R x C of a gradient and their projected dimensions a x b; a side of unchanged size is not projected."""
 
     rows: int
     columns: int
@@ -25,7 +25,10 @@ class Sides:
 
     @classmethod
     def of(cls, shape: tuple[int, ...], dimension: int) -> "Sides":
-        """Dimensions a and b as equal as can be, a·b at most k; all but the last axis of a stack are rows."""
+        """Return sides with a and b as equal as possible and a·b at most `dimension`.
+
+        All axes but the last one count as rows.
+        """
         rows, columns = prod(shape[:-1]), shape[-1]
         less = min(rows, columns, isqrt(dimension))
         more = min(max(rows, columns), dimension // less)
@@ -33,12 +36,12 @@ class Sides:
 
     @property
     def left(self) -> int:
-        """Elements of A."""
+        """Number of elements of A; 0 if the rows are not projected."""
         return self.rows * self.a if self.a < self.rows else 0
 
     @property
     def right(self) -> int:
-        """Elements of B."""
+        """Number of elements of B; 0 if the columns are not projected."""
         return self.columns * self.b if self.b < self.columns else 0
 
     @property
@@ -53,17 +56,19 @@ class Sides:
 
 
 class Logra(LayerProjection):
-    """A G Bᵀ of a gradient G (R x C), with random signs A (a x R) / √a and B (b x C) / √b; k = a·b (Choe et al., 2024).
+    """Projection A G Bᵀ of a gradient G (R x C), with random signs A (a x R) / √a and B (b x C) / √b.
 
-    On factors no gradient is built: an outer product r cᵀ becomes (A r)(B c)ᵀ, and a row of an embedding looks its
-    column of A up. Vectors are projected by `Sjlt`.
+    Its dimension is k = a·b (Choe et al., 2024).
 
-    Unbiased, but without a bound of 1/k: the variance of a projected inner product is, but for terms of single
-    elements,
+    Factors are projected without building the gradient: an outer product r cᵀ becomes (A r)(B c)ᵀ, and an embedding row
+    looks up its column of A. Vectors are projected by `Sjlt`.
+
+    The estimate is unbiased, but its variance is not bounded by 1/k. Up to terms of single elements, the variance of a
+    projected inner product is
 
         (‖GᵀG'‖² + tr (GᵀG')²)/b + (‖GG'ᵀ‖² + tr (GG'ᵀ)²)/a + (q·o + d² + <GᵀG, G'ᵀG'> + <GGᵀ, G'G'ᵀ>)/(a·b),
 
-    which for gradients of rank one is of the order of 1/a + 1/b. A term is not there for a side that is kept whole.
+    which is of order 1/a + 1/b for gradients of rank one. Terms of a side that is not projected vanish.
     """
 
     takes_factors = True
@@ -80,28 +85,28 @@ class Logra(LayerProjection):
 
     @classmethod
     def of_shape(cls, shape: tuple[int, ...]) -> type[LayerProjection]:
-        """Vectors have one side."""
+        """Return this class, or `Sjlt` for vectors, which have only one side."""
         return cls if len(shape) > 1 else Sjlt
 
     @staticmethod
     def dimension(shape: tuple[int, ...], wanted: int) -> int:
-        """The product of both sides' dimensions."""
+        """Return the largest product a·b up to `wanted` for a layer of this shape."""
         sides = Sides.of(shape, wanted)
         return sides.a * sides.b
 
     def project(self, gradients: Sequence[Tensor]) -> Tensor:
-        """B of the layer's shape -> (B, k)."""
+        """Project B gradients of the layer's shape; return (B, k)."""
         return torch.stack([self._project(wide(gradient)).reshape(-1) for gradient in gradients]).mul_(self._scale)
 
     def _project(self, gradient: Tensor) -> Tensor:
-        """A G Bᵀ, (a, b): first the side that costs less."""
+        """Return A G Bᵀ, (a, b), in the cheaper order."""
         values = gradient.reshape(self._sides.rows, self._sides.columns)
         if self._sides.left_first <= self._sides.right_first:
             return self._onto_right(self._onto_left(values.T).T)
         return self._onto_left(self._onto_right(values).T).T
 
     def project_term(self, term: Term | RowSum) -> Tensor:
-        """From factors, without the gradient: (k,)."""
+        """Project a term from its factors, without building the gradient; return (k,)."""
         match term:
             case Outer(rows, columns):
                 left, right = self._onto_left(wide(rows)), wide(columns)
@@ -116,14 +121,14 @@ class Logra(LayerProjection):
         return projected.reshape(-1).mul_(self._scale)
 
     def _onto_left(self, rows: Tensor) -> Tensor:
-        """(T, R) -> (T, a)."""
+        """Project rows (T, R) by A; return (T, a)."""
         if self._left is None:
             return rows
-        self._left = self._left.to(rows.dtype)  # a copy once, should a comparison run in float64
+        self._left = self._left.to(rows.dtype)  # converts once if a comparison runs in float64
         return rows @ self._left
 
     def _onto_right(self, columns: Tensor) -> Tensor:
-        """(T, C) -> (T, b)."""
+        """Project columns (T, C) by B; return (T, b)."""
         if self._right is None:
             return columns
         self._right = self._right.to(columns.dtype)
@@ -131,15 +136,15 @@ class Logra(LayerProjection):
 
     @classmethod
     def effort(cls, sketch: LayerSketch) -> Effort:
-        """Two products, in the cheaper order."""
+        """Return the effort of two matrix products in the cheaper order."""
         sides = Sides.of(sketch.shape, sketch.dimension)
         return Effort(2.0 * min(sides.left_first, sides.right_first))
 
     @classmethod
     def term_effort(cls, sketch: LayerSketch, rows: float) -> Effort:
-        """Both factors projected, and multiplied: T (R a + C b + a b) products, less those of sides kept whole.
+        """Return the effort of projecting and multiplying both factors, T (R a + C b + a b) multiplications.
 
-        A row of a stack is of one of its layers.
+        Sides that are not projected cost nothing. A row of a stack belongs to one of its layers.
         """
         sides = Sides.of(sketch.shape, sketch.dimension)
         layers = prod(sketch.shape[:-2])
@@ -147,34 +152,34 @@ class Logra(LayerProjection):
 
     @classmethod
     def variance(cls, sketch: LayerSketch, gradient: Tensor, other: Tensor) -> float:
-        """As of `kronecker_variance`."""
+        """Return the variance given by `kronecker_variance`."""
         sides = Sides.of(sketch.shape, sketch.dimension)
         g, h = (each.reshape(sides.rows, sides.columns) for each in (gradient, other))
         return kronecker_variance(g, h, 1 / sides.a if sides.left else 0.0, 1 / sides.b if sides.right else 0.0)
 
     @classmethod
     def nbytes(cls, sketch: LayerSketch, device: torch.device) -> int:
-        """A and B, in float32."""
+        """Return the bytes of A and B in float32."""
         sides = Sides.of(sketch.shape, sketch.dimension)
         return 4 * (sides.left + sides.right)
 
     @classmethod
     def working_bytes(cls, sketch: LayerSketch, device: torch.device) -> int:
-        """A gradient in float32, where its own format is shorter."""
+        """Return the bytes of a float32 copy of a half-precision gradient."""
         return 4 * sketch.elements
 
 
 def kronecker_variance(g: Tensor, h: Tensor, left: float, right: float) -> float:
-    """Exact variance of <A G Bᵀ, A H Bᵀ> over random signs.
+    """Return the exact variance of <A G Bᵀ, A H Bᵀ> over random signs.
 
-    With S = AᵀA, E[S_ij S_kl] = δ_ij δ_kl + (δ_ik δ_jl + δ_il δ_jk - 2 δ_ijkl)/a, and the same for B: the products of
-    all terms but the first, summed over G and H.
+    With S = AᵀA, E[S_ij S_kl] = δ_ij δ_kl + (δ_ik δ_jl + δ_il δ_jk - 2 δ_ijkl)/a, and likewise for B. The variance is
+    the product of these expectations, summed over G and H, without the product of both first terms.
 
     Args:
-        g: (R, C), the one gradient.
-        h: (R, C), the other.
-        left: 1/a; zero for a side that is kept whole.
-        right: 1/b, likewise.
+        g: (R, C) gradient.
+        h: (R, C) other gradient.
+        left: 1/a; zero if the rows are not projected.
+        right: 1/b; zero if the columns are not projected.
     """
     g, h = g.double(), h.double()
     rows, columns, product = g @ h.T, g.T @ h, g * h
@@ -190,7 +195,7 @@ def kronecker_variance(g: Tensor, h: Tensor, left: float, right: float) -> float
 
 
 def _of_blocks(rows: Tensor, stack: Tensor, blocks: Sequence[slice]) -> Tensor:
-    """Each block of rows (N, D) times its matrix of the stack (E, D, a): (N, a)."""
+    """Return each block of rows (N, D) times its matrix of the stack (E, D, a), (N, a)."""
     parts = [
         rows[block] @ matrix.to(rows.dtype)
         for block, matrix in zip(blocks, stack, strict=True)

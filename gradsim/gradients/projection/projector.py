@@ -1,4 +1,4 @@
-"""What `compare` is asked to project, and how."""
+"""Configuration of the projections that `compare` computes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,18 +14,18 @@ from gradsim.gradients.projection.registry import KINDS
 
 @dataclass(frozen=True)
 class Projector:
-    """A random projection of every layer's gradient.
+    """Configuration of a random projection of every layer's gradient.
 
     Attributes:
-        kind: a name in `KINDS`.
-        dimensions: a share of each layer's parameters (a float; see `published_dimension`), a total that is spread
-            over the layers (an int; see `dimensions_of_total`), or every layer's dimension by name.
-        seed: of the study.
-        name: under which the results stand.
-        nonzeros: of each column, for `sjlt`; no more than a layer has dimensions.
+        kind: name of a kind in `KINDS`.
+        dimensions: share of each layer's parameters (float; see `published_dimension`), total over all layers (int;
+            see `dimensions_of_total`), or dimension of every layer by name.
+        seed: seed of the study.
+        name: name of the projection in results.
+        nonzeros: non-zeros per column, for `sjlt`; limited to a layer's dimension.
 
     Raises:
-        GradientError: a kind that is not there, or dimensions or non-zeros that make no sense.
+        GradientError: The kind is unknown, or the dimensions or non-zeros are invalid.
     """
 
     kind: str
@@ -36,28 +36,29 @@ class Projector:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            self._refuse(f"is of kind {self.kind!r}: choose one of {', '.join(KINDS)}")
+            self._refuse(f"has the unknown kind {self.kind!r}: choose one of {', '.join(KINDS)}")
         if self.nonzeros < 1 or (self.nonzeros > 1 and self.kind != "sjlt"):
-            self._refuse(f"of kind {self.kind} has {self.nonzeros} non-zeros a column: give 1, or more to sjlt")
+            self._refuse(f"of kind {self.kind} has {self.nonzeros} non-zeros per column: set 1, or more for sjlt")
         match self.dimensions:
             case Mapping():
                 for layer, dimension in self.dimensions.items():
                     if dimension < 1:
-                        self._refuse(f"gives layer {layer} {dimension} dimensions: give at least 1")
+                        self._refuse(f"assigns {dimension} dimensions to layer {layer}: set at least 1")
             case int():
                 if self.dimensions < 1:
-                    self._refuse(f"has {self.dimensions} dimensions in all: give at least one a layer")
+                    self._refuse(f"has {self.dimensions} dimensions in total: set at least one per layer")
             case _ if not 0 < self.dimensions <= 1:
-                self._refuse(f"has a share of {self.dimensions}: give a number above 0 and at most 1")
+                self._refuse(f"has a share of {self.dimensions}: set a number above 0 and at most 1")
 
     def layer_dimensions(self, shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:
-        """Dimension of every layer, given the shape of each; a layer not larger than its dimension is kept whole.
+        """Return the dimension of every layer, given the layer shapes by name.
 
-        Kinds that are made of two sides have the largest product that does not pass the dimension.
+        A layer whose requested dimension is at least its size keeps its size and is not projected. Two-sided kinds use
+        the largest product of two dimensions up to the requested one.
 
         Raises:
-            GradientError: dimensions by name that name other layers or are larger than a layer; a total that is too
-                small or too large.
+            GradientError: Dimensions by name do not match the model's layers or exceed a layer's size, or the total is
+                too small or too large.
         """
         elements = {layer: prod(shape) for layer, shape in shapes.items()}
         dimensions = {}
@@ -70,7 +71,7 @@ class Projector:
         return dimensions
 
     def _wanted(self, elements: Mapping[str, int]) -> dict[str, int]:
-        """Dimensions as asked for."""
+        """Return the requested dimension of every layer."""
         match self.dimensions:
             case Mapping():
                 self._check_names(self.dimensions, elements)
@@ -79,24 +80,24 @@ class Projector:
                 try:
                     return dimensions_of_total(self.dimensions, elements)
                 except GradientError as error:
-                    self._refuse(f"cannot have its dimensions: {error}")
+                    self._refuse(f"has an invalid total: {error}")
             case share:
                 return {layer: published_dimension(share, n) for layer, n in elements.items()}
 
     def _check_names(self, dimensions: Mapping[str, int], elements: Mapping[str, int]) -> None:
         for layer in (*elements, *dimensions):
             if layer not in dimensions:
-                self._refuse(f"gives layer {layer} no dimension: name every layer")
+                self._refuse(f"assigns no dimension to layer {layer}: list every layer")
             if layer not in elements:
-                self._refuse(f"names layer {layer}, which the model lacks: leave it out")
+                self._refuse(f"lists layer {layer}, which the model does not have: remove it")
             if dimensions[layer] > elements[layer]:
                 self._refuse(
-                    f"gives layer {layer} {dimensions[layer]:,} dimensions, but it has {elements[layer]:,} "
-                    f"elements: give at most these, which keeps it whole"
+                    f"assigns {dimensions[layer]:,} dimensions to layer {layer}, which has {elements[layer]:,} "
+                    f"elements: set at most that number"
                 )
 
     def sketch(self, layer: str, shape: Sequence[int], dimension: int) -> LayerSketch:
-        """From what the projection of a layer follows."""
+        """Return the parameters of a layer's projection."""
         key = stable_key(self.seed, self.kind, layer, dimension)
         return LayerSketch(tuple(shape), dimension, key, min(self.nonzeros, dimension))
 

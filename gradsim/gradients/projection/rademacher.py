@@ -1,4 +1,4 @@
-"""Dense random signs."""
+"""Dense projection with random signs."""
 
 from collections.abc import Sequence
 
@@ -9,21 +9,21 @@ from gradsim.gradients.projection.kind import Effort, LayerProjection, LayerSket
 from gradsim.gradients.projection.randomness import SIGNS_PER_WORD, random_signs
 from gradsim.gradients.rules.arithmetic import wide
 
-# Signs that stand in memory at once, and how many of them in a row: sums of so many are float32's.
+# Signs in memory at once, and signs per row of them: each partial sum in float32 spans at most `_COLUMNS` elements.
 _SIGNS = {"cpu": 1 << 18}
 _SIGNS_ON_ACCELERATOR = 1 << 24
 _COLUMNS = 1 << 12
 
 
 class Rademacher(LayerProjection):
-    """R has k x n random signs, divided by √k; they are made anew whenever they are needed.
+    """Dense k x n random signs, divided by √k and generated again on each use.
 
-    The variance of a projected inner product is (q·o + d² - 2 Σ g²g'²)/k (Achlioptas, 2003). 2 k n operations a
-    sample, and k n signs for all samples that are projected together.
+    The variance of a projected inner product is (q·o + d² - 2 Σ g²g'²)/k (Achlioptas, 2003). Projecting takes 2 k n
+    operations per sample, and generates k n signs per call for all its samples.
     """
 
     def project(self, gradients: Sequence[Tensor]) -> Tensor:
-        """B of the layer's shape -> (B, k)."""
+        """Project B gradients of the layer's shape; return (B, k)."""
         values = [gradient.reshape(-1) for gradient in gradients]
         elements, dimension = self.sketch.elements, self.sketch.dimension
         found = torch.zeros(len(values), dimension, dtype=torch.float64, device=self.device)
@@ -36,29 +36,32 @@ class Rademacher(LayerProjection):
         return found.div_(dimension**0.5).to(wide(values[0][:0]).dtype)
 
     def _signs(self, start: int, columns: int, first: int, rows: int) -> Tensor:
-        """(rows, columns) of R, from row `first` and column `start`: columns lie in strips of `_COLUMNS`."""
+        """Return the signs (rows, columns) of R from row `first` and column `start`.
+
+        The signs are numbered in strips of `_COLUMNS` columns.
+        """
         width = min(_COLUMNS, -(-(self.sketch.elements - start) // SIGNS_PER_WORD) * SIGNS_PER_WORD)
         begin = start * self.sketch.dimension + first * width
         return random_signs(begin, rows * width, self.sketch.key, self.device).view(rows, width)[:, :columns]
 
     @classmethod
     def effort(cls, sketch: LayerSketch) -> Effort:
-        """Signs are written and read as float32."""
+        """Return the effort of the product, and of writing and reading the signs in float32."""
         products = float(sketch.dimension) * sketch.elements
         return Effort(2.0 * products, 8.0 * products)
 
     @classmethod
     def variance(cls, sketch: LayerSketch, gradient: Tensor, other: Tensor) -> float:
-        """V / k, V as of `sign_variance`."""
+        """Return V / k, with V from `sign_variance`."""
         return sign_variance(gradient, other) / sketch.dimension
 
     @classmethod
     def nbytes(cls, sketch: LayerSketch, device: torch.device) -> int:
-        """Nothing is kept."""
+        """Return 0, because nothing is kept."""
         return 0
 
     @classmethod
     def working_bytes(cls, sketch: LayerSketch, device: torch.device) -> int:
-        """Signs, and the bytes that they are looked up by; twice as much in float64."""
+        """Return the bytes of the signs, of their lookup indices, and of a float64 copy."""
         at_once = min(_SIGNS.get(device.type, _SIGNS_ON_ACCELERATOR), sketch.dimension * _COLUMNS)
         return 16 * at_once

@@ -1,4 +1,4 @@
-"""Random numbers that follow from a key and a counter alone: the same in every process and on every device."""
+"""Counter-based random numbers: identical in every process and on every device for the same key and counter."""
 
 import hashlib
 import json
@@ -7,22 +7,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# Counters that are turned into random bits at a time.
+# Counters converted to random bits at a time.
 _CHUNK = 1 << 20
 
 SIGNS_PER_WORD = 64
 
 
 def stable_key(*parts: int | str) -> int:
-    """64 bits from SHA-256 of the parts as JSON: the same in every process."""
+    """Return the first 64 bits of the SHA-256 of the parts as JSON, which is identical in every process."""
     digest = hashlib.sha256(json.dumps(parts).encode()).digest()
     return int.from_bytes(digest[:8], "little")
 
 
 def random_bits(start: int, count: int, key: int, device: torch.device) -> Tensor:
-    """64 random bits for each of the counters `start` to `start + count`, as int64 (count,).
+    """Return 64 random bits for each counter in [`start`, `start + count`), as int64 (count,).
 
-    SplitMix64 (Steele, Lea and Flood, 2014) started at `key`, counter by counter: integers only, which wrap around.
+    The generator is SplitMix64 (Steele, Lea and Flood, 2014) with the seed `key`, in wrapping integer arithmetic.
     """
     bits = torch.empty(count, dtype=torch.int64, device=device)
     for first in range(0, count, _CHUNK):
@@ -36,38 +36,38 @@ def random_bits(start: int, count: int, key: int, device: torch.device) -> Tenso
 
 
 def random_signs(start: int, count: int, key: int, device: torch.device) -> Tensor:
-    """+1 or -1 for each of the counters, as float32 (count,); `start` and `count` are multiples of 64."""
+    """Return +1 or -1 for each counter, as float32 (count,); `start` and `count` must be multiples of 64."""
     words = random_bits(start // SIGNS_PER_WORD, count // SIGNS_PER_WORD, key, device)
     return _SIGNS_OF_BYTE.to(device).index_select(0, words.view(torch.uint8).int()).view(-1)
 
 
 def sign_matrix(rows: int, columns: int, key: int, device: torch.device) -> Tensor:
-    """Signs as float32 (rows, columns)."""
+    """Return random signs as float32 (rows, columns)."""
     count = rows * columns
     return random_signs(0, -(-count // SIGNS_PER_WORD) * SIGNS_PER_WORD, key, device)[:count].view(rows, columns)
 
 
-# Bytes for each number that is sorted: the numbers, the sorted ones, their places, and the sort's own.
+# Bytes per sorted number: the input, the output, its indices and the sort's workspace.
 SORTING_BYTES = 32
 
 
 def sample_without_replacement(population: int, count: int, key: int, device: torch.device) -> Tensor:
-    """Different numbers below `population`, each set of them as likely as another: int64 (count,), ascending."""
+    """Return distinct numbers below `population` in ascending order, int64 (count,); all subsets are equally likely."""
     order = torch.sort(random_bits(0, population, key, device), stable=True).indices
     return order[:count].sort().values
 
 
 def shifted_right(bits: Tensor, by: int) -> Tensor:
-    """A shift that fills with zeros, which int64's own does not."""
+    """Return bits after a logical right shift; the shift operator of int64 would copy the sign bit."""
     return (bits >> by).bitwise_and_((1 << (64 - by)) - 1)
 
 
 def _signed(number: int) -> int:
-    """An unsigned number of 64 bits as the signed one of the same bits."""
+    """Return the signed 64-bit integer with the same bits as an unsigned one."""
     return number - (1 << 64) if number >= 1 << 63 else number
 
 
-# (256, 8): every bit of a byte, the lowest first, as a sign.
+# (256, 8): bits of each byte as signs, lowest bit first.
 _SIGNS_OF_BYTE = torch.from_numpy(
     1 - 2 * np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little").astype(np.float32)
 )

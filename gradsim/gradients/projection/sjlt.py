@@ -1,4 +1,4 @@
-"""Sparse Johnson-Lindenstrauss."""
+"""Sparse Johnson-Lindenstrauss transform."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from gradsim.gradients.projection.kind import Effort, LayerProjection, LayerSket
 from gradsim.gradients.projection.randomness import SORTING_BYTES, random_bits, shifted_right
 from gradsim.gradients.rules.arithmetic import segment_sums, wide
 
-# Products that are added up in float32 before float64 takes over.
+# Average number of values per float32 sum above which sums use float64.
 _LONGEST_FLOAT32_SUM = 1024
 
 
@@ -19,8 +19,8 @@ class _Buckets:
     """One non-zero of every column.
 
     Attributes:
-        order: (n,) the coordinates, sorted by sign and bucket.
-        lengths: (2 * buckets,) how many each bucket gets with sign +, then with sign -.
+        order: (n,) coordinates, sorted by sign and bucket.
+        lengths: (2 * buckets,) number of coordinates of each bucket with sign +, then with sign -.
     """
 
     order: Tensor
@@ -28,12 +28,12 @@ class _Buckets:
 
 
 class Sjlt(LayerProjection):
-    """Every coordinate is added, with a random sign, to one random bucket in each of s blocks of k/s buckets.
+    """Sparse signs: each coordinate is added to one random bucket in each of s blocks of k/s buckets.
 
     The variance of a projected inner product d of vectors with self products q and o is (q·o + d² - 2 Σ g²g'²)/k for
-    every s that divides k (Kane and Nelson, 2014); a larger s makes large errors rarer. The coordinates are sorted by
-    sign and bucket once, so that projecting is a gather and sums of runs, in the same order on every device, without
-    atomic additions.
+    every s that divides k (Kane and Nelson, 2014); a larger s makes large errors rarer. Coordinates are sorted once by
+    sign and bucket. Projecting is then a gather followed by sums of runs, which have the same order on every device and
+    need no atomic additions.
     """
 
     def __init__(self, sketch: LayerSketch, device: torch.device) -> None:
@@ -42,7 +42,7 @@ class Sjlt(LayerProjection):
         self._long_sums = sketch.elements * sketch.nonzeros > _LONGEST_FLOAT32_SUM * sketch.dimension
 
     def project(self, gradients: Sequence[Tensor]) -> Tensor:
-        """B of the layer's shape -> (B, k)."""
+        """Project B gradients of the layer's shape; return (B, k)."""
         return torch.stack([self._project(wide(gradient).reshape(-1)) for gradient in gradients])
 
     def _project(self, gradient: Tensor) -> Tensor:
@@ -60,29 +60,32 @@ class Sjlt(LayerProjection):
 
     @classmethod
     def effort(cls, sketch: LayerSketch) -> Effort:
-        """Every non-zero: a coordinate's place, its value read and written, and read once more."""
+        """Return the effort of gathering and summing each non-zero: one index and three value accesses."""
         return Effort(moved_bytes=sketch.nonzeros * sketch.elements * 16.0)
 
     @classmethod
     def variance(cls, sketch: LayerSketch, gradient: Tensor, other: Tensor) -> float:
-        """The mean of s independent estimates, each of V / (its buckets), V as of `sign_variance`."""
+        """Return the variance of the mean of s independent estimates.
+
+        Each has the variance V / (number of its buckets), with V from `sign_variance`.
+        """
         inverse = sum(1 / buckets for buckets in _block_sizes(sketch))
         return sign_variance(gradient, other) * inverse / sketch.nonzeros**2
 
     @classmethod
     def nbytes(cls, sketch: LayerSketch, device: torch.device) -> int:
-        """The sorted coordinates and the lengths of the runs."""
+        """Return the bytes of the sorted coordinates and run lengths."""
         coordinates = sketch.nonzeros * sketch.elements
         return coordinates * _index_type(sketch.elements).itemsize + 2 * sketch.dimension * 8
 
     @classmethod
     def working_bytes(cls, sketch: LayerSketch, device: torch.device) -> int:
-        """While the coordinates are sorted."""
+        """Return the bytes needed while the coordinates are sorted."""
         return sketch.elements * SORTING_BYTES
 
 
 def _block_sizes(sketch: LayerSketch) -> Iterator[int]:
-    """Buckets of each block, as equal as can be."""
+    """Yield the number of buckets of each block, as equal as possible."""
     size, larger = divmod(sketch.dimension, sketch.nonzeros)
     for block in range(sketch.nonzeros):
         yield size + (block < larger)
@@ -95,9 +98,9 @@ def _buckets(sketch: LayerSketch, block: int, buckets: int, device: torch.device
 
 
 def signed_buckets(sketch: LayerSketch, block: int, buckets: int, device: torch.device) -> Tensor:
-    """(n,) each coordinate's bucket, in [0, buckets) with sign +, in [buckets, 2 * buckets) with sign -.
+    """Return the bucket of each coordinate, (n,): [0, buckets) with sign +, [buckets, 2 * buckets) with sign -.
 
-    Of a coordinate's random bits the upper 32, scaled, are the bucket; the lowest is the sign.
+    The upper 32 of a coordinate's random bits, scaled, select the bucket; the lowest bit is the sign.
     """
     bits = random_bits(block * sketch.elements, sketch.elements, sketch.key, device)
     slots = shifted_right(bits, 32).mul_(buckets).bitwise_right_shift_(32)

@@ -15,15 +15,15 @@ from gradsim.gradients.projection.randomness import (
 )
 from gradsim.gradients.rules.arithmetic import wide
 
-# A transform of 2^p values is one product with a Hadamard matrix for every so many of the p bits.
+# A transform of 2^p values takes one product with a Hadamard matrix per group of this many of the p bits.
 _BITS = 7
 
 
 class Srht(LayerProjection):
-    """√(N/k) S H D: random signs, the orthonormal Hadamard transform of N = 2^p >= n values, k of them at random.
+    """√(N/k) S H D: random signs D, orthonormal Hadamard transform H of N = 2^p >= n values, random k of them S.
 
-    The variance of a projected inner product is (q·o + d² - 2 Σ g²g'²)/k · (N - k)/(N - 1) (Tropp, 2011, gives the
-    tails): a dense projection's, and none for k = N, since rows are drawn without replacement.
+    The variance of a projected inner product is (q·o + d² - 2 Σ g²g'²)/k · (N - k)/(N - 1); Tropp (2011) gives tail
+    bounds. This is the variance of a dense projection, reduced to zero at k = N by sampling without replacement.
     """
 
     def __init__(self, sketch: LayerSketch, device: torch.device) -> None:
@@ -34,7 +34,7 @@ class Srht(LayerProjection):
         self._rows = sample_without_replacement(padded, sketch.dimension, stable_key(sketch.key, "rows"), device)
 
     def project(self, gradients: Sequence[Tensor]) -> Tensor:
-        """B of the layer's shape -> (B, k)."""
+        """Project B gradients of the layer's shape; return (B, k)."""
         return torch.stack([self._project(wide(gradient).reshape(-1)) for gradient in gradients])
 
     def _project(self, gradient: Tensor) -> Tensor:
@@ -45,37 +45,40 @@ class Srht(LayerProjection):
 
     @classmethod
     def effort(cls, sketch: LayerSketch) -> Effort:
-        """A matrix product for every `_BITS` bits, each of which reads and writes all values."""
+        """Return the effort of one matrix product per `_BITS` bits, each reading and writing all values."""
         padded = padded_size(sketch.elements)
         widths = _widths(padded)
         return Effort(2.0 * padded * sum(widths), 8.0 * padded * (1 + len(widths)))
 
     @classmethod
     def variance(cls, sketch: LayerSketch, gradient: Tensor, other: Tensor) -> float:
-        """V / k · (N - k)/(N - 1), V as of `sign_variance`: the estimates of all N rows add up to the exact product."""
+        """Return V / k · (N - k)/(N - 1), with V from `sign_variance`.
+
+        The last factor arises because the estimates of all N rows add up to the exact product.
+        """
         padded, k = padded_size(sketch.elements), sketch.dimension
         return sign_variance(gradient, other) / k * (padded - k) / (padded - 1)
 
     @classmethod
     def nbytes(cls, sketch: LayerSketch, device: torch.device) -> int:
-        """Signs and rows."""
+        """Return the bytes of the signs and row indices."""
         return sketch.elements + sketch.dimension * 8
 
     @classmethod
     def working_bytes(cls, sketch: LayerSketch, device: torch.device) -> int:
-        """While rows are drawn; more than the two padded gradients of a transform."""
+        """Return the bytes needed while rows are drawn, which exceed those of a transform."""
         return padded_size(sketch.elements) * SORTING_BYTES
 
 
 def padded_size(elements: int) -> int:
-    """The next power of two."""
+    """Return the smallest power of two that is at least `elements`."""
     return 1 << (elements - 1).bit_length()
 
 
 def hadamard(values: Tensor) -> Tensor:
-    """The Walsh-Hadamard transform of 2^p values, not divided by anything: entries are +1 and -1.
+    """Return the unnormalized Walsh-Hadamard transform of 2^p values; matrix entries are +1 and -1.
 
-    H of 2^p is the Kronecker product of smaller ones, each of which is multiplied along an axis of its own.
+    The matrix is a Kronecker product of smaller Hadamard matrices, each applied along its own axis.
     """
     size = len(values)
     after = size
@@ -87,7 +90,7 @@ def hadamard(values: Tensor) -> Tensor:
 
 
 def hadamard_matrix(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """H of 2^p: the entry of row i and column j is -1 to the number of bits that both have."""
+    """Return the Hadamard matrix of a power of two; entry (i, j) is -1 to the power of popcount(i & j)."""
     matrix = torch.ones(1, 1, dtype=dtype, device=device)
     while len(matrix) < size:
         matrix = torch.cat([torch.cat([matrix, matrix], dim=1), torch.cat([matrix, -matrix], dim=1)])
@@ -95,6 +98,6 @@ def hadamard_matrix(size: int, dtype: torch.dtype, device: torch.device) -> Tens
 
 
 def _widths(size: int) -> list[int]:
-    """Powers of two whose product is `size`, each of at most `_BITS` bits."""
+    """Return powers of two of at most `_BITS` bits that multiply to `size`."""
     bits = size.bit_length() - 1
     return [1 << min(_BITS, bits - done) for done in range(0, bits, _BITS)]

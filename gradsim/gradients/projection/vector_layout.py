@@ -1,4 +1,4 @@
-"""How the layers of a projected gradient lie in one vector."""
+"""Layout of a projected gradient's layers in one vector."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,11 +7,11 @@ from itertools import accumulate, pairwise
 
 @dataclass(frozen=True)
 class VectorLayout:
-    """Where each layer lies in a projected vector: one after the other, those that are kept whole too.
+    """Consecutive positions of all layers in a projected vector, including layers that are not projected.
 
     Attributes:
-        layers: names, in model order.
-        ends: (layers + 1,) where each begins, and where the last one ends.
+        layers: layer names, in model order.
+        ends: (layers + 1,) offset of each layer, followed by the width of the vector.
     """
 
     layers: tuple[str, ...]
@@ -19,15 +19,15 @@ class VectorLayout:
 
     @classmethod
     def of(cls, dimensions: Mapping[str, int]) -> "VectorLayout":
-        """For layers of these dimensions."""
+        """Return the layout of layers with the given dimensions."""
         return cls(tuple(dimensions), (0, *accumulate(dimensions.values())))
 
     @property
     def width(self) -> int:
-        """Elements of a vector."""
+        """Number of elements of a vector."""
         return self.ends[-1]
 
     @property
     def slices(self) -> list[slice]:
-        """Of each layer."""
+        """Slice of each layer."""
         return [slice(start, end) for start, end in pairwise(self.ends)]

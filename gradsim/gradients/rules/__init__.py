@@ -1,7 +1,7 @@
-"""The mathematics of each layer type.
+"""Gradient rules for each layer type.
 
-terms.py     what a gradient is made of: dense, outer products, rows of an embedding, stacks of outer products
-dots.py      inner products of terms, an identity for each pair of kinds
-linear.py  bias.py  norm.py  embedding.py  experts.py     from one call of a module and its output's gradient to terms
-registry.py  which module follows which rule; everything else is left to autograd
+terms.py     terms of a gradient: dense, outer products, embedding rows, stacks of outer products
+dots.py      inner products of terms, with one identity per pair of term types
+linear.py  bias.py  norm.py  embedding.py  experts.py     terms from a module's call and its output gradient
+registry.py  choice of the rule for a module; modules without a rule are left to autograd
 """

@@ -1,4 +1,4 @@
-"""Biases that are added to every row of an output."""
+"""Gradient rule for biases that are added to every row of an output."""
 
 from torch import Tensor
 
@@ -6,5 +6,5 @@ from gradsim.gradients.rules.terms import RowSum
 
 
 def bias_term(delta: Tensor) -> RowSum:
-    """y_t = ... + b: ∂L/∂b = Σ_t δ_t; δ (T, D)."""
+    """Return the term of a bias b in y_t = ... + b, given δ (T, D): ∂L/∂b = Σ_t δ_t."""
     return RowSum(delta)

@@ -1,4 +1,4 @@
-"""One call of a module in a forward pass."""
+"""Record of a module call in a forward pass."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,31 +10,31 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Call:
-    """What a module was called with; tensors are detached from the graph."""
+    """Arguments of a module call; tensors are detached from the graph."""
 
     arguments: tuple[Any, ...]
     keywords: dict[str, Any]
 
     @property
     def input(self) -> Tensor:
-        """The first argument."""
+        """First argument of the call."""
         first: Tensor = (*self.arguments, *self.keywords.values())[0]
         return first
 
     def rows(self) -> Tensor:
-        """The input as (T, K): batch and positions in one dimension."""
+        """Return the input as (T, K), with batch and positions flattened into one dimension."""
         return self.input.reshape(-1, self.input.shape[-1])
 
 
 def output_with(module: nn.Module, parameters: Mapping[str, Tensor], call: Call) -> Tensor:
-    """Return what a call gives with other parameters, without the hooks on the module."""
+    """Return the output of a call with other parameters, bypassing the hooks of the module."""
     named = {f"module.{name}": parameter for name, parameter in parameters.items()}
     output: Tensor = torch.func.functional_call(_Plain(module), named, call.arguments, call.keywords)
     return output
 
 
 class _Plain(nn.Module):
-    """Calls a module's forward without the hooks on it."""
+    """Wrapper that calls a module's forward without its hooks."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()

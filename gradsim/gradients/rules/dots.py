@@ -1,6 +1,6 @@
-"""The inner product of two terms of one layer, each pair of kinds by its own identity.
+"""Compute inner products of two terms of one layer, with one identity per pair of term types.
 
-Results are float64 scalars on the terms' device. Shapes as in `terms`; a dash marks the second sample.
+Results are float64 scalars on the terms' device. Shapes are those of `terms`; a prime (') marks the second sample.
 """
 
 from collections.abc import Iterable, Iterator
@@ -11,10 +11,10 @@ from torch import Tensor
 from gradsim.gradients.rules.arithmetic import inner
 from gradsim.gradients.rules.terms import Dense, ExpertOuter, LayerTerms, Outer, Term, TokenRows
 
-# Elements of the (T, T') matrices that stand in memory at once.
+# Maximum elements of the (T, T') matrices in memory at once.
 _GHOST_ELEMENTS = 1 << 24
 
-# Rows of a symmetric (T, T) matrix that are multiplied at a time. A GPU should compute and not launch.
+# Rows of a symmetric (T, T) matrix computed at a time. A GPU needs more to hide kernel launches.
 _STRIPE = {"cpu": 64}
 _STRIPE_ON_ACCELERATOR = 1024
 
@@ -22,7 +22,7 @@ _STRIPE_ON_ACCELERATOR = 1024
 class Products:
     """Inner products of the layers of two samples.
 
-    Layers that share a factor, as q, k and v share their input, share its products with the other sample's.
+    Layers that share a factor, as q, k and v share their input, reuse the products of that factor.
     """
 
     def __init__(self) -> None:
@@ -30,10 +30,10 @@ class Products:
         self._shared_stripes: dict[int, tuple[Tensor, list[Tensor]]] = {}
 
     def layer_dot(self, a: LayerTerms, b: LayerTerms) -> Tensor | float:
-        """Inner product of one layer's gradients: the sum over all pairs of terms; zero where one has none.
+        """Return the inner product of one layer's gradients, summed over all pairs of terms.
 
-        The sum over pairs is what makes tied embeddings (both terms and both cross terms) and modules that are used
-        several times come out right.
+        Summing over all pairs, including cross terms, handles tied embeddings and modules that run several times. The
+        result is zero if either sample has no term.
         """
         total: Tensor | float = 0.0
         for term in a:
@@ -42,7 +42,7 @@ class Products:
         return total
 
     def dot(self, a: Term, b: Term) -> Tensor:
-        """Inner product of the gradients of two terms."""
+        """Return the inner product of the gradients of two terms."""
         match a, b:
             case Dense(), Dense():
                 product = inner(a.values, b.values)
@@ -65,7 +65,10 @@ class Products:
         return product
 
     def outer_outer(self, a: Outer, b: Outer) -> Tensor:
-        """The ghost product: <Σ_t r_t c_tᵀ, Σ_s r'_s c'_sᵀ> = Σ_{t,s} (r_t·r'_s)(c_t·c'_s); T·T'·(R + C) products."""
+        """Return the ghost product <Σ_t r_t c_tᵀ, Σ_s r'_s c'_sᵀ> = Σ_{t,s} (r_t·r'_s)(c_t·c'_s).
+
+        It takes T·T'·(R + C) multiplications.
+        """
         if a is b:
             return self.outer_self(a)
         if len(a.rows) * len(b.rows) <= _GHOST_ELEMENTS:
@@ -78,7 +81,7 @@ class Products:
         return total
 
     def outer_self(self, a: Outer) -> Tensor:
-        """A term with itself, each two of its rows once: T²·(R + C) / 2 products."""
+        """Return the inner product of a term with itself; symmetry halves the cost to T²·(R + C) / 2."""
         total = a.rows.new_zeros((), dtype=torch.float64)
         start = 0
         for rows, columns in zip(self._stripes(a.rows), self._stripes(a.columns), strict=True):
@@ -87,9 +90,9 @@ class Products:
         return total
 
     def _stripes(self, a: Tensor) -> Iterable[Tensor]:
-        """(T, D) -> all inner products of its rows with those before them, some rows at a time.
+        """Return the lower triangle of a aᵀ for a (T, D), in stripes of a few rows.
 
-        Each of (rows, rows up to the last of these): a square of rows with one another stands at the right.
+        A stripe has the shape (rows, columns up to its last row), so it ends in a square of its own rows.
         """
         if id(a) in self._shared_stripes:
             return self._shared_stripes[id(a)][1]
@@ -101,23 +104,23 @@ class Products:
         return self._shared_stripes[id(a)][1]
 
     def _gram(self, a: Tensor, b: Tensor) -> Tensor:
-        """(T, D) and (T', D) -> all inner products of their rows, (T, T')."""
+        """Return the inner products of all rows of a (T, D) and b (T', D), (T, T')."""
         key = (id(a), id(b))
         if key not in self._shared:
-            # With the factors, so that these numbers stay theirs.
+            # Keep the factors alive, so that their ids are not reused.
             self._shared[key] = (a, b, a @ b.T)
         return self._shared[key][2]
 
 
 def outer_dense(a: Outer, b: Dense) -> Tensor:
-    """<Σ_t r_t c_tᵀ, G> = Σ_t r_tᵀ G c_t; T·R·C products."""
+    """Return <Σ_t r_t c_tᵀ, G> = Σ_t r_tᵀ G c_t, in T·R·C multiplications."""
     if a.rows.shape[1] > a.columns.shape[1]:
         return inner(a.rows @ b.values, a.columns)
     return inner(a.columns @ b.values.T, a.rows)
 
 
 def tokens_tokens(a: TokenRows, b: TokenRows) -> Tensor:
-    """Σ over the tokens that both have of g_token·g'_token; no (V, C) matrix."""
+    """Return Σ g_token·g'_token over the tokens that both have, without a (V, C) matrix."""
     if len(a.tokens) > len(b.tokens):
         a, b = b, a
     if len(a.tokens) == 0:
@@ -128,19 +131,23 @@ def tokens_tokens(a: TokenRows, b: TokenRows) -> Tensor:
 
 
 def tokens_dense(a: TokenRows, b: Dense) -> Tensor:
-    """Σ_u g_u·G[token_u]."""
+    """Return Σ_u g_u·G[token_u]."""
     return inner(a.rows, b.values[a.tokens])
 
 
 def tokens_outer(a: TokenRows, b: Outer) -> Tensor:
-    """The cross term of a tied embedding a and head b: Σ_u Σ_s r'_s[token_u] (g_u·c'_s); U·T'·C products."""
+    """Return the cross term of a tied embedding a and head b, Σ_u Σ_s r'_s[token_u] (g_u·c'_s).
+
+    It takes U·T'·C multiplications.
+    """
     return inner(b.rows[:, a.tokens], b.columns @ a.rows.T)
 
 
 def experts_experts(a: ExpertOuter, b: ExpertOuter) -> Tensor:
-    """The ghost product, among entries of one expert only: Σ_e Σ_{n,m of e} (own_n·own'_m)(shared_n·shared'_m).
+    """Return the ghost product within each expert, Σ_e Σ_{n,m of e} (own_n·own'_m)(shared_n·shared'_m).
 
-    N_e·N'_e·(A + B) products for each expert. Both factors are written for many experts, then multiplied at once.
+    It takes N_e·N'_e·(A + B) multiplications per expert. The Gram matrices of many experts are computed before one
+    inner product combines them.
     """
     blocks = list(_common_blocks(a, b))
     areas = [(rows.stop - rows.start) * (others.stop - others.start) for rows, others in blocks]
@@ -161,7 +168,7 @@ def experts_experts(a: ExpertOuter, b: ExpertOuter) -> Tensor:
 
 
 def _common_blocks(a: ExpertOuter, b: ExpertOuter) -> Iterator[tuple[slice, slice]]:
-    """Entries of a and of b that have an expert in common, in parts that fit a ghost product's memory."""
+    """Yield the entries of a and b of each common expert, in parts that bound the size of Gram matrices."""
     for rows, others in zip(a.blocks(), b.blocks(), strict=True):
         count = others.stop - others.start
         step = max(1, _GHOST_ELEMENTS // max(1, count))
@@ -171,7 +178,10 @@ def _common_blocks(a: ExpertOuter, b: ExpertOuter) -> Iterator[tuple[slice, slic
 
 
 def experts_dense(a: ExpertOuter, b: Dense) -> Tensor:
-    """Σ_e Σ_{n of e} own_nᵀ G_e shared_n, G_e transposed where a's gradient is; N·A·B products."""
+    """Return Σ_e Σ_{n of e} own_nᵀ G_e shared_n, in N·A·B multiplications.
+
+    G_e is transposed if the gradient of a is stored transposed.
+    """
     values = b.values if a.own_first else b.values.mT
     products = torch.empty_like(a.own)
     shared = a.shared[a.tokens]

@@ -1,4 +1,4 @@
-"""Embedding tables."""
+"""Gradient rules for embeddings."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -14,14 +14,17 @@ from gradsim.gradients.rules.terms import Term, TokenRows
 
 
 def embedding_terms(module: nn.Embedding, call: Call, delta: Tensor) -> dict[str, Term]:
-    """For y_t = W[token_t], W (V, C): row v of ∂L/∂W is Σ_{t: token_t = v} δ_t, zero for `padding_idx`."""
+    """Return the term of y_t = W[token_t], W (V, C), given δ (T, C): row v of ∂L/∂W is Σ_{t: token_t = v} δ_t.
+
+    The row of `padding_idx` is zero.
+    """
     return {"weight": _looked_up(module, call.input.reshape(-1), delta)}
 
 
 def changes_rows(module: nn.Module) -> bool:
-    """Return whether a module is an embedding whose own forward takes tokens and nothing else, as scaled ones do.
+    """Return whether a module is an embedding with a custom forward that takes only tokens, such as a scaled embedding.
 
-    Embeddings of positions take more, and may give the same rows to all samples of a batch.
+    Position embeddings take more arguments and may return the same rows for all samples of a batch.
     """
     return (
         isinstance(module, nn.Embedding)
@@ -33,7 +36,11 @@ def changes_rows(module: nn.Module) -> bool:
 
 
 def changed_rows_terms(module: nn.Embedding, call: Call, delta: Tensor) -> dict[str, Term]:
-    """For y = f(W[tokens]), run the forward again and differentiate it by the rows that it looks up."""
+    """Return the term of y = f(W[tokens]), given δ with the elements of y.
+
+    The forward runs again and is differentiated with respect to the looked-up rows. The result is empty if the output
+    does not match δ or does not depend on looked-up rows.
+    """
     weight = module.weight.detach()
     with torch.enable_grad(), _Lookups(weight) as lookups:
         output = output_with(module, {"weight": weight}, call)
@@ -45,7 +52,7 @@ def changed_rows_terms(module: nn.Embedding, call: Call, delta: Tensor) -> dict[
 
 
 class _Lookups(TorchFunctionMode):
-    """Within, a weight's looked-up rows are leaves of the graph."""
+    """Context in which the looked-up rows of a weight are leaves of the autograd graph."""
 
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
@@ -56,7 +63,7 @@ class _Lookups(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        """Run a function; look rows up without a gradient of the whole weight."""
+        """Run a function; replace rows looked up in the weight with recorded leaves."""
         result = func(*args, **(kwargs or {}))
         if func is nn.functional.embedding and args[1] is self._weight:
             result = result.detach().requires_grad_()
@@ -66,7 +73,7 @@ class _Lookups(TorchFunctionMode):
 
 
 def _looked_up(module: nn.Embedding, tokens: Tensor, delta: Tensor) -> TokenRows:
-    """The gradient of rows (T, C) of W that were looked up for tokens (T,); `padding_idx` has none."""
+    """Return the gradient of W for tokens (T,) and the gradients of their rows (T, C), without `padding_idx`."""
     if module.padding_idx is not None:
         kept = tokens != module.padding_idx
         tokens, delta = tokens[kept], delta[kept]
@@ -74,7 +81,7 @@ def _looked_up(module: nn.Embedding, tokens: Tensor, delta: Tensor) -> TokenRows
 
 
 def summed_by_token(tokens: Tensor, delta: Tensor, vocabulary: int) -> TokenRows:
-    """Rows of delta (T, C) that share a token summed, in the order of the tokens (T,)."""
+    """Return the sums of the rows of delta (T, C) by token (T,), in ascending order of the tokens."""
     tokens = tokens.long()
     order = torch.argsort(tokens, stable=True)
     different, counts = torch.unique_consecutive(tokens[order], return_counts=True)

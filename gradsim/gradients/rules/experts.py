@@ -1,16 +1,17 @@
-"""Stacks of experts: the weights of all experts of a mixture-of-experts layer in one parameter each.
+"""Gradient rules for stacks of experts: mixture-of-experts layers that store all experts' weights in one parameter.
 
-Transformers keeps them in one module that is called with the hidden states and, for every token, the experts that it
-goes to and their weights. Shapes: T tokens (rows of the call's flattened input), H wide, k experts for each; E experts
-that are F wide; N <= T·k entries, each a token at one of its experts. Expert e computes for an entry n of token t
+Transformers calls such a module with the hidden states and with each token's experts and routing weights. Shapes: T
+tokens (rows of the call's flattened input) of width H with k experts each; E experts of width F; N <= T·k entries, each
+a token at one of its experts. Expert e computes for an entry n of token t
 
     z_n = x_t U_eᵀ + b_e,    a_n = gate(z_n),    y_t += w_n (a_n D_eᵀ + c_e)
 
-where U (E, 2F or F, H) is `gate_up_proj` or, without a gate, `up_proj`, and D (E, H, F) is `down_proj`. All that the
-gradients need is computed again here, from what the module was called with: nothing of it is recorded.
+where U (E, 2F or F, H) is `gate_up_proj` or, without a gate, `up_proj`, and D (E, H, F) is `down_proj`. The rules
+recompute all intermediate values from the module's arguments instead of recording them.
 
-Llama 4 calls its stack with the hidden states of all tokens for every expert, (E·T, H) expert by expert, each times its
-weight: zero where a token does not go to an expert. There every row is an entry of its own, and w is one.
+Llama 4 calls its stack with the hidden states of all tokens for every expert, (E·T, H) in expert order. Each row is
+already multiplied by its routing weight, which is zero if the token is not routed to the expert. In this case every
+non-zero row is an entry with w = 1.
 """
 
 import inspect
@@ -27,14 +28,14 @@ from gradsim.gradients.rules.terms import ExpertOuter, Term
 
 @dataclass(frozen=True)
 class StackLayout:
-    """How a module keeps its experts.
+    """Storage layout of a stack of experts.
 
     Attributes:
         up: name of the parameter U.
-        gated: whether `gate` is the module's `_apply_gate`, from 2F to F; else it is its `act_fn`.
-        transposed: whether both weights are kept as (E, inputs, outputs).
-        biased: whether b (E, 2F or F) and c (E, H) are there, named as the weights with `_bias` behind.
-        batched: whether it is called with rows for every expert, as Llama 4's, and `gate` is x, y -> y · act_fn(x).
+        gated: whether `gate` is the module's `_apply_gate`, from 2F to F, instead of its `act_fn`.
+        transposed: whether both weights are stored as (E, inputs, outputs).
+        biased: whether the biases b (E, 2F or F) and c (E, H) exist, named after the weights with the suffix `_bias`.
+        batched: whether calls contain rows for every expert, as in Llama 4, and `gate` is x, y -> y · act_fn(x).
     """
 
     up: str
@@ -45,11 +46,11 @@ class StackLayout:
 
 
 def stack_layout(module: nn.Module) -> StackLayout | None:
-    """The layout of a stack of experts; None if the module is anything else.
+    """Return the layout of a stack of experts, or None if the module is not one.
 
-    It must have these parameters, in shapes that fit each other, no others even in modules of its own, and a forward
-    of three arguments. Structure alone proves nothing: `check` compares the first gradient of every layer with
-    autograd's.
+    A stack has exactly the parameters described above, in consistent shapes and none in submodules, and a forward with
+    three arguments (one if batched). This is only a structural test; `probe` later compares each layer's rule with
+    autograd.
     """
     shapes = {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
     gated = "gate_up_proj" in shapes
@@ -88,16 +89,16 @@ def _expected_shapes(layout: StackLayout, down: tuple[int, ...]) -> dict[str, tu
 
 @dataclass(frozen=True, eq=False)
 class ExpertFactors:
-    """What the gradients of one call's weights are made of; entries ascend by expert, then by token.
+    """Factors of the gradients of one call, with entries sorted by expert, then by token.
 
     Attributes:
-        layout: of the module.
-        count: E.
+        layout: layout of the module.
+        count: number of experts E.
         inputs: x (T, H).
         delta: δ = ∂L/∂y (T, H).
-        tokens: (N,) row of `inputs` and `delta` of each entry; a token at whose output δ is zero has none.
+        tokens: (N,) row of `inputs` and `delta` for each entry; tokens with δ = 0 have no entries.
         experts: (N,) expert of each entry.
-        weights: w (N,).
+        weights: w (N,), routing weights.
         up_delta: ∂L/∂z (N, 2F or F).
         inner: w_n a_n (N, F).
     """
@@ -113,10 +114,10 @@ class ExpertFactors:
     inner: Tensor
 
     def terms(self) -> dict[str, Term]:
-        """The sums over the entries n of each expert e, t being the token of n.
+        """Return the terms by parameter name, as sums over the entries n of each expert e with token t.
 
         ∂L/∂U_e = Σ_n (∂L/∂z_n) x_tᵀ, ∂L/∂D_e = Σ_n δ_t (w_n a_n)ᵀ, ∂L/∂b_e = Σ_n ∂L/∂z_n, ∂L/∂c_e = Σ_n w_n δ_t.
-        The biases are rows that are looked up by the expert, as an embedding's are by the token.
+        Biases are treated as embedding rows that are looked up by expert instead of by token.
         """
         layout = self.layout
         counts = _entries_of_experts(self.experts, self.count)
@@ -132,15 +133,18 @@ class ExpertFactors:
 
 
 def expert_terms(module: nn.Module, call: Call, delta: Tensor) -> dict[str, Term]:
-    """The gradients of a stack of experts, see `ExpertFactors.terms`; δ (T, H). Nothing for a call of another form."""
+    """Return the terms of a stack of experts, given δ (T, H); empty if the call has another form.
+
+    See `ExpertFactors.terms` for the formulas.
+    """
     factors = expert_factors(module, call, delta)
     return factors.terms() if factors else {}
 
 
 def expert_factors(module: nn.Module, call: Call, delta: Tensor) -> ExpertFactors | None:
-    """Compute a call's z and a again, and ∂L/∂z_n = gate'(z_n)ᵀ (w_n D_eᵀ δ_t).
+    """Return the factors of a call: recompute z and a, and compute ∂L/∂z_n = gate'(z_n)ᵀ (w_n D_eᵀ δ_t).
 
-    None if the call is not with hidden states (T, H), experts and weights (T, k).
+    The result is None unless the arguments are hidden states (T, H), experts (T, k) and weights (T, k).
     """
     layout = stack_layout(module)
     arguments = (*call.arguments, *call.keywords.values())
@@ -151,13 +155,13 @@ def expert_factors(module: nn.Module, call: Call, delta: Tensor) -> ExpertFactor
 
 
 def batched_expert_terms(module: nn.Module, call: Call, delta: Tensor) -> dict[str, Term]:
-    """The gradients of a stack that is called with (E·T, H) rows, expert by expert; δ (E·T, H)."""
+    """Return the terms of a stack that is called with rows (E·T, H) in expert order, given δ (E·T, H)."""
     layout, inputs = stack_layout(module), call.rows()
     count = len(module.down_proj)  # type: ignore[arg-type]
     if layout is None or len(inputs) != len(delta) or len(inputs) % count:
         return {}
     experts = torch.arange(count, device=inputs.device).repeat_interleave(len(inputs) // count)[:, None]
-    # A row of zeros adds nothing.
+    # Zero rows contribute nothing.
     weights = inputs.any(dim=1)[:, None].to(inputs.dtype)
 
     def gate(gate_up: Tensor) -> Tensor:
@@ -177,7 +181,7 @@ def _factors(
     experts: Tensor,
     weights: Tensor,
 ) -> ExpertFactors:
-    """The factors of rows (T, H) that go to experts (T, k) with weights (T, k)."""
+    """Return the factors for rows (T, H) that are routed to experts (T, k) with weights (T, k)."""
     parameters = {name: parameter.detach() for name, parameter in module.named_parameters()}
     up, down = parameters[layout.up], parameters["down_proj"]
     if layout.transposed:
@@ -196,7 +200,7 @@ def _factors(
 
 
 def experts_per_token(call: Call) -> int:
-    """How many entries a row has in a call of a stack: k, or one where experts have rows of their own."""
+    """Return the number of entries per row of a call: k, or 1 if each expert has its own rows."""
     _, *routing = (*call.arguments, *call.keywords.values())
     return routing[0].shape[-1] if routing else 1
 
@@ -213,10 +217,10 @@ def _is_routing(experts: object, weights: object, *, tokens: int) -> bool:
 
 
 def _entries(experts: Tensor, weights: Tensor, delta: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Token, expert and weight of every entry, by expert and then token.
+    """Return the token, expert and weight of every entry, sorted by expert, then by token.
 
-    Entries that add nothing are left out: where δ or the weight is exactly zero, and where the expert is none of these
-    (transformers' sign for one that lies on another device).
+    Entries that contribute nothing are dropped: those with δ or weight exactly zero, and those with an expert index of
+    `count` or more, by which transformers marks experts on another device.
     """
     used = delta.any(dim=1)[:, None] & (weights != 0) & (experts < count)
     place = torch.nonzero(used.reshape(-1)).squeeze(1)
@@ -226,13 +230,16 @@ def _entries(experts: Tensor, weights: Tensor, delta: Tensor, count: int) -> tup
 
 
 def _entries_of_experts(experts: Tensor, count: int) -> tuple[int, ...]:
-    """How many entries each expert has, given the ascending experts of all entries: the one wait for the device."""
+    """Return the number of entries of each expert, given all entries' experts in ascending order.
+
+    This is the only synchronization with the device.
+    """
     ends = torch.searchsorted(experts, torch.arange(count, device=experts.device), right=True)
     return tuple(torch.diff(ends, prepend=ends.new_zeros(1)).tolist())
 
 
 def _product_by_expert(rows: Tensor, weights: Tensor, counts: Sequence[int]) -> Tensor:
-    """rows_n W_e for every entry n of expert e: rows (N, A), weights (E, A, B) -> (N, B)."""
+    """Return rows_n W_e for every entry n of expert e, (N, B), given rows (N, A) and weights (E, A, B)."""
     products = rows.new_empty(len(rows), weights.shape[2])
     end = 0
     for weight, count in zip(weights, counts, strict=True):
@@ -243,5 +250,5 @@ def _product_by_expert(rows: Tensor, weights: Tensor, counts: Sequence[int]) -> 
 
 
 def _weighted(rows: Tensor, weights: Tensor) -> Tensor:
-    """Each row times its weight, whose type may be another."""
+    """Return each row times its weight, in the dtype of the rows."""
     return (rows * weights[:, None]).to(rows.dtype)

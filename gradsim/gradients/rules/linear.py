@@ -1,4 +1,4 @@
-"""Weights of `nn.Linear` and of transformers' `Conv1D`, which is a linear layer with a transposed weight."""
+"""Gradient rules for `nn.Linear` and for transformers' `Conv1D`, a linear layer with a transposed weight."""
 
 from collections.abc import Callable
 from functools import cache
@@ -13,13 +13,13 @@ from gradsim.gradients.rules.terms import Outer, RowSum, Term
 
 
 def computes_product(module: nn.Module) -> bool:
-    """Return whether a module is of a subclass of `nn.Linear` that computes the same product."""
+    """Return whether a module is an `nn.Linear`, or a subclass of it, that computes the plain linear product."""
     return isinstance(module, nn.Linear) and _class_computes_product(type(module))  # type: ignore[arg-type]
 
 
 @cache
 def _class_computes_product(kind: Callable[..., nn.Linear]) -> bool:
-    """Let a small layer of this class show it, which has a weight and a bias but nothing else of the class."""
+    """Return whether a small `nn.Linear` computes the same output after its class is changed to `kind`."""
     with torch.device("cpu"), torch.random.fork_rng(devices=[]):
         layer = nn.Linear(3, 2, dtype=torch.float64)
         inputs = torch.randn(4, 3, dtype=torch.float64)
@@ -33,7 +33,7 @@ def _class_computes_product(kind: Callable[..., nn.Linear]) -> bool:
 
 
 def linear_terms(module: nn.Linear, call: Call, delta: Tensor) -> dict[str, Term | RowSum]:
-    """Y = x Wᵀ + b, W (D, K): ∂L/∂W = Σ_t δ_t x_tᵀ; x (T, K), δ (T, D)."""
+    """Return the terms of Y = x Wᵀ + b, W (D, K), given x (T, K) and δ (T, D): ∂L/∂W = Σ_t δ_t x_tᵀ."""
     terms: dict[str, Term | RowSum] = {"weight": Outer(delta, call.rows())}
     if module.bias is not None:
         terms["bias"] = bias_term(delta)
@@ -41,5 +41,5 @@ def linear_terms(module: nn.Linear, call: Call, delta: Tensor) -> dict[str, Term
 
 
 def conv1d_terms(module: Conv1D, call: Call, delta: Tensor) -> dict[str, Term | RowSum]:
-    """Y = x W + b, W (K, D): ∂L/∂W = Σ_t x_t δ_tᵀ; x (T, K), δ (T, D)."""
+    """Return the terms of Y = x W + b, W (K, D), given x (T, K) and δ (T, D): ∂L/∂W = Σ_t x_t δ_tᵀ."""
     return {"weight": Outer(call.rows(), delta), "bias": bias_term(delta)}

@@ -1,4 +1,4 @@
-"""Normalisation layers: whatever is affine, element by element, in a weight along the last dimension."""
+"""Gradient rule for normalisation layers: any layer that is affine, element by element, in a 1-D weight."""
 
 import torch
 from torch import Tensor, nn
@@ -9,9 +9,9 @@ from gradsim.gradients.rules.terms import RowSum
 
 
 def looks_like_norm(module: nn.Module) -> bool:
-    """Whether a module's only parameters are a 1-D `weight` and perhaps a `bias` of the same size.
+    """Return whether a module's only parameters are a 1-D `weight` and optionally a `bias` of the same size.
 
-    Structure alone proves nothing: `check` compares the first gradient of every layer with autograd's.
+    This is only a structural test; `probe` later compares each layer's rule with autograd.
     """
     parameters = dict(module.named_parameters())
     weight = parameters.get("weight")
@@ -24,10 +24,10 @@ def looks_like_norm(module: nn.Module) -> bool:
 
 
 def norm_terms(module: nn.Module, call: Call, delta: Tensor) -> dict[str, RowSum]:
-    """y_t = x̂_t ⊙ w + b or x̂_t ⊙ (1 + w) + b: ∂L/∂w = Σ_t δ_t ⊙ x̂_t; δ (T, D).
+    """Return the terms of y_t = x̂_t ⊙ w + b or y_t = x̂_t ⊙ (1 + w) + b, given δ (T, D): ∂L/∂w = Σ_t δ_t ⊙ x̂_t.
 
-    x̂ is the layer's own output at w = 1 less that at w = 0, both with b = 0: exact for every such layer, whatever it
-    normalises by. Nothing where the weight does not lie along the last dimension.
+    x̂ is the layer's output at w = 1 minus its output at w = 0, both with b = 0. This is exact for any normalisation.
+    The result is empty if the weight does not match the last dimension of the output.
     """
     parameters = dict(module.named_parameters())
     if delta.shape[1:] != parameters["weight"].shape:

@@ -1,4 +1,4 @@
-"""Which rule a module's parameters follow."""
+"""Registry of gradient rules for module types."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -15,13 +15,14 @@ from gradsim.gradients.rules.norm import looks_like_norm, norm_terms
 from gradsim.gradients.rules.terms import RowSum, Term
 
 Rule = Callable[[Any, Call, Tensor], Mapping[str, Term | RowSum]]
-"""(module, one call of it, gradient of its output as (T, D)) -> a term for each of its own parameters, by its name."""
+"""Function of a module, one of its calls and the output gradient (T, D); returns terms by parameter name."""
 
 
 def rule_for(module: nn.Module) -> Rule | None:
-    """The rule that gives the gradients of a module's own parameters; None: only autograd can.
+    """Return the gradient rule for a module's own parameters, or None if they must be left to autograd.
 
-    A subclass, or an instance with a forward of its own, may compute anything: its type alone says nothing.
+    Subclasses are tested individually because they may override the computation; instances with a replaced `forward`
+    have no rule.
     """
     if "forward" in vars(module):
         return None

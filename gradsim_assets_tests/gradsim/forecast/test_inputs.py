@@ -124,13 +124,13 @@ def test_nothing_is_stored(make_sources):
 
 
 def test_a_model_that_is_not_trained_cannot_be_loaded(make_sources):
-    with pytest.raises(ModelError, match=r"trained in its first run.*gradsim run mine --partition 0000-0003$"):
+    with pytest.raises(ModelError, match=r"the first run trains its model.*gradsim run mine --partition 0000-0003$"):
         make_sources().model_configuration("cpu")
 
 
 def test_memory_that_is_too_small_for_a_pair(make_sources):
     with pytest.raises(
-        MemoryBudgetError, match=r"memory_budget is 1,000: set .* to at least \d+, in GRADSIM_MEMORY_BUDGET"
+        MemoryBudgetError, match=r"memory_budget is 1,000: set .* to at least \d+ \(GRADSIM_MEMORY_BUDGET"
     ):
         Forecaster(make_sources(), Machine("cpu", 1000)).settings(["dropped"])
 

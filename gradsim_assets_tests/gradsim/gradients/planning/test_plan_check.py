@@ -32,7 +32,7 @@ LONG = {
 LENGTHS = (60, 63, 62, 66, 70, 61, 66, 74, 64, 65)
 """On both sides of a context of 64."""
 
-EQUAL_LENGTHS = "only those of one length share one"
+EQUAL_LENGTHS = "only samples of equal length share a batch"
 
 
 def build(family: str, **settings: Any) -> PreTrainedModel:
@@ -139,8 +139,8 @@ def test_samples_that_see_each_other_run_alone(samples_of, oracle):
     result, messages = assert_exact(model, samples_of((40, 41, 42, 43, 40, 41, 40, 40, 40, 40)), oracle)
     assert result.plan.cost.batches == 10
     assert [message.partition(",")[0] for message in messages] == [
-        "samples of this model depend on the longest of their batch",
-        "samples of this model depend on others of their batch",
+        "this model's results change with padding",
+        "this model's results depend on the other samples of a batch",
     ]
 
 
@@ -149,7 +149,7 @@ def test_a_model_that_changes_its_answers_is_refused(samples_of):
     model.model.norm.register_forward_hook(
         lambda module, arguments, output: torch.nn.functional.dropout(output, 0.5, training=True)
     )
-    with pytest.warns(FallbackWarning), pytest.raises(GradientError, match=r"answers sample 's\d' differently when"):
+    with pytest.warns(FallbackWarning), pytest.raises(GradientError, match=r"output for sample 's\d' changes when"):
         compare(model, samples_of()[:3], samples_of()[3:], "all")
 
 

@@ -67,20 +67,20 @@ def test_a_total_gives_the_last_ones_to_the_largest_fractions():
     [
         (
             {"kind": "dense"},
-            "projector 'p' is of kind 'dense': choose one of rademacher, sjlt, srht, logra, mask, traker",
+            "projector 'p' has the unknown kind 'dense': choose one of rademacher, sjlt, srht, logra, mask, traker",
         ),
-        ({"dimensions": 0.0}, "projector 'p' has a share of 0.0: give a number above 0 and at most 1"),
-        ({"dimensions": 1.5}, "projector 'p' has a share of 1.5: give a number above 0 and at most 1"),
-        ({"dimensions": float("nan")}, "projector 'p' has a share of nan: give a number above 0 and at most 1"),
-        ({"dimensions": 0}, "projector 'p' has 0 dimensions in all: give at least one a layer"),
-        ({"dimensions": {"a": 0}}, "projector 'p' gives layer a 0 dimensions: give at least 1"),
+        ({"dimensions": 0.0}, "projector 'p' has a share of 0.0: set a number above 0 and at most 1"),
+        ({"dimensions": 1.5}, "projector 'p' has a share of 1.5: set a number above 0 and at most 1"),
+        ({"dimensions": float("nan")}, "projector 'p' has a share of nan: set a number above 0 and at most 1"),
+        ({"dimensions": 0}, "projector 'p' has 0 dimensions in total: set at least one per layer"),
+        ({"dimensions": {"a": 0}}, "projector 'p' assigns 0 dimensions to layer a: set at least 1"),
         (
             {"nonzeros": 0},
-            "projector 'p' of kind sjlt has 0 non-zeros a column: give 1, or more to sjlt",
+            "projector 'p' of kind sjlt has 0 non-zeros per column: set 1, or more for sjlt",
         ),
         (
             {"kind": "srht", "nonzeros": 2},
-            "projector 'p' of kind srht has 2 non-zeros a column: give 1, or more to sjlt",
+            "projector 'p' of kind srht has 2 non-zeros per column: set 1, or more for sjlt",
         ),
     ],
 )
@@ -93,25 +93,24 @@ def test_bad_projectors(changes, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"dimensions": {"a": 1}}, "projector 'p' gives layer b no dimension: name every layer"),
+        ({"dimensions": {"a": 1}}, "projector 'p' assigns no dimension to layer b: list every layer"),
         (
             {"dimensions": {"a": 1, "b": 1, "c": 1}},
-            "projector 'p' names layer c, which the model lacks: leave it out",
+            "projector 'p' lists layer c, which the model does not have: remove it",
         ),
         (
             {"dimensions": {"a": 1, "b": 1001}},
-            "projector 'p' gives layer b 1,001 dimensions, but it has 1,000 elements: give at most these, which "
-            "keeps it whole",
+            "projector 'p' assigns 1,001 dimensions to layer b, which has 1,000 elements: set at most that number",
         ),
         (
             {"dimensions": 1},
-            "projector 'p' cannot have its dimensions: 1 dimensions cannot be spread over 2 layers of 1,005 "
-            "parameters: give 2 to 1,005",
+            "projector 'p' has an invalid total: 1 dimensions cannot be distributed over 2 layers with 1,005 "
+            "parameters: choose a total from 2 to 1,005",
         ),
         (
             {"dimensions": 1006},
-            "projector 'p' cannot have its dimensions: 1,006 dimensions cannot be spread over 2 layers of 1,005 "
-            "parameters: give 2 to 1,005",
+            "projector 'p' has an invalid total: 1,006 dimensions cannot be distributed over 2 layers with 1,005 "
+            "parameters: choose a total from 2 to 1,005",
         ),
     ],
 )
@@ -130,4 +129,4 @@ def test_a_column_has_no_more_nonzeros_than_its_layer_has_dimensions():
 def test_names_must_differ():
     with pytest.raises(GradientError) as error:
         make_projections([projector(), projector(seed=1)], {"a": (3,)}, CPU)
-    assert str(error.value) == "two projectors have the name 'p': name each differently"
+    assert str(error.value) == "two projectors are named 'p': give each its own name"

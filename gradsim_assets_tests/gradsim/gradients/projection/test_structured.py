@@ -172,9 +172,9 @@ def test_traker_draws_the_signs_of_its_own_projector():
         (
             "cuda:0",
             "kind traker needs the package fast_jl on cuda:0: install it (pip install 'traker[fast]'), or choose "
-            "rademacher, which needs nothing",
+            "rademacher, which needs no extra package",
         ),
-        ("mps", "kind traker does not run on mps: choose rademacher, which does"),
+        ("mps", "kind traker does not run on mps: choose rademacher"),
     ],
 )
 def test_a_kind_that_a_device_lacks(device, message):
