@@ -77,7 +77,9 @@ class Parts:
         return Parts(
             check=self.check,
             capture=self.capture * capture_operations(wanted) / capture_operations(measured),
-            comparison=self.comparison * wanted.alternative.product_operations / measured.way.product_operations,
+            comparison=self.comparison
+            * wanted.alternative.product_operations
+            / measured.alternative.product_operations,
             spilling=wanted.cost.spilled_bytes * (self.spilling / spilled if spilled else 1 / _BYTES_PER_SECOND),
             rest=self.rest * wanted.passes / measured.passes,
         )

@@ -1,6 +1,5 @@
-"""Which part may know which, and what must load without the heavy libraries."""
+"""What loads without heavy libraries, and how long files are. Import contracts are checked by `make lint`."""
 
-import ast
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,13 +8,6 @@ from pathlib import Path
 import pytest
 
 LONGEST_FILE = 400
-
-# Packages -> what their modules must not import.
-FORBIDDEN = {
-    "gradsim": {"dagster", "dagster_pipes", "dagster_slurm", "resources", "gradsim_assets"},
-    "resources": {"gradsim_assets"},
-}
-ALLOWED = {("gradsim/partition_job/__main__.py", "dagster_pipes")}  # how a job reports to whoever waits for it
 
 LIGHT = (
     "gradsim",
@@ -30,35 +22,12 @@ LIGHT = (
     "gradsim_assets.cli",
     "resources.slurm.compute",
 )
-HEAVY = {"torch", "transformers", "datasets"}
+HEAVY = {"torch", "transformers", "datasets", "openai", "matplotlib"}
 
 
 def sources(project: Path, *folders: str) -> Iterator[Path]:
     for folder in folders:
         yield from sorted((project / folder).rglob("*.py"))
-
-
-def imported(path: Path) -> set[str]:
-    """Top names of all that a file imports, also inside functions."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            found.add(node.module.split(".")[0])
-    return found
-
-
-@pytest.mark.parametrize("package", FORBIDDEN)
-def test_packages_know_only_what_lies_below_them(project: Path, package: str) -> None:
-    files = list(sources(project, package))
-    assert files
-    wrong = {(str(path.relative_to(project)), name) for path in files for name in imported(path) & FORBIDDEN[package]}
-    assert wrong - ALLOWED == set()
-
-
-def test_every_exception_is_still_needed(project: Path) -> None:
-    assert all(name in imported(project / path) for path, name in ALLOWED)
 
 
 @pytest.mark.parametrize("module", LIGHT)

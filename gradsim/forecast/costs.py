@@ -12,7 +12,8 @@ from gradsim.forecast.inputs import JobInputs, PartitionInputs, partition_inputs
 from gradsim.forecast.sources import Sources
 from gradsim.gradients.capture.memory import free_bytes
 from gradsim.gradients.capture.precision import precision_of
-from gradsim.gradients.planning.prediction import Prediction, Rates, predict, weight_bytes
+from gradsim.gradients.planning.prediction import Prediction, predict, weight_bytes
+from gradsim.gradients.planning.rates import Rates
 from gradsim.gradients.projection import Projector
 from gradsim.partition_job.study_projections import study_projections, study_projectors
 from gradsim.study.partitions import Partition

@@ -316,7 +316,8 @@ for _settings in (QueryFile, Paraphrase, LocalParaphrase, Generate, WordDropout,
 
 @cache
 def _adapter(*methods: type[QueryMethod]) -> TypeAdapter[QueryMethod]:
-    return TypeAdapter(Annotated[Union[methods], Field(discriminator="method")])  # noqa: UP007 - as many as there are
+    union: Any = Union[methods]  # noqa: UP007 - of any number of classes
+    return TypeAdapter(Annotated[union, Field(discriminator="method")])
 
 
 def query_methods() -> Mapping[str, type[QueryMethod]]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from gradsim.analysis.questions import SIZES
 from gradsim.study.partitions import Partition, select_partitions
 from gradsim.tables import TableKey
 from gradsim.tables.lineage import (

@@ -9,7 +9,7 @@ from gradsim.errors import StudyError
 from gradsim.study import HubModel, Study, load_study
 from gradsim.study.complaints import _SECTIONS
 from gradsim.study.definition import Projection, RunsModel, Section
-from gradsim.study.settings import Generate, QueryFile
+from gradsim.study.settings import QUERY_METHODS, Generate, QueryFile
 
 DROPOUT = {"method": "word_dropout"}
 ALL_KEYS = (
@@ -208,7 +208,7 @@ def test_every_section_can_name_its_keys() -> None:
         return set().union(*(leaves(each) for each in section.__subclasses__())) or {section}
 
     ours = {section for section in leaves(Section) if section.__module__.startswith("gradsim.")}
-    assert ours == {*_SECTIONS.values(), Study}
+    assert ours == {*_SECTIONS.values(), *QUERY_METHODS.values(), Study}
     assert RunsModel not in _SECTIONS.values()  # a part of two sections, not one itself
 
 
