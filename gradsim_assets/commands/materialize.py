@@ -11,7 +11,6 @@ from gradsim.tables.lineage import (
     GRADIENT_TABLES,
     INDEX,
     PROJECTED_TABLES,
-    SIZES,
     TRANSFER,
 )
 from gradsim_assets.audits import refuse_wrong_numbers
