@@ -11,10 +11,10 @@ demo: $(STAMP)  ## run the bundled study end to end, and leave its report
 	$(GRADSIM) run sample
 
 test: $(STAMP)  ## every test
-	OMP_NUM_THREADS=1 .venv/bin/pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE .venv/bin/pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
 
 check: lint  ## lint, types and the fast tests
-	OMP_NUM_THREADS=1 .venv/bin/pytest -n 2 --dist loadfile -m "not slow" -q $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE .venv/bin/pytest -n 2 --dist loadgroup -m "not slow" -q $(PYTEST_ARGS)
 
 lint: $(STAMP)  ## formatting, lint rules, import contracts, spelling and types
 	.venv/bin/ruff format --check

@@ -1,9 +1,11 @@
 """Fixtures that every test may use."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 
 pytest_plugins = ["gradsim_assets_tests.labs"]
@@ -16,6 +18,51 @@ settings.load_profile("gradsim")
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 PROJECT = Path(__file__).resolve().parents[1]
+
+# Fixture -> marker of the tests that use it, directly or not.
+MARKERS = {
+    "lab": "slurm",
+    "lab_without_accounting": "slurm",
+    "workplace": "platform",
+    "finished": "platform",
+    "chromium": "browser",
+    "golden": "golden",
+    "make_model": "model",
+}
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests by their fixtures, and put fast tests first.
+
+    The tests of a file share a process, and those on the Slurm lab too: each of them needs it idle.
+    """
+    for item in items:
+        found = {MARKERS[name] for name in getattr(item, "fixturenames", ()) if name in MARKERS}
+        for marker in found:
+            item.add_marker(marker)
+        item.add_marker(pytest.mark.xdist_group("slurm" if "slurm" in found else str(item.path)))
+    items.sort(key=lambda item: (item.get_closest_marker("slow") is not None, item.get_closest_marker("slurm") is None))
+
+
+@pytest.fixture(scope="session")
+def built_once(
+    tmp_path_factory: pytest.TempPathFactory, worker_id: str
+) -> Callable[[str, Callable[[Path], None]], Path]:
+    """Builds a folder that all processes of the test run share; the first one that needs it builds it."""
+    own = tmp_path_factory.getbasetemp()
+    root = own if worker_id == "master" else own.parent
+
+    def build(name: str, make: Callable[[Path], None]) -> Path:
+        folder, done = root / name, root / f"{name}.done"
+        with FileLock(root / f"{name}.lock"):
+            if not done.exists():
+                folder.mkdir()
+                make(folder)
+                done.touch()
+        return folder
+
+    return build
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 Tables: TypeAlias = Mapping[str, pl.DataFrame]
 """Name of an input table -> its rows."""
 
-Answer: TypeAlias = Callable[[Tables, int], pl.DataFrame]
+AnswerFunction: TypeAlias = Callable[[Tables, int], pl.DataFrame]
 """Function that computes an answer from its input tables and a seed."""
 
 
@@ -38,6 +38,6 @@ class Question:
     description: str
     schema: Schema
     inputs: tuple[str, ...]
-    answer: Answer
+    answer: AnswerFunction
     draws: bool = True
     figure: "Callable[[Tables], Figure] | None" = None

@@ -29,7 +29,7 @@ from gradsim.analysis.layer_means import ATTENTION_AGAINST_MLP, LAYER_MEANS, att
 from gradsim.analysis.layers import PARAMETERS_PER_LAYER, SIMILARITY_TO_FULL_GRADIENT, similarity_to_full_gradient
 from gradsim.analysis.metrics import RETRIEVAL, retrieval_metrics
 from gradsim.analysis.projections import PROJECTION_AUDIT, projection_audit, projection_errors
-from gradsim.analysis.question import Answer, Question, Tables
+from gradsim.analysis.question import AnswerFunction, Question, Tables
 from gradsim.analysis.retrieval import (
     ACCURACY,
     ACCURACY_PER_LAYER,
@@ -85,11 +85,11 @@ def _budgets(tables: Tables, seed: int) -> pl.DataFrame:
     return selection_under_budget(_dots(tables), tables[SIZES], dimensions, seed=seed)
 
 
-def _greedy(criterion: Criterion) -> Answer:
+def _greedy(criterion: Criterion) -> AnswerFunction:
     return lambda tables, seed: greedy_selection(_dots(tables), tables[SIZES], criterion, seed=seed)
 
 
-def _of_pairs(function: Callable[..., pl.DataFrame]) -> Answer:
+def _of_pairs(function: Callable[..., pl.DataFrame]) -> AnswerFunction:
     return lambda tables, seed: function(
         tables["gradient_similarity"], tables["candidates"], tables["projected_similarity"], seed=seed
     )

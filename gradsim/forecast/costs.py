@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from gradsim.errors import DeviceError, MemoryBudgetError
-from gradsim.forecast.inputs import JobInputs, PartitionInputs, partition_inputs
+from gradsim.forecast.inputs import ForecastInputs, PartitionInputs, partition_inputs
 from gradsim.forecast.sources import Sources
 from gradsim.gradients.capture.memory import free_bytes
 from gradsim.gradients.capture.precision import precision_of
@@ -90,7 +90,7 @@ class SettingForecast:
     partitions: int
     missing: tuple[str, ...]
     parts: Mapping[str, Sequence[PartitionInputs]]
-    inputs: JobInputs
+    inputs: ForecastInputs
     estimated: frozenset[str]
     together: Prediction
     split: tuple[Prediction, ...]
@@ -166,7 +166,7 @@ class Forecaster:
         study, originals = self.sources.store.study, self.sources.originals
         projectors = self.projectors if projected else []
         inputs = [each for part in parts.values() for each in part]
-        together = JobInputs.of(inputs, originals)
+        together = ForecastInputs.of(inputs, originals)
         return SettingForecast(
             setting=name,
             partitions=partitions,
@@ -175,12 +175,12 @@ class Forecaster:
             inputs=together,
             estimated=frozenset().union(*(each.estimated for each in inputs)),
             together=self.predict(together, projectors),
-            split=tuple(self.predict(JobInputs.of(part, originals), projectors) for part in parts.values()),
+            split=tuple(self.predict(ForecastInputs.of(part, originals), projectors) for part in parts.values()),
             rows=result_rows(inputs, len(self._shapes), len(study.projections), len(study.projected)),
             projected=projected,
         )
 
-    def predict(self, inputs: JobInputs, projectors: Sequence[Projector]) -> Prediction:
+    def predict(self, inputs: ForecastInputs, projectors: Sequence[Projector]) -> Prediction:
         """Return the prediction for one job.
 
         Raises:

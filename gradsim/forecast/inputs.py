@@ -34,7 +34,7 @@ class PartitionInputs:
 
 
 @dataclass(frozen=True, eq=False)
-class JobInputs:
+class ForecastInputs:
     """Inputs of the comparisons of one job.
 
     Attributes:
@@ -48,7 +48,7 @@ class JobInputs:
     pairs: Integers
 
     @classmethod
-    def of(cls, partitions: Sequence[PartitionInputs], originals: Originals) -> "JobInputs":
+    def of(cls, partitions: Sequence[PartitionInputs], originals: Originals) -> "ForecastInputs":
         """Return the combined inputs of several partitions."""
         before = np.cumsum([0, *(len(partition.queries) for partition in partitions)])
         pairs = np.concatenate(

@@ -49,7 +49,7 @@ def answer(question: Question) -> float:
     forecaster = forecast.Forecaster(sources, forecast.Machine(question.device, known.memory_budget, known.rates))
     partitions = select_partitions(job.study.partitions, [str(partition) for partition in job.partitions])
     parts = [forecast.partition_inputs(sources, setting, each) for setting in job.settings for each in partitions]
-    inputs = forecast.JobInputs.of(parts, sources.originals)
+    inputs = forecast.ForecastInputs.of(parts, sources.originals)
     projected = any(key.name in PROJECTED_TABLES for key in job.keys)
     prediction = forecaster.predict(inputs, forecaster.projectors if projected else [])
     assert prediction.seconds is not None  # rates are known

@@ -13,7 +13,7 @@ from gradsim.gradients.capture.length import require_length
 from gradsim.gradients.capture.precision import precision_of
 from gradsim.gradients.projection import Projector, make_projections
 from gradsim.gradients.results import Comparison
-from gradsim.gradients.run import ComparisonTiles, Progress, Request
+from gradsim.gradients.run import ComparisonRequest, ComparisonTiles, Progress
 
 OnBadSample = Literal["error", "exclude"]
 PrecisionOfMemorised = Literal["float64"] | None
@@ -106,7 +106,7 @@ def compare_tiles(
             [encode(query, limits) for query in queries],
             [encode(original, limits) for original in originals],
         )
-        request = Request(
+        request = ComparisonRequest(
             model=model,
             precision=precision_of(precision),
             nodes=nodes,

@@ -38,7 +38,7 @@ _TELLING_LABELS = 8
 
 
 @dataclass(frozen=True)
-class Request:
+class ComparisonRequest:
     """Validated arguments of `compare`."""
 
     model: PreTrainedModel
@@ -68,7 +68,7 @@ class ComparisonTiles(Iterator[Tile]):
         check_seconds: time spent on checking the rules and the plan.
     """
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: ComparisonRequest) -> None:
         parameters = dict(request.model.named_parameters())
         self.layers = list(parameters)
         self.plan: Plan | None = None

@@ -34,9 +34,13 @@ def workplace(tmp_path: Path) -> Workplace:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+def finished(built_once: Callable[[str, Callable[[Path], None]], Path]) -> Workplace:
     """The study `tiny` with three settings, run to its end by the command; to be read only, or copied."""
-    place = Workplace(tmp_path_factory.mktemp("finished"))
+    return Workplace(built_once("finished", _run_tiny))
+
+
+def _run_tiny(folder: Path) -> None:
+    place = Workplace(folder)
     place.write_rows("originals.jsonl", place.rows(20))
     place.write_rows("paraphrases.jsonl", place.rows(20, question="What is the best way to {verb} my {thing}?"))
     place.write_study(
@@ -49,7 +53,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
     )
     output = place.gradsim("run", "tiny")
     (place.folder / "output.txt").write_text(output, encoding="utf-8")
-    return place
 
 
 @pytest.fixture

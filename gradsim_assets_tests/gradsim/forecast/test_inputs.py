@@ -7,7 +7,7 @@ import pytest
 from gradsim.dataset.samples import SAMPLES_SCHEMA
 from gradsim.errors import DeviceError, MemoryBudgetError, ModelError
 from gradsim.forecast.costs import Forecaster, Machine, result_rows
-from gradsim.forecast.inputs import JobInputs, PartitionInputs, partition_inputs
+from gradsim.forecast.inputs import ForecastInputs, PartitionInputs, partition_inputs
 from gradsim.forecast.sources import Originals, Sources, blank, estimated_tokens
 from gradsim.study import Study
 from gradsim.tables import Store
@@ -67,7 +67,7 @@ def test_queries_are_as_long_as_their_originals_and_not_taken_for_them(make_sour
     assert inputs.estimated == {"lengths", "candidates"}
     for query, original in zip(inputs.queries, sources.originals.samples[4:], strict=True):
         assert (len(query.tokens), len(query.positions)) == (len(original.tokens), len(original.positions))
-    comparison = JobInputs.of([inputs], sources.originals).comparison()
+    comparison = ForecastInputs.of([inputs], sources.originals).comparison()
     assert len(comparison.lengths.tokens) == 2 + len(np.unique(inputs.pairs[:, 1])), "each is a node of its own"
 
 
@@ -91,7 +91,7 @@ def test_a_job_has_the_originals_of_all_its_partitions_once():
         PartitionInputs([blank("a", 5, 2, 1), blank("b", 5, 2, 1)], np.array([(0, 0), (1, 3)]), frozenset()),
         PartitionInputs([blank("d", 5, 2, 1)], np.array([(0, 3)]), frozenset()),
     ]
-    inputs = JobInputs.of(parts, originals)
+    inputs = ForecastInputs.of(parts, originals)
     assert [sample.id for sample in inputs.originals] == ["a", "d"]
     assert inputs.pairs.tolist() == [[0, 0], [1, 1], [2, 1]]
     rows = result_rows(parts, layers=10, projections=3, projectors=2)
