@@ -28,7 +28,7 @@ from scipy.stats import kendalltau
 
 from gradsim.analysis.layer_dots import cosine
 from gradsim.gradients import Projector, compare
-from gradsim.gradients.projection import KINDS, Projection
+from gradsim.gradients.projection import KINDS, ModelProjection
 
 Floats = NDArray[np.float64]
 
@@ -127,7 +127,7 @@ def of_kind(kind: str, total: int, data: Gradients, truth: Floats, seeds: int) -
         return {"note": f"{signs:.1e} random signs: left out"}
     found = []
     for seed in range(1 if signs > MOST_SIGNS else seeds):
-        projection = Projection(Projector(kind, total, SEED + seed, kind), data.shapes, CPU)
+        projection = ModelProjection(Projector(kind, total, SEED + seed, kind), data.shapes, CPU)
         dots = dots_of(data, partial(projected, projection))
         found.append(scores(dots.cosines(data.pairs), truth, data))
     dimensions = sum(projection.dimensions.values())
@@ -172,11 +172,11 @@ def gram_of(vectors: NDArray[np.float32], step: int = 1 << 14) -> Floats:
     return gram
 
 
-def projected(projection: Projection, layer: str, rows: list[torch.Tensor]) -> Sequence[torch.Tensor]:
+def projected(projection: ModelProjection, layer: str, rows: list[torch.Tensor]) -> Sequence[torch.Tensor]:
     return rows if projection.keeps_whole(layer) else list(projection.project(layer, rows))
 
 
-def seconds_a_sample(projection: Projection, data: Gradients) -> float:
+def seconds_a_sample(projection: ModelProjection, data: Gradients) -> float:
     """Of projecting all layers of one built gradient: the median of some, as many as a second or two allow."""
     seconds: list[float] = []
     while len(seconds) < MOST_REPEATS and sum(seconds) < 1.0:

@@ -26,7 +26,7 @@ from gradsim.gradients.planning.plan_check import PlanCheck, warn_of_slower_way
 from gradsim.gradients.planning.prediction import plan_comparison
 from gradsim.gradients.planning.schedule import Capture, Compare, Drop, EndBlock, Evict, Restore, Spill, Step
 from gradsim.gradients.planning.sizes import Lengths
-from gradsim.gradients.projection import Projection
+from gradsim.gradients.projection import ModelProjection
 from gradsim.gradients.results import Comparison, Tile
 from gradsim.gradients.tiles import TileBuilder, put_together
 
@@ -45,7 +45,7 @@ class ComparisonRequest:
     precision: Precision
     nodes: Nodes
     pairs: Integers
-    projections: Sequence[Projection]
+    projections: Sequence[ModelProjection]
     memory_budget: int | None
     progress: Progress | None
     exclude_bad: bool

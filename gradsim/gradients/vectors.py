@@ -26,7 +26,7 @@ from gradsim.gradients.capture.precision import Precision, plain_arithmetic, pre
 from gradsim.gradients.capture.profile import PassProfile
 from gradsim.gradients.compare import OnBadSample
 from gradsim.gradients.planning.plan_check import PlanCheck, checkpointing_holds
-from gradsim.gradients.projection import Projection, Projector
+from gradsim.gradients.projection import ModelProjection, Projector
 from gradsim.gradients.projection.vector_layout import VectorLayout
 from gradsim.gradients.rules.terms import RowSum, Term
 from gradsim.gradients.run import Progress
@@ -73,7 +73,7 @@ def projected_gradients(
         device = next(iter(layers.values())).device
         encoded = [encode(sample, limits) for sample in samples]
         require_length(model, encoded)
-        projection = Projection(projector, {name: parameter.shape for name, parameter in layers.items()}, device)
+        projection = ModelProjection(projector, {name: parameter.shape for name, parameter in layers.items()}, device)
         format_ = precision_of(precision)
         lent.enter_context(own_gradients(list(layers.values())))
         lent.enter_context(running_in(model, format_.dtype))
@@ -101,7 +101,7 @@ def projected_gradients(
                 progress(position + 1, len(encoded))
 
 
-def _bytes_beside_a_pass(capture: GradientCapture, projection: Projection) -> int:
+def _bytes_beside_a_pass(capture: GradientCapture, projection: ModelProjection) -> int:
     """Return the bytes of the projection, the vector, autograd gradients and the largest built gradient."""
     sizes = [parameter.nbytes for parameter in capture.parameters]
     vector = 8 * VectorLayout.of(projection.dimensions).width
@@ -132,7 +132,7 @@ def _needs_checkpoint(sample: Encoded, profile: PassProfile, room: int) -> bool:
 
 
 def _vector(
-    capture: GradientCapture, sample: Encoded, projection: Projection, precision: Precision, *, checkpoint: bool
+    capture: GradientCapture, sample: Encoded, projection: ModelProjection, precision: Precision, *, checkpoint: bool
 ) -> Vector:
     if len(sample.positions) == 0:
         raise no_label(sample)

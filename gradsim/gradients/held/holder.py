@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gradsim.gradients.held.rows import Rows
 from gradsim.gradients.planning.row_layout import Layout, Segment
-from gradsim.gradients.projection import Projection
+from gradsim.gradients.projection import ModelProjection
 from gradsim.gradients.rules.dots import Products
 from gradsim.gradients.rules.terms import Dense, RowSum, Term, gradient, nbytes
 
@@ -59,7 +59,7 @@ class Holder:
         self,
         shapes: Mapping[str, torch.Size],
         built: Sequence[bool],
-        projections: Sequence[Projection],
+        projections: Sequence[ModelProjection],
         by_term: NDArray[np.bool_],
         capacity: int,
         dtype: torch.dtype,

@@ -17,7 +17,7 @@ from gradsim.gradients.planning.projection_cost import needed_gradients, project
 from gradsim.gradients.planning.row_layout import Layout
 from gradsim.gradients.planning.schedule import Task
 from gradsim.gradients.planning.sizes import Costs, LayerShape, Lengths, forms, layer_shapes, sample_bytes
-from gradsim.gradients.projection import Projection
+from gradsim.gradients.projection import ModelProjection
 
 Integers = NDArray[np.int64]
 
@@ -74,7 +74,7 @@ def alternatives_of(
     model: PreTrainedModel,
     capture: GradientCapture,
     probed: Probe,
-    projections: Sequence[Projection],
+    projections: Sequence[ModelProjection],
     *,
     memory_budget: int,
     batch_share: float = 1.0,
@@ -210,7 +210,7 @@ def _working_bytes(profile: PassProfile, longest: int, batch_tokens: int, *, che
 def _fixed_bytes(
     shapes: Sequence[LayerShape],
     capture: GradientCapture,
-    projections: Sequence[Projection],
+    projections: Sequence[ModelProjection],
     needed: NDArray[np.bool_],
     itemsize: int,
 ) -> int:

@@ -18,7 +18,7 @@ from gradsim.gradients.planning.alternatives import PairsToRun, alternatives_of,
 from gradsim.gradients.planning.plan import Plan, make_plan
 from gradsim.gradients.planning.rates import Rates
 from gradsim.gradients.planning.sizes import Lengths
-from gradsim.gradients.projection import Projection, Projector, make_projections
+from gradsim.gradients.projection import ModelProjection, Projector, make_projections
 from gradsim.gradients.rules.experts import stack_layout
 from gradsim.models.limits import length_boundaries
 
@@ -96,7 +96,7 @@ def plan_comparison(
     model: PreTrainedModel,
     capture: GradientCapture,
     probed: Probe,
-    projections: Sequence[Projection],
+    projections: Sequence[ModelProjection],
     precision: Precision,
     *,
     memory_budget: int,

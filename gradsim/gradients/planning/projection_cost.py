@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradsim.gradients.planning.sizes import Costs
-from gradsim.gradients.projection import Projection
+from gradsim.gradients.projection import ModelProjection
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -29,7 +29,7 @@ class ProjectingCost:
     moved_bytes: float
 
 
-def needed_gradients(projections: Sequence[Projection], layers: Sequence[str]) -> Booleans:
+def needed_gradients(projections: Sequence[ModelProjection], layers: Sequence[str]) -> Booleans:
     """Return whether any projection needs the built gradient of each layer, (layers,)."""
     return np.array(
         [
@@ -40,7 +40,7 @@ def needed_gradients(projections: Sequence[Projection], layers: Sequence[str]) -
 
 
 def projecting_cost(
-    projections: Sequence[Projection], layers: Sequence[str], costs: Costs, built: Booleans, used: Integers
+    projections: Sequence[ModelProjection], layers: Sequence[str], costs: Costs, built: Booleans, used: Integers
 ) -> ProjectingCost:
     """Return the cost of projecting every sample.
 

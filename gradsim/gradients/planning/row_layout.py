@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gradsim.gradients.projection import Projection
+from gradsim.gradients.projection import ModelProjection
 from gradsim.gradients.rules.arithmetic import CHUNK
 
 
@@ -51,7 +51,7 @@ class Layout:
     """
 
     def __init__(
-        self, shapes: Mapping[str, torch.Size], built: Sequence[bool], projections: Sequence[Projection]
+        self, shapes: Mapping[str, torch.Size], built: Sequence[bool], projections: Sequence[ModelProjection]
     ) -> None:
         self.segments: list[Segment] = []
         self.width = 0

@@ -4,7 +4,7 @@ A layer's projection R preserves inner products in expectation, E<Rg, Rg'> = <g,
 layer name and dimension, so it is identical in every process, on every device and for every partition.
 
 projector.py     configuration of a projection
-at_work.py       projection of a model's layers
+model_projection.py       projection of a model's layers
 kind.py          interface of all kinds; registry.py the kinds by name
 sjlt.py  rademacher.py  srht.py  logra.py  mask.py  traker.py     one kind each
 dimensions.py    dimension of each layer

@@ -107,11 +107,11 @@ def test_the_same_with_other_threads(projection, portable):
 
 PROGRAM = """
 import json, sys, torch
-from gradsim.gradients.projection import KINDS, Projection, Projector
+from gradsim.gradients.projection import KINDS, ModelProjection, Projector
 gradient = torch.arange(40.0).view(8, 5)
 found = {}
 for kind in KINDS:
-    projection = Projection(Projector(kind, {"layer": 6}, 42, "p"), {"layer": (8, 5)}, torch.device("cpu"))
+    projection = ModelProjection(Projector(kind, {"layer": 6}, 42, "p"), {"layer": (8, 5)}, torch.device("cpu"))
     found[kind] = projection.project("layer", [gradient])[0].tolist()
 print(json.dumps(found))
 """

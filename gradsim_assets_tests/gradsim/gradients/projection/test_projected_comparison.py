@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from gradsim.gradients import Projector, compare
-from gradsim.gradients.projection import KINDS, Projection
+from gradsim.gradients.projection import KINDS, ModelProjection
 from gradsim.gradients.reference import reference_gradient
 
 CPU = torch.device("cpu")
@@ -14,7 +14,7 @@ CPU = torch.device("cpu")
 def projected_by_hand(model, projector, samples):
     """Each sample's projected gradient, layer by layer; whole layers as they are."""
     shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
-    projection = Projection(projector, shapes, CPU)
+    projection = ModelProjection(projector, shapes, CPU)
     whole = [projection.keeps_whole(layer) for layer in shapes]
     assert any(whole) != all(whole)
     return [

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gradsim.errors import GradientError
-from gradsim.gradients.projection import KINDS, Projection, Projector, rademacher
+from gradsim.gradients.projection import KINDS, ModelProjection, Projector, rademacher
 from gradsim.gradients.projection.kind import LayerSketch
 from gradsim.gradients.projection.logra import Logra, Sides
 from gradsim.gradients.projection.sjlt import Sjlt, signed_buckets
@@ -179,5 +179,5 @@ def test_traker_draws_the_signs_of_its_own_projector():
 )
 def test_a_kind_that_a_device_lacks(device, message):
     with pytest.raises(GradientError) as error:
-        Projection(Projector("traker", 2, 42, "p"), {"w": (30,)}, torch.device(device))
+        ModelProjection(Projector("traker", 2, 42, "p"), {"w": (30,)}, torch.device(device))
     assert str(error.value) == f"projector 'p': {message}"

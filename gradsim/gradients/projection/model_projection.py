@@ -14,7 +14,7 @@ from gradsim.gradients.projection.registry import KINDS
 from gradsim.gradients.rules.terms import RowSum, Term
 
 
-class Projection:
+class ModelProjection:
     """Projection of a model's layers; each layer's projection is created on first use and then kept.
 
     Args:
@@ -91,7 +91,7 @@ class Projection:
 
 def make_projections(
     projectors: Sequence[Projector], shapes: Mapping[str, Sequence[int]], device: torch.device
-) -> list[Projection]:
+) -> list[ModelProjection]:
     """Return the projections of a model's layers.
 
     Args:
@@ -106,4 +106,4 @@ def make_projections(
     for place, name in enumerate(names):
         if name in names[:place]:
             raise GradientError(f"two projectors are named {name!r}: give each its own name")
-    return [Projection(projector, shapes, device) for projector in projectors]
+    return [ModelProjection(projector, shapes, device) for projector in projectors]
