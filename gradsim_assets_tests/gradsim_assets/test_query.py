@@ -101,4 +101,4 @@ def test_a_study_that_stores_nothing(workplace):
 @pytest.mark.parametrize(("text", "answer", "what"), [(" ", "b", "text"), ("a", "", "answer")])
 def test_empty_words(finished, text, answer, what):
     output = finished.gradsim("query", "tiny", text, "--answer", answer, fails=True)
-    assert f"error: the {what} is empty; give some words" in output
+    assert f"error: the {what} is empty; enter some words" in output

@@ -1,4 +1,4 @@
-"""The faults that a rewritten text can have, by name. A new fault is one function and one line here."""
+"""Faults of rewritten texts by name. To add a fault, write a function and register it here."""
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -31,21 +31,21 @@ _FAULTS: Mapping[str, _Fault] = MappingProxyType(
     }
 )
 
-# What can still be said of a text that shows nothing.
+# Faults that apply to empty texts.
 _OF_EMPTY_TEXTS = ("empty", "truncated")
 
 DEFAULT_BOUNDS = LengthBounds()
 
 FAULTS: Mapping[str, str] = MappingProxyType({name: fault.meaning for name, fault in _FAULTS.items()})
-"""Name of a fault -> what it means in a few words."""
+"""Short description of each fault by name."""
 
 
 def find_faults(rewrite: Rewrite, bounds: LengthBounds = DEFAULT_BOUNDS) -> list[str]:
-    """The names of a rewritten text's faults, in the order of `FAULTS`.
+    """Return the names of a rewritten text's faults, in the order of `FAULTS`.
 
     Args:
-        rewrite: the text and what it was made from.
-        bounds: how much shorter or longer it may be.
+        rewrite: the text and its original.
+        bounds: allowed length ratios.
     """
     names = _OF_EMPTY_TEXTS if is_empty(rewrite) else tuple(_FAULTS)
     return [name for name in names if _FAULTS[name].is_there(rewrite, bounds)]
