@@ -19,6 +19,7 @@ class _Fault(NamedTuple):
     is_there: Callable[[Rewrite, LengthBounds], bool]
 
 
+# Stored exclusion reasons contain these descriptions, and the checks search for them there: do not reword.
 _FAULTS: Mapping[str, _Fault] = MappingProxyType(
     {
         "empty": _Fault("no text came back", lambda rewrite, _: is_empty(rewrite)),
