@@ -1,9 +1,9 @@
-"""Computes partitions from files to files: `python -m gradsim.partition_job JOB.json`.
+"""Jobs that compute partitions with a model: `python -m gradsim.partition_job JOB.json`.
 
-Gradients, answers of the studied model, the audit of stored dots and the gradient index are computed so: whatever needs
-the model. The same command runs here in a subprocess or on a compute node. It loads the model once, plans all its
-partitions together, and writes each partition's tables as soon as they are complete, so that a job that is run again
-continues where it ended. Beside the job file it leaves `JOB.result.json`: what was computed, or what is wrong.
+Jobs compute gradients, generated queries, the gradient audit, the gradient index and rates. The same command runs in a
+local subprocess or on a compute node. A job loads the model once, plans all its partitions together, and writes the
+tables of each partition as soon as they are complete, so that a restarted job resumes. It writes its outcome to
+`JOB.result.json` beside the job file.
 """
 
 import lazy_loader

@@ -1,4 +1,4 @@
-"""The job's process: reads the job file, computes, reports progress, writes the result file."""
+"""Entry point of a job: read the job file, compute, report progress, write the result file."""
 
 import argparse
 import json
@@ -25,18 +25,22 @@ from gradsim.progress import Progress, in_steps
 from gradsim.tables import Store, TableKey
 from gradsim.tables.files import atomic_path
 
-# The exit status for an error that the user can mend; its message stands in the result file.
+# Exit status of an error that the user can fix; the result file contains its message.
 USER_ERROR = 3
 
-# Job, store, partition -> tables to compute, progress -> what it cost.
+# (job, store, tables to compute by partition, progress) -> measured cost.
 Compute = Callable[[PartitionJob, Store, Mapping[Any, Sequence[TableKey]], Progress], Mapping[str, Any]]
 
 
 def main() -> int:
-    """Run the job of a file and leave its result beside it, whatever happens."""
+    """Run the job of a file; write the result file even on failure.
+
+    Returns:
+        The exit status.
+    """
     parser = argparse.ArgumentParser(prog="python -m gradsim.partition_job")
-    parser.add_argument("job", type=Path, help="the job file (JSON)")
-    parser.add_argument("--parent", type=int, help="id of the process that waits for the job; the job ends with it")
+    parser.add_argument("job", type=Path, help="job file (JSON)")
+    parser.add_argument("--parent", type=int, help="id of the parent process; the job exits when it dies")
     arguments = parser.parse_args()
     path: Path = arguments.job
     if arguments.parent:
@@ -44,7 +48,7 @@ def main() -> int:
     text = path.read_text(encoding="utf-8")
     result = JobResult(partitions=(), fingerprints={})
     try:
-        # Before the rest, which another version may write in another way.
+        # Checked first, because another version may use another format.
         check_code(json.loads(text).get("code"))
         job = PartitionJob.model_validate_json(text)
         result = JobResult(partitions=job.partitions, fingerprints=job.fingerprints)
@@ -80,7 +84,7 @@ def _run(job: PartitionJob, progress: Progress) -> dict[str, Any]:
 
 
 def _computation(kind: Kind) -> Compute:
-    """Return the function for a kind of job; only then does torch load, which takes seconds."""
+    """Return the function for a kind of job; this imports torch, which takes seconds."""
     models.hide_progress_bars()
     match kind:
         case "queries":
@@ -97,7 +101,7 @@ def _computation(kind: Kind) -> Compute:
 
 @contextmanager
 def _progress(job: PartitionJob) -> Iterator[Progress]:
-    """A bar for a person at a terminal; under Dagster, lines in the run's log."""
+    """Yield a progress callback: a progress bar, or log lines under Dagster Pipes."""
     if "DAGSTER_PIPES_CONTEXT" not in os.environ:
         with tqdm(desc=job.kind, unit=" samples") as bar:
             yield partial(_advance, bar)
@@ -113,7 +117,7 @@ def _advance(bar: "tqdm[NoReturn]", done: int, total: int) -> None:
 
 
 def _end_with(parent: int) -> None:
-    """Whoever started the job waits for it; if that process dies, the job would only be in its successor's way."""
+    """Exit when the parent process dies; an orphaned job would compete with its successor."""
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -124,7 +128,7 @@ def _end_with(parent: int) -> None:
 
 
 def _peak_memory() -> int:
-    """The largest resident set of this process so far, in bytes."""
+    """Return the peak resident set size of this process in bytes."""
     usage = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return usage if sys.platform == "darwin" else usage * 1024
 

@@ -1,4 +1,4 @@
-"""The audit of a setting: a few of its stored dots beside those of plain autograd, one sample at a time."""
+"""Gradient audit of a setting: a few stored inner products compared with plain autograd."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -26,13 +26,13 @@ def compute_audit(
     work: Mapping[Any, Sequence[TableKey]],
     progress: Callable[[int, int], None],
 ) -> dict[str, int]:
-    """Compute and write the audit, which is all of `work`.
+    """Compute and write the audit, the only table in `work`.
 
     Returns:
-        What it cost.
+        The number of backward passes.
 
     Raises:
-        GradsimError: whatever a user can mend.
+        GradsimError: an error that the user can fix.
     """
     device = resolve_device(job.model.device)
     job = job.model_copy(update={"model": accurate(job.model)})
@@ -62,19 +62,19 @@ def compute_audit(
 
 
 def accurate(model: ModelConfiguration) -> ModelConfiguration:
-    """A study's model in the precision that its dots are held against: float64 if it runs in it, else plain float32."""
+    """Return the model configuration with the reference precision: float64 if the study uses it, else float32."""
     return replace(model, precision="float64" if model.precision == "float64" else "float32")
 
 
 def _samples(tokenized: pl.DataFrame, ids: pl.Series) -> dict[str, TokenSequence]:
-    """Those of a table of token ids, by id."""
+    """Return the tokenized samples with these ids, by id."""
     wanted = tokenized.join(ids.to_frame("id").unique(), on="id", how="semi")
     return {sample.id: sample for sample in sequences(wanted)}
 
 
 def _reference(model: PreTrainedModel, query: TokenSequence, original: TokenSequence) -> pl.DataFrame:
-    """Dot and self dots of a pair in every layer, one row a layer. Both gradients are gone when this returns."""
-    # The query's waits on the host, so that the device needs room for one of them beside the model.
+    """Return the dot and the self dots of a pair, one row per layer."""
+    # The query's gradient is kept on the host, so that the device holds only one gradient besides the model.
     of_query = {layer: gradient.cpu() for layer, gradient in reference_gradient(model, query).items()}
     rows = []
     for layer, gradient in reference_gradient(model, original).items():

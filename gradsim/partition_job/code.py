@@ -1,4 +1,4 @@
-"""Which code computes: a version's number does not tell two checkouts apart, its sources do."""
+"""Identification of the code: version number and digest of the sources."""
 
 import hashlib
 from functools import cache
@@ -10,7 +10,7 @@ from gradsim.errors import TableError
 
 @cache
 def code_version() -> str:
-    """The version with a digest of all sources of the package: `0.1.0+3f2a9c1e`."""
+    """Return the version with a digest of the package's sources: `0.1.0+3f2a9c1e`."""
     package = Path(gradsim.__file__).parent
     digest = hashlib.sha256()
     for source in sorted(package.rglob("*.py")):
@@ -19,13 +19,13 @@ def code_version() -> str:
 
 
 def check_code(sender: str | None) -> None:
-    """Refuse what another code has sent.
+    """Check that a job was sent by the same code.
 
     Raises:
-        TableError: it did.
+        TableError: the sender's code differs.
     """
     if sender != code_version():
         raise TableError(
-            f"the job was sent by gradsim {sender}, here is {code_version()}; "
-            "install the sender's version here: gradsim cluster install"
+            f"the job was sent by gradsim {sender}, but {code_version()} is installed here; "
+            "install the sender's version: gradsim cluster install"
         )

@@ -1,4 +1,4 @@
-"""What a gradient job took, beside what its plan had predicted."""
+"""Measured and predicted cost of a gradient job."""
 
 import torch
 
@@ -12,17 +12,17 @@ from gradsim.tables.rates import read_rates
 def measured_cost(
     tiles: ComparisonTiles, job: PartitionJob, store: Store, device: str, parameters: int
 ) -> dict[str, float]:
-    """Of a comparison that is done; `X_predicted` stands beside `X`, the time's only where rates were measured.
+    """Return the measured cost of a finished comparison, with predictions as `X_predicted` beside `X`.
 
-    The memory of a GPU is that of torch's tensors. On a processor only the job's whole process is measured, with its
-    libraries and tables (`peak_memory_bytes`).
+    Time is predicted only if rates were measured. GPU memory is that of torch's tensors. On a CPU, only the memory of
+    the whole process is measured (`peak_memory_bytes`), which includes libraries and tables.
 
     Args:
-        tiles: all taken.
-        job: whose they are.
-        store: of its study.
-        device: where it ran, cpu or cuda:N.
-        parameters: how many the model has.
+        tiles: exhausted tiles.
+        job: the job.
+        store: store of the job's study.
+        device: cpu or cuda:N.
+        parameters: number of model parameters.
     """
     plan = tiles.plan
     assert plan is not None

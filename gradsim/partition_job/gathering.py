@@ -1,4 +1,4 @@
-"""From the engine's tiles to the numbers of queries that are complete."""
+"""Gather the engine's tiles into complete queries."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,17 +12,17 @@ from gradsim.partition_job.inputs import JobInputs
 
 Floats = NDArray[np.float64]
 
-# Numbers of pairs that are handed on together, unless a single query has more.
+# Maximum pairs times layers per group of queries, unless a single query has more.
 _AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True)
 class PairNumbers:
-    """Numbers of pairs, a query's or those of several in a row; NaN where a loss was not finite.
+    """Inner products of the pairs of one or more consecutive queries; NaN for samples with a non-finite loss.
 
     Attributes:
-        dots: (pairs, layers), exact; None if nobody asked for them.
-        projected: (projectors, pairs, layers); None if nobody asked for them.
+        dots: (pairs, layers), exact; None: not requested.
+        projected: (projectors, pairs, layers); None: not requested.
         sums: (methods, pairs), dots summed over layers.
     """
 
@@ -33,25 +33,31 @@ class PairNumbers:
 
 @dataclass(frozen=True)
 class Method:
-    """A similarity: a cosine of sums over layers.
+    """A similarity: the cosine of dots summed over layers.
 
     Attributes:
-        projector: whose dots are summed; None: the exact ones.
-        weights: (layers,) how often each layer counts; None: once.
+        projector: name of the projector; None: exact dots.
+        weights: (layers,) weights; None: all 1.
     """
 
     projector: str | None = None
     weights: Floats | None = None
 
     def sums(self, dots: Floats) -> Floats:
-        """(n, layers) -> (n,); in memory as analysis has it, for the same rounding."""
+        """Sum dots over layers, (n, layers) -> (n,), with the memory layout and hence the rounding of the analyses."""
         dots = np.ascontiguousarray(dots)
         return np.asarray(dots.sum(axis=1) if self.weights is None else dots @ self.weights)
 
 
 @dataclass(frozen=True)
 class CompleteQueries:
-    """Queries of which every number is there: their positions, those of their pairs, and the pairs' numbers."""
+    """Consecutive queries whose inner products are complete.
+
+    Attributes:
+        queries: positions of the queries.
+        pairs: positions of their pairs.
+        numbers: inner products of the pairs.
+    """
 
     queries: range
     pairs: slice
@@ -59,17 +65,17 @@ class CompleteQueries:
 
 
 class Gathered:
-    """Takes tiles while it is asked for queries that are complete, and holds what came until then.
+    """Consumes tiles on demand until requested queries are complete.
 
-    Room for a query's pairs is made when the first of them comes, and given back when the query is handed out: as tiles
-    come in blocks of queries, no more than a block is held. Self dots are kept, as samples are met again.
+    The arrays of a query's pairs exist from its first tile until `complete` yields the query. Tiles come in blocks of
+    queries, so at most one block is in memory. Self dots are kept, because samples occur in several tiles.
 
     Attributes:
-        query_self, original_self: (queries | originals, layers), exact self dots; NaN where a sample did not come yet,
-            or its loss was not finite.
-        projected_query_self, projected_original_self: (projectors, queries | originals, layers), the same.
+        query_self, original_self: (queries | originals, layers), exact self dots; NaN for samples that have not been
+            computed or have a non-finite loss.
+        projected_query_self, projected_original_self: (projectors, queries | originals, layers), projected self dots.
         query_losses, original_losses: (queries | originals,), mean cross-entropy of each sample; NaN as above.
-        query_sums, original_sums: (methods, queries | originals), summed over layers as `PairNumbers.sums`.
+        query_sums, original_sums: (methods, queries | originals), self dots summed over layers.
     """
 
     def __init__(
@@ -83,16 +89,16 @@ class Gathered:
         with_dots: bool,
         with_projected: bool,
     ) -> None:
-        """Make room for self dots.
+        """Allocate the self dots.
 
         Args:
-            tiles: taken as far as needed.
-            inputs: what the tiles compare.
+            tiles: tiles to consume.
+            inputs: samples and pairs of the tiles.
             projectors: names of the projectors in the tiles.
-            methods: the similarities that are wanted, that of the full gradient first.
-            n_layers: layers in the tiles.
-            with_dots: whether the exact dots of each layer are wanted, or only their sums.
-            with_projected: the same of the projected ones.
+            methods: requested similarities, that of the full gradient first.
+            n_layers: number of layers in the tiles.
+            with_dots: whether to keep exact dots per layer besides their sums.
+            with_projected: whether to keep projected dots per layer besides their sums.
         """
         self._tiles = tiles
         self._inputs = inputs
@@ -104,7 +110,7 @@ class Gathered:
         self._starts = np.searchsorted(inputs.pairs[:, 0], np.arange(len(inputs.queries) + 1))
         self._in_progress: dict[int, PairNumbers] = {}
         self._done = 0
-        """Every number of queries before this position came."""
+        """Number of leading queries that are complete."""
         self._handed_out = 0
         sizes = len(inputs.queries), len(inputs.originals)
         self.query_self, self.original_self = (np.full((size, n_layers), np.nan) for size in sizes)
@@ -115,14 +121,14 @@ class Gathered:
         self.query_sums, self.original_sums = (np.full((len(methods), size), np.nan) for size in sizes)
 
     def complete(self, queries: slice) -> Iterator[CompleteQueries]:
-        """What was not handed out yet of these queries, in order, a few at a time, as soon as they are complete."""
+        """Yield the remaining queries before `queries.stop`, in order and in groups, as soon as they are complete."""
         while self._handed_out < queries.stop:
             while self._done <= self._handed_out:
                 self._take_tile()
             yield self._hand_out(min(self._done, queries.stop))
 
     def _hand_out(self, done: int) -> CompleteQueries:
-        """The next queries, as many before `done` as are not too many at once."""
+        """Return the next group of queries before position `done`, limited to `_AT_ONCE` numbers."""
         start = self._handed_out
         stop = start + 1
         while stop < done and (self._starts[stop + 1] - self._starts[start]) * self._n_layers <= _AT_ONCE:
@@ -151,7 +157,7 @@ class Gathered:
         )
 
     def _take_tile(self) -> None:
-        """Put the next tile's numbers where they belong."""
+        """Store the numbers of the next tile."""
         tile = next(self._tiles)
         projected = [tile.projected[name] for name in self._projectors]
         self.query_self[tile.queries] = tile.query_self_dots
@@ -178,12 +184,12 @@ class Gathered:
             if room.projected is not None:
                 for place, part in enumerate(projected):
                     room.projected[place, places] = part.dots[rows]
-        # A plan that was made anew counts from the beginning again.
+        # A new plan restarts the count.
         self._done = max(self._done, tile.queries_done)
 
 
 def _runs(values: NDArray[np.int64]) -> Iterator[tuple[int, slice]]:
-    """Each value of an ascending array, and where it stands."""
+    """Yield each distinct value of a sorted array with its slice."""
     if len(values):
         starts = [0, *(np.flatnonzero(np.diff(values)) + 1).tolist(), len(values)]
         for start, stop in pairwise(starts):

@@ -1,4 +1,4 @@
-"""The gradient tables of partitions: one pass over the samples, rows written as soon as they are complete."""
+"""Gradient tables of partitions, computed in one comparison and written as rows become complete."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
@@ -26,13 +26,13 @@ def compute_gradients(
     work: Mapping[str, Sequence[TableKey]],
     progress: Callable[[int, int], None],
 ) -> dict[str, float]:
-    """Compute and write `work`: partition -> tables, of one setting or of several that share originals.
+    """Compute and write the tables in `work`, of one setting or of several that share originals.
 
     Returns:
-        What the pass cost, and what had been predicted.
+        Measured and predicted cost, see `measured_cost`.
 
     Raises:
-        GradsimError: whatever a user can mend.
+        GradsimError: an error that the user can fix.
     """
     device = resolve_device(job.model.device)
     provenance = model_provenance(job, store, device)
@@ -51,7 +51,7 @@ def compute_gradients(
     names = [projector.name for projector in projectors]
     with ExitStack() as lent:
         tiles = None
-        if len(inputs.pairs):  # else every query was excluded, and the tables are empty
+        if len(inputs.pairs):  # otherwise all queries were excluded, and the tables are empty
             tiles = lent.enter_context(closing(_tiles(job, store, inputs, projectors, progress)))
         gathered = Gathered(
             tiles or iter(()),
@@ -70,7 +70,7 @@ def compute_gradients(
 
 
 def _method(projection: SizedProjection) -> Method:
-    """As published, each layer counts as often as it has dimensions: blocks were not divided by their roots."""
+    """Return the similarity of a projection; `as_published` scaling weights each layer by its dimensions."""
     weights = None
     if projection.definition.scaling == "as_published":
         weights = np.array(list(projection.dimensions.values()), dtype=np.float64)
@@ -85,7 +85,7 @@ def _write(
     provenance: Provenance,
     tiles: ComparisonTiles | None,
 ) -> None:
-    """Write a partition's tables, the large ones while their rows come."""
+    """Write a partition's tables; stream the large ones."""
     with ExitStack() as open_files:
         writers = {
             key.name: open_files.enter_context(store.writer(key, partition, provenance))
@@ -128,9 +128,9 @@ def _tiles(
 
 
 def _check_layers(layers: Sequence[str], store: Store) -> None:
-    """The model that was loaded must be the one that the study's tables were begun with."""
+    """Raise a ModelError if the loaded model's layers differ from the study's `model` table."""
     if list(layers) != store.layers.categories.to_list():
         raise ModelError(
-            f"{store.path(store.lineage.key('model'))}: names other layers than the model that was loaded; "
-            "make the study's `model` table again"
+            f"{store.path(store.lineage.key('model'))}: layers differ from those of the loaded model; "
+            "recompute the study's `model` table"
         )

@@ -1,4 +1,4 @@
-"""The originals' projected gradients, partition by partition, each sample written as soon as it is there."""
+"""Gradient index: projected gradients of the originals, streamed to one file per partition."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -22,13 +22,13 @@ def compute_index(
     work: Mapping[str, Sequence[TableKey]],
     progress: Callable[[int, int], None],
 ) -> dict[str, float]:
-    """Compute and write the index's partitions that `work` names.
+    """Compute and write the partitions of the index in `work`.
 
     Returns:
-        What the passes cost.
+        The number of passes.
 
     Raises:
-        GradsimError: whatever a user can mend.
+        GradsimError: an error that the user can fix.
     """
     stored = job.study.stored_projection
     assert stored is not None

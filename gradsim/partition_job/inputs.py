@@ -1,4 +1,4 @@
-"""What a gradient job reads: queries of its partitions, the originals they are compared with, and the pairs."""
+"""Inputs of a gradient job: the queries of its partitions, their candidates, and the pairs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from gradsim.tables import Store
 
 @dataclass(frozen=True)
 class TokenSequence:
-    """A sample as the gradient engine wants it."""
+    """A tokenized sample, as input of the gradient engine."""
 
     id: str
     input_ids: list[int]
@@ -23,7 +23,7 @@ class TokenSequence:
 
 @dataclass(frozen=True)
 class PartitionSlice:
-    """Where the queries and pairs of a setting's partition stand among the job's."""
+    """Positions of a partition's queries and pairs among those of the job."""
 
     setting: str
     key: str
@@ -33,14 +33,14 @@ class PartitionSlice:
 
 @dataclass(frozen=True)
 class JobInputs:
-    """Everything that a job compares.
+    """Samples and pairs that a job compares.
 
     Attributes:
-        queries: of all settings' partitions, in order; one id may stand for a query of each setting.
-        originals: those that are a candidate of any query, in dataset order.
-        candidates: `query_id`, `original_id` and `rank` of all partitions' candidates, in order.
-        pairs: (n, 2) positions in `queries`, ascending, and `originals`, one row a row of `candidates`.
-        partitions: which queries and pairs are whose.
+        queries: queries of all partitions, in order; an id can occur once per setting.
+        originals: candidates of any query, in dataset order.
+        candidates: `query_id`, `original_id` and `rank` of all partitions, in order.
+        pairs: (n, 2) positions in `queries` (ascending) and `originals`, for each row of `candidates`.
+        partitions: slices of each partition.
     """
 
     queries: list[TokenSequence]
@@ -51,10 +51,14 @@ class JobInputs:
 
 
 def read_inputs(store: Store, parts: Sequence[tuple[str, str]]) -> JobInputs:
-    """Read what the gradients of these parts need: settings, and partitions of theirs.
+    """Read the inputs of gradient computations.
+
+    Args:
+        store: store of the study.
+        parts: pairs of setting and partition.
 
     Raises:
-        TableError: a table is missing, unreadable or of another definition; candidates do not fit the samples.
+        TableError: a table is missing, unreadable or has another fingerprint, or candidates do not match the samples.
     """
     queries = [store.read(store.lineage.key("tokenized", setting), [partition]) for setting, partition in parts]
     candidates = [
@@ -71,7 +75,7 @@ def read_inputs(store: Store, parts: Sequence[tuple[str, str]]) -> JobInputs:
         positions = _positions(rows["query_id"], tokens["id"])
         if not np.array_equal(np.unique(positions), np.arange(tokens.height)) or (np.diff(positions) < 0).any():
             key = store.lineage.key("candidates", setting)
-            raise TableError(f"{key} {partition}: not those of the queries with tokens, in order; make it again")
+            raise TableError(f"{key} {partition}: queries differ from those with tokens; recompute it")
         of_queries.append(positions + place.start)
     return JobInputs(
         queries=[sample for tokens in queries for sample in sequences(tokens)],
@@ -86,10 +90,10 @@ def read_inputs(store: Store, parts: Sequence[tuple[str, str]]) -> JobInputs:
 
 
 def _positions(values: pl.Series, among: pl.Series) -> NDArray[np.int64]:
-    """Where each value stands in `among`, whose values are unique; both are of one Enum.
+    """Return the position of each value in `among`, which has unique values of the same Enum.
 
     Raises:
-        TableError: a value is not there.
+        TableError: a value is not in `among`.
     """
     assert isinstance(among.dtype, pl.Enum)
     assert values.dtype == among.dtype
@@ -97,7 +101,7 @@ def _positions(values: pl.Series, among: pl.Series) -> NDArray[np.int64]:
     place[among.to_physical().to_numpy()] = np.arange(len(among))
     found: NDArray[np.int64] = place[values.to_physical().to_numpy()]
     for unknown in values.filter(found < 0)[:1]:
-        raise TableError(f"candidates: {values.name} {unknown!r} has no tokens; make the table again")
+        raise TableError(f"candidates: {values.name} {unknown!r} has no tokens; recompute the table")
     return found
 
 
@@ -107,5 +111,5 @@ def _slices(frames: Sequence[pl.DataFrame]) -> list[slice]:
 
 
 def sequences(tokenized: pl.DataFrame) -> list[TokenSequence]:
-    """The rows of a table of token ids."""
+    """Return the rows of a `tokenized` table."""
     return [TokenSequence(*row) for row in tokenized.select("id", "input_ids", "labels").iter_rows()]

@@ -1,4 +1,4 @@
-"""From the numbers of complete queries to the rows of a partition's tables."""
+"""Convert the numbers of complete queries to the rows of a partition's tables."""
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,13 +14,20 @@ from gradsim.partition_job.inputs import JobInputs, PartitionSlice
 from gradsim.partition_job.study_projections import SizedProjection
 from gradsim.tables.provenance import ORIGINAL_LOSS, QUERY_LOSS
 
-# Tables whose rows come while tiles do: they may be larger than memory.
+# Tables that are written while tiles are computed, because they may be larger than memory.
 STREAMED = ("dot_products", "projected_dots")
 
 
 @dataclass(frozen=True)
 class _Kept:
-    """Pairs of some queries that were kept: their rows, positions of their samples, (methods, pairs) similarities."""
+    """Pairs of some queries that were not excluded.
+
+    Attributes:
+        pairs: their rows of `candidates`.
+        queries: sorted positions of their queries.
+        originals: sorted positions of their originals.
+        similarities: (methods, pairs).
+    """
 
     pairs: pl.DataFrame
     queries: NDArray[np.int64]
@@ -29,12 +36,12 @@ class _Kept:
 
 
 class PartitionTables:
-    """A partition's rows, to be taken once: first all that come while tiles do, then the others.
+    """Rows of a partition's tables, without samples that have a non-finite loss or gradient.
 
-    Samples with a bad loss are left out, and queries of such originals.
+    Exhaust `streamed` once, then call `others`.
 
     Attributes:
-        excluded: id of a sample that was left out so far -> why.
+        excluded: reason by id of each sample that has been excluded so far.
     """
 
     def __init__(
@@ -56,10 +63,10 @@ class PartitionTables:
         self._kept: list[_Kept] = []
 
     def streamed(self) -> Iterator[dict[str, pl.DataFrame]]:
-        """Rows of `STREAMED` tables as their queries get complete; none of one whose dots were not gathered.
+        """Yield rows of the `STREAMED` tables that were requested, by table name, as queries become complete.
 
         Raises:
-            TableError: an inner product of good samples is not finite.
+            TableError: an inner product of valid samples is not finite.
         """
         for complete in self._gathered.complete(self._partition.queries):
             pairs, numbers = self._inputs.pairs[complete.pairs], complete.numbers
@@ -74,10 +81,10 @@ class PartitionTables:
             yield tables
 
     def others(self, noise: Collection[str]) -> dict[str, pl.DataFrame]:
-        """Return the rows of all other tables by table name; an empty mapping where no pair was kept.
+        """Return the rows of all other tables by table name; an empty dict if no pair remains.
 
         Args:
-            noise: layers whose gradient is only rounding.
+            noise: layers with gradients that are only rounding noise.
         """
         if not any(kept.pairs.height for kept in self._kept):
             return {}
@@ -110,9 +117,9 @@ class PartitionTables:
         return tables
 
     def _good_pairs(self, queries: range, pairs: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Which pairs of these queries are kept; notes who is not.
+        """Return a mask of the pairs to keep, and record excluded samples.
 
-        A query's source is among its candidates, so that what excludes the query is known when its pairs are.
+        A query is also excluded if its source is: both have the same id, and the source is among the candidates.
         """
         positions = np.arange(queries.start, queries.stop)
         bad_original = _any_nan(self._gathered.original_self)
@@ -128,14 +135,14 @@ class PartitionTables:
             what = ("gradients", *(f"{each.definition.method} projections" for each in self._projections))[method]
             raise TableError(
                 f"query {rows['query_id'][int(pair)]!r} and original {rows['original_id'][int(pair)]!r}: the inner "
-                f"product of their {what} is {sums[method, pair]}; compute that partition again"
+                f"product of their {what} is {sums[method, pair]}; recompute the partition"
             )
         queries, originals = pairs.T
         similarities = cosine(sums, self._gathered.query_sums[:, queries], self._gathered.original_sums[:, originals])
         return _Kept(rows, np.unique(queries), np.unique(originals), similarities)
 
     def _ids(self, side: str, positions: NDArray[np.int64]) -> pl.DataFrame:
-        """Ids of the samples at these positions, in one column."""
+        """Return the ids of the samples at these positions in one column."""
         samples = self._inputs.queries if side == "query" else self._inputs.originals
         column = f"{side}_id"
         ids = [samples[each].id for each in positions]
@@ -147,9 +154,9 @@ class PartitionTables:
         return rows.select(keys.columns[0], "layer", "self_dot", "loss", noise=is_noise)
 
     def _projected(self, keys: pl.DataFrame, name: str, values: Floats) -> pl.DataFrame:
-        """Values of (projectors, keys, layers) as one row a query or original, projector, other key and layer."""
+        """Convert (projectors, keys, layers) values to rows, sorted by sample, projector, key and layer."""
         key, place = np.tile(np.arange(keys.height), len(values)), np.repeat(np.arange(len(values)), keys.height)
-        # A sample's rows of one projector stand together, and its projectors one after the other.
+        # A sample's rows are contiguous, and among them those of each projector.
         order = np.lexsort((place, keys.to_series(0).rle_id().to_numpy()[key]))
         projection = pl.Series("projection", self._projectors, pl.String)[place[order]]
         rows = keys[key[order]].with_columns(projection)
@@ -157,12 +164,12 @@ class PartitionTables:
         return melted.select(pl.exclude("projection"), "projection")
 
     def _melted(self, keys: pl.DataFrame, name: str, values: Floats) -> pl.DataFrame:
-        """Values of (keys, layers) as one row a key and layer."""
+        """Convert (keys, layers) values to one row per key and layer."""
         return keys.join(self._layers, how="cross", maintain_order="left_right").with_columns(
             pl.Series(name, values.ravel())
         )
 
 
 def _any_nan(values: Floats) -> NDArray[np.bool_]:
-    """Rows, samples, of which any layer's number is missing."""
+    """Return a mask of the rows (samples) with a NaN in any layer."""
     return np.asarray(np.isnan(values).any(axis=1))

@@ -1,10 +1,10 @@
-"""What a job writes of the model into the files it makes."""
+"""Model provenance of a job's output files."""
 
 from gradsim.partition_job.job import PartitionJob
 from gradsim.tables import Provenance, Store
 
 
 def model_provenance(job: PartitionJob, store: Store, device: str) -> Provenance:
-    """Model, revision, precision and the device as resolved here."""
+    """Return a provenance with model, revision, precision and device."""
     model = store.provenance(store.lineage.key("model"))
     return Provenance(model=model.model, revision=model.revision, device=device, precision=job.model.precision)

@@ -1,4 +1,4 @@
-"""How fast a node is at a study's work, measured where its jobs will run."""
+"""Measurement of a node's rates on a study's own samples."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -18,13 +18,13 @@ def compute_rates(
     work: Mapping[str, Sequence[TableKey]],
     progress: Callable[[int, int], None],
 ) -> dict[str, Any]:
-    """Time a few of the study's originals.
+    """Measure rates on a few of the study's originals.
 
     Returns:
-        The rates, the device's name, and how many bytes a job may take there beside the model.
+        The rates, the name of the device, and the memory budget of a job besides the model in bytes.
 
     Raises:
-        GradsimError: whatever a user can mend.
+        GradsimError: an error that the user can fix.
     """
     samples = sequences(store.read(store.lineage.key("tokenized")))
     model = load_model(job.model)

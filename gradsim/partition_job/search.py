@@ -1,4 +1,4 @@
-"""The originals nearest to a text that no table knows: its projected gradient against all that are stored."""
+"""Search for the originals nearest to a new text, by projected gradients."""
 
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, closing
@@ -21,21 +21,21 @@ from gradsim.tables.index import IndexFile, StoredVectors
 
 Floats = NDArray[np.float64]
 
-# Elements of stored vectors that are made float32 at a time.
+# Elements of stored vectors converted to float32 at a time.
 _AT_ONCE = 1 << 22
 
-# Products that are added up in float32 before float64 takes over.
+# Maximum number of products summed in float32; the partial sums are added in float64.
 _LONGEST_FLOAT32_SUM = 1 << 14
 
 
 class Searcher:
-    """Finds the originals nearest to texts; the model is loaded once.
+    """Nearest-neighbor search with a model that is loaded once.
 
     Args:
-        study: one that stores projected gradients.
-        index: the files of its gradient index.
-        model: to load, as the index was made with.
-        memory_budget: bytes for a pass and the projection; None: what is free, less a margin.
+        study: study that stores projected gradients.
+        index: files of its gradient index.
+        model: configuration of the model that the index was computed with.
+        memory_budget: bytes for a pass and the projection; None: free memory less a margin.
 
     Raises:
         ModelError: the model cannot be loaded.
@@ -53,14 +53,14 @@ class Searcher:
         self._parameters = np.array([parameter.numel() for parameter in self._model.parameters()])
 
     def nearest(self, text: str, answer: str) -> pl.DataFrame:
-        """All originals by the similarity of their projected gradients to that of a prompt and its answer.
+        """Return all originals, sorted by the similarity of their projected gradients to a prompt with its answer.
 
         Returns:
-            As `nearest_originals`.
+            See `nearest_originals`.
 
         Raises:
-            SampleError: a text is empty.
-            GradientError: the gradient is not finite, or does not fit the memory.
+            SampleError: prompt or answer is empty.
+            GradientError: the gradient is not finite, or does not fit in memory.
         """
         stored = self._study.stored_projection
         assert stored is not None
@@ -82,7 +82,7 @@ class Searcher:
     def _encoded(self, text: str, answer: str) -> TokenSequence:
         for what, content in (("text", text), ("answer", answer)):
             if not content.strip():
-                raise SampleError(f"the {what} is empty; give some words")
+                raise SampleError(f"the {what} is empty; enter some words")
         messages = [{"role": "user", "content": text}, {"role": "assistant", "content": answer}]
         sample = tokenize(messages, self._tokenizer, sample_id="query")
         return TokenSequence("query", sample.input_ids, sample.labels)
@@ -96,19 +96,19 @@ def nearest_originals(
     parameters: NDArray[np.int64],
     weighted: bool = False,
 ) -> pl.DataFrame:
-    """All stored samples with the cosine of their projected gradients and the query's, the most similar first.
+    """Return all stored samples, sorted by the cosine similarity of their projected gradients to the query's.
 
     Args:
-        query: its projected gradient, (width,), laid out as the files' headers say.
-        files: of one study's index.
-        kind: of the projection.
-        parameters: (layers,) elements of each layer.
-        weighted: whether each layer counts as often as it has dimensions, as published; else once.
+        query: (width,) projected gradient, in the layout of the files' headers.
+        files: index files of one study.
+        kind: kind of the projection.
+        parameters: (layers,) number of elements of each layer.
+        weighted: whether to weight each layer by its dimensions, as published.
 
     Returns:
-        `original_id`, `similarity`, and `standard_error`, by which a similarity is likely to differ from that of the
-        whole gradients (null for kinds whose error needs more than dots). Of equals the one that is stored first
-        comes first.
+        `original_id`, `similarity` and `standard_error`, most similar first; ties keep the stored order. The standard
+        error estimates the deviation from the cosine of the full gradients; it is null for kinds of projection that
+        need more than dots to estimate it.
     """
     frames = [pl.DataFrame(schema={"original_id": pl.String, "similarity": pl.Float64, "standard_error": pl.Float64})]
     for file in files:
@@ -126,7 +126,7 @@ def nearest_originals(
 
 
 def _dots(query: NDArray[np.floating], stored: StoredVectors, slices: Sequence[slice]) -> Floats:
-    """(samples, layers) inner products, in float32 for some thousand elements, in float64 over them."""
+    """Return (samples, layers) inner products: float32 within chunks, float64 across chunks."""
     dots = np.zeros((len(stored.ids), len(slices)))
     wide = query.astype(np.float32)
     for layer, place in enumerate(slices):

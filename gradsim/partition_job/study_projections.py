@@ -1,4 +1,4 @@
-"""A study's projections on the layers of its model."""
+"""A study's projections, applied to the layers of its model."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,11 +16,11 @@ Shapes = Mapping[str, Sequence[int]]
 
 @dataclass(frozen=True)
 class SizedProjection:
-    """One of the study's projections, with the dimensions that it has on the model.
+    """A projection of the study with its dimensions for the model.
 
     Attributes:
-        definition: in the study.
-        dimensions: of each layer.
+        definition: the projection's section in the study.
+        dimensions: dimensions by layer.
     """
 
     definition: Projection
@@ -28,31 +28,31 @@ class SizedProjection:
 
     @property
     def total(self) -> int:
-        """Dimensions of all layers together."""
+        """Total dimensions of all layers."""
         return sum(self.dimensions.values())
 
     @property
     def key(self) -> tuple[str, int]:
-        """What its rows are told apart by: its name and its dimensions."""
+        """Name and total dimensions, which identify the projection's rows."""
         return self.definition.method, self.total
 
 
 def projector_of(projection: Projection, study: Study) -> Projector:
-    """A projection as the engine wants it."""
+    """Return the engine's projector for a projection."""
     return Projector(projection.kind, projection.size, study.seed, projection.name, projection.nonzeros)
 
 
 def study_projectors(study: Study) -> list[Projector]:
-    """The projectors whose numbers the study's projections need; scalings share them."""
+    """Return the study's distinct projectors; projections that differ only in scaling share one."""
     return [projector_of(projection, study) for projection in study.projected]
 
 
 def study_projections(study: Study, shapes: Shapes) -> list[SizedProjection]:
-    """The study's projections in their order.
+    """Return the study's projections with their dimensions, in the study's order.
 
     Raises:
-        GradientError: one does not fit the model.
-        StudyError: two of them are the same for this model, whose layers are too small to tell them apart.
+        GradientError: a projection does not fit the model.
+        StudyError: two projections have the same name and dimensions for this model.
     """
     projections = [
         SizedProjection(projection, projector_of(projection, study).layer_dimensions(shapes))
@@ -69,15 +69,15 @@ def study_projections(study: Study, shapes: Shapes) -> list[SizedProjection]:
 
 
 def model_shapes(model: pl.DataFrame) -> dict[str, tuple[int, ...]]:
-    """Shape of each layer, from the table `model`."""
+    """Return the shape of each layer from the table `model`."""
     return {layer: tuple(shape) for layer, shape in model.select("layer", "shape").iter_rows()}
 
 
 def projections_table(study: Study, model: pl.DataFrame) -> pl.DataFrame:
-    """The table `projections`: one row a projection and layer.
+    """Return the table `projections`, one row per projection and layer.
 
     Raises:
-        GradientError, StudyError: as `study_projections`.
+        GradientError, StudyError: see `study_projections`.
     """
     shapes = model_shapes(model)
     rows = [

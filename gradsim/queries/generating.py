@@ -1,4 +1,4 @@
-"""The prompts of another setting, answered by the studied model."""
+"""Queries with the prompts of another setting, answered by the studied model."""
 
 import polars as pl
 

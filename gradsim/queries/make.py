@@ -16,12 +16,12 @@ _PART_OF_SAMPLE = {"user": "prompt", "assistant": "answer"}
 
 
 def make_queries(settings: QueryMethod, samples: pl.DataFrame, context: QueryContext) -> MadeQueries:
-    """Return the queries of samples, without those that the study excludes for their faults.
+    """Return the queries of samples, without those that the study's quality settings exclude.
 
     Args:
         settings: the method and its keys.
         samples: columns `id` (as text) and `messages`: originals, or queries of the setting `settings.source`.
-        context: what the method needs besides.
+        context: other inputs of the method.
 
     Raises:
         GradsimError: an error that the user can fix; paid answers stay in the journals.

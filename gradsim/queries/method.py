@@ -27,17 +27,17 @@ QUERIES_SCHEMA = pl.Schema(
 
 @dataclass(frozen=True)
 class QueryContext:
-    """What a method needs besides its settings.
+    """Inputs of a method besides its settings.
 
     Attributes:
-        name: of the study and the setting.
-        seed: the study's.
-        ids: of all originals.
-        trial: whether these are only the first samples of the dataset.
-        journals: folder of answers that cost money or time and must not be lost.
+        name: name of study and setting, for journals.
+        seed: seed of the study.
+        ids: ids of all originals.
+        trial: whether the study uses only the first samples of the dataset.
+        journals: folder of the journals.
         base_url: address of an OpenAI-compatible API; None: OpenAI's own.
-        model: a model on this machine, loaded on first use; None where no model runs here.
-        force: make journaled answers again unless they cost money.
+        model: local model, loaded on first use; None if the method runs none.
+        force: whether to generate journaled answers again unless they cost money.
         progress: called with the number of finished samples and the total.
         say: receives a line for the user.
     """
@@ -56,13 +56,13 @@ class QueryContext:
 
 @dataclass(frozen=True)
 class MadeQueries:
-    """Queries, and how they were made.
+    """Queries with their provenance.
 
     Attributes:
-        frame: of `QUERIES_SCHEMA`, in the order of the input samples.
+        frame: frame of `QUERIES_SCHEMA`, in the order of the input samples.
         excluded: reason by id of each sample without a query.
         measured: tokens, texts and other counts.
-        model: name of the model that wrote them; None: none did.
+        model: name of the model that rewrote the texts; None: no model or not recorded here.
     """
 
     frame: pl.DataFrame

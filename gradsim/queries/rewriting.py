@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class _Message(NamedTuple):
-    """A message to rewrite; `sample` is its sample's position, `answer` the answer of that sample."""
+    """A message to rewrite, with the position of its sample and the sample's answer."""
 
     sample: int
     role: str

@@ -1,4 +1,4 @@
-"""What defines a study: its file, its sections, its partitions."""
+"""Study definitions: files, sections and partitions."""
 
 from gradsim.study.definition import (
     FileDataset,

@@ -1,4 +1,4 @@
-"""What is wrong with a study's definition, in a line that names the key and the mend."""
+"""One-line explanations of validation errors in study files, naming the key and the fix."""
 
 import difflib
 from collections.abc import Iterable, Mapping
@@ -12,10 +12,10 @@ from gradsim.study.definition import Study
 from gradsim.study.section import Section
 from gradsim.study.settings import Prices, RewritingQuality, query_methods
 
-# Pydantic puts the member of a union that it tried into a complaint's location, after so many keys of the file.
+# Position of the union member that pydantic inserts into an error's location, by top-level key.
 _UNION_DEPTH = {"dataset": 1, "model": 1, "top_k": 1, "settings": 2}
 
-# The last of these in a location names the section that a key belongs to.
+# Section class by location component; the last match in a location is the section of the key.
 _SECTIONS: Mapping[str, type[Section]] = {
     "HubDataset": definition.HubDataset,
     "FileDataset": definition.FileDataset,
@@ -29,7 +29,7 @@ _SECTIONS: Mapping[str, type[Section]] = {
     "prices": Prices,
 }
 
-# What pydantic asks for, in words for people who have never heard of it.
+# Expected values by type of pydantic error.
 _NEEDS: Mapping[str, str] = {
     "bool_parsing": "true or false",
     "bool_type": "true or false",
@@ -53,7 +53,7 @@ _NEEDS: Mapping[str, str] = {
 
 
 def explain(error: ValidationError) -> str:
-    """The first complaint that a user can act on. Unknown keys go first: a missing key is often behind one."""
+    """Explain the first error of a study file; unknown keys come first because they often cause missing ones."""
     complaints = error.errors()
     first = next((complaint for complaint in complaints if complaint["type"] == "extra_forbidden"), complaints[0])
     place, value = _place(first), first["input"]
@@ -65,7 +65,7 @@ def explain(error: ValidationError) -> str:
         case "value_error":
             text = first["msg"].removeprefix("Value error, ")
         case "string_pattern_mismatch" if place == "name":
-            text = f"'{value}' cannot be a study's name; rename it, in letters, digits and underscores"
+            text = f"'{value}' is not a valid study name; use letters, digits and underscores"
         case "union_tag_not_found":
             text = f"key '{place}.method' is missing; it should be {_methods()}"
         case "union_tag_invalid":
@@ -79,7 +79,7 @@ def explain(error: ValidationError) -> str:
 
 
 def _place(complaint: ErrorDetails) -> str:
-    """The key as a path in the study file, such as `settings.paraphrased.path`."""
+    """Return the key's path in the study file, such as `settings.paraphrased.path`."""
     location = complaint["loc"]
     depth = _UNION_DEPTH.get(str(location[0])) if location else None
     return ".".join(str(part) for position, part in enumerate(location) if position != depth) or "the study"
@@ -98,12 +98,12 @@ def _unfit(place: str, value: Any, needs: Iterable[str]) -> str:
 
 def _unknown(place: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(place.rsplit(".", 1)[-1], known, n=1)
-    mend = f"did you mean '{close[0]}'?" if close else f"known keys: {', '.join(known)}"
-    return f"unknown key '{place}'; {mend}"
+    hint = f"did you mean '{close[0]}'?" if close else f"known keys: {', '.join(known)}"
+    return f"unknown key '{place}'; {hint}"
 
 
 def _without_kind(place: str, value: Any, keys: list[str]) -> str:
-    """A section of several kinds that has none of the keys by which they are told apart."""
+    """Explain an error in a section that has none of the keys that determine its kind."""
     either = " or ".join(f"'{key}'" for key in keys)
     if not isinstance(value, dict):
         return _unfit(place, value, [f"a mapping with the key {either}"])
@@ -119,7 +119,7 @@ def _methods() -> str:
 
 
 def _known_keys(location: tuple[str | int, ...]) -> list[str]:
-    """Keys that the section of an unknown key does know."""
+    """Return the valid keys of the section that contains an unknown key."""
     for part in reversed(location[:-1]):
         if section := query_methods().get(str(part)) or _SECTIONS.get(str(part)):
             return sorted(section.model_fields)

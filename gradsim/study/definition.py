@@ -1,4 +1,4 @@
-"""The sections of a study file as pydantic models. Whatever changes a number stands here, and nothing else."""
+"""Pydantic models of a study file's sections: everything that affects results, and nothing else."""
 
 import hashlib
 import json
@@ -14,19 +14,23 @@ from gradsim.study.partitions import Partition, partition_ranges
 from gradsim.study.section import Section, StudyPath
 from gradsim.study.settings import Imported, Setting
 
-# Of studies and settings: they become names of folders, of assets and of steps.
+# Pattern of study and setting names, which become names of folders, assets and steps.
 NAME = "[A-Za-z0-9_]+"
 
 
-# The type of pydantic's error for a section that has none of the keys by which its kinds are told apart.
+# Pydantic error type of a section that has none of the keys that determine its kind.
 NO_KIND = "no_kind"
 
-# The key, and the settings' method, of studies that `gradsim import-published` defines; nobody writes it by hand.
+# Key and setting method of studies created by `gradsim import-published`; not for use in study files.
 IMPORTED = "imported"
 
 
 def _told_apart_by(**kinds: str) -> Discriminator:
-    """For a section of several kinds: the key that only one kind has -> the kind's tag."""
+    """Return a discriminator for a section of several kinds.
+
+    Args:
+        kinds: tag of each kind by a key that only this kind has.
+    """
 
     def kind_of(value: Any) -> str | None:
         keys = value if isinstance(value, dict) else type(value).model_fields if isinstance(value, Section) else ()
@@ -41,12 +45,12 @@ def _told_apart_by(**kinds: str) -> Discriminator:
 
 
 class HubDataset(Section):
-    """Samples from a Hugging Face dataset; of its rows, those of two messages are used."""
+    """Samples from a Hugging Face dataset; only rows with two messages are used."""
 
     hub: str
     split: str = "train"
     revision: str | None = None
-    where: dict[str, str] = Field({}, description="column: value that a row must have")
+    where: dict[str, str] = Field({}, description="required value by column")
 
 
 class FileDataset(Section):
@@ -56,9 +60,9 @@ class FileDataset(Section):
 
 
 class ImportedDataset(Section):
-    """Samples of which only the ids are known."""
+    """Samples of imported results; only their ids are known."""
 
-    imported: str = Field(description="digest of the results that were imported")
+    imported: str = Field(description="digest of the imported results")
 
 
 Dataset = Annotated[
@@ -70,11 +74,11 @@ Dataset = Annotated[
 
 
 class RunsModel(Section):
-    """How the studied model runs: whatever of this changes a number."""
+    """Execution settings of the studied model that affect results."""
 
     precision: Literal["float32", "tf32", "bfloat16", "float64"] = "float32"
     precision_of_memorised: Literal["float64"] | None = Field(
-        None, description="run samples with a mean loss below 0.5 again in this precision"
+        None, description="precision in which samples with a mean loss below 0.5 are recomputed"
     )
     attention: Literal["sdpa", "eager"] = "sdpa"
 
@@ -87,28 +91,28 @@ class HubModel(RunsModel):
 
 
 class Architecture(Section):
-    """Size and training of a tiny OLMo-style model."""
+    """Size and training steps of a tiny OLMo-style model."""
 
     layers: int = Field(3, ge=1)
     hidden_size: int = Field(128, ge=8)
     heads: int = Field(4, ge=1)
     vocabulary: int = Field(2048, ge=300)
-    tokenizer: StudyPath | None = Field(None, description="use this tokenizer, do not train one")
+    tokenizer: StudyPath | None = Field(None, description="existing tokenizer; None: train one")
     positions: int = Field(2048, ge=16)
     steps: int = Field(200, ge=1)
     tokens_per_step: int = Field(1024, ge=1)
 
 
 class ReferenceModel(RunsModel):
-    """A tiny model that the study trains on its own originals when it is first needed."""
+    """A tiny model that is trained on the study's originals."""
 
     reference: Architecture
 
 
 class ImportedModel(RunsModel):
-    """The model that imported results are of; nothing runs it."""
+    """The model of imported results; it cannot be run."""
 
-    imported: str = Field(description="its name, as the results give it")
+    imported: str = Field(description="name of the model in the results")
 
 
 Model = Annotated[
@@ -131,32 +135,32 @@ def _known_kind(kind: str) -> str:
 
 
 class Projection(Section):
-    """A random projection of the gradients; one of `share`, `total` and `dimensions` says to how many dimensions."""
+    """A random projection of the gradients; exactly one of `share`, `total` and `dimensions` sets its size."""
 
     kind: Annotated[str, AfterValidator(_known_kind)] = "sjlt"
-    share: float | None = Field(None, gt=0, le=1, description="of each layer's parameters, as published")
-    total: int | None = Field(None, ge=1, description="dimensions in all, spread in proportion to the layers' sizes")
-    dimensions: dict[str, int] | None = Field(None, description="layer: its dimension; every layer is named")
-    nonzeros: int = Field(1, ge=1, description="of each column, for sjlt")
+    share: float | None = Field(None, gt=0, le=1, description="dimensions per parameter of each layer, as published")
+    total: int | None = Field(None, ge=1, description="total dimensions, distributed in proportion to layer sizes")
+    dimensions: dict[str, int] | None = Field(None, description="dimensions by layer, for every layer")
+    nonzeros: int = Field(1, ge=1, description="nonzeros per column of an sjlt matrix")
     scaling: Literal["unbiased", "as_published"] = Field(
-        "unbiased", description="as_published: each layer counts as often as it has dimensions"
+        "unbiased", description="as_published: weight each layer by its dimensions"
     )
-    store_projected: bool = Field(False, description="keep the originals' projected gradients, for `gradsim query`")
+    store_projected: bool = Field(False, description="store the originals' projected gradients for `gradsim query`")
     stored_format: Literal["float16", "float32"] = "float16"
 
     @property
     def method(self) -> str:
-        """How it is named beside its dimensions: `sjlt`, `sjlt_4_nonzeros`, `rademacher_as_published`."""
+        """Name without dimensions: `sjlt`, `sjlt_4_nonzeros`, `rademacher_as_published`."""
         return self._numbers + ("_as_published" if self.scaling == "as_published" else "")
 
     @property
     def _numbers(self) -> str:
-        """Of the method, what bears on the projected numbers."""
+        """Name of the method without its scaling, which does not affect the projected gradients."""
         return self.kind + (f"_{self.nonzeros}_nonzeros" if self.nonzeros > 1 else "")
 
     @property
     def name(self) -> str:
-        """Of its numbers, whatever the scaling: `sjlt_1pct`, `logra_total_5000`, `mask_by_layer_1a2b3c4d`."""
+        """Name with dimensions, without scaling: `sjlt_1pct`, `logra_total_5000`, `mask_by_layer_1a2b3c4d`."""
         if self.share is not None:
             size = f"{100 * self.share:.12g}pct".replace(".", "_")
         elif self.total is not None:
@@ -168,19 +172,19 @@ class Projection(Section):
 
     @property
     def size(self) -> float | int | dict[str, int]:
-        """A share, a total, or dimensions by layer."""
+        """Share, total, or dimensions by layer."""
         sizes = [size for size in (self.share, self.total, self.dimensions) if size is not None]
         return sizes[0]
 
 
 class Study(Section):
-    """One dataset, one model and the settings of their comparison."""
+    """One dataset, one model, and the settings to compare."""
 
     name: str = Field(pattern=f"^{NAME}$")
     description: str = ""
     dataset: Dataset
-    samples: int = Field(ge=1, description="how many samples the dataset has")
-    first_samples: int | None = Field(None, description="a trial: only the first so many", ge=1)
+    samples: int = Field(ge=1, description="number of samples in the dataset")
+    first_samples: int | None = Field(None, description="number of samples of a trial, from the first one on", ge=1)
     model: Model
     settings: dict[str, Setting] = Field(min_length=1)
     top_k: Annotated[int, Field(ge=1)] | Literal["all"] = 5
@@ -205,9 +209,9 @@ class Study(Section):
         rewritten = [name for name, setting in self.settings.items() if setting.source is None]
         for name, setting in self.settings.items():
             if setting.source is not None and setting.source not in rewritten:
-                mend = f"choose among {', '.join(rewritten)}" if rewritten else "add one"
+                fix = f"choose among {', '.join(rewritten)}" if rewritten else "add one"
                 raise ValueError(
-                    f"settings.{name}.prompts: '{setting.source}' is not a setting with rewritten prompts; {mend}"
+                    f"settings.{name}.prompts: '{setting.source}' is not a setting with rewritten prompts; {fix}"
                 )
         return self
 
@@ -217,14 +221,14 @@ class Study(Section):
             given = [key for key in ("share", "total", "dimensions") if getattr(each, key) is not None]
             if len(given) != 1:
                 said = f"has both {' and '.join(given)}; keep one" if given else "has no dimensions"
-                mend = "" if given else "; give share, total or dimensions"
-                raise ValueError(f"projections.{place}: {said}{mend}")
+                fix = "" if given else "; set share, total or dimensions"
+                raise ValueError(f"projections.{place}: {said}{fix}")
             if each.nonzeros > 1 and each.kind != "sjlt":
-                raise ValueError(f"projections.{place}.nonzeros: kind {each.kind} has no such choice; remove it")
+                raise ValueError(f"projections.{place}.nonzeros: not supported by kind {each.kind}; remove it")
         if len({(each.name, each.scaling) for each in self.projections}) < len(self.projections):
-            raise ValueError("projections: two are the same; remove one")
+            raise ValueError("projections: one is a duplicate; remove it")
         if sum(each.store_projected for each in self.projections) > 1:
-            raise ValueError("projections: store_projected is set for several; store one")
+            raise ValueError("projections: store_projected is set on more than one; set it on one only")
         return self
 
     @model_validator(mode="after")
@@ -232,42 +236,42 @@ class Study(Section):
         kinds = (ImportedDataset, ImportedModel, Imported)
         parts = [isinstance(part, kinds) for part in (self.dataset, self.model, *self.settings.values())]
         if any(parts) and not all(parts):
-            raise ValueError("imported results have no other dataset, model or setting; import them again")
+            raise ValueError("imported and other sections cannot be combined; import the results again")
         return self
 
     @property
     def imported(self) -> bool:
-        """Whether its tables were imported: there are no texts, and no model that could be run."""
+        """Whether the tables were imported; such a study has no texts and no model to run."""
         return isinstance(self.dataset, ImportedDataset)
 
     @property
     def size(self) -> int:
-        """Number of samples that take part, before any exclusion."""
+        """Number of loaded samples, before any exclusion."""
         return min(self.samples, self.first_samples or self.samples)
 
     @property
     def projected(self) -> tuple[Projection, ...]:
-        """The projections whose numbers differ: of those that differ in scaling, the first, unbiased."""
+        """Projections to compute, without duplicates that differ only in scaling; all unbiased."""
         unbiased = {each.name: each.model_copy(update={"scaling": "unbiased"}) for each in reversed(self.projections)}
         return tuple(unbiased[name] for name in dict.fromkeys(each.name for each in self.projections))
 
     @property
     def stored_projection(self) -> Projection | None:
-        """The projection of which the originals' vectors are kept."""
+        """The projection with `store_projected`, if any."""
         stored = [each for each in self.projections if each.store_projected]
         return stored[0] if stored else None
 
     @property
     def partitions(self) -> tuple[Partition, ...]:
-        """The ranges of query positions, in order."""
+        """Partitions of the query positions, in order."""
         return partition_ranges(self.size, self.partition_size)
 
     def ordered_settings(self) -> Iterator[tuple[str, Setting]]:
-        """Settings such that one that takes another's prompts comes after it."""
+        """Yield the settings so that each follows the setting that it takes its prompts from."""
         yield from sorted(self.settings.items(), key=lambda item: item[1].source is not None)
 
 
-# Table folders lie beside the settings' folders.
+# Names of tables and folders beside the settings' folders.
 RESERVED_NAMES = frozenset(
     {"samples", "model", "tokenized", "projections", "gradient_index", "analysis", "results", "report"}
 )

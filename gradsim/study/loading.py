@@ -1,4 +1,4 @@
-"""Reading study files. Whatever is wrong with one is said in a line that names the file, the key and the mend."""
+"""Load study files; errors are one line that names the file, the key and the fix."""
 
 import difflib
 import os
@@ -16,17 +16,17 @@ from gradsim.errors import StudyError
 from gradsim.study.complaints import explain
 from gradsim.study.definition import IMPORTED, NAME, HubModel, Study
 
-# Of a study without a model, in the folder of its tables.
+# Definition of an imported study, in the folder of its tables.
 IMPORTED_FILE = "study.yaml"
 
 
 def load_study(name: str | Path, environment: Environment | None = None) -> Study:
-    """The study of this name, or of this file, as the environment wants it.
+    """Return a study by name or file.
 
-    `MT_SAMPLE_SIZE` and `MT_MODEL_NAME` make it another study with a name of its own.
+    `MT_SAMPLE_SIZE` and `MT_MODEL_NAME` turn it into another study with its own name.
 
     Raises:
-        StudyError: no such study, or its file cannot be followed.
+        StudyError: the study does not exist, or its file is not valid.
     """
     environment = environment or read_environment()
     path = Path(name)
@@ -35,25 +35,25 @@ def load_study(name: str | Path, environment: Environment | None = None) -> Stud
     study = _adapted(_read(path), environment)
     if not study.imported and _imports(taken := imported_file(study.name, environment)):
         raise StudyError(
-            f"{taken.parent}: holds an imported study, where study '{study.name}' would put its tables; "
-            "rename the study, or move that folder"
+            f"{taken.parent}: contains an imported study, but study '{study.name}' stores its tables there; "
+            "rename the study or move the folder"
         )
     return study
 
 
 def load_studies(environment: Environment | None = None) -> list[Study]:
-    """Every study of the studies folder, then every imported one, each in the order of their names.
+    """Return all studies of the studies folder, then all imported ones, each sorted by name.
 
-    Warns of an imported study whose definition cannot be followed, and leaves it out: it is nobody's to edit.
+    An imported study with an invalid definition is skipped with a warning, since users do not edit these files.
 
     Raises:
-        StudyError: a study file cannot be followed, or two studies have one name.
+        StudyError: a study file is not valid, or two studies have the same name.
     """
     environment = environment or read_environment()
     studies: dict[str, Study] = {}
     imported, faults = imported_studies(environment)
     for fault in faults:
-        warnings.warn(f"{fault}; the study is left out", stacklevel=2)
+        warnings.warn(f"{fault}; the study is skipped", stacklevel=2)
     of_files = [(path, _adapted(_read(path), environment)) for path in _study_files(environment).values()]
     for path, study in [*of_files, *((imported_file(each.name, environment), each) for each in imported)]:
         if study.name in studies:
@@ -63,13 +63,13 @@ def load_studies(environment: Environment | None = None) -> list[Study]:
 
 
 def _what(study: Study) -> str:
-    return "the other one's file, or import this again by another name" if study.imported else "one file"
+    return "the other study's file, or import this one again under another name" if study.imported else "one file"
 
 
 def imported_studies(environment: Environment) -> tuple[list[Study], list[StudyError]]:
-    """The imported studies below the data root, and what is wrong with those that cannot be followed.
+    """Return the imported studies below the data root, and the errors of those that are not valid.
 
-    A folder whose name is no study's, and a definition of a study that was not imported, are somebody's copies.
+    Folders without a valid study name and definitions of other studies are ignored: they are copies.
     """
     studies, faults = [], []
     for path in sorted(environment.data_root.glob(f"*/{IMPORTED_FILE}")):
@@ -84,34 +84,34 @@ def imported_studies(environment: Environment) -> tuple[list[Study], list[StudyE
 
 
 def study_names(environment: Environment) -> set[str]:
-    """Names of the study files, and those that the environment gives to their studies."""
+    """Return the names of all study files, and of their variants under `MT_SAMPLE_SIZE` and `MT_MODEL_NAME`."""
     names = set(_study_files(environment))
     for path in _study_files(environment).values():
-        with suppress(StudyError):  # whoever asks wants another study
+        with suppress(StudyError):  # an invalid file must not block other studies
             names.add(_adapted(_read(path), environment).name)
     return names
 
 
 def _study_files(environment: Environment) -> dict[str, Path]:
-    """Study name -> file."""
+    """Return the study files by name."""
     folder = environment.studies_folder
     if not folder.is_dir():
-        raise StudyError(f"{folder}: no such folder of studies; set GRADSIM_STUDIES or create it")
+        raise StudyError(f"{folder}: no such studies folder; create it or set GRADSIM_STUDIES")
     files: dict[str, Path] = {}
     for path in sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")]):
         if path.stem in files:
-            raise StudyError(f"{path}: there is {files[path.stem].name} too; rename one file")
+            raise StudyError(f"{path}: conflicts with {files[path.stem].name}; rename one file")
         files[path.stem] = path
     return files
 
 
 def imported_file(name: str, environment: Environment) -> Path:
-    """Where an imported study of this name keeps its definition."""
+    """Return the path of the definition of an imported study."""
     return environment.data_root / name / IMPORTED_FILE
 
 
 def _imports(path: Path) -> bool:
-    """Whether a definition is there and is that of an imported study."""
+    """Return whether a file is the definition of an imported study."""
     try:
         return path.is_file() and _is_imported(_content(path))
     except StudyError:
@@ -122,7 +122,7 @@ def _study_file(name: str, environment: Environment) -> Path:
     files = _study_files(environment)
     if name not in files and (path := imported_file(name, environment)).is_file():
         return path
-    # An adapted study is also found by the name that its tables bear.
+    # A variant is also found by the name of its table folder.
     candidates = [stem for stem in files if name == stem or name.startswith(f"{stem}_")]
     for stem in sorted(candidates, key=len, reverse=True):
         if name == stem or _adapted(_read(files[stem]), environment).name == name:
@@ -134,11 +134,11 @@ def _study_file(name: str, environment: Environment) -> Path:
 
 
 def _read(path: Path) -> Study:
-    """A study is named as its file, an imported one as the folder of its tables."""
+    """Read a study, named after its file, or after its folder if it is imported."""
     content = _content(path)
     imported = _is_imported(content)
     name = path.parent.name if path.name == IMPORTED_FILE and imported else path.stem
-    # An imported definition was not written by hand: `$` in it is part of a name.
+    # `$` in an imported definition is part of a name.
     definition = {"name": name, **(content if imported else _expanded(content, path))}
     try:
         return Study.model_validate(definition, context={"folder": path.parent.resolve()})
@@ -173,7 +173,7 @@ def _content(path: Path) -> dict[str, Any]:
 
 
 def _refuse_repeated_keys(node: Any, path: Path) -> None:
-    """YAML itself would take the last of them."""
+    """Raise an error for duplicate keys, of which YAML would silently use the last."""
     if isinstance(node, yaml.SequenceNode):
         for item in node.value:
             _refuse_repeated_keys(item, path)
@@ -182,7 +182,7 @@ def _refuse_repeated_keys(node: Any, path: Path) -> None:
         for key, value in node.value:
             if str(key.value) in seen:
                 line = key.start_mark.line + 1
-                raise StudyError(f"{path}, line {line}: key '{key.value}' stands there twice; remove one")
+                raise StudyError(f"{path}, line {line}: key '{key.value}' is a duplicate; remove it")
             seen.add(str(key.value))
             _refuse_repeated_keys(value, path)
 
@@ -192,7 +192,7 @@ _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|([A-Za-z_]\w*))")
 
 
 def _expanded(value: Any, path: Path) -> Any:
-    """Variables in texts replaced from the environment."""
+    """Return a value with environment variables in its strings expanded."""
     if isinstance(value, dict):
         return {key: _expanded(item, path) for key, item in value.items()}
     if isinstance(value, list):
@@ -210,7 +210,7 @@ def _expanded(value: Any, path: Path) -> Any:
 
 
 def _adapted(study: Study, environment: Environment) -> Study:
-    """The study that `MT_MODEL_NAME` and `MT_SAMPLE_SIZE` ask for; itself where they change nothing."""
+    """Apply `MT_MODEL_NAME` and `MT_SAMPLE_SIZE` to a study; a changed study gets its own name."""
     if study.imported:
         return study
     name, changes = study.name, dict[str, Any]()

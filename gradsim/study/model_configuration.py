@@ -1,4 +1,4 @@
-"""Which model runs, and how: the model section of a study together with the device."""
+"""Configuration of a model to load: its name, device, precision and attention."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -15,7 +15,7 @@ class ModelConfiguration:
         revision: commit, tag or branch on the Hub; None: the newest.
         device: cpu, cuda, cuda:N, or auto: the first GPU if there is one.
         precision: number format of the weights and of the computation.
-        attention: transformers' name of the attention implementation.
+        attention: attention implementation, as named by transformers.
     """
 
     name: str

@@ -8,7 +8,13 @@ from gradsim.errors import StudyError
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """Positions `start` to `end`, end exclusive. Its key names the last position inclusively: `0000-0099`."""
+    """Positions from `start` to `end`, end exclusive.
+
+    Attributes:
+        start: first position.
+        end: position after the last one.
+        digits: minimum number of digits of positions in the key.
+    """
 
     start: int
     end: int
@@ -16,12 +22,12 @@ class Partition:
 
     @property
     def key(self) -> str:
-        """First and last position, both inclusive, at least four digits each."""
+        """First and last position, both inclusive: `0000-0099`."""
         return f"{self.start:0{self.digits}d}-{self.end - 1:0{self.digits}d}"
 
 
 def partition_ranges(size: int, partition_size: int) -> tuple[Partition, ...]:
-    """Ranges of at most `partition_size` positions that cover `size` positions."""
+    """Divide `size` positions into partitions of at most `partition_size`."""
     digits = max(4, len(str(size - 1)))
     return tuple(
         Partition(start, min(start + partition_size, size), digits) for start in range(0, size, partition_size)
@@ -34,21 +40,21 @@ def select_partitions(
     start: int | None = None,
     end: int | None = None,
 ) -> tuple[Partition, ...]:
-    """The partitions asked for by key, or by a range of positions with its end exclusive; all where nothing is asked.
+    """Return the partitions selected by key or by a range of positions, end exclusive; by default all.
 
     Raises:
-        StudyError: no such partition, or a range that does not begin and end between partitions.
+        StudyError: a partition does not exist, the range does not match partition borders, or both selections are used.
     """
     keys = list(keys)
     if keys and (start is not None or end is not None):
-        raise StudyError("--partition and --partition-start/--partition-end exclude each other; give one of them")
+        raise StudyError("--partition cannot be combined with --partition-start/--partition-end; use one of them")
     if keys:
         by_key = {partition.key: partition for partition in partitions}
         for key in keys:
             if key not in by_key:
                 raise StudyError(
                     f"no partition {key!r}: there are {len(partitions)}, "
-                    f"{partitions[0].key} to {partitions[-1].key}; give one of those"
+                    f"{partitions[0].key} to {partitions[-1].key}; choose one of those"
                 )
         return tuple(partition for partition in partitions if partition.key in set(keys))
     first = 0 if start is None else start

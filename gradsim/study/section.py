@@ -1,4 +1,4 @@
-"""What every part of a study file is made of."""
+"""Base class of the sections of a study file."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo
 
 
 class Section(BaseModel):
-    """A part of a study file: frozen, and strict about unknown keys."""
+    """A section of a study file: frozen, and without unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

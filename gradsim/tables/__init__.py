@@ -1,4 +1,4 @@
-"""Stored tables: what columns they have, where they lie, what they were made from, and whether they are still fresh."""
+"""Stored tables: their schemas, file locations, lineage and freshness."""
 
 from gradsim.tables.files import read_provenance
 from gradsim.tables.keys import TableKey

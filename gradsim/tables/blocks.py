@@ -1,4 +1,4 @@
-"""Tables that are larger than memory, a part at a time."""
+"""Iterate over tables that are larger than memory."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -8,14 +8,14 @@ from gradsim.tables.digest import BLOCK_ROWS
 
 
 def blocks_of(rows: pl.LazyFrame) -> Iterator[pl.DataFrame]:
-    """The rows of a scanned file in frames of at most `BLOCK_ROWS`, at least one frame."""
+    """Yield the rows in frames of at most `BLOCK_ROWS`; an empty table yields one empty frame."""
     height = rows.select(pl.len()).collect().item()
     for start in range(0, max(height, 1), BLOCK_ROWS):
         yield rows.slice(start, BLOCK_ROWS).collect()
 
 
 def whole_runs(blocks: Iterable[pl.DataFrame], columns: Sequence[str]) -> Iterator[pl.DataFrame]:
-    """The same rows in frames between which these columns' values change, for what is to be said of a run's rows."""
+    """Regroup blocks so that consecutive rows with equal values in `columns` are never split between two frames."""
     begun: pl.DataFrame | None = None
     for block in blocks:
         rows = block if begun is None else pl.concat([begun, block])

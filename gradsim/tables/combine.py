@@ -1,4 +1,4 @@
-"""Partitions of a table as one table."""
+"""Combine the partitions of a table into one table."""
 
 from collections.abc import Iterable, Iterator
 
@@ -6,25 +6,25 @@ import polars as pl
 
 from gradsim.errors import TableError
 
-# Rule 5: the same dot from another partition may differ by this, relative to the gradients' norms; the same loss by
-# this many nats, or relative to itself where it is larger than one.
+# Rule 5: maximum difference between two partitions' values of the same inner product, relative to the gradients' norms,
+# or of the same loss, in nats (relative if the loss exceeds 1).
 TOLERANCE = 1e-5
 
-# Columns that a partition computes; the others of a row say what it is about.
+# Computed columns; the other columns are the key.
 _COMPUTED = ("self_dot", "loss", "noise")
 
 
 def combine(table: str, blocks: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
-    """Yield the rows of all partitions, one after the other, each fact once; a frame at a time.
+    """Yield the rows of all partitions in order, frame by frame, without duplicates.
 
-    An original that several partitions met stands in each of them; the first partition's values are taken.
+    Several partitions can contain the same original; the values of the first partition are used.
 
     Args:
-        table: the table's name.
-        blocks: the rows of all partitions in partition order, at least one frame.
+        table: name of the table.
+        blocks: rows of all partitions in partition order, at least one frame.
 
     Raises:
-        TableError: two partitions have different values for the same original and layer.
+        TableError: partitions disagree on the values of an original.
     """
     if table in ("original_self", "projected_original_self"):
         yield _each_original_once(table, blocks)
@@ -33,7 +33,7 @@ def combine(table: str, blocks: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame
 
 
 def _each_original_once(table: str, blocks: Iterable[pl.DataFrame]) -> pl.DataFrame:
-    """Return the first partition's values of every original, after a look at how far the others' differ."""
+    """Return the first partition's values of each original; check that the other partitions agree."""
     known: list[pl.DataFrame] = []
     for block in blocks:
         computed = [name for name in _COMPUTED if name in block.columns]
@@ -46,16 +46,16 @@ def _each_original_once(table: str, blocks: Iterable[pl.DataFrame]) -> pl.DataFr
     if "loss" in known[0].columns:
         _check_agreement(table, known[0], "loss", pl.max_horizontal("highest loss", pl.lit(1.0)))
     order = [pl.col("original_id").to_physical(), pl.col("layer").to_physical()]
-    if "projection" in known[0].columns:  # in the order that they came in, the study's
+    if "projection" in known[0].columns:  # keep the study's order
         names = known[0]["projection"].unique(maintain_order=True)
         order.insert(1, pl.col("projection").cast(pl.Enum(names)).to_physical())
     return known[0].select(block.columns).sort(order)
 
 
 def _scale_of_self_dots(facts: pl.DataFrame) -> pl.Expr:
-    """Return what rounding goes by: the self dot in the layer; where the layer keeps too little, that of all layers."""
+    """Return the scale of rounding errors: the layer's self dot, or the sum over layers for projected or noise rows."""
     in_layer = pl.col("highest self_dot")
-    if "projection" in facts.columns:  # few dimensions may keep next to nothing of a layer
+    if "projection" in facts.columns:  # a projection to few dimensions can lose almost all of a layer
         return in_layer.sum().over("projection", "original_id")
     return pl.when("highest noise").then(in_layer.sum().over("original_id")).otherwise(in_layer)
 
@@ -67,5 +67,5 @@ def _check_agreement(table: str, facts: pl.DataFrame, column: str, scale: pl.Exp
         place = f"the loss of {original}" if column == "loss" else f"{original}, layer {first['layer']}"
         raise TableError(
             f"{table}: partitions disagree on {place}: {first[f'lowest {column}']:.8g} and "
-            f"{first[f'highest {column}']:.8g}; they were computed differently, run them again with --force"
+            f"{first[f'highest {column}']:.8g}; recompute them with --force"
         )

@@ -1,7 +1,7 @@
-"""A digest of a table's rows that does not depend on how they lie in memory, or in which pieces they come.
+"""Content digests of tables, independent of memory layout and chunking.
 
-Equal frames need not have equal buffers: slices share theirs, chunks and values under nulls differ. So each column is
-taken apart into plain arrays: which values are null, how long lists and texts are, and the values themselves.
+Equal frames can have different buffers: slices share them, and chunks and the values behind nulls can differ. The
+digest therefore covers plain arrays of each column: null mask, lengths of lists and strings, and values.
 """
 
 import hashlib
@@ -9,29 +9,33 @@ from collections.abc import Iterator
 
 import polars as pl
 
-# Rows that are digested together; a table of more is digested block by block.
+# Rows per digest block.
 BLOCK_ROWS = 1 << 20
 
 
 class TableDigest:
-    """The digest of a table that comes in blocks: of one block its own, of several the digest of theirs."""
+    """Incremental digest of a table: that of a single block, or the digest of the block digests.
+
+    Args:
+        salt: text that is digested before each block.
+    """
 
     def __init__(self, salt: str = "") -> None:
         self._salt = salt
         self._blocks: list[str] = []
 
     def add(self, block: pl.DataFrame) -> None:
-        """The next rows: `BLOCK_ROWS` of them, fewer only in the last block."""
+        """Add the next `BLOCK_ROWS` rows; only the last block may have fewer."""
         self._blocks.append(digest(block, self._salt))
 
     def hexdigest(self) -> str:
-        """The digest of all rows, in hexadecimal; there must be a block, also where there is no row."""
+        """Return the hexadecimal digest of all rows; requires at least one block, which may be empty."""
         first, *others = self._blocks
         return hashlib.sha256("".join(self._blocks).encode()).hexdigest() if others else first
 
 
 def digest_table(frame: pl.DataFrame, salt: str = "") -> str:
-    """The same of a table that is there as a whole."""
+    """Return the `TableDigest` of a table in memory."""
     total = TableDigest(salt)
     for start in range(0, max(frame.height, 1), BLOCK_ROWS):
         total.add(frame[start : start + BLOCK_ROWS])
@@ -39,7 +43,7 @@ def digest_table(frame: pl.DataFrame, salt: str = "") -> str:
 
 
 def digest(frame: pl.DataFrame, salt: str = "") -> str:
-    """SHA-256 over names, types and values of all columns, in hexadecimal."""
+    """Return the hexadecimal SHA-256 of the names, types and values of all columns."""
     total = hashlib.sha256(salt.encode())
     for column in frame:
         for part in _parts(column):
@@ -49,7 +53,7 @@ def digest(frame: pl.DataFrame, salt: str = "") -> str:
 
 
 def _parts(values: pl.Series) -> Iterator[bytes]:
-    """What a column holds, its name and type first."""
+    """Yield the bytes that identify a column's content: name, type and length first."""
     yield f"{values.name} {values.dtype.base_type()} {len(values)}".encode()
     yield values.is_null().to_numpy().tobytes()
     match values.dtype:

@@ -1,4 +1,4 @@
-"""Single files: written whole or not at all, read with their provenance or an error that says what is wrong."""
+"""Atomic writing of single files, and reading with errors that name the file and the fix."""
 
 import errno
 import fcntl
@@ -21,18 +21,18 @@ from gradsim.tables.provenance import Provenance
 
 METADATA_KEY = "gradsim"
 
-# What polars raises for a file that is not whole; some damage makes its reader panic.
+# Raised by polars for damaged files; some damage makes its reader panic.
 _UNREADABLE = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
 
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A hidden file beside `path` that takes its place when the block ends well, and vanishes when it does not.
+    """Yield a hidden file beside `path` that replaces it on success and is deleted on error.
 
-    Of a process that was killed it stays, until somebody writes to the same path.
+    The file of a killed process remains until the next write to the same path.
 
     Raises:
-        TableError: the block met a folder that cannot be written, or a full disk.
+        TableError: the folder is not writable, or the disk is full.
     """
     with writing_to(path), partial_file(path) as partial:
         yield partial
@@ -40,7 +40,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def partial_file(path: Path) -> Iterator[Path]:
-    """The same for a block that does more than to write: its own errors are left as they are."""
+    """Yield a hidden file as `atomic_path` does, but pass on errors raised inside the block unchanged."""
     partial = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
     try:
         with writing_to(path):
@@ -59,13 +59,13 @@ def partial_file(path: Path) -> Iterator[Path]:
 
 
 class Writer(Protocol):
-    """What writes a file in pieces."""
+    """Protocol of incremental file writers."""
 
     def finish(self) -> None:
-        """Write what is only known at the end."""
+        """Write the rest of the file."""
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
 
 
 AnyWriter = TypeVar("AnyWriter", bound=Writer)
@@ -73,14 +73,14 @@ AnyWriter = TypeVar("AnyWriter", bound=Writer)
 
 @contextmanager
 def written_in_pieces(path: Path, make: Callable[[Path], AnyWriter]) -> Iterator[AnyWriter]:
-    """A writer of a hidden file that takes the place of `path` when the block ends well.
+    """Yield a writer of a hidden file that replaces `path` on success.
 
     Args:
         path: the file.
-        make: gives the writer of the hidden one.
+        make: creates the writer, given the hidden file.
 
     Raises:
-        TableError: the folder cannot be written, or the disk is full.
+        TableError: the folder is not writable, or the disk is full.
     """
     with partial_file(path) as partial:
         with writing_to(path):
@@ -96,7 +96,7 @@ def written_in_pieces(path: Path, make: Callable[[Path], AnyWriter]) -> Iterator
 
 @contextmanager
 def writing_to(path: Path) -> Iterator[None]:
-    """Says of the operating system's errors in the block that the folder of `path` cannot be written, and why."""
+    """Convert operating system errors in the block to a `TableError` about the folder of `path`."""
     try:
         yield
     except (OSError, pl.exceptions.ComputeError) as error:
@@ -107,13 +107,13 @@ def writing_to(path: Path) -> Iterator[None]:
 
 
 def _lock(file: IO[bytes]) -> None:
-    """Say that somebody is at work on a file, where the file system can say so."""
+    """Mark a file as in use, if the file system supports locks."""
     with suppress(OSError):
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _remove_abandoned(path: Path) -> None:
-    """Remove hidden files of this path that nobody is at work on any more."""
+    """Remove hidden files of this path that no process is writing."""
     for partial in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
         with suppress(OSError), partial.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -121,39 +121,37 @@ def _remove_abandoned(path: Path) -> None:
 
 
 def _system_error(error: Exception) -> int | None:
-    """The number of the operating system's error behind an exception; polars only says it in its text."""
+    """Return the errno behind an exception, which polars reports only in its message."""
     said = re.search(r"os error (\d+)", str(error))
     return getattr(error, "errno", None) or (int(said[1]) if said else None)
 
 
 def _unwritable(path: Path, number: int) -> TableError:
     full = number in {errno.ENOSPC, errno.EDQUOT}
-    mend = (
-        "make room or set GRADSIM_DATA to another disk" if full else "set GRADSIM_DATA to a folder that you can write"
-    )
-    return TableError(f"{path.parent}: cannot be written ({os.strerror(number)}); {mend}")
+    fix = "make room or set GRADSIM_DATA to another disk" if full else "set GRADSIM_DATA to a folder that you can write"
+    return TableError(f"{path.parent}: cannot be written ({os.strerror(number)}); {fix}")
 
 
 def data_version(frame: pl.DataFrame, provenance: Provenance) -> str:
-    """A digest of the rows and the model's revision: the same data have the same version, whenever written."""
+    """Return a digest of the rows and the model revision; equal data have equal versions."""
     return shortened(digest_table(frame, digest_salt(provenance)))
 
 
 def digest_salt(provenance: Provenance) -> str:
-    """What bears on the data version beside the rows."""
+    """Return the part of the data version that is not in the rows: the model revision."""
     return provenance.revision or ""
 
 
 def shortened(digest: str) -> str:
-    """A digest as it is shown and stored: as much as tells versions apart."""
+    """Return the first 16 digits of a digest, which is how versions are stored and shown."""
     return digest[:16]
 
 
 def read_provenance(path: Path) -> Provenance:
-    """The provenance in a file's footer; the rows are not read.
+    """Return the provenance from a file's footer, without reading rows.
 
     Raises:
-        TableError: the file is not there, is not whole, or was not written by gradsim.
+        TableError: the file is missing, damaged, or not written by gradsim.
     """
     with reading(path):
         try:
@@ -163,42 +161,42 @@ def read_provenance(path: Path) -> Provenance:
 
 
 def read_table(path: Path) -> pl.DataFrame:
-    """All rows of a file.
+    """Return all rows of a file.
 
     Raises:
-        TableError: the file is not there or not whole.
+        TableError: the file is missing or damaged.
     """
     with reading(path):
         return pl.read_parquet(path, glob=False)
 
 
 def read_blocks(path: Path) -> Iterator[pl.DataFrame]:
-    """All rows of a file in frames of bounded size, at least one.
+    """Yield the rows of a file in frames of bounded size, at least one.
 
     Raises:
-        TableError: the file is not there or not whole.
+        TableError: the file is missing or damaged.
     """
     with reading(path):
         yield from blocks_of(scan_table(path))
 
 
 def scan_table(path: Path) -> pl.LazyFrame:
-    """A file's rows, of which only what is asked for is read; to be collected in a block of `reading`."""
+    """Return a lazy scan of a file; collect it inside a `reading` block."""
     return pl.scan_parquet(path, glob=False)
 
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Says of errors in the block that the file is not there, or that it cannot be read, and why."""
+    """Convert read errors in the block to a `TableError`: the file is missing or damaged."""
     try:
         yield
     except FileNotFoundError as error:
-        raise TableError(f"{path}: not there; run what makes it first (gradsim run)") from error
+        raise TableError(f"{path}: does not exist; create it with gradsim run") from error
     except _UNREADABLE as error:
         raise corrupt(path, error) from error
 
 
 def corrupt(path: Path, error: BaseException) -> TableError:
-    """The error for a file that is there and cannot be read."""
+    """Return the error for a file that exists but cannot be read."""
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return TableError(f"{path}: not a readable table ({reason}); delete it and run again")

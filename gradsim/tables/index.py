@@ -1,7 +1,8 @@
-"""Files of projected gradients: Arrow's IPC format, which is read in place, with provenance in its schema.
+"""Files of projected gradients in memory-mapped Arrow IPC format.
 
-A row is a sample: its id, its vector, and for every layer the factor that the vector's part was divided by (float16
-has few exponents, gradients have many) and the inner product of that part with itself.
+One row per sample: its id, its vector, and for each layer the scale that its part of the vector was divided by (the
+exponent range of float16 is too small for gradients) and the squared norm of that part. The header is schema metadata;
+the provenance is metadata of a final batch without rows.
 """
 
 import hashlib
@@ -26,19 +27,19 @@ Format = Literal["float16", "float32"]
 
 _HEADER_KEY = "gradsim_index"
 
-# Rows that are written together, in bytes of their vectors.
+# Bytes of vectors per record batch.
 _BATCH_BYTES = 1 << 24
 
 _TYPES = {"float16": pa.float16(), "float32": pa.float32()}
 
 
 class IndexHeader(BaseModel):
-    """What the vectors of a file are.
+    """Description of the vectors in a file.
 
     Attributes:
         projection: name of the study's projection.
-        dimensions: of each layer, in the order in which they lie in a vector.
-        stored_format: of the vectors' elements.
+        dimensions: dimensions by layer, in the order of the vectors' parts.
+        stored_format: format of the vectors' elements.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -49,19 +50,19 @@ class IndexHeader(BaseModel):
 
     @property
     def layout(self) -> VectorLayout:
-        """Where each layer lies in a vector."""
+        """Position of each layer in a vector."""
         return VectorLayout.of(self.dimensions)
 
 
 @dataclass(frozen=True, eq=False)
 class StoredVectors:
-    """Some rows of a file.
+    """A batch of B rows.
 
     Attributes:
-        ids: of the samples, B.
-        vectors: (B, width) as stored: each layer's part divided by its scale.
+        ids: B sample ids.
+        vectors: (B, width), each layer's part divided by its scale.
         scales: (B, layers).
-        self_dots: (B, layers).
+        self_dots: (B, layers), squared norms of the unscaled parts.
     """
 
     ids: list[str]
@@ -71,10 +72,10 @@ class StoredVectors:
 
 
 class IndexWriter:
-    """Writes a file's rows as they come.
+    """Incremental writer of an index file.
 
     Attributes:
-        provenance: what is written of it; may be replaced until the end, when it gets the data version.
+        provenance: provenance to write; may be replaced until `finish`, which adds the data version.
     """
 
     def __init__(self, path: Path, header: IndexHeader, provenance: Provenance) -> None:
@@ -87,7 +88,7 @@ class IndexWriter:
         self._waiting: list[tuple[str, _Row]] = []
 
     def add(self, sample: str, vector: NDArray[np.floating]) -> None:
-        """The next sample and its projected gradient, (width,)."""
+        """Add a sample and its projected gradient, (width,)."""
         row = _stored(vector, self._header)
         self._waiting.append((sample, row))
         for part in (sample.encode(), row.vector.tobytes(), row.scale.tobytes()):
@@ -106,7 +107,7 @@ class IndexWriter:
         self._waiting.clear()
 
     def finish(self) -> None:
-        """The end of the file: provenance, which is not known before, stands with a batch of no rows."""
+        """Write the remaining rows, then the provenance as metadata of a final batch without rows."""
         if self._waiting:
             self._write()
         self.provenance = self.provenance.model_copy(update={"data_version": shortened(self._digest.hexdigest())})
@@ -114,32 +115,32 @@ class IndexWriter:
         self._file.write_batch(end, custom_metadata={METADATA_KEY: self.provenance.model_dump_json()})
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._file.close()
 
 
 def index_writer(path: Path, header: IndexHeader, provenance: Provenance) -> AbstractContextManager[IndexWriter]:
-    """A writer whose file takes its place when the block ends well.
+    """Return a context manager that yields a writer and replaces `path` on success.
 
     Raises:
-        TableError: the folder cannot be written, or the disk is full.
+        TableError: the folder is not writable, or the disk is full.
     """
     return written_in_pieces(path, lambda partial: IndexWriter(partial, header, provenance))
 
 
 class IndexFile:
-    """A file that is read in place; to be used in a `with` block.
+    """A memory-mapped index file; use it in a `with` block.
 
     Attributes:
-        header: what its vectors are.
-        provenance: how it came to be.
+        header: description of the vectors.
+        provenance: provenance of the file.
     """
 
     def __init__(self, path: Path) -> None:
         """Open a file.
 
         Raises:
-            TableError: it is not there, or not whole.
+            TableError: the file is missing or damaged.
         """
         with _reading(path), ExitStack() as opened:
             self._source = opened.enter_context(pa.memory_map(str(path)))
@@ -148,7 +149,7 @@ class IndexFile:
             metadata = self._file.get_batch_with_custom_metadata(self._last).custom_metadata
             self.provenance = Provenance.model_validate_json(metadata[METADATA_KEY])
             self.header = IndexHeader.model_validate_json(self._file.schema.metadata[_HEADER_KEY.encode()])
-            opened.pop_all()  # closed when it is left
+            opened.pop_all()  # __exit__ closes it
 
     def __enter__(self) -> "IndexFile":
         return self
@@ -158,11 +159,11 @@ class IndexFile:
 
     @property
     def rows(self) -> int:
-        """How many samples there are."""
+        """Number of samples."""
         return sum(self._file.get_batch(place).num_rows for place in range(self._last))
 
     def batches(self) -> Iterator[StoredVectors]:
-        """All rows, some at a time; vectors are views of the file."""
+        """Yield all rows in batches; the arrays are views of the mapped file."""
         for place in range(self._last):
             batch = self._file.get_batch(place)
             vectors, scales, self_dots = (
@@ -173,20 +174,20 @@ class IndexFile:
 
 
 def read_index_provenance(path: Path) -> Provenance:
-    """The provenance at a file's end.
+    """Return the provenance at the end of a file.
 
     Raises:
-        TableError: the file is not there, is not whole, or was not written by gradsim.
+        TableError: the file is missing, damaged, or not written by gradsim.
     """
     with IndexFile(path) as file:
         return file.provenance
 
 
 def scan_ids(path: Path) -> pl.LazyFrame:
-    """The ids of a file's samples, in a column `id`.
+    """Return the sample ids of a file in a column `id`.
 
     Raises:
-        TableError: the file is not there, or not whole.
+        TableError: the file is missing or damaged.
     """
     with IndexFile(path) as file:
         ids = [sample for batch in file.batches() for sample in batch.ids]
@@ -200,7 +201,7 @@ class _Row(NamedTuple):
 
 
 def _stored(vector: NDArray[np.floating], header: IndexHeader) -> _Row:
-    """Each layer's part divided by its largest element, so that float16 keeps eleven bits of it."""
+    """Return a row to store; float16 parts are divided by their largest element, so that they keep 11 bits."""
     stored = np.empty(header.layout.width, dtype=header.stored_format)
     scale = np.ones(len(header.dimensions), dtype=np.float32)
     self_dot = np.empty(len(header.dimensions))
@@ -208,7 +209,7 @@ def _stored(vector: NDArray[np.floating], header: IndexHeader) -> _Row:
         if header.stored_format == "float16":
             scale[layer] = max(np.abs(vector[place]).max(), np.finfo(np.float32).tiny)
         stored[place] = vector[place] / scale[layer]
-        # Of what is stored, not of what was: no cosine passes one.
+        # Computed from the stored values, so that no cosine exceeds 1.
         part = stored[place].astype(np.float64) * scale[layer]
         self_dot[layer] = part @ part
     return _Row(stored, scale, self_dot)
@@ -229,10 +230,10 @@ def _schema(header: IndexHeader) -> pa.Schema:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Says of errors in the block that the file is not there, or not whole."""
+    """Convert read errors in the block to a `TableError`: the file is missing or damaged."""
     try:
         yield
     except FileNotFoundError as error:
-        raise TableError(f"{path}: not there; run what makes it first (gradsim run)") from error
+        raise TableError(f"{path}: does not exist; create it with gradsim run") from error
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         raise corrupt(path, error) from error

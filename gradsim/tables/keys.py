@@ -1,4 +1,4 @@
-"""Names of tables. A table's key is its place under the data root and its asset key in Dagster."""
+"""Table keys: a key determines the table's path below the data root and its Dagster asset key."""
 
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -6,13 +6,13 @@ from typing import Any, Literal, Self
 
 Room = Literal["results", "analysis"]
 
-# Of what is no table of rows: a page, and vectors that are read in place.
+# Suffixes of files other than Parquet.
 _SUFFIXES = {"report": "html", "gradient_index": "arrow"}
 
 
 @dataclass(frozen=True, slots=True)
 class TableKey:
-    """A table of a study, of one of its settings, or of a setting's `results` or `analysis`."""
+    """Key of a table of a study, of one of its settings, or of a setting's `results` or `analysis`."""
 
     study: str
     name: str
@@ -21,18 +21,21 @@ class TableKey:
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """For example `("sample", "paraphrased", "results", "dot_products")`."""
+        """Components of the key, for example `("sample", "paraphrased", "results", "dot_products")`."""
         return tuple(part for part in (self.study, self.setting, self.room, self.name) if part)
 
     @classmethod
     def from_parts(cls, parts: tuple[str, ...]) -> Self:
-        """The inverse of `parts`."""
+        """Return the key with these `parts`."""
         study, *middle, name = parts
         room: Any = middle.pop() if middle and middle[-1] in {"results", "analysis"} else None
         return cls(study, name, middle[0] if middle else None, room)
 
     def file(self, partition: str | None = None) -> PurePath:
-        """Path below the data root: `<key>.parquet`, or `<key>/<partition>.parquet`; report and index differ."""
+        """Return the path below the data root: `<key>.parquet` or `<key>/<partition>.parquet`.
+
+        The report is an `.html` file, the gradient index consists of `.arrow` files.
+        """
         folder = PurePath(*self.parts)
         suffix = _SUFFIXES.get(self.name, "parquet")
         return folder / f"{partition}.{suffix}" if partition else folder.with_name(f"{self.name}.{suffix}")

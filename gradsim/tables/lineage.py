@@ -1,4 +1,4 @@
-"""Which tables a study has, what each is made from, and the digest of all that defines it."""
+"""Lineage of a study's tables: their inputs, parameters and fingerprints."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ from gradsim.study import FileDataset, HubModel, ReferenceModel, Study
 from gradsim.study.settings import QueryMethod
 from gradsim.tables.keys import TableKey
 
-# To be raised when a table's rows or columns change for the same definition and inputs: it makes stored ones stale.
+# Increment when a table's rows or columns change for the same definition and inputs; stored tables become stale.
 CODE_VERSIONS: Mapping[str, int] = {
     "accuracy_per_layer": 2,
     "projection_audit": 2,
@@ -39,31 +39,36 @@ DOT_TABLES = DOTS
 # The originals' projected gradients.
 INDEX = "gradient_index"
 
-# The one analysis that a partition job makes: it runs the model.
+# The only analysis that runs the model, hence in a partition job.
 AUDIT = "gradient_audit"
 
-# Analysis of a setting -> what it reads: combined tables of the setting, other analyses, and what `analysis_inputs`
-# finds elsewhere.
+# Analysis of a setting -> its inputs: combined tables of the setting, other analyses, and the tables that
+# `analysis_inputs` maps to other keys.
 ANALYSES: Mapping[str, tuple[str, ...]] = {
     **{name: question.inputs for name, question in QUESTIONS.items()},
     AUDIT: (*DOT_TABLES, "original_tokens", "query_tokens", "model"),
 }
 
-# Analyses that draw at random.
+# Analyses that use the study's seed.
 SEEDED = frozenset({*(name for name, question in QUESTIONS.items() if question.draws), AUDIT})
 
 # The analysis of all settings together.
 TRANSFER = "selection_transfer"
 
-# Of a setting, what published results hold; the rest is made from it.
+# Tables of a setting that published results contain; the others are derived from them.
 IMPORTED_TABLES = ("candidates", *DOT_TABLES, "gradient_similarity", "projected_similarity")
 
 
 @dataclass(frozen=True)
 class Node:
-    """A table, what it is made from, and the part of the study that bears on it directly.
+    """A table with its inputs and the parameters that affect it directly.
 
-    An imported one is made from nothing that there is here, and by nothing.
+    Attributes:
+        key: the table.
+        inputs: tables that it is computed from; none for an imported table.
+        partitioned: whether it has one file per partition.
+        parameters: parts of the study that enter its fingerprint.
+        imported: whether the table was imported and cannot be computed.
     """
 
     key: TableKey
@@ -74,12 +79,12 @@ class Node:
 
 
 class Lineage:
-    """All tables of a study, each after what it is made from.
+    """All tables of a study in dependency order.
 
     Attributes:
         study: the study.
-        digests: file that the study names -> digest of its bytes, where that was said; other files are read. A compute
-            node is told all of them, and needs none of the files.
+        digests: known digests of files that the study names; other files are read. Jobs receive all digests, so that
+            compute nodes do not need the files.
     """
 
     def __init__(self, study: Study, digests: Mapping[Path, str] | None = None) -> None:
@@ -108,7 +113,7 @@ class Lineage:
         return {node.key: node for node in nodes}
 
     def fingerprint(self, key: TableKey) -> str:
-        """Digest of whatever in the study's definition, files it names included, bears on a table.
+        """Return the digest of everything in the study's definition, including named files, that affects a table.
 
         Raises:
             StudyError: a file that the study names cannot be read.
@@ -129,20 +134,20 @@ class Lineage:
         return known[key]
 
     def key(self, name: str, setting: str | None = None, room: Any = None) -> TableKey:
-        """The key of one of this study's tables."""
+        """Return the key of one of this study's tables."""
         return TableKey(self.study.name, name, setting, room)
 
     def named_files(self) -> dict[Path, str]:
-        """The files that the study names -> digests of their bytes.
+        """Return the digest of each file that the study names.
 
         Raises:
-            StudyError: one cannot be read.
+            StudyError: a file cannot be read.
         """
         sections: tuple[BaseModel, ...] = (self.study.dataset, self.study.model, *self.study.settings.values())
         return {path: self._digest(path) for path in map(_named_file, sections) if path}
 
     def _plain(self, value: Any) -> Any:
-        """A parameter as JSON can say it, less what changes no row; a file stands for what it contains."""
+        """Return a JSON-compatible parameter without keys that do not affect rows; files are replaced by digests."""
         if isinstance(value, tuple):
             return [self._plain(item) for item in value]
         if not isinstance(value, BaseModel):
@@ -267,22 +272,22 @@ class Lineage:
 
     @property
     def _running(self) -> dict[str, str]:
-        """How the model runs: bears on what it computes, not on what it is."""
+        """Precision and attention of the model: they affect computed values, not the `model` table."""
         return {"precision": self.study.model.precision, "attention": self.study.model.attention}
 
     @property
     def _memorised(self) -> dict[str, str]:
-        """How memorised samples run, where the study says so."""
+        """Precision of memorised samples, if the study sets one."""
         precision = self.study.model.precision_of_memorised
         return {"precision_of_memorised": precision} if precision else {}
 
     @property
     def analyses(self) -> tuple[str, ...]:
-        """The analyses of each setting; all, or those that need no model."""
+        """Analyses of each setting; imported studies have none that needs the model."""
         return tuple(name for name in ANALYSES if not (self.study.imported and name == AUDIT))
 
     def analysis_inputs(self, analysis: str, setting: str) -> dict[str, TableKey]:
-        """What an analysis of a setting reads: name there -> table. Tokens are left out where they are unknown."""
+        """Return the inputs of a setting's analysis by argument name; imported studies have no tokens."""
         elsewhere = {
             "model": self.key("model"),
             "projections": self.key("projections"),
@@ -299,7 +304,7 @@ class Lineage:
         }
 
     def transfer_inputs(self, setting: str) -> dict[str, TableKey]:
-        """What the analysis of all settings together reads of each: name there -> table."""
+        """Return the inputs that the analysis of all settings reads from one setting, by argument name."""
         dots = {name: self.key(name, setting, "results") for name in DOT_TABLES}
         selections = ("greedy_by_accuracy", "greedy_by_similarity", "held_out_selection")
         return dots | {name: self.key(name, setting, "analysis") for name in selections}
@@ -320,7 +325,7 @@ class Lineage:
 
 
 def _named_file(section: BaseModel) -> Path | None:
-    """The file whose contents a section of the study stands for."""
+    """Return the file that a section of the study names, if any."""
     match section:
         case FileDataset(path=path):
             return path

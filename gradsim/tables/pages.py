@@ -1,4 +1,4 @@
-"""HTML pages with the provenance that tables have."""
+"""HTML pages with provenance."""
 
 import hashlib
 import re
@@ -14,14 +14,17 @@ _COMMENT = re.compile(r"<!-- gradsim (\{.*\}) -->\s*\Z")
 
 
 def write_page(page: str, path: Path, provenance: Provenance) -> Provenance:
-    """Write a page whole or not at all, its provenance in a comment at its end.
+    """Write a page atomically, with its provenance in a comment at the end.
+
+    Returns:
+        The provenance with the page's data version.
 
     Raises:
-        TableError: the folder cannot be written.
+        TableError: the folder is not writable, or the disk is full.
     """
     version = hashlib.sha256(page.encode()).hexdigest()[:16]
     provenance = provenance.model_copy(update={"data_version": version})
-    # Two hyphens would end the comment; JSON may escape one of them.
+    # Two hyphens would end the comment, so one of them is escaped.
     text = provenance.model_dump_json().replace("--", "-\\u002d")
     with atomic_path(path) as partial:
         partial.write_text(f"{page}\n<!-- gradsim {text} -->\n", encoding="utf-8")
@@ -29,15 +32,15 @@ def write_page(page: str, path: Path, provenance: Provenance) -> Provenance:
 
 
 def read_page_provenance(path: Path) -> Provenance:
-    """The provenance at a page's end.
+    """Return the provenance at the end of a page.
 
     Raises:
-        TableError: the page is not there or not whole.
+        TableError: the page is missing or damaged.
     """
     try:
         found = _COMMENT.search(path.read_text(encoding="utf-8"))
         return Provenance.model_validate_json(found[1] if found else "")
     except FileNotFoundError as error:
-        raise TableError(f"{path}: not there; run what makes it first (gradsim report)") from error
+        raise TableError(f"{path}: does not exist; create it with gradsim report") from error
     except (OSError, UnicodeDecodeError, ValidationError) as error:
         raise corrupt(path, error) from error

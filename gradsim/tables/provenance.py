@@ -1,4 +1,4 @@
-"""What a stored file says of how it came to be."""
+"""Provenance metadata of stored files."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -7,23 +7,23 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from gradsim import __version__
 
-# Why a sample has no row in a gradient table, as `excluded` says it.
+# Reasons in `excluded` of gradient tables. Stored files contain them: do not reword.
 QUERY_LOSS = "the query's loss or gradient is not finite"
 ORIGINAL_LOSS = "the original's loss or gradient is not finite"
 
 
 def now() -> str:
-    """The time of this moment in UTC, ISO 8601."""
+    """Return the current UTC time in ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 class Provenance(BaseModel):
-    """Kept in the metadata of every file, as JSON under the key `gradsim`."""
+    """Provenance of a file, stored as JSON under the key `gradsim` of its metadata."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    fingerprint: str = Field("", description="digest of all of the study's definition that bears on the table")
-    inputs: dict[str, str] = Field({}, description="table or partition -> data version it was made from")
+    fingerprint: str = Field("", description="digest of everything in the study's definition that affects the table")
+    inputs: dict[str, str] = Field({}, description="data version of each input table or partition")
     data_version: str = Field("", description="digest of the rows and the model's revision")
     code_version: str = __version__
     created: str = Field(default_factory=now)
@@ -31,8 +31,8 @@ class Provenance(BaseModel):
     revision: str | None = None
     device: str | None = None
     precision: str | None = None
-    excluded: dict[str, str] = Field({}, description="id of a sample left out -> why")
+    excluded: dict[str, str] = Field({}, description="reason by id of each excluded sample")
     layers_left_out: list[str] = Field(
-        [], description="layers that the table leaves out, because they hold only rounding"
+        [], description="layers without rows because their gradients are only rounding noise"
     )
-    measured: dict[str, Any] = Field({}, description="what the computation cost")
+    measured: dict[str, Any] = Field({}, description="measured cost of the computation")

@@ -1,4 +1,4 @@
-"""Measured rates, kept beside a study's tables: `<root>/<study>/rates.json`, one of each device and precision."""
+"""Measured rates of devices, stored in `<root>/<study>/rates.json`: one entry per site, device and precision."""
 
 from importlib.metadata import version
 from pathlib import Path
@@ -13,16 +13,16 @@ from gradsim.tables.provenance import now
 
 
 class MeasuredRates(BaseModel):
-    """What `gradsim plan --measure` found, and where."""
+    """Result of `gradsim plan --measure`."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    site: str | None = Field(None, description="the cluster and its queue; None: this machine")
-    device: str = Field(description="the device's name, see `device_name`")
+    site: str | None = Field(None, description="cluster and queue; None: this machine")
+    device: str = Field(description="name of the device, see `device_name`")
     precision: str
     operations_per_second: float = Field(gt=0, allow_inf_nan=False)
     bytes_per_second: float = Field(gt=0, allow_inf_nan=False)
-    memory_budget: int | None = Field(None, description="bytes that a job may take beside the model, on a cluster")
+    memory_budget: int | None = Field(None, description="bytes available to a cluster job besides the model")
     measured: str = Field(default_factory=now)
     versions: dict[str, str] = Field(
         default_factory=lambda: {
@@ -34,7 +34,7 @@ class MeasuredRates(BaseModel):
 
     @property
     def rates(self) -> Rates:
-        """The rates as predictions take them."""
+        """Rates for predictions."""
         return Rates(self.operations_per_second, self.bytes_per_second)
 
 
@@ -42,20 +42,23 @@ _File = TypeAdapter(list[MeasuredRates])
 
 
 def read_rates(store: Store, device: str, precision: str) -> MeasuredRates | None:
-    """The rates of a device (cpu or cuda:N) in a precision; None if they were not measured or the file is damaged."""
+    """Return the rates of a local device (cpu or cuda:N); None if not measured or if the file is damaged."""
     return _found(store, None, precision, models.device_name(device))
 
 
 def read_site_rates(store: Store, site: str, precision: str) -> MeasuredRates | None:
-    """The rates that were measured last on a cluster; None as of `read_rates`."""
+    """Return the most recently measured rates of a cluster; None if not measured or if the file is damaged."""
     return _found(store, site, precision)
 
 
 def write_rates(store: Store, measured: MeasuredRates) -> Path:
-    """Keep rates in the place of earlier ones of the same device and precision; returns the file.
+    """Store rates, replacing earlier ones of the same site, device and precision.
+
+    Returns:
+        The path of the file.
 
     Raises:
-        TableError: the data root cannot be written.
+        TableError: the data root is not writable.
     """
     of_here = (measured.site, measured.device, measured.precision)
     others = [each for each in _stored(store) if (each.site, each.device, each.precision) != of_here]
@@ -70,7 +73,7 @@ def _path(store: Store) -> Path:
 
 
 def _found(store: Store, site: str | None, precision: str, device: str | None = None) -> MeasuredRates | None:
-    """The newest that were measured there."""
+    """Return the most recent matching rates."""
     found = [each for each in _stored(store) if (each.site, each.precision) == (site, precision)]
     return next((each for each in reversed(found) if device in {None, each.device}), None)
 

@@ -1,4 +1,4 @@
-"""Columns of every table, with what they mean. Readers and the web UI show these texts."""
+"""Schemas of all tables, with descriptions that the web UI shows."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import polars as pl
 from gradsim import analysis
 from gradsim.errors import TableError
 
-# Identifiers are stored dictionary-encoded: samples in dataset order, layers in the model's order.
+# Identifiers are stored dictionary-encoded: samples in dataset order, layers in model order.
 IDENTIFIER = pl.Enum
 
 
@@ -23,13 +23,13 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class TableSchema:
-    """What a table holds, a row and a column at a time."""
+    """Description and columns of a table."""
 
     description: str
     columns: Mapping[str, Column]
 
     def empty(self) -> pl.DataFrame:
-        """No rows; identifiers are texts until they are stored."""
+        """Return a frame without rows; identifiers are strings until they are stored."""
         return pl.DataFrame(
             schema={
                 name: pl.String if column.dtype is IDENTIFIER else column.dtype for name, column in self.columns.items()
@@ -37,10 +37,10 @@ class TableSchema:
         )
 
     def conform(self, frame: pl.DataFrame, name: str) -> pl.DataFrame:
-        """The frame with exactly these columns in this order.
+        """Return the frame with exactly these columns in this order.
 
         Raises:
-            TableError: a column is missing, or has another type.
+            TableError: a column is missing or has the wrong type.
         """
         if missing := [column for column in self.columns if column not in frame.columns]:
             raise TableError(f"table {name}: column {missing[0]!r} is missing; it has {', '.join(frame.columns)}")
@@ -54,20 +54,20 @@ class TableSchema:
 
 
 ID_LIST = pl.List(pl.Int32)
-QUERY = Column(IDENTIFIER, "the rewritten sample whose source is looked for; bears its source's id")
-ORIGINAL = Column(IDENTIFIER, "the training sample it is compared with")
-RANK = Column(pl.Int32, "place among the query's candidates, 0 is BM25's best")
-LAYER = Column(IDENTIFIER, "parameter tensor, as model.named_parameters() names it")
-SIMILARITY = Column(pl.Float64, "cosine of the two whole gradients, all layers together")
-PROJECTION = Column(pl.String, "name of the projection: its kind and how it is scaled")
-DIMENSION = Column(pl.Int64, "dimensions of the projected gradient, all layers together")
+QUERY = Column(IDENTIFIER, "rewritten sample; has the id of its source")
+ORIGINAL = Column(IDENTIFIER, "training sample that the query is compared with")
+RANK = Column(pl.Int32, "rank among the query's candidates; 0 is BM25's best")
+LAYER = Column(IDENTIFIER, "name of the parameter tensor in model.named_parameters()")
+SIMILARITY = Column(pl.Float64, "cosine similarity of the full gradients over all layers")
+PROJECTION = Column(pl.String, "name of the projection: its kind and scaling")
+DIMENSION = Column(pl.Int64, "dimensions of the projected gradient over all layers")
 PROJECTOR = Column(pl.String, "name of the projection: its kind and size")
 LOSS = Column(
     pl.Float64,
-    "the sample's mean cross-entropy over its unmasked labels, in nats; the same in every layer. Below 0.5, float32 "
-    "keeps fewer digits of the gradient: expect relative errors of up to 2e-5 / loss, 2e-3 at most",
+    "mean cross-entropy over the sample's unmasked labels, in nats; the same in every layer. Below 0.5, float32 "
+    "gradients are less precise: expect relative errors of up to 2e-5 / loss, at most 2e-3",
 )
-NOISE = Column(pl.Boolean, "whether the layer's gradient is only rounding; analyses by layer leave such layers out")
+NOISE = Column(pl.Boolean, "whether the layer's gradient is only rounding noise; per-layer analyses omit such layers")
 
 _MESSAGES = pl.List(pl.Struct({"role": pl.String, "content": pl.String}))
 
@@ -92,42 +92,42 @@ SCHEMAS: Mapping[str, TableSchema] = MappingProxyType(
     {
         "samples": _schema(
             "Originals: the training samples, in dataset order.",
-            id=Column(IDENTIFIER, "the sample's name"),
+            id=Column(IDENTIFIER, "id of the sample"),
             messages=Column(_MESSAGES, "a user message and an assistant message"),
         ),
         "queries": _schema(
             "Rewritten samples, each with the id of its true source.",
             id=Column(IDENTIFIER, "id of the query and of its true source"),
             messages=Column(_MESSAGES, "the rewritten user message and assistant message"),
-            seeds=Column(pl.List(pl.Int64), "seed that each message was rewritten with; null where none was used"),
+            seeds=Column(pl.List(pl.Int64), "sampling seed of each message; null if none was used"),
             finish_reasons=Column(
-                pl.List(pl.String), "why each message's model came to its end: stop, length, ...; null where unknown"
+                pl.List(pl.String), "finish reason of each message: stop, length, ...; null if unknown"
             ),
-            faults=Column(pl.List(pl.List(pl.String)), "what may be wrong with each rewritten message"),
+            faults=Column(pl.List(pl.List(pl.String)), "faults found in each rewritten message"),
         ),
         "model": _schema(
             "Parameter tensors of the studied model, in model order.",
             layer=LAYER,
-            shape=Column(pl.List(pl.Int64), "the tensor's shape"),
-            parameters=Column(pl.Int64, "number of its elements"),
+            shape=Column(pl.List(pl.Int64), "shape of the tensor"),
+            parameters=Column(pl.Int64, "number of elements"),
         ),
         "tokenized": _schema(
-            "Samples in the tulu chat format as token ids; all but the answer and its end token is masked.",
-            id=Column(IDENTIFIER, "the sample's name"),
-            input_ids_prompt=Column(ID_LIST, "token ids of the prompt with the assistant's opening"),
+            "Token ids of the samples in the tulu chat format; only the answer and its end token are unmasked.",
+            id=Column(IDENTIFIER, "id of the sample"),
+            input_ids_prompt=Column(ID_LIST, "token ids of the prompt and the assistant cue"),
             input_ids=Column(ID_LIST, "token ids of the whole dialogue"),
-            labels=Column(ID_LIST, "input_ids, with -100 where the loss does not look"),
+            labels=Column(ID_LIST, "input_ids, with -100 at masked positions"),
         ),
         "candidates": _schema(
-            "Originals that a query is compared with.",
+            "Originals that each query is compared with.",
             query_id=QUERY,
             original_id=ORIGINAL,
             rank=RANK,
             score=Column(pl.Float64, "BM25 score of the original's prompt for the query's prompt"),
-            forced=Column(pl.Boolean, "the true source, put in by rule because BM25 had not found it"),
+            forced=Column(pl.Boolean, "whether the row is the true source, added because BM25 did not find it"),
         ),
         "dot_products": _schema(
-            "Inner products of a query's and a candidate's gradient, layer by layer.",
+            "Inner products of the gradients of queries and candidates, per layer.",
             query_id=QUERY,
             original_id=ORIGINAL,
             rank=RANK,
@@ -135,7 +135,7 @@ SCHEMAS: Mapping[str, TableSchema] = MappingProxyType(
             dot=Column(pl.Float64, "inner product of the two gradients in this layer"),
         ),
         "query_self": _schema(
-            "Squared norms of the queries' gradients, layer by layer.",
+            "Squared norms of the queries' gradients, per layer.",
             query_id=QUERY,
             layer=LAYER,
             self_dot=Column(pl.Float64, "inner product of the gradient with itself in this layer"),
@@ -143,7 +143,7 @@ SCHEMAS: Mapping[str, TableSchema] = MappingProxyType(
             noise=NOISE,
         ),
         "original_self": _schema(
-            "Squared norms of the gradients of the originals met, layer by layer.",
+            "Squared norms of the gradients of candidate originals, per layer.",
             original_id=ORIGINAL,
             layer=LAYER,
             self_dot=Column(pl.Float64, "inner product of the gradient with itself in this layer"),
@@ -151,23 +151,23 @@ SCHEMAS: Mapping[str, TableSchema] = MappingProxyType(
             noise=NOISE,
         ),
         "gradient_similarity": _schema(
-            "Cosines of whole gradients.",
+            "Cosine similarities of full gradients.",
             query_id=QUERY,
             original_id=ORIGINAL,
             rank=RANK,
             similarity=SIMILARITY,
         ),
         "projected_similarity": _schema(
-            "Cosines of randomly projected gradients.",
+            "Cosine similarities of randomly projected gradients.",
             projection=PROJECTION,
             dimension=DIMENSION,
             query_id=QUERY,
             original_id=ORIGINAL,
             rank=RANK,
-            similarity=Column(pl.Float64, "cosine of the two projected gradients"),
+            similarity=Column(pl.Float64, "cosine similarity of the two projected gradients"),
         ),
         "projected_dots": _schema(
-            "Inner products of randomly projected gradients, layer by layer, rightly scaled.",
+            "Inner products of randomly projected gradients, per layer, with unbiased scaling.",
             projection=PROJECTOR,
             query_id=QUERY,
             original_id=ORIGINAL,
@@ -176,46 +176,46 @@ SCHEMAS: Mapping[str, TableSchema] = MappingProxyType(
             dot=Column(pl.Float64, "inner product of the two projected gradients in this layer"),
         ),
         "projected_query_self": _schema(
-            "Squared norms of the queries' projected gradients, layer by layer.",
+            "Squared norms of the queries' projected gradients, per layer.",
             projection=PROJECTOR,
             query_id=QUERY,
             layer=LAYER,
             self_dot=Column(pl.Float64, "inner product of the projected gradient with itself in this layer"),
         ),
         "projected_original_self": _schema(
-            "Squared norms of the projected gradients of the originals met, layer by layer.",
+            "Squared norms of the projected gradients of candidate originals, per layer.",
             projection=PROJECTOR,
             original_id=ORIGINAL,
             layer=LAYER,
             self_dot=Column(pl.Float64, "inner product of the projected gradient with itself in this layer"),
         ),
         "projections": _schema(
-            "The study's random projections: how many dimensions each layer gets.",
+            "Dimensions of each layer in the study's random projections.",
             projection=PROJECTION,
             dimension=DIMENSION,
             kind=Column(pl.String, "kind of the projection"),
-            scaling=Column(pl.String, "unbiased; or as_published: each layer counts as often as it has dimensions"),
+            scaling=Column(pl.String, "unbiased, or as_published: each layer is weighted by its dimensions"),
             projector=PROJECTOR,
             layer=LAYER,
-            parameters=Column(pl.Int64, "elements of the layer"),
-            layer_dimension=Column(pl.Int64, "dimensions of the layer; as many as it has elements: kept whole"),
+            parameters=Column(pl.Int64, "number of elements of the layer"),
+            layer_dimension=Column(pl.Int64, "dimensions of the layer; equal to parameters if it is not projected"),
         ),
         "gradient_index": _schema(
-            "The originals' projected gradients, one memory-mapped Arrow file a partition, for `gradsim query`.",
-            id=Column(IDENTIFIER, "the original"),
+            "Projected gradients of the originals for `gradsim query`, one memory-mapped Arrow file per partition.",
+            id=Column(IDENTIFIER, "id of the original"),
             vector=Column(pl.List(pl.Float32), "projected gradient, layer after layer, each divided by its scale"),
-            scale=Column(pl.List(pl.Float32), "what each layer's part was divided by"),
+            scale=Column(pl.List(pl.Float32), "divisor of each layer's part"),
             self_dot=Column(pl.List(pl.Float64), "inner product of each layer's part with itself"),
         ),
         **{name: _analysis(question.description, question.schema) for name, question in analysis.QUESTIONS.items()},
         "gradient_audit": _analysis(
-            "Proof: stored dots beside those of plain autograd, for a few pairs: those of the longest and the most "
-            "memorised sample, and others drawn at random.",
+            "Stored inner products compared with plain autograd for a few pairs: those of the longest and the most "
+            "memorised sample, and random ones.",
             analysis.GRADIENT_AUDIT,
         ),
-        "parameters_per_layer": _analysis("Which part of the model is how large.", analysis.PARAMETERS_PER_LAYER),
+        "parameters_per_layer": _analysis("Sizes of the model's layers.", analysis.PARAMETERS_PER_LAYER),
         "selection_transfer": _analysis(
-            "What one setting's selections of layers are worth in another.", analysis.SELECTION_TRANSFER
+            "Values of one setting's layer selections in the other settings.", analysis.SELECTION_TRANSFER
         ),
     }
 )

@@ -1,4 +1,4 @@
-"""All stored tables of a study: reading and writing them by key, and telling which are fresh."""
+"""Read and write a study's stored tables by key, and determine their freshness."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,7 +21,7 @@ from gradsim.tables.writing import TableWriter, table_writer
 
 
 class State(StrEnum):
-    """Of a file: what a run would find."""
+    """Freshness of a stored file."""
 
     FRESH = "fresh"
     STALE = "stale"
@@ -29,17 +29,23 @@ class State(StrEnum):
     CORRUPT = "corrupt"
 
 
-# Suffix -> what reads a file's provenance.
+# Suffix -> function that reads a file's provenance.
 _READERS = {".parquet": read_provenance, ".html": read_page_provenance, ".arrow": read_index_provenance}
 
 
 class Store:
     """The tables of one study below a data root.
 
-    Attributes:
-        root: the data root.
+    Args:
+        root: data root.
         study: the study.
-        lineage: of the study, with digests of files as it takes them.
+        digests: known digests of files that the study names, see `Lineage`.
+        versions: data versions of inputs to record in provenance, by name; None: the versions stored at writing time.
+
+    Attributes:
+        root: data root.
+        study: the study.
+        lineage: lineage of the study.
     """
 
     def __init__(
@@ -52,27 +58,27 @@ class Store:
         self.root = root
         self.study = study
         self.lineage = Lineage(study, digests)
-        # Of inputs that were read long before anything is written: what lies there by then may be another.
+        # A job reads its inputs long before it writes; the stored files can change in between.
         self._versions = versions or {}
 
     # -- places ------------------------------------------------------------------------------
 
     def path(self, key: TableKey, partition: str | None = None) -> Path:
-        """Where a table or one of its partitions lies."""
+        """Return the path of a table or of one of its partitions."""
         return self.root / key.file(partition)
 
     @property
     def model_folder(self) -> Path:
-        """Where a reference model's weights and tokenizer lie."""
+        """Folder of a reference model's weights and tokenizer."""
         return self.root / self.study.name / "model"
 
     @property
     def journals(self) -> Path:
-        """Folder of what was paid for and must not be lost, of all studies."""
+        """Folder of the journals of all studies."""
         return self.root / ".journals"
 
     def partitions(self, key: TableKey) -> list[str | None]:
-        """Keys of a table's partitions in order; `[None]` for a table that has none."""
+        """Return the keys of a table's partitions in order; `[None]` for an unpartitioned table."""
         if self.lineage[key].partitioned:
             return [partition.key for partition in self.study.partitions]
         return [None]
@@ -80,36 +86,36 @@ class Store:
     # -- reading -----------------------------------------------------------------------------
 
     def read(self, key: TableKey, partitions: Iterable[str | None] | None = None) -> pl.DataFrame:
-        """Rows of a table, of these or all partitions one after the other.
+        """Return the rows of a table, or of some of its partitions, in order.
 
         Raises:
-            TableError: a file is missing or unreadable, or files were made from different definitions, from different
-                inputs, or from another definition than the study's.
+            TableError: a file is missing or unreadable, files have different fingerprints or inputs, or their
+                fingerprint is not the study's.
         """
         return pl.concat([read_table(path) for path in self._paths(key, partitions)])
 
     def blocks(self, key: TableKey, partitions: Iterable[str | None] | None = None) -> Iterator[pl.DataFrame]:
-        """The same rows in frames of bounded size, for tables that are larger than memory.
+        """Return the rows that `read` returns as an iterator of frames of bounded size.
 
         Raises:
-            TableError: as `read`; what the files' footers tell at once, what their rows tell while they are taken.
+            TableError: as `read`; footers are checked immediately, rows during iteration.
         """
         paths = self._paths(key, partitions)
         return (block for path in paths for block in read_blocks(path))
 
     def checked_path(self, key: TableKey, partition: str | None = None) -> Path:
-        """Where a table or partition lies that `read` would read.
+        """Return the path of a table or partition after checking its provenance.
 
         Raises:
-            TableError: as `read`, as far as the file's footer tells.
+            TableError: as `read`; only the footer is checked.
         """
         return self._paths(key, [partition])[0]
 
     def checked_paths(self, key: TableKey) -> list[Path]:
-        """Where all partitions of a table lie that `read` would read.
+        """Return the paths of all partitions of a table after checking their provenance.
 
         Raises:
-            TableError: as `read`, as far as the files' footers tell.
+            TableError: as `read`; only the footers are checked.
         """
         return self._paths(key, None)
 
@@ -120,10 +126,10 @@ class Store:
         return paths
 
     def index(self) -> list[Path]:
-        """The files of the study's gradient index.
+        """Return the paths of the study's gradient index.
 
         Raises:
-            StudyError: the study stores none.
+            StudyError: the study stores no projected gradients.
             TableError: as `read`.
         """
         key = self.lineage.key("gradient_index")
@@ -135,12 +141,16 @@ class Store:
         return self._paths(key, None)
 
     def provenance(self, key: TableKey, partition: str | None = None) -> Provenance:
-        """How a file came to be."""
+        """Return the provenance of a file.
+
+        Raises:
+            TableError: the file is missing or damaged.
+        """
         path = self.path(key, partition)
         return _READERS[path.suffix](path)
 
     def rows(self, key: TableKey, partition: str | None = None) -> int:
-        """How many rows a file has; they are not read."""
+        """Return the number of rows of a file without reading them."""
         path = self.path(key, partition)
         if path.suffix == ".arrow":
             with IndexFile(path) as file:
@@ -155,7 +165,7 @@ class Store:
                     f"{path} has fingerprint {provenance.fingerprint}, {first_path} has {first.fingerprint}: "
                     "they were made from different definitions of the study; run the stale one again"
                 )
-            # Partitioned inputs bear the partition in their names, so what both name is an input of all partitions.
+            # Names of partitioned inputs contain the partition, so shared names are inputs of all partitions.
             for source in provenance.inputs.keys() & first.inputs.keys():
                 if provenance.inputs[source] != first.inputs[source]:
                     raise TableError(
@@ -170,14 +180,14 @@ class Store:
 
     @cached_property
     def ids(self) -> pl.Enum:
-        """Ids of all loaded samples in dataset order, as a data type."""
+        """Data type of the ids of all loaded samples, in dataset order."""
         dtype = self.read(self.lineage.key("samples")).schema["id"]
         assert isinstance(dtype, pl.Enum)
         return dtype
 
     @cached_property
     def layers(self) -> pl.Enum:
-        """Names of the model's layers in model order, as a data type."""
+        """Data type of the names of the model's layers, in model order."""
         dtype = self.read(self.lineage.key("model")).schema["layer"]
         assert isinstance(dtype, pl.Enum)
         return dtype
@@ -191,16 +201,19 @@ class Store:
         partition: str | None = None,
         provenance: Provenance | None = None,
     ) -> Provenance:
-        """Write a table, or one of its partitions, with its fingerprint and the versions of its inputs.
+        """Write a table or partition with its fingerprint and the versions of its inputs.
 
         Args:
             key: the table.
-            frame: its rows, with the columns of its schema.
-            partition: the partition that the rows are of.
-            provenance: what is known beyond fingerprint and inputs (device, exclusions, cost).
+            frame: rows with the columns of the table's schema.
+            partition: key of the partition.
+            provenance: provenance besides fingerprint and inputs: device, exclusions, cost.
+
+        Returns:
+            The provenance as written.
 
         Raises:
-            TableError: the rows do not fit the schema, an input is gone, or the data root cannot be written.
+            TableError: the rows do not match the schema, an input is missing, or the data root is not writable.
         """
         with self.writer(key, partition, provenance) as writer:
             writer.add(frame)
@@ -210,9 +223,9 @@ class Store:
     def writer(
         self, key: TableKey, partition: str | None = None, provenance: Provenance | None = None
     ) -> Iterator[TableWriter]:
-        """The same for rows that come in pieces: takes frames while the block lasts; whole or not at all.
+        """Yield a writer that `write`s a table or partition frame by frame; the file appears on success only.
 
-        A table that brings its own identifiers (`samples`, `model`) comes in one piece.
+        A table that defines identifiers (`samples`, `model`) must be added as a single frame.
         """
         self._refuse_other_sizes(key)
         specific = self._specific(key, partition, provenance)
@@ -223,10 +236,10 @@ class Store:
 
     @contextmanager
     def index_writer(self, partition: str, header: IndexHeader, provenance: Provenance) -> Iterator[IndexWriter]:
-        """A writer of a partition of the gradient index, whole or not at all.
+        """Yield a writer of a partition of the gradient index; the file appears on success only.
 
         Raises:
-            TableError: an input is gone, or the data root cannot be written.
+            TableError: an input is missing, or the data root is not writable.
         """
         key = self.lineage.key("gradient_index")
         self._refuse_other_sizes(key)
@@ -234,7 +247,7 @@ class Store:
             yield writer
 
     def _refuse_other_sizes(self, key: TableKey) -> None:
-        """A reader of the whole folder would take the rows of two partition sizes for those of one."""
+        """Raise an error if the folder has partitions of another size, which readers of the folder would mix up."""
         folder = self.path(key).with_suffix("")
         names = {self.path(key, partition).name for partition in self.partitions(key)}
         others = sorted(path for suffix in _READERS for path in folder.glob(f"[!.]*{suffix}") if path.name not in names)
@@ -245,10 +258,10 @@ class Store:
             )
 
     def write_report(self, page: str) -> Path:
-        """Write the study's report.
+        """Write the study's report and return its path.
 
         Raises:
-            TableError: an input is gone, or the data root cannot be written.
+            TableError: an input is missing, or the data root is not writable.
         """
         key = self.lineage.key("report")
         write_page(page, self.path(key), self._specific(key))
@@ -271,35 +284,42 @@ class Store:
         return SCHEMAS[key.name].conform(self._encoded(frame, key), str(key))
 
     def _encoded(self, frame: pl.DataFrame, key: TableKey) -> pl.DataFrame:
-        """Identifiers given as texts, in the study's own order of samples and layers."""
+        """Encode identifiers given as strings, in the study's order of samples and layers."""
         texts = [name for name in frame.columns if name in IDENTIFIERS and frame.schema[name] == pl.String]
         if key.name in {"samples", "model"}:
             return frame.with_columns(pl.col(name).cast(pl.Enum(frame[name])) for name in texts)
         return frame.with_columns(pl.col(name).cast(self.layers if name in LAYERS else self.ids) for name in texts)
 
     def ids_of(self, partition: str) -> list[str]:
-        """Ids of the samples at a partition's positions."""
+        """Return the ids of the samples at a partition's positions."""
         first, last = (int(position) for position in partition.split("-"))
         return self.ids.categories[first : last + 1].to_list()
 
     # -- freshness ---------------------------------------------------------------------------
 
     def inputs(self, key: TableKey, partition: str | None) -> Iterator[tuple[TableKey, str | None]]:
-        """What a table or partition is made from: tables without partitions, the same partition, or all of them."""
+        """Yield the inputs of a table or partition.
+
+        A partition depends on the same partition of a partitioned input; a table depends on all partitions.
+        """
         for source in self.lineage[key].inputs:
             aligned = partition is not None and self.lineage[source].partitioned
             for each in [partition] if aligned else self.partitions(source):
                 yield source, each
 
     def input_versions(self, key: TableKey, partition: str | None) -> dict[str, str]:
-        """Data versions of what a table or partition is made from, as they are stored now."""
+        """Return the stored data version of each input of a table or partition.
+
+        Raises:
+            TableError: an input is missing or damaged.
+        """
         return {
             f"{source}/{each}" if each else str(source): self.provenance(source, each).data_version
             for source, each in self.inputs(key, partition)
         }
 
     def state(self, key: TableKey, partition: str | None = None, path: Path | None = None) -> State:
-        """Whether a file is there, whole, and made from what is there now; `path`: a file that is to take its place."""
+        """Return the freshness of a file; `path`: another file to check as if it were stored in its place."""
         place = self.path(key, partition)
         path = path or place
         if not path.exists():

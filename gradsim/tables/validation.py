@@ -1,6 +1,6 @@
-"""What must hold of a stored partition: complete, of known samples, finite, possible.
+"""Checks of stored partitions: complete rows, known ids, finite and possible values.
 
-A partition may be larger than memory: what is said of its rows is counted while they pass.
+A partition may be larger than memory, so the checks stream its rows.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,10 +16,10 @@ from gradsim.tables.lineage import INDEX
 from gradsim.tables.provenance import ORIGINAL_LOSS
 from gradsim.tables.store import Store
 
-# Rounding may carry a cosine past one by so much.
+# Tolerance for cosines that rounding moves outside [-1, 1].
 COSINE_SLACK = 1e-6
 
-# What tells the rows of a table apart.
+# Columns that identify a row.
 KEY_COLUMNS = frozenset({"id", "query_id", "original_id", "layer", "projection", "dimension"})
 
 Rows = pl.LazyFrame
@@ -27,7 +27,10 @@ Check = Callable[[Store, TableKey, str, Rows], str | None]
 
 
 def validate(store: Store, key: TableKey, partition: str) -> dict[str, str | None]:
-    """Check name -> what is wrong, or None; the checks that `CHECKS` lists for the table.
+    """Run the table's `CHECKS` on a partition.
+
+    Returns:
+        Problem by name of check; None: the check passed.
 
     Raises:
         TableError: a file is missing or unreadable.
@@ -39,25 +42,25 @@ def validate(store: Store, key: TableKey, partition: str) -> dict[str, str | Non
 
 
 def _rows_complete(store: Store, key: TableKey, partition: str, rows: Rows) -> str | None:
-    """Whether there is a row for all that was to be computed, and no other."""
+    """Check that every expected row exists exactly once, and that the rows of each sample are contiguous."""
     expected, found = _EXPECTED_ROWS[key.name](store, key, partition), _value(rows, pl.len())
     if found != expected:
         return f"{found} rows, expected {expected}"
     facts = [column for column in rows.collect_schema() if column in KEY_COLUMNS]
-    # A sample's rows stand together, so that those of a few samples at a time tell whether one stands twice.
+    # The rows of a sample are contiguous, so duplicates can be found in a few samples at a time.
     samples = [fact for fact in facts if fact != "layer" and not (fact == "original_id" and "query_id" in facts)]
     heads, distinct = [], 0
     for run in whole_runs(blocks_of(rows.select(facts)), samples):
         heads.append(run.select(samples).unique())
         distinct += _number_of_distinct(run)
     if distinct < found:
-        return f"{found - distinct} rows stand twice"
+        return f"{found - distinct} duplicate rows"
     apart = sum(head.height for head in heads) - pl.concat(heads).n_unique() if heads else 0
-    return f"{apart} samples' rows do not stand together" if apart else None
+    return f"rows of {apart} samples are not contiguous" if apart else None
 
 
 def _number_of_distinct(rows: pl.DataFrame) -> int:
-    """How many rows differ; identifiers are taken as one number, which is several times faster."""
+    """Return the number of distinct rows; identifiers are packed into one integer, which is several times faster."""
     number, others = pl.lit(0, pl.UInt64), []
     for name, dtype in rows.schema.items():
         if isinstance(dtype, pl.Enum):
@@ -68,16 +71,16 @@ def _number_of_distinct(rows: pl.DataFrame) -> int:
 
 
 def _value(rows: Rows, expression: pl.Expr) -> Any:
-    """What an expression says of all rows, without holding them."""
+    """Evaluate an aggregation of all rows with the streaming engine."""
     return rows.select(expression).collect(engine="streaming").item()
 
 
 def _ids_known(store: Store, key: TableKey, partition: str, rows: Rows) -> str | None:
-    """Whether queries are the partition's, and originals are among those that may be candidates."""
+    """Check that all queries belong to the partition and all originals have tokens."""
     columns = rows.collect_schema().names()
     for column in ("id", "query_id"):
         if column in columns and (unknown := _others(rows, column, store.ids_of(partition))):
-            return f"{column} {unknown!r} is not one of the partition's"
+            return f"{column} {unknown!r} is not in the partition"
     if "original_id" in columns:
         corpus = store.read(store.lineage.key("tokenized"))["id"]
         if unknown := _others(rows, "original_id", corpus.cast(pl.String)):
@@ -91,7 +94,7 @@ def _others(rows: Rows, column: str, known: Sequence[str] | pl.Series) -> str | 
 
 
 def _values_finite(store: Store, key: TableKey, partition: str, rows: Rows) -> str | None:
-    """Whether every number is one."""
+    """Check that no number is null, NaN or infinite."""
     for column, dtype in rows.collect_schema().items():
         if dtype == pl.Float64 and (count := _value(rows, (~pl.col(column).is_finite().fill_null(False)).sum())):
             return f"{count} values of {column} are missing or not finite"
@@ -99,13 +102,13 @@ def _values_finite(store: Store, key: TableKey, partition: str, rows: Rows) -> s
 
 
 def _cosines_possible(store: Store, key: TableKey, partition: str, rows: Rows) -> str | None:
-    """Whether every similarity lies within [-1, 1]."""
+    """Check that every similarity lies within [-1, 1]."""
     beyond = _value(rows, (pl.col("similarity").abs() > 1 + COSINE_SLACK).sum())
-    return f"{beyond} similarities are beyond [-1, 1]" if beyond else None
+    return f"{beyond} similarities are outside [-1, 1]" if beyond else None
 
 
 def _self_dots_positive(store: Store, key: TableKey, partition: str, rows: Rows) -> str | None:
-    """Whether squares are not negative, and no gradient is zero in every layer."""
+    """Check that no self dot is negative and no gradient is zero in every layer."""
     if negative := _value(rows, (pl.col("self_dot") < 0).sum()):
         return f"{negative} self dots are negative"
     sums = rows.group_by(pl.exclude("layer", "self_dot", "loss", "noise")).agg(pl.col("self_dot").sum())
@@ -114,7 +117,7 @@ def _self_dots_positive(store: Store, key: TableKey, partition: str, rows: Rows)
 
 
 def _source_among_candidates(store: Store, key: TableKey, partition: str, rows: Rows) -> str | None:
-    """Whether each query can find its source at all."""
+    """Check that the candidates of each query include its source."""
     query, original = pl.col("query_id").cast(pl.String), pl.col("original_id").cast(pl.String)
     missing = _value(rows, query.n_unique()) - _value(rows, query.filter(query == original).n_unique())
     return f"{missing} queries lack their source among the candidates" if missing else None
@@ -146,7 +149,7 @@ CHECKS: Mapping[str, tuple[str, ...]] = {
 
 
 def _kept_pairs(store: Store, key: TableKey, partition: str) -> pl.DataFrame:
-    """Candidates of which neither side was excluded while gradients were computed."""
+    """Return the candidate pairs without those of samples that the gradient job excluded."""
     excluded = store.provenance(key, partition).excluded
     bad_originals = [sample for sample, reason in excluded.items() if reason == ORIGINAL_LOSS]
     candidates = store.read(store.lineage.key("candidates", key.setting), [partition])
@@ -169,7 +172,7 @@ def _kept_samples(store: Store, key: TableKey, partition: str, column: str) -> i
 
 
 def _n_sources(store: Store, key: TableKey, partition: str) -> int:
-    """What a partition's queries are made from: originals, or the queries of another setting."""
+    """Return the number of a partition's source samples: originals, or queries of another setting."""
     source = store.study.settings[str(key.setting)].source
     if source is None:
         return len(store.ids_of(partition))

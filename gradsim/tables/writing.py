@@ -1,4 +1,4 @@
-"""Writing Parquet files, also such as are larger than memory: rows come in pieces of any size."""
+"""Incremental writing of Parquet files, which may be larger than memory."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -11,26 +11,26 @@ from gradsim.tables.digest import BLOCK_ROWS, TableDigest
 from gradsim.tables.files import METADATA_KEY, digest_salt, shortened, writing_to, written_in_pieces
 from gradsim.tables.provenance import Provenance
 
-# Few enough that readers who look at statistics can skip most of a large table when they look for a query.
+# Small enough for readers to skip most of a large table by row-group statistics when they select a query.
 ROW_GROUP_ROWS = 1 << 18
 
-# Of zstd: a little smaller than its fastest, and not slower for numbers that are split.
+# zstd level: slightly smaller files than level 1, at the same speed for byte-stream-split numbers.
 COMPRESSION_LEVEL = 3
 
 Conform = Callable[[pl.DataFrame], pl.DataFrame]
 
-# Arrow's types that Parquet knows.
+# Arrow types that Parquet supports.
 _COMPATIBLE = pl.CompatLevel.oldest()
 
 
 def write_table(frame: pl.DataFrame, path: Path, provenance: Provenance) -> Provenance:
-    """Write beside the final path, then rename: a reader sees the old file, the new one, or none.
+    """Write a table atomically: readers see the old file or the new one.
 
     Returns:
         The provenance as written, with the data version of these rows.
 
     Raises:
-        TableError: the folder cannot be written, or the disk is full.
+        TableError: the folder is not writable, or the disk is full.
     """
     with table_writer(path, provenance) as writer:
         writer.add(frame)
@@ -40,24 +40,24 @@ def write_table(frame: pl.DataFrame, path: Path, provenance: Provenance) -> Prov
 def table_writer(
     path: Path, provenance: Provenance, conform: Conform = lambda frame: frame
 ) -> AbstractContextManager["TableWriter"]:
-    """A writer whose file takes its place when the block ends well.
+    """Return a context manager that yields a writer and replaces `path` on success.
 
     Args:
         path: the file.
-        provenance: as `TableWriter.provenance`.
-        conform: makes a table's rows of what is added.
+        provenance: see `TableWriter.provenance`.
+        conform: converts added frames to the table's schema.
 
     Raises:
-        TableError: the folder cannot be written, or the disk is full.
+        TableError: the folder is not writable, or the disk is full.
     """
     return written_in_pieces(path, lambda partial: TableWriter(partial, provenance, conform))
 
 
 class TableWriter:
-    """Writes a file's rows as they are added; what stands in it does not depend on the pieces that they came in.
+    """Incremental Parquet writer; the file's content does not depend on how rows are divided into frames.
 
     Attributes:
-        provenance: what is written of it; may be replaced until the end, when it gets the data version.
+        provenance: provenance to write; may be replaced until `finish`, which adds the data version.
     """
 
     def __init__(self, path: Path, provenance: Provenance, conform: Conform) -> None:
@@ -70,15 +70,15 @@ class TableWriter:
 
     @property
     def has_columns(self) -> bool:
-        """Whether anything was added."""
+        """Whether a frame, possibly empty, was added."""
         return bool(self._waiting)
 
     def add(self, frame: pl.DataFrame) -> None:
-        """The next rows, as many as fit memory well. The first frame, of no rows perhaps, says what columns there are.
+        """Add the next rows; the first frame, possibly empty, determines the schema.
 
         Raises:
             TableError: the disk is full.
-            ValueError: other columns than the first frame's.
+            ValueError: the schema differs from that of the first frame.
         """
         frame = self._conform(frame)
         if self._waiting and frame.schema != self._waiting[0].schema:
@@ -94,7 +94,7 @@ class TableWriter:
         self._waiting = [rows[whole:]]
 
     def finish(self) -> None:
-        """Write what is left, then the provenance."""
+        """Write the remaining rows, then the provenance."""
         rest = pl.concat(self._waiting)
         if rest.height or self._parquet is None:
             self._write(rest)
@@ -105,7 +105,7 @@ class TableWriter:
         self._parquet.close()
 
     def close(self) -> None:
-        """Let go of the file; what was not finished gets no footer."""
+        """Close the file; an unfinished file gets no footer."""
         if self._parquet is not None:
             self._parquet.is_open = False
             self._parquet.close()
@@ -126,10 +126,10 @@ class TableWriter:
 
 
 def _numbers(schema: pl.Schema) -> list[str] | bool:
-    """Columns whose signs and exponents, which are much alike, are stored apart from the digits, which are not."""
+    """Return the columns to byte-stream split: exponents compress well, mantissas do not."""
     return [name for name, dtype in schema.items() if dtype.is_float()] or False
 
 
 def _repetitive(schema: pl.Schema) -> list[str]:
-    """Columns of which a dictionary of their values is worth while."""
+    """Return the columns to dictionary-encode."""
     return [name for name, dtype in schema.items() if isinstance(dtype, pl.Enum | pl.String) or dtype.is_integer()]

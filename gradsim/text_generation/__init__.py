@@ -1,1 +1,1 @@
-"""Texts by language models: behind an OpenAI-compatible API (`api`) or on this machine (`local`)."""
+"""Text generation with an OpenAI-compatible API (`api`) or a local model (`local`)."""

@@ -1,8 +1,7 @@
-"""Journals: what was paid for, in money or in time, a JSON line each, in a file that is only appended to.
+"""Journals: append-only JSON Lines files of answers that cost money or time.
 
-A line is handed to the operating system at once, so that a process that is killed loses none, and written through to
-the disk every moment, so that a machine that loses power loses few. A line that was being written then is cut off by
-the next who writes, and its answer is paid for again.
+Each line is written to the operating system immediately, so that a killed process loses none, and synced to disk twice
+per second, so that a power failure loses few. The next writer truncates an incomplete last line; its answer is lost.
 """
 
 import errno
@@ -17,7 +16,7 @@ from typing import Any
 
 from gradsim.errors import GradsimError
 
-# Lines reach the disk after so many seconds at the latest, all of them together.
+# Seconds between syncs to disk.
 SYNC_SECONDS = 0.5
 
 Entry = Mapping[str, Any]
@@ -30,11 +29,11 @@ class JournalError(GradsimError):
 
 
 class Journal:
-    """An open journal, which nobody else writes to meanwhile.
+    """An open journal, locked against other writers.
 
     Attributes:
-        entries: key -> what was written under it; later lines win.
-        unreadable: how many lines say nothing; what they held has to be paid for again.
+        entries: entries by key; later lines override earlier ones.
+        unreadable: number of unreadable lines, which are ignored.
     """
 
     def __init__(self, path: Path, file: int) -> None:
@@ -47,10 +46,10 @@ class Journal:
         self._syncer = threading.Thread(target=self._sync_every_moment, name=f"sync {path.name}", daemon=True)
 
     def append(self, key: str, entry: Entry) -> None:
-        """Write an entry; it outlives this process from now on.
+        """Write an entry that survives this process.
 
         Raises:
-            JournalError: it cannot be written, as on a full disk, or what was written before did not reach the disk.
+            JournalError: the entry cannot be written, for example to a full disk, or an earlier sync failed.
         """
         self._refuse_lost()
         line = json.dumps({"key": key, **entry}, ensure_ascii=False, separators=(",", ":")) + "\n"
@@ -65,14 +64,14 @@ class Journal:
         self._written.set()
 
     def start(self) -> None:
-        """Have lines written through to the disk from now on."""
+        """Start syncing lines to disk."""
         self._syncer.start()
 
     def close(self) -> None:
-        """Write through what is left.
+        """Stop syncing after a final sync.
 
         Raises:
-            JournalError: the disk does not take it.
+            JournalError: a sync failed.
         """
         self._closed.set()
         self._written.set()
@@ -82,7 +81,7 @@ class Journal:
             os.fsync(self._file)
 
     def _refuse_lost(self) -> None:
-        if self._lost is not None:  # an operating system says it once
+        if self._lost is not None:  # the operating system reports it only once
             with _using(self._path):
                 raise self._lost
 
@@ -100,11 +99,11 @@ class Journal:
 
 @contextmanager
 def open_journal(path: Path, say: Callable[[str], None] = lambda line: None) -> Iterator[Journal]:
-    """A journal, made if need be. While another process has it open, it is waited for.
+    """Open a journal, creating it if necessary; wait while another process has it open.
 
     Args:
         path: the file.
-        say: is told of what is waited for.
+        say: receives a line for the user before waiting, or about unreadable lines.
 
     Raises:
         JournalError: the file cannot be read or written.
@@ -117,7 +116,7 @@ def open_journal(path: Path, say: Callable[[str], None] = lambda line: None) -> 
             _lock(file, path, say)
             journal = Journal(path, file)
         if journal.unreadable:
-            say(f"{path}: {journal.unreadable} lines cannot be read; what they held is made again")
+            say(f"{path}: {journal.unreadable} lines cannot be read; their answers are requested again")
         journal.start()
         try:
             yield journal
@@ -128,21 +127,21 @@ def open_journal(path: Path, say: Callable[[str], None] = lambda line: None) -> 
 
 
 def read_journal(path: Path) -> dict[str, Entry]:
-    """The entries of a journal that somebody may be writing to; none where there is no such file.
+    """Return the entries of a journal without locking it; an empty dict if it does not exist.
 
     Raises:
-        JournalError: it cannot be read.
+        JournalError: the file cannot be read.
     """
     try:
         return _parsed(path.read_bytes())[0]
     except FileNotFoundError:
         return {}
     except OSError as error:
-        raise JournalError(f"{path}: cannot be read ({error.strerror}); make it readable, and run again") from error
+        raise JournalError(f"{path}: cannot be read ({error.strerror}); make it readable and run again") from error
 
 
 def _repaired(file: int) -> bytes:
-    """What a file holds; a last line that is not whole is cut off: whoever wrote it was killed."""
+    """Return the content of a file after truncating an incomplete last line, left by a killed writer."""
     with os.fdopen(os.dup(file), "rb") as reader:
         reader.seek(0)
         content = reader.read()
@@ -153,7 +152,7 @@ def _repaired(file: int) -> bytes:
 
 
 def _parsed(content: bytes) -> tuple[dict[str, Entry], int]:
-    """The entries of whole lines, and how many lines are none."""
+    """Return the entries of complete lines, and the number of unreadable lines."""
     entries: dict[str, Entry] = {}
     unreadable = 0
     for line in content.split(b"\n")[:-1]:
@@ -169,16 +168,16 @@ def _parsed(content: bytes) -> tuple[dict[str, Entry], int]:
 
 
 def _lock(file: int, path: Path, say: Callable[[str], None]) -> None:
-    """Have the file alone; on a file system without locks, as others may have it too."""
+    """Lock the file, waiting if necessary; only warn on a file system without locks."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        say(f"waiting for another run that writes to {path}")
+        say(f"waiting for another run that is writing to {path}")
         fcntl.flock(file, fcntl.LOCK_EX)
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise
-        say(f"{path}: this file system has no locks; do not make the same queries in two runs at once")
+        say(f"{path}: the file system does not support locks; do not make the same queries in two runs at once")
 
 
 def _write_whole(file: int, content: bytes) -> None:
@@ -192,5 +191,5 @@ def _using(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise JournalError(
-            f"{path}: cannot be used ({error.strerror}); make room, or let the data root be writable, and run again"
+            f"{path}: cannot be used ({error.strerror}); make room or make the data root writable, and run again"
         ) from error

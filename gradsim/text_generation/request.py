@@ -1,4 +1,4 @@
-"""A request to rewrite a text, and the model's answer."""
+"""Requests to rewrite texts, and their answers."""
 
 from typing import NamedTuple
 
@@ -11,13 +11,13 @@ class Request(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What a model returned for a request.
+    """A model's answer to a request.
 
     Attributes:
-        text: unchanged.
-        finish_reason: `stop` if the model ended the text itself; otherwise `length`, `content_filter` or another.
-        input_tokens: as the server counted them; None: unknown.
-        output_tokens: as the server counted them; None: unknown.
+        text: text as the model returned it.
+        finish_reason: `stop` if the model ended the text; otherwise `length`, `content_filter` or another.
+        input_tokens: input tokens as counted by the server; None: unknown.
+        output_tokens: output tokens as counted by the server; None: unknown.
     """
 
     text: str

@@ -242,7 +242,7 @@ ARGUMENTS: dict[str, tuple[tuple[str, ...], str]] = {
     "setting": (("--setting", "paraphrased"), "study 'tiny' has no setting 'paraphrased'; it has: rewritten"),
     "partition": (
         ("--partition", "0000-0099"),
-        "no partition '0000-0099': there are 2, 0000-0001 to 0002-0003; give one of those",
+        "no partition '0000-0099': there are 2, 0000-0001 to 0002-0003; choose one of those",
     ),
     "positions": (
         ("--partition-start", "1"),
@@ -254,7 +254,7 @@ ARGUMENTS: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "both": (
         ("--partition", "0000-0001", "--partition-end", "2"),
-        "--partition and --partition-start/--partition-end exclude each other; give one of them",
+        "--partition cannot be combined with --partition-start/--partition-end; use one of them",
     ),
 }
 

@@ -146,7 +146,7 @@ def test_a_refused_key_is_one_line_that_does_not_repeat_it(place, api, variables
 def test_a_password_in_the_address_is_refused_and_stored_nowhere(place, api, variables):
     address = variables["OPENAI_BASE_URL"].replace("http://", "http://someone:hunter2@")
     output = place.gradsim("prepare", "tiny", "paraphrased", fails=True, **{**variables, "OPENAI_BASE_URL": address})
-    assert "OPENAI_BASE_URL holds a user or a password; remove it" in output
+    assert "OPENAI_BASE_URL contains a user or password; remove it" in output
     assert "hunter2" not in output
     assert [name for name, content in everything_stored(place) if b"hunter2" in content] == []
     assert api.requests == []

@@ -86,7 +86,7 @@ def test_an_index_of_another_definition_is_an_error(computed):
     assert re.search(r"error: .+0000-0006.arrow has fingerprint \w+, the study's definition gives \w+", output)
     shutil.rmtree(computed.data / "tiny/gradient_index")
     output = computed.gradsim("query", "tiny", "a", "--answer", "b", fails=True)
-    assert "0000-0006.arrow: not there; run what makes it first (gradsim run)" in output
+    assert "0000-0006.arrow: does not exist; create it with gradsim run" in output
 
 
 def settings_of(study):
@@ -101,4 +101,4 @@ def test_a_study_that_stores_nothing(workplace):
 @pytest.mark.parametrize(("text", "answer", "what"), [(" ", "b", "text"), ("a", "", "answer")])
 def test_empty_words(finished, text, answer, what):
     output = finished.gradsim("query", "tiny", text, "--answer", answer, fails=True)
-    assert f"error: the {what} is empty; give some words" in output
+    assert f"error: the {what} is empty; enter some words" in output

@@ -241,7 +241,7 @@ def test_the_real_job_says_which_table_is_missing(job, tmp_path, study):
     process = start_real_job(path)
     result = JobResult.model_validate_json(result_path(path).read_text(encoding="utf-8"))
     assert process.returncode == 3
-    assert "not there; run what makes it first (gradsim run)" in (result.error or "")
+    assert "does not exist; create it with gradsim run" in (result.error or "")
     assert (result.partitions, result.fingerprints) == (honest.partitions, honest.fingerprints)
     assert "Traceback" not in process.stderr
 
@@ -253,7 +253,7 @@ def test_the_real_job_refuses_another_definition_than_the_senders(job, tmp_path)
     path.write_text(job.model_dump_json(), encoding="utf-8")
     assert start_real_job(path).returncode == 3
     result = JobResult.model_validate_json(result_path(path).read_text(encoding="utf-8"))
-    assert "the job was sent for fingerprint 0123456789abcdef, here it is " in (result.error or "")
+    assert "the job was sent for fingerprint 0123456789abcdef, but here it is " in (result.error or "")
 
 
 @pytest.mark.slow

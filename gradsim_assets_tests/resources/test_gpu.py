@@ -37,6 +37,6 @@ def test_a_hub_model_is_loaded_at_the_revision_that_the_tables_were_begun_with(h
 
 
 def test_a_hub_model_without_its_table_is_an_error_that_names_the_file(hub_store, tmp_path):
-    with pytest.raises(TableError, match="not there; run what makes it first") as error:
+    with pytest.raises(TableError, match="does not exist; create it with gradsim run") as error:
         model_source(hub_store.study, hub_store)
     assert str(tmp_path / "data" / "tiny" / "model.parquet") in str(error.value)

@@ -1,15 +1,15 @@
-"""What can be wrong with a rewritten text: seven faults, found without a model.
+"""Detection of seven faults of rewritten texts, without a model.
 
-| module | what it has |
+| module | contents |
 | --- | --- |
-| `registry` | the faults by name; `find_faults` of one text |
-| `table` | `fault_table`: the faults of many queries |
+| `registry` | faults by name; `find_faults` for one text |
+| `table` | `fault_table`: faults of many queries |
 | `endings` | empty and truncated texts |
-| `refusals` | texts in which a model declines |
-| `execution` | prompts that were carried out; `requests` knows what asks for something, `words` what is said |
+| `refusals` | refusals |
+| `execution` | prompts that were executed instead of rewritten; uses `requests` and `words` |
 | `sameness` | unchanged texts |
-| `language` | which language a text is in |
-| `lengths` | what lengths are in order |
+| `language` | language identification |
+| `lengths` | length ratios |
 """
 
 import lazy_loader

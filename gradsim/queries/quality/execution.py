@@ -1,11 +1,11 @@
-"""Prompts that were carried out, or answered, instead of rewritten.
+"""Prompts that were executed or answered instead of rewritten, found by signs that need no model.
 
-No sign of it needs a model. The rewritten prompt repeats the original's answer, is in its language, is as long as an
-essay, or begins with yes or no. Or it asks for nothing, while the original did, and has something of an answer: its
-words, its length, its lines, or only the material that the prompt brings along, without what to do with it.
+Sufficient signs: the rewritten prompt repeats the original's answer, is in the answer's language, is as long as an
+essay, or begins with yes or no. If the original makes a request and the rewritten prompt does not, weaker signs count
+too: words of the answer, greater length, more lines, or the prompt's material without its instruction.
 
-An answer in other words that is as short as its question, a joke for a joke, is not found; nor is a story in the place
-of a prompt that is a story. What asks for something is only known of English.
+Not found: answers in other words that are as short as the question (a joke for a joke), and stories in place of a
+prompt that is a story. Requests are recognized in English only, apart from questions with a question mark.
 """
 
 import re
@@ -24,7 +24,7 @@ _QUOTED = re.compile(r"[\"“„«]([^\"“”„«»]+)[\"”“»]")
 
 
 def is_executed(rewrite: Rewrite) -> bool:
-    """Whether a rewritten prompt reads like an answer to the original."""
+    """Return whether a rewritten prompt reads like an answer to the original."""
     if rewrite.role != "user" or is_unchanged(rewrite):
         return False
     return any(sign(rewrite) for sign in _SIGNS) or (
@@ -33,7 +33,7 @@ def is_executed(rewrite: Rewrite) -> bool:
 
 
 def _repeats_the_answer(rewrite: Rewrite) -> bool:
-    """It is the answer, or a quarter of its runs of three words are the answer's and not the prompt's."""
+    """Return whether the text is the answer, or a quarter (at least five) of its trigrams are from the answer only."""
     words = words_of(rewrite.text)
     if words and words == words_of(rewrite.answer):
         return True
@@ -43,7 +43,7 @@ def _repeats_the_answer(rewrite: Rewrite) -> bool:
 
 
 def _is_translated(rewrite: Rewrite) -> bool:
-    """It is in the answer's language, and nothing is left of another one that the prompt, or a part of it, is in."""
+    """Return whether the text is in the answer's language and has no trace of another language of the prompt."""
     language = language_of(rewrite.text)
     if language is None or language != language_of(rewrite.answer):
         return False
@@ -52,7 +52,7 @@ def _is_translated(rewrite: Rewrite) -> bool:
 
 
 def _is_an_essay(rewrite: Rewrite) -> bool:
-    """It is three times as long as the prompt, and neither its first nor its last sentence asks for anything."""
+    """Return whether the text is three times as long as the prompt, without a request at its beginning or end."""
     if relative_length(rewrite) < 3:
         return False
     sentences = sentences_of(rewrite.text)
@@ -60,34 +60,38 @@ def _is_an_essay(rewrite: Rewrite) -> bool:
 
 
 def _says_yes_or_no(rewrite: Rewrite) -> bool:
-    """It begins so, and the prompt, which asks for something, does not."""
+    """Return whether the text begins with yes or no although the prompt, which makes a request, does not."""
     return bool(_YES_OR_NO.match(rewrite.text)) and not _YES_OR_NO.match(rewrite.original) and asks(rewrite.original)
 
 
 def _asks_no_more(rewrite: Rewrite) -> bool:
-    """The prompt asks for something, the text for nothing. What asking looks like is only known of English."""
+    """Return whether the prompt, in English, makes a request and the text makes none."""
     return asks(rewrite.original) and not asks(rewrite.text) and could_be(rewrite.original, "en")
 
 
 def _has_words_of_the_answer(rewrite: Rewrite) -> bool:
-    """Three words, and a quarter of all that carry meaning, or a number, are the answer's and not the prompt's."""
+    """Return whether a quarter (at least three) of the content words, or a number, are from the answer only."""
     content = content_of(rewrite.text)
     taken = content & (content_of(rewrite.answer) - content_of(rewrite.original))
     return len(taken) >= max(3, len(content) / 4) or any(word.isdigit() for word in taken)
 
 
 def _is_longer(rewrite: Rewrite) -> bool:
-    """Than the prompt is, by far."""
+    """Return whether the text is at least 1.8 times as long as the prompt."""
     return relative_length(rewrite) >= 1.8
 
 
 def _has_more_lines(rewrite: Rewrite) -> bool:
-    """As verses, lists and letters do."""
+    """Return whether the text has at least two more lines than the prompt, as verses, lists and letters do."""
     return _lines(rewrite.text) >= _lines(rewrite.original) + 2
 
 
 def _lacks_the_instruction(rewrite: Rewrite) -> bool:
-    """Three of its words, or half, are of the material that the prompt brings along; none says what to do with that."""
+    """Return whether the text keeps the material of the prompt but almost nothing of its instruction.
+
+    Material is what the prompt quotes or says in sentences that are not requests. The text keeps it if three, or half,
+    of its content words are from it.
+    """
     requests = [sentence for sentence in sentences_of(rewrite.original) if is_request(sentence)]
     others = [sentence for sentence in sentences_of(rewrite.original) if not is_request(sentence)]
     material = content_of("\n".join([*others, *_QUOTED.findall(rewrite.original)]))

@@ -1,9 +1,9 @@
-"""Which language a text is in, and texts that came back in another one.
+"""Language identification, and texts that were rewritten in another language.
 
-py3langid gives each of its 140 languages a probability that takes the text's length into account: it is sure of hardly
-any short text, name, number or piece of program code. Of 24,880 sentences and lines of LIMA's English samples, each of
-at least thirty letters, it takes seven for another language, and these are in it or quote it. Of sentences in
-another language it misses one in a hundred from a hundred characters on, one in ten of sixty, one in four of forty.
+py3langid returns a probability for each of its 140 languages that takes the text's length into account: short texts,
+names, numbers and program code rarely get a high one. In 24,880 sentences and lines of LIMA's English samples with at
+least 30 letters it reports another language 7 times; all 7 are in that language or quote it. It misses 1% of sentences
+in another language from 100 characters on, 10% of those with 60 characters, and 25% of those with 40.
 """
 
 import re
@@ -18,15 +18,15 @@ from gradsim.queries.quality.rewrite import Rewrite
 if TYPE_CHECKING:
     from py3langid.langid import LanguageIdentifier
 
-# The least probability of the language that a text is surely in, and of one that may be somewhere in it.
+# Minimum probability of the language of a text, and of a language that may occur in it.
 _SURE = 0.8
 _TRACE = 0.2
 
-# Bytes of UTF-8 that the letters of a text take: thirty Latin letters, fifteen Cyrillic or ten Chinese ones.
+# Minimum UTF-8 bytes of letters: 30 Latin, 15 Cyrillic or 10 Chinese letters.
 _LEAST_BYTES = 30
 _LEAST_BYTES_OF_A_TRACE = 15
 
-# Varieties that a text of few sentences is not told apart by: they count as the language beside them.
+# Varieties that short texts do not distinguish -> the language that they count as.
 _VARIETIES = {
     "arz": "ar",
     "ary": "ar",
@@ -39,10 +39,10 @@ _VARIETIES = {
     "yue": "zh",
 }
 
-# What the library calls program code and the like.
+# The library's label for text without a language, such as program code.
 _NONE = "zxx"
 
-# So much of a text says in which language it is.
+# Maximum number of characters to identify.
 _ENOUGH = 2000
 
 _BORDERS = re.compile(r"[\n\"“”„«»「」]+|: ")
@@ -51,17 +51,17 @@ _NOT_LATIN = re.compile(r"[^\x00-\u024f\u1e00-\u206f]+(?:[ \t]+[^\x00-\u024f\u1e
 
 
 def is_in_another_language(rewrite: Rewrite) -> bool:
-    """Whether the languages of text and original are sure and differ.
+    """Return whether text and original are in different identified languages.
 
-    A text that asks for a translation is in two languages, and rewriting may change which of them prevails. So nothing
-    of the text may be in what the original is in.
+    A request for a translation contains two languages, and rewriting can change which one dominates. The text is
+    therefore accepted if any part of it may be in the original's language.
     """
     before, after = language_of(rewrite.original), language_of(rewrite.text)
     return before is not None and after is not None and before != after and not has_trace(rewrite.text, before)
 
 
 def language_of(text: str) -> str | None:
-    """The ISO 639 code of the language that a text is surely in, or None."""
+    """Return the ISO 639 code of a text's language; None if uncertain."""
     words = without_code(text)
     if _bytes_of_letters(words) < _LEAST_BYTES:
         return None
@@ -71,13 +71,13 @@ def language_of(text: str) -> str | None:
 
 
 def languages_of_parts(text: str) -> list[str]:
-    """The languages that a text, or a line, a quotation, or what is in another script of it is surely in."""
+    """Return the identified languages of a text and of its lines, quotations and passages in other scripts."""
     languages = (language_of(part) for part in (text, *_parts(text)))
     return list(dict.fromkeys(language for language in languages if language is not None))
 
 
 def has_trace(text: str, language: str) -> bool:
-    """Whether a text, or a part of it such as a quotation, may be in a language."""
+    """Return whether a text, or a part of it such as a quotation, may be in a language."""
     return any(
         _probabilities(part)[language] >= _TRACE
         for part in (without_code(text), *_parts(text))
@@ -86,7 +86,7 @@ def has_trace(text: str, language: str) -> bool:
 
 
 def could_be(text: str, language: str) -> bool:
-    """Whether a text, however short, is about as likely in this language as in any other."""
+    """Return whether a language has at least a quarter of the highest probability, even for a short text."""
     probabilities = _probabilities(without_code(text))
     return probabilities[language] >= max(probabilities.values()) / 4
 
@@ -101,7 +101,7 @@ def _bytes_of_letters(text: str) -> int:
 
 
 def _probabilities(text: str) -> Mapping[str, float]:
-    """Language -> its probability."""
+    """Return the probability of each language, with varieties merged."""
     probabilities: dict[str, float] = defaultdict(float)
     for language, probability in _identifier().rank(text):
         probabilities[_VARIETIES.get(language, language)] += probability
@@ -110,7 +110,7 @@ def _probabilities(text: str) -> Mapping[str, float]:
 
 @lru_cache(maxsize=1)
 def _identifier() -> "LanguageIdentifier":
-    """The library's model, read when it is first needed: that takes half a second."""
+    """Load the library's model on first use, which takes half a second."""
     from py3langid.langid import MODEL_FILE, LanguageIdentifier  # noqa: PLC0415
 
     return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)

@@ -1,17 +1,17 @@
-"""Texts that became much shorter or longer."""
+"""Length ratios of rewritten texts."""
 
 from gradsim.queries.quality.rewrite import Rewrite
 from gradsim.study.settings import LengthBounds
 
-# A question of twelve characters has honest paraphrases of fifty.
+# A question of 12 characters has valid paraphrases of 50.
 SLACK = 20
 
 
 def relative_length(rewrite: Rewrite) -> float:
-    """Characters of the text for one of its original's, with the slack that `LengthBounds` describes."""
+    """Return the ratio of the text's characters to the original's, with the slack described in `LengthBounds`."""
     return (len(rewrite.text.strip()) + SLACK) / (len(rewrite.original.strip()) + SLACK)
 
 
 def is_out_of_bounds(rewrite: Rewrite, bounds: LengthBounds) -> bool:
-    """Whether the text is shorter or longer than the bounds allow."""
+    """Return whether the text is shorter or longer than the bounds allow."""
     return not bounds.least <= relative_length(rewrite) <= bounds.most

@@ -1,20 +1,20 @@
-"""Texts without what hinders looking for words in them."""
+"""Normalization of texts for word matching."""
 
 import re
 import unicodedata
 
 _APOSTROPHES = str.maketrans(dict.fromkeys("’‘ʼ`´", "'"))
-# Nothing here may search through the same characters twice: a text may be one word of megabytes.
+# No alternative may backtrack over long stretches: a text can be a single word of megabytes.
 _CODE = re.compile(
     r"```.*?(?:```|\Z)|`[^`\n]+`|\$[^$\n]+\$|</?\w[^<>\n]*>|&#?\w{1,9};|\b\w{1,9}://\S+|(?<!\S)\S{1,64}@\S+", re.DOTALL
 )
 
 
 def folded(text: str) -> str:
-    """A text in small letters, with one way of writing each character, and with straight apostrophes."""
+    """Return a text in lower case, NFKC-normalized and with straight apostrophes."""
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).translate(_APOSTROPHES).casefold())
 
 
 def without_code(text: str) -> str:
-    """A text without program code and formulas that are marked as such, addresses and tags."""
+    """Return a text without marked code and formulas, tags, entities, URLs and e-mail addresses."""
     return _CODE.sub(" ", text)

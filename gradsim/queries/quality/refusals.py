@@ -1,11 +1,11 @@
-"""Texts in which a model declines to rewrite, or asks what it should rewrite."""
+"""Texts in which a model refuses to rewrite, or asks for the text to rewrite."""
 
 import re
 
 from gradsim.queries.quality.plain import folded
 from gradsim.queries.quality.rewrite import Rewrite
 
-# How many characters a text's beginning has.
+# Maximum number of characters of a text's beginning.
 _BEGINNING = 160
 
 _CANNOT = (
@@ -56,10 +56,10 @@ _APOLOGY = re.compile(
 
 
 def is_refused(rewrite: Rewrite) -> bool:
-    """Whether the text begins as refusals do, and its original does not.
+    """Return whether the text begins like a refusal and the original does not.
 
-    Texts that speak of refusing begin like that too: a letter that declines an invitation, a chatbot that says what it
-    cannot do. So any apology at the beginning of the original speaks for the text.
+    Texts about refusals begin like that too: a letter that declines an invitation, a chatbot that explains its limits.
+    The text is therefore accepted if the original begins with any kind of apology.
     """
     if not _REFUSAL.match(_beginning(rewrite.text)):
         return False
@@ -68,5 +68,5 @@ def is_refused(rewrite: Rewrite) -> bool:
 
 
 def _beginning(text: str) -> str:
-    """The first characters, folded, with single blanks, without quotation marks and the like before them."""
+    """Return the first characters, folded, with single spaces and without leading quotation marks or markup."""
     return " ".join(folded(text.strip()[: 4 * _BEGINNING]).split()).lstrip("\"'“”„«»*_#>- ")[:_BEGINNING]

@@ -1,4 +1,4 @@
-"""The faults that a rewritten text can have, by name. A new fault is one function and one line here."""
+"""Quality checks of rewritten texts by the fault that they find; other packages add theirs as entry points."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -13,6 +13,7 @@ from gradsim.queries.quality.rewrite import QualityCheck, Rewrite
 from gradsim.queries.quality.sameness import is_unchanged
 from gradsim.study.settings import LengthBounds
 
+# Stored exclusion reasons contain these meanings, and asset checks search for them there: do not reword.
 _CHECKS: Mapping[str, QualityCheck] = MappingProxyType(
     {
         "empty": QualityCheck("no text came back", lambda rewrite, _: is_empty(rewrite)),
@@ -28,21 +29,21 @@ _CHECKS: Mapping[str, QualityCheck] = MappingProxyType(
     }
 )
 
-# What can still be said of a text that shows nothing.
+# Faults that apply to empty texts.
 _OF_EMPTY_TEXTS = ("empty", "truncated")
 
 DEFAULT_BOUNDS = LengthBounds()
 
 FAULTS: Mapping[str, str] = MappingProxyType({name: check.meaning for name, check in _CHECKS.items()})
-"""Name of a fault -> what it means in a few words."""
+"""Short description of each fault by name."""
 
 
 def find_faults(rewrite: Rewrite, bounds: LengthBounds = DEFAULT_BOUNDS) -> list[str]:
-    """The names of a rewritten text's faults, in the order of `FAULTS`.
+    """Return the names of a rewritten text's faults, in the order of `FAULTS`.
 
     Args:
-        rewrite: the text and what it was made from.
-        bounds: how much shorter or longer it may be.
+        rewrite: the text and its original.
+        bounds: allowed length ratios.
     """
     names = _OF_EMPTY_TEXTS if is_empty(rewrite) else tuple(_CHECKS)
     return [name for name in names if _CHECKS[name].is_there(rewrite, bounds)]

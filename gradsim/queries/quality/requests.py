@@ -1,10 +1,10 @@
-"""Which English texts ask for something, and in which of their sentences."""
+"""Detection of requests in English texts and sentences."""
 
 import re
 
 from gradsim.queries.quality.plain import folded, without_code
 
-# What a language model is told to do with words. What a recipe tells its reader (use, take, mix) is not among it.
+# Commands to a language model. Commands to the reader of a recipe (use, take, mix) are not included.
 _TASK = (
     "adapt|analyse|analyze|annotate|brainstorm|build|calculate|categorise|categorize|choose|cite|clarify|"
     "classify|code|come up with|compare|complete|compose|compute|condense|construct|convert|correct|craft|create|"
@@ -39,8 +39,8 @@ _WISH = re.compile(rf"\b(?:{'|'.join(_WISHES)}|{_COMMAND_AFTER_ALL})\b")
 
 _QUESTION = re.compile(
     r"(?:(?:and|but|so|then|or|also) )?(?:how|what|what's|why|which|who|who's|whose|whom|where)\b"
-)  # also without its mark
-# Not that of a regular expression or an address; in some scripts nothing stands between sentences.
+)  # with or without a question mark
+# Not in a regular expression or URL; some scripts put no space between sentences.
 _QUESTION_MARK = re.compile(r"[?؟](?=[\s\"'”)\]*_!?.]|[^\x00-\u024f]|$)")
 
 _SENTENCES = re.compile(r"(?<=[.!?:;。！？])[\"'”’)\]]*\s+|\n+|(?<=[。！？])")
@@ -48,22 +48,22 @@ _CLAUSES = re.compile(r"[,;:()\"“”„–—]+|\s-+\s|\.\.+")
 
 
 def sentences_of(text: str) -> list[str]:
-    """The sentences and lines of a text, without blank ones."""
+    """Split a text into its non-blank sentences and lines."""
     return [sentence.strip() for sentence in _SENTENCES.split(text) if sentence.strip()]
 
 
 def asks(text: str) -> bool:
-    """Whether any sentence of a text asks for something."""
+    """Return whether any sentence of a text is a request."""
     return any(is_request(sentence) for sentence in sentences_of(without_code(text)))
 
 
 def is_request(sentence: str) -> bool:
-    """Whether a sentence asks for something: a question in any language, a wish or a command in English."""
+    """Return whether a sentence is a request: a question in any language, or an English wish or command."""
     return is_open_request(sentence) or _commands(folded(without_code(sentence)))
 
 
 def is_open_request(sentence: str) -> bool:
-    """Whether a sentence asks for something other than by a command, which an answer may give as well."""
+    """Return whether a sentence is a request other than a command; answers can contain commands too."""
     plain = folded(without_code(sentence))
     return bool(_QUESTION_MARK.search(plain) or _WISH.search(plain))
 

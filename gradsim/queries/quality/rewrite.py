@@ -1,4 +1,4 @@
-"""What is looked at: one message, before and after it was rewritten."""
+"""A message before and after rewriting."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -7,14 +7,14 @@ from gradsim.study.settings import LengthBounds
 
 
 class Rewrite(NamedTuple):
-    """A rewritten message beside what it was rewritten from.
+    """A rewritten message and its original.
 
     Attributes:
-        role: whose message it is: "user" or "assistant".
-        original: the original message's text.
-        text: the rewritten text; may be empty.
-        answer: the original sample's answer, which is what a prompt would read like that was carried out.
-        finish_reason: why the writing ended: "stop", "length", "content_filter", ...; None where nothing is known.
+        role: "user" or "assistant".
+        original: text of the original message.
+        text: rewritten text; may be empty.
+        answer: the original sample's answer, which an executed prompt resembles.
+        finish_reason: "stop", "length", "content_filter", ...; None: unknown.
     """
 
     role: str

@@ -1,4 +1,4 @@
-"""Texts that came back as they were."""
+"""Unchanged texts."""
 
 import unicodedata
 
@@ -7,10 +7,10 @@ from gradsim.queries.quality.rewrite import Rewrite
 
 
 def is_unchanged(rewrite: Rewrite) -> bool:
-    """Whether nothing differs but case, white space, punctuation, and ways of writing the same character."""
+    """Return whether text and original differ at most in case, white space, punctuation and character encoding."""
     return _essence(rewrite.text) == _essence(rewrite.original)
 
 
 def _essence(text: str) -> str:
-    """A text without what `is_unchanged` does not look at; signs such as + and < are not punctuation."""
+    """Return a folded text without white space and punctuation; symbols such as + and < are kept."""
     return "".join(character for character in folded(text) if unicodedata.category(character)[0] not in "PZC")

@@ -1,4 +1,4 @@
-"""All faults of a setting's queries."""
+"""Faults of all queries of a setting."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
@@ -23,22 +23,21 @@ def fault_table(
     *,
     only: Mapping[str, Collection[str]] | None = None,
 ) -> pl.DataFrame:
-    """Every fault of every rewritten message: a row each, in the order of queries, their messages, and `FAULTS`.
+    """Return one row for each fault of each rewritten message, ordered by query, message and `FAULTS`.
 
     Args:
-        originals: columns `id` and `messages`; more than those of the queries may be there.
-        queries: columns `id` and `messages`, and where it is known `finish_reasons`, one for each message. A message
-            without content is empty.
-        bounds: how much shorter or longer a text may be.
-        only: role -> which faults are looked for in its messages: none in those of a role that is not named. None: all
-            faults in all roles.
+        originals: columns `id` and `messages`; may include originals without a query.
+        queries: columns `id` and `messages`, optionally `finish_reasons` with one entry per message. A message without
+            content counts as empty.
+        bounds: allowed length ratios.
+        only: faults to look for, by role; other roles are not checked. None: all faults in all roles.
 
     Returns:
         A frame of `FAULT_TABLE`.
 
     Raises:
-        ValueError: a query without an original, finish reasons that are not one for each message, or an unknown fault
-            in `only`.
+        ValueError: a query has no original, the number of finish reasons is not the number of messages, or `only` names
+            an unknown fault.
     """
     _check_names(only or {})
     messages_of = dict(_rows(originals, ("id", "messages")))
@@ -57,7 +56,7 @@ def fault_table(
 def _check_names(only: Mapping[str, Collection[str]]) -> None:
     unknown = [fault for faults in only.values() for fault in faults if fault not in FAULTS]
     if unknown:
-        raise ValueError(f"there is no fault {unknown[0]!r}, only {', '.join(FAULTS)}")
+        raise ValueError(f"unknown fault {unknown[0]!r}; known faults: {', '.join(FAULTS)}")
 
 
 def _rows(frame: pl.DataFrame, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
@@ -67,7 +66,7 @@ def _rows(frame: pl.DataFrame, columns: Sequence[str]) -> Iterator[tuple[Any, ..
 def _rewrites(
     identifier: str, originals: _Messages | None, messages: _Messages, finish_reasons: Sequence[str | None] | None
 ) -> Iterator[Rewrite]:
-    """Each message of a query beside that of its original which has the same role, where there is one."""
+    """Yield each message of a query with the original's message of the same role, if there is one."""
     if originals is None:
         raise ValueError(f"query {identifier!r} has no original")
     if finish_reasons is None:

@@ -1,4 +1,4 @@
-"""What a text is about, as far as its words tell."""
+"""Words, content words and n-grams of a text."""
 
 import re
 
@@ -6,7 +6,7 @@ from gradsim.queries.quality.plain import folded
 
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
 
-# Letters by which words are told apart: "drive" and "driving" become one, as well as most plurals.
+# Stem length in characters: "drive" and "driving" get the same stem, as do most plurals.
 _STEM = 5
 
 _FUNCTION_WORDS = frozenset(
@@ -23,18 +23,18 @@ _FUNCTION_WORDS = frozenset(
 
 
 def words_of(text: str) -> list[str]:
-    """All words and numbers, in small letters."""
+    """Return all words and numbers in lower case."""
     return _WORD.findall(folded(text))
 
 
 def content_of(text: str) -> frozenset[str]:
-    """The stems of words that carry meaning, and numbers; the function words that are left out are English."""
+    """Return the numbers and the stems of all words except English function words."""
     return frozenset(
         word[:_STEM] for word in words_of(text) if word not in _FUNCTION_WORDS and (len(word) > 2 or word.isdigit())
     )
 
 
 def runs_of(text: str, length: int = 3) -> frozenset[tuple[str, ...]]:
-    """All runs of so many words that follow each other."""
+    """Return all n-grams of words, with n = `length`."""
     words = words_of(text)
     return frozenset(tuple(words[start : start + length]) for start in range(len(words) - length + 1))

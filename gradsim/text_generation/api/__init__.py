@@ -1,4 +1,4 @@
-"""Texts by an OpenAI-compatible API: concurrent, within limits and a budget, resumable. Exports load on first use."""
+"""Client of an OpenAI-compatible API: concurrent, rate-limited, budgeted and resumable. Exports load on first use."""
 
 import lazy_loader
 

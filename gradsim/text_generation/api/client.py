@@ -1,4 +1,4 @@
-"""Has an API rewrite texts: many at a time, every answer journaled at once."""
+"""Rewrite texts with an API: concurrent requests, journaled answers."""
 
 import asyncio
 import hashlib
@@ -23,20 +23,20 @@ from gradsim.text_generation.request import Answer, Request
 
 OPENAI = "https://api.openai.com/v1"
 
-# Of journals' names, in characters; and of a text in an error.
+# Maximum characters of a journal's name, and of a text quoted in an error.
 _LONGEST_NAME, _SHOWN = 120, 60
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What asking would take.
+    """Estimated cost of a set of requests.
 
     Attributes:
-        host: that would be asked.
-        texts: that are wanted.
-        answered: of these, before now.
-        cost: of the others, about.
-        dollars: the same; None where the study knows no prices.
+        host: host of the API.
+        texts: number of texts.
+        answered: number of texts that are already in the journal.
+        cost: estimated tokens of the other texts.
+        dollars: estimated price of the other texts; None if the study has no prices.
     """
 
     host: str
@@ -46,7 +46,7 @@ class Estimate:
     dollars: float | None
 
     def __str__(self) -> str:
-        """In a line."""
+        """Return the estimate in one line."""
         rest = self.texts - self.answered
         before = f" ({self.answered:,} of {self.texts:,} are answered)" if self.answered else ""
         price = "" if self.dollars is None else f", about ${self.dollars:.2f}"
@@ -55,14 +55,14 @@ class Estimate:
 
 
 class Account(NamedTuple):
-    """What may be spent, and how fast."""
+    """Budget and rate limits."""
 
     budget: Budget
     limits: Limits
 
 
 class Paraphraser:
-    """A client of the API that a setting names."""
+    """Client of the API for a `paraphrase` setting."""
 
     def __init__(
         self,
@@ -74,18 +74,18 @@ class Paraphraser:
         name: str = "",
         attempts: int = ATTEMPTS,
     ) -> None:
-        """A client.
+        """Create a client without connecting.
 
         Args:
             setting: model, temperature, limits, prices.
             journals: folder of the journals.
-            base_url: of the API; None: OpenAI's own.
-            api_key: None: from the environment's OPENAI_API_KEY.
-            name: of the setting, as the journal knows for whom an answer was paid.
-            attempts: how often a text is asked for.
+            base_url: address of the API; None: OpenAI's own.
+            api_key: API key; None: the environment variable OPENAI_API_KEY.
+            name: name under which the journal records this setting's spending.
+            attempts: maximum number of attempts per text.
 
         Raises:
-            ParaphraseError: the address is none.
+            ParaphraseError: the address is not valid.
         """
         self._setting = setting
         self._base_url = (base_url or OPENAI).rstrip("/")
@@ -97,11 +97,15 @@ class Paraphraser:
 
     @property
     def host(self) -> str:
-        """Where texts go."""
+        """Host of the API."""
         return self._address.host
 
     def estimate(self, requests: Sequence[Request]) -> Estimate:
-        """What asking for these would take; nothing is asked."""
+        """Return the estimated cost of requests without sending them.
+
+        Raises:
+            JournalError: the journal cannot be read.
+        """
         return self._estimate(requests, read_journal(self._journal_path))
 
     def ask(
@@ -110,19 +114,19 @@ class Paraphraser:
         progress: Progress = lambda done, total: None,
         say: Callable[[str], None] = lambda line: None,
     ) -> dict[Request, Answer]:
-        """The answers to these requests, of which no two are equal.
+        """Return the answers to distinct requests; journaled answers are not requested again.
 
-        What the journal holds is not asked for. While another process asks the same model, it is waited for: so no
-        answer is paid for twice, and limits hold.
+        Waits while another process uses the journal of the same model, so that no answer is paid for twice and rate
+        limits hold.
 
         Args:
-            requests: texts with seeds.
-            progress: called with texts answered and in all, from time to time.
-            say: is told what is about to be spent.
+            requests: distinct texts with seeds.
+            progress: called repeatedly with the number of answered texts and the total.
+            say: receives a line with the estimate before anything is spent.
 
         Raises:
-            ParaphraseError: no key, a refusal, an API that is away, or texts that it does not manage; what was answered
-                is in the journal.
+            ParaphraseError: the API key is missing, the API is unavailable or rejects the requests, or the budget is
+                exhausted; the answers so far are in the journal.
             JournalError: the journal cannot be written.
         """
         with open_journal(self._journal_path, say) as journal:
@@ -157,16 +161,16 @@ class Paraphraser:
             others = f", and {more} more" if more else ""
             raise ParaphraseError(
                 f"{self.host} {problem}, {self._attempts} times, for the text {_shortened(first.text)!r}{others}; all "
-                "others are done and kept: run again, or change or remove its sample"
+                "other answers are saved: run again, or change or remove the sample"
             )
 
     async def _answered(self, conversation: Conversation, account: Account, request: Request, journal: Journal) -> None:
-        """Have a request answered, and journal it."""
+        """Get the answer to a request and journal it."""
         budget, limits = account
         estimate = self._estimated(request)
 
         def lost() -> None:
-            """It may have been answered and billed for nothing; what that was is only known by what others cost."""
+            """Charge the budget for a lost answer, which may have been billed, with the maximum expected cost."""
             if budget.limited:
                 cost = budget.at_most(estimate)
                 budget.spend(cost)
@@ -185,7 +189,7 @@ class Paraphraser:
         await limits.settle(bill.cost.tokens - estimate.tokens)
 
     def _account(self, waiting: Sequence[Request], journal: Journal) -> Account:
-        """What is left of the setting's budget after all its runs, and its limits."""
+        """Return the setting's budget, with the spending of all its runs, and its rate limits."""
         setting = self._setting
         budget = Budget(setting.prices, setting.max_cost)
         for entry in journal.entries.values():
@@ -207,7 +211,7 @@ class Paraphraser:
         return estimated_cost(self._setting.system_prompt, request.text)
 
     def _key(self, request: Request) -> str:
-        """The same for requests that ask for the same."""
+        """Return the journal key of a request: a digest of everything that determines its answer."""
         path = urlsplit(self._base_url).path
         asked = [self.host, path, self._setting.system_prompt, *self._parameters(request).values(), request.text]
         return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:32]
@@ -223,10 +227,10 @@ class Paraphraser:
 
 
 def host_of(base_url: str) -> str:
-    """Host and port of an API's address.
+    """Return host and port of an API's address.
 
     Raises:
-        ParaphraseError: it is none, or holds a password, which has no place in logs and journals.
+        ParaphraseError: the address is not valid, or contains a user or password, which must not reach logs.
     """
     try:
         place = urlsplit(base_url)
@@ -235,14 +239,14 @@ def host_of(base_url: str) -> str:
     except ValueError:
         host = ""
     if not host:
-        raise ParaphraseError(f"OPENAI_BASE_URL is no address; let it be like {OPENAI}")
+        raise ParaphraseError(f"OPENAI_BASE_URL is not a valid address; use one like {OPENAI}")
     if "@" in host:
-        raise ParaphraseError("OPENAI_BASE_URL holds a user or a password; remove it, a key belongs in OPENAI_API_KEY")
+        raise ParaphraseError("OPENAI_BASE_URL contains a user or password; remove it, a key belongs in OPENAI_API_KEY")
     return host
 
 
 def _file_name(*parts: str) -> str:
-    """Of a journal."""
+    """Return the file name of a journal."""
     name = "_".join(re.sub(r"[^\w.-]+", "_", part) for part in parts)
     digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:8]
     return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}_{digest}"
@@ -260,7 +264,7 @@ def _shortened(text: str) -> str:
 async def _in_parallel(
     items: Sequence[Request], work: Callable[[Request], Coroutine[Any, Any, None]], concurrency: int
 ) -> None:
-    """Work on all items, so many at a time; the first failure ends it.
+    """Process all items with `concurrency` workers; the first failure cancels the others.
 
     Raises:
         GradsimError: the first failure.
@@ -271,7 +275,7 @@ async def _in_parallel(
         for item in waiting:
             await work(item)
             task = asyncio.current_task()
-            if task and task.cancelling():  # it was let finish what was in flight
+            if task and task.cancelling():  # `_finished` suppressed the cancellation to keep an answer in flight
                 raise asyncio.CancelledError
 
     try:

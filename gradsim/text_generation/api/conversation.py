@@ -1,4 +1,4 @@
-"""One text asked of an API, again and again until it is answered."""
+"""Requests to an API, retried until they are answered."""
 
 import asyncio
 import random
@@ -19,14 +19,14 @@ from gradsim.text_generation.api.failures import (
 )
 from gradsim.text_generation.request import Answer
 
-# With the pauses between them, over some two minutes.
+# Spread over about two minutes by the pauses in between.
 ATTEMPTS = 10
 _PAUSE = wait_exponential_jitter(multiplier=0.5, max=30.0, jitter=1.0)
 
-# So many texts in a row without an answer, and the API counts as away.
+# Number of consecutive unanswered texts after which the API counts as unavailable.
 _AWAY = 2
 
-# An answer in flight is paid for: when all is over, it has so many seconds to come.
+# Seconds to wait on cancellation for an answer in flight, which is billed in any case.
 _GRACE_SECONDS = 5.0
 
 _CONNECT_SECONDS = 10.0
@@ -35,10 +35,10 @@ Value = TypeVar("Value")
 
 
 class UnansweredError(Exception):
-    """A text that the API does not manage, while it does others.
+    """A text without an answer after all attempts, from an API that answers other texts.
 
     Attributes:
-        problem: what came of it at last.
+        problem: outcome of the last attempt.
     """
 
     def __init__(self, problem: str) -> None:
@@ -47,7 +47,14 @@ class UnansweredError(Exception):
 
 
 class Conversation:
-    """Asks an API; knows how it has answered so far."""
+    """Sends requests to an API and tracks whether it answers.
+
+    Args:
+        client: client of the API.
+        address: address of the API.
+        timeout: seconds until a request counts as lost.
+        attempts: maximum number of attempts per text.
+    """
 
     def __init__(self, client: openai.AsyncOpenAI, address: Address, *, timeout: float, attempts: int) -> None:
         self._client = client
@@ -56,7 +63,7 @@ class Conversation:
         self._attempts = attempts
         self._answered_before = False
         self._unanswered = 0
-        """Texts since the last answer."""
+        """Consecutive unanswered texts."""
 
     async def answer(
         self,
@@ -65,17 +72,17 @@ class Conversation:
         admit: Callable[[], Awaitable[None]],
         lost: Callable[[], None],
     ) -> Answer:
-        """The answer to these messages; asks again where the API was busy, or what it said makes no sense.
+        """Return the answer to messages; retry if the API is busy or returns an invalid answer.
 
         Args:
-            messages: with role and content.
-            parameters: of the request: model, temperature, seed.
-            admit: waits until a request may be made.
-            lost: called when a request may have been answered, and billed, for nothing.
+            messages: messages with role and content.
+            parameters: model, temperature and seed.
+            admit: waits until the rate limits allow a request.
+            lost: called when a request may have been billed although its answer is lost.
 
         Raises:
-            ParaphraseError: the API refuses, or is away.
-            UnansweredError: it was asked often enough.
+            ParaphraseError: the API rejects the request or is unavailable.
+            UnansweredError: all attempts failed.
         """
         asking = AsyncRetrying(
             retry=retry_if_exception_type(BusyError),
@@ -107,21 +114,21 @@ class Conversation:
         if self._unanswered < _AWAY:
             return UnansweredError(problem)
         return ParaphraseError(
-            f"{self._address.host} {problem}, {self._attempts} times in a row; what is done is kept, run again later"
+            f"{self._address.host} {problem}, {self._attempts} times in a row; all answers are saved, run again later"
         )
 
     async def _ask(self, messages: list[dict[str, str]], parameters: Mapping[str, Any]) -> Answer:
-        """One try.
+        """Send one request.
 
         Raises:
-            ParaphraseError: there is no use in another.
-            BusyError: there is.
-            NotTakenError: not for this text.
+            ParaphraseError: no retry can help.
+            BusyError: a retry may help.
+            NotTakenError: the API does not accept this text.
         """
         create: Any = self._client.chat.completions.with_raw_response.create
         content_type = ""
         try:
-            async with asyncio.timeout(self._timeout):  # the client's own is for each piece of an answer
+            async with asyncio.timeout(self._timeout):  # the client's own timeout applies to each chunk
                 response = await create(messages=messages, **parameters)
             content_type = response.headers.get("content-type", "")
             answer = _answer(response.parse())
@@ -129,41 +136,41 @@ class Conversation:
             failure: Exception = BusyError("did not answer in time", billed=True)
         except (openai.APIError, httpx2.HTTPError) as error:
             failure = meaning(error, self._address, answered_before=self._answered_before)
-        except (ValueError, TypeError, AttributeError, LookupError):  # no JSON, or of another shape
+        except (ValueError, TypeError, AttributeError, LookupError):  # not JSON, or an unexpected structure
             failure = not_a_completion(content_type, self._address, answered_before=self._answered_before)
         else:
             self._answered_before = True
             return answer
-        # Raised here, outside of the handler: what a server answers may repeat the key.
+        # Raised outside the handlers, so that tracebacks do not show the server's answer, which may contain the key.
         raise failure
 
 
 def _answer(completion: Any) -> Answer:
-    """What a completion says.
+    """Convert a completion.
 
     Raises:
-        TypeError, AttributeError, LookupError: it is none.
+        TypeError, AttributeError, LookupError: it is not a chat completion.
     """
     choice, usage = completion.choices[0], completion.usage
     content = choice.message.content
     if not isinstance(content, str | None):
-        raise TypeError("content is no text")
+        raise TypeError("content is not a string")
     tokens = (getattr(usage, name, None) for name in ("prompt_tokens", "completion_tokens"))
     input_tokens, output_tokens = (count if isinstance(count, int) else None for count in tokens)
-    # Half a character, as a model cut off in the middle of one may leave it, is no text that can be stored.
+    # A truncated answer can end in an unpaired surrogate, which cannot be stored as UTF-8.
     text = (content or "").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return Answer(text, str(choice.finish_reason or "stop"), input_tokens, output_tokens)
 
 
 def _pause(state: RetryCallState) -> float:
-    """Seconds until the next try: longer each time, and at least what the API asks for."""
+    """Return the seconds until the next attempt: exponential backoff, at least what the API asks for."""
     error = state.outcome.exception() if state.outcome else None
     asked = error.wait if isinstance(error, BusyError) else 0.0
     return max(_PAUSE(state), asked + random.uniform(0, min(1.0, asked)))
 
 
 async def _finished(call: Coroutine[Any, Any, Value]) -> Value:
-    """What a call gives, also when its task is cancelled meanwhile, if it does so soon."""
+    """Return the result of a call; on cancellation, wait briefly for an answer in flight."""
     task = asyncio.create_task(call)
     try:
         return await asyncio.shield(task)
@@ -177,10 +184,10 @@ async def _finished(call: Coroutine[Any, Any, Value]) -> Value:
 
 
 def open_client(base_url: str, api_key: str | None, timeout: float) -> openai.AsyncOpenAI:
-    """A client that tries once: when to ask again is decided here.
+    """Return a client without its own retries, which this module handles.
 
     Raises:
-        ParaphraseError: there is no key, or one that cannot be sent; or SSL_CERT_FILE cannot be read.
+        ParaphraseError: the key is missing or malformed, or SSL_CERT_FILE cannot be read.
     """
     try:
         client = openai.AsyncOpenAI(
@@ -190,11 +197,11 @@ def open_client(base_url: str, api_key: str | None, timeout: float) -> openai.As
             timeout=httpx2.Timeout(timeout, connect=min(timeout, _CONNECT_SECONDS)),
         )
     except openai.OpenAIError:
-        raise ParaphraseError("there is no API key; set OPENAI_API_KEY in the environment or .env") from None
+        raise ParaphraseError("the API key is missing; set OPENAI_API_KEY in the environment or .env") from None
     except OSError as error:
         raise ParaphraseError(
-            f"certificates cannot be read ({error.strerror}); correct SSL_CERT_FILE, or unset it"
+            f"certificates cannot be read ({error.strerror}); correct or unset SSL_CERT_FILE"
         ) from error
     if not (client.api_key.isascii() and client.api_key.isprintable()):
-        raise ParaphraseError("OPENAI_API_KEY holds signs that no key has, such as a line break; set it again")
+        raise ParaphraseError("OPENAI_API_KEY contains invalid characters, such as a line break; set it again")
     return client

@@ -1,4 +1,4 @@
-"""What requests cost, before they are made and after, and a budget that they must not exceed."""
+"""Estimated and actual cost of requests, and a budget that limits it."""
 
 import asyncio
 import math
@@ -11,71 +11,71 @@ from gradsim.dataset.token_estimate import estimated_tokens
 from gradsim.study.settings import Prices
 from gradsim.text_generation.api.failures import ParaphraseError
 
-# Of what surrounds the messages of a request: roles, delimiters.
+# Tokens of roles and delimiters in a request.
 _FRAME_TOKENS = 12
 
-# What is set aside for a request at least, which may turn out longer than most; times its estimate.
+# Minimum reservation for a request, as a multiple of its estimate.
 _MARGIN = 2
 
 
 class Cost(NamedTuple):
-    """Tokens read and written by a model."""
+    """Input and output tokens."""
 
     input_tokens: int = 0
     output_tokens: int = 0
 
     @property
     def tokens(self) -> int:
-        """Both together."""
+        """Sum of input and output tokens."""
         return self.input_tokens + self.output_tokens
 
     def dollars(self, prices: Prices) -> float:
-        """Its price."""
+        """Return the price in dollars."""
         return (self.input_tokens * prices.input + self.output_tokens * prices.output) / 1e6
 
 
 def total(costs: Iterable[Cost]) -> Cost:
-    """All together."""
+    """Return the sum of costs."""
     costs = list(costs)
     return Cost(sum(cost.input_tokens for cost in costs), sum(cost.output_tokens for cost in costs))
 
 
 def estimated_cost(system_prompt: str, text: str) -> Cost:
-    """About what rewriting a text takes: the answer is about as long as the text."""
+    """Return the estimated cost of rewriting a text, assuming an answer of the same length."""
     tokens = estimated_tokens(text)
     return Cost(estimated_tokens(system_prompt) + tokens + _FRAME_TOKENS, tokens)
 
 
 @dataclass
 class Bill:
-    """What a request came to; nothing as long as it has no answer."""
+    """Cost of a request; zero until it is answered."""
 
     cost: Cost = field(default_factory=Cost)
 
 
 class Budget:
-    """Dollars that may be spent, counting what is in flight.
+    """Limit on dollars spent, including requests in flight.
 
-    For a request as much is set aside as it may cost by what others did, so that the first is made alone: models that
-    think at length write many more tokens than their texts tell.
+    Each request reserves its maximum expected cost, based on the excess of earlier requests over their estimates:
+    reasoning models write many more tokens than their answers contain. The first request therefore runs alone.
 
     Attributes:
-        spent: so far.
+        spent: cost so far.
     """
 
     def __init__(self, prices: Prices | None, most: float | None) -> None:
-        """A budget of which nothing is spent.
+        """Create an unspent budget.
 
         Args:
-            prices: None: nothing is counted.
-            most: dollars in all; None: no limit.
+            prices: prices of tokens; None: requests are free.
+            most: maximum dollars; None: no limit.
         """
         self.spent = Cost()
         self._prices = prices
         self._most = math.inf if most is None else most
         self._in_flight: list[float] = []
         self._surplus: Cost | None = None
-        """Tokens above the estimate, the most of any request so far."""
+        """Maximum excess over the estimate of any request so far."""
         self._changed = asyncio.Condition()
 
     @property
@@ -84,7 +84,7 @@ class Budget:
         return not math.isinf(self._most)
 
     def learn(self, estimate: Cost, cost: Cost) -> None:
-        """See what a request did cost, whoever paid for it."""
+        """Record the excess of a request's cost over its estimate, without counting it as spent."""
         before = self._surplus or Cost()
         self._surplus = Cost(
             max(before.input_tokens, cost.input_tokens - estimate.input_tokens),
@@ -92,23 +92,23 @@ class Budget:
         )
 
     def spend(self, cost: Cost) -> None:
-        """Count what was paid."""
+        """Add a cost to the spending."""
         self.spent = total([self.spent, cost])
 
     def at_most(self, estimate: Cost) -> Cost:
-        """What a request may cost."""
+        """Return the maximum expected cost of a request."""
         with_surplus = total([estimate, self._surplus or Cost()])
         with_margin = Cost(_MARGIN * estimate.input_tokens, _MARGIN * estimate.output_tokens)
         return max(with_surplus, with_margin, key=self._dollars)
 
     @asynccontextmanager
     async def reserved(self, estimate: Cost) -> AsyncIterator[Bill]:
-        """Set aside what a request may cost while the block lasts; then what its bill says is spent.
+        """Reserve the maximum expected cost of a request during the block, then spend the cost on its bill.
 
-        Waits for requests in flight, which may turn out cheaper than what is set aside for them.
+        Waits for requests in flight if the budget is too small, since they may cost less than reserved.
 
         Raises:
-            ParaphraseError: there is no room left, and none will come.
+            ParaphraseError: the rest of the budget is too small, and no requests are in flight.
         """
         if not self.limited:
             yield Bill()
@@ -139,8 +139,8 @@ class Budget:
     def _refuse(self, estimate: Cost) -> None:
         spent, wanted = self._dollars(self.spent), self._dollars(self.at_most(estimate))
         raise ParaphraseError(
-            f"max_cost of ${self._most:.4g} is reached: ${spent:.4f} are spent, and the next text may cost "
-            f"${wanted:.4f}; what is paid for is kept, raise max_cost in the study and run again to go on"
+            f"max_cost of ${self._most:.4g} is reached: ${spent:.4f} spent, and the next text may cost "
+            f"${wanted:.4f}; paid answers are saved, raise max_cost in the study and run again to continue"
         )
 
     def _dollars(self, cost: Cost) -> float:

@@ -1,26 +1,26 @@
-"""Runs a coroutine beside whatever else the process does."""
+"""Run a coroutine in a background thread."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
-# Between two looks at how far it is.
+# Seconds between progress updates.
 _LOOK_SECONDS = 0.2
 
 
 def run_beside(coroutine: Coroutine[Any, Any, None], meanwhile: Callable[[], None]) -> None:
-    """Run a coroutine to its end in a thread of its own, so that a signal meets the waiting thread and not its tasks.
+    """Run a coroutine in its own thread and wait for it, so that signals interrupt the waiting thread only.
 
-    It can also be called where a loop runs already, as in a notebook. When the waiting thread is interrupted, the
-    coroutine is cancelled, and may finish what it has begun.
+    This also works if the caller's thread already runs an event loop, as in a notebook. If the waiting thread is
+    interrupted, the coroutine is cancelled and awaited.
 
     Args:
-        coroutine: what to run.
-        meanwhile: called in the waiting thread, several times a second and in the end.
+        coroutine: coroutine to run.
+        meanwhile: called in the waiting thread several times per second and at the end.
 
     Raises:
-        BaseException: what the coroutine or the interruption raised.
+        BaseException: the exception of the coroutine, or the interruption.
     """
     loop = asyncio.new_event_loop()
     task = loop.create_task(coroutine)

@@ -1,6 +1,6 @@
-"""What an error of an API means: the end, a reason to wait and ask again, or a text that the API does not take.
+"""Classification of API errors: fatal, retryable, or specific to a text that the API does not accept.
 
-Messages say how to mend it, and never repeat the server's own words, which may hold the key.
+Messages name the fix and never quote the server's own text, which may contain the API key.
 """
 
 import errno
@@ -16,7 +16,7 @@ import openai
 
 from gradsim.errors import GradsimError
 
-# An API that asks for more patience than this, in seconds, is not waited for.
+# Maximum `Retry-After` in seconds; a longer one is an error.
 LONGEST_WAIT = 300.0
 
 _BUSY = {408, 409, 429}
@@ -24,7 +24,7 @@ _CANNOT_TAKE = {400, 413, 422}
 _TOO_MANY_FILES = {errno.EMFILE, errno.ENFILE}
 _NO_MONEY = {"insufficient_quota", "billing_hard_limit_reached", "insufficient_balance"}
 
-# What an API says of a text that it does not take -> as which reason to have finished without a text it counts.
+# Error code of a text that the API does not accept -> finish reason of its empty answer.
 _NOT_TAKEN = {
     "content_filter": "content_filter",
     "content_policy_violation": "content_filter",
@@ -32,29 +32,29 @@ _NOT_TAKEN = {
     "string_above_max_length": "length",
 }
 
-# Servers without such a code say it in words, which are looked at and not repeated.
+# Messages of servers without such error codes; matched, never quoted.
 _TOO_LONG = re.compile(r"context[ _]length|maximum context|max_model_len|too long", re.IGNORECASE)
 
 _REFUSED: dict[int, str] = {
     401: "refused the key (401); check OPENAI_API_KEY",
-    402: "wants money (402); check the account, then run again",
-    403: "does not let this key use the model {model} (403); ask for access",
-    404: "knows no model {model} at this address (404); check the model and OPENAI_BASE_URL",
-    405: "is no API of chat completions (405); check OPENAI_BASE_URL",
+    402: "requires payment (402); check the account, then run again",
+    403: "does not allow this key to use the model {model} (403); ask for access",
+    404: "has no model {model} at this address (404); check the model and OPENAI_BASE_URL",
+    405: "is not a chat completions API (405); check OPENAI_BASE_URL",
 }
 
 
 class ParaphraseError(GradsimError):
-    """Paraphrases that the API does not give; what it gave before is kept."""
+    """Paraphrases cannot be completed; the answers so far are in the journal."""
 
 
 class BusyError(Exception):
-    """The API could not answer just now.
+    """The API could not answer; a retry may help.
 
     Attributes:
-        problem: in words.
-        wait: seconds that it asks for.
-        billed: whether it may have answered, and want to be paid.
+        problem: description that completes a sentence with the host as subject.
+        wait: seconds to wait, as requested by the API.
+        billed: whether the request may have been billed.
     """
 
     def __init__(self, problem: str, wait: float = 0.0, *, billed: bool = False) -> None:
@@ -65,10 +65,10 @@ class BusyError(Exception):
 
 
 class NotTakenError(Exception):
-    """The API does not take this text, whoever asks.
+    """The API does not accept this text.
 
     Attributes:
-        finish_reason: as which the answer without a text counts.
+        finish_reason: finish reason of the empty answer.
     """
 
     def __init__(self, finish_reason: str) -> None:
@@ -78,11 +78,11 @@ class NotTakenError(Exception):
 
 @dataclass(frozen=True)
 class Address:
-    """Where an API is, and what it is asked for.
+    """Host and model of requests.
 
     Attributes:
-        host: and port, where it is not the usual one.
-        model: as the API names it.
+        host: host, with the port if it is not the default one.
+        model: name of the model in the API.
     """
 
     host: str
@@ -92,12 +92,15 @@ class Address:
 def meaning(
     error: openai.APIError | httpx2.HTTPError, address: Address, *, answered_before: bool
 ) -> ParaphraseError | BusyError | NotTakenError:
-    """What to make of an error.
+    """Classify an error raised by the client.
 
     Args:
-        error: as the client raised it.
-        address: of the API.
-        answered_before: whether it has answered properly in this run: then what is not there is away for a while.
+        error: the error.
+        address: address of the API.
+        answered_before: whether the API has answered in this run, so that connection errors are temporary.
+
+    Returns:
+        The exception to raise.
     """
     match error:
         case openai.APIStatusError():
@@ -113,7 +116,7 @@ def meaning(
 
 
 def not_a_completion(content_type: str, address: Address, *, answered_before: bool) -> ParaphraseError | BusyError:
-    """What to make of an answer that is no chat completion: a page for people is not from an API."""
+    """Classify an answer that is not a chat completion; a first answer that is not JSON suggests a wrong address."""
     if "json" not in content_type and not answered_before:
         return ParaphraseError(
             f"{address.host} answered with something that is not a chat completion; check OPENAI_BASE_URL"
@@ -138,14 +141,13 @@ def _meaning_of_status(error: openai.APIStatusError, address: Address) -> Paraph
     if status in _REFUSED:
         return ParaphraseError(f"{address.host} {_REFUSED[status].format(model=address.model)}")
     said = " ".join(part for part in (str(status), code, _word(error.param)) if part)
-    return ParaphraseError(f"{address.host} does not take what is asked ({said}); check the setting's keys")
+    return ParaphraseError(f"{address.host} rejected the request ({said}); check the setting's keys")
 
 
 def _busy(status: int, wait: float, address: Address) -> ParaphraseError | BusyError:
     if wait > LONGEST_WAIT:
         return ParaphraseError(
-            f"{address.host} wants to be left alone for {wait:,.0f} seconds ({status}); run again then, or raise the "
-            "account's limits"
+            f"{address.host} asks to wait {wait:,.0f} seconds ({status}); run again then, or raise the account's limits"
         )
     return BusyError(f"answered with status {status}", wait)
 
@@ -153,17 +155,19 @@ def _busy(status: int, wait: float, address: Address) -> ParaphraseError | BusyE
 def _meaning_of_connection(error: Exception, address: Address, *, answered_before: bool) -> ParaphraseError | BusyError:
     if _first(error, ssl.SSLCertVerificationError) or "CERTIFICATE_VERIFY_FAILED" in "".join(map(str, _causes(error))):
         return ParaphraseError(
-            f"{address.host}: its certificate cannot be verified; check OPENAI_BASE_URL, or name the file of who "
-            "signed it in SSL_CERT_FILE"
+            f"{address.host}: its certificate cannot be verified; check OPENAI_BASE_URL, or set SSL_CERT_FILE to the "
+            "certificate of its issuer"
         )
     if any(isinstance(cause, OSError) and cause.errno in _TOO_MANY_FILES for cause in _causes(error)):
-        return ParaphraseError("too many connections are open (ulimit -n); lower concurrency, or raise that limit")
+        return ParaphraseError("too many open connections (ulimit -n); lower concurrency or raise that limit")
     if _first(error, (httpx2.UnsupportedProtocol, httpx2.InvalidURL)):
-        return ParaphraseError(f"{address.host} is no address; let OPENAI_BASE_URL be like https://api.openai.com/v1")
+        return ParaphraseError(
+            f"{address.host} is not a valid address; set OPENAI_BASE_URL to one like https://api.openai.com/v1"
+        )
     if not _first(error, httpx2.ConnectError):
         return BusyError("dropped the connection", billed=True)
     if answered_before:
-        return BusyError("cannot be reached any more")
+        return BusyError("can no longer be reached")
     way = "does not speak TLS as expected" if _first(error, ssl.SSLError) else "cannot be reached"
     return ParaphraseError(f"{address.host} {way}; check OPENAI_BASE_URL and the network")
 
@@ -179,12 +183,12 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _word(value: object) -> str | None:
-    """A name that a server gives, in letters: what else it says may be, or repeat, the key."""
+    """Return a server's identifier if it has only letters, `_`, `.` and brackets; other text may contain the key."""
     return value if isinstance(value, str) and re.fullmatch(r"[A-Za-z_.\[\]]{1,40}", value) else None
 
 
 def _seconds_to_wait(headers: httpx2.Headers) -> float:
-    """What `Retry-After` asks for, in seconds or as a date; 0: nothing."""
+    """Return the seconds in `Retry-After`, which may be a number or a date; 0 if absent."""
     for name, seconds in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
         if value := headers.get(name):
             try:

@@ -1,4 +1,4 @@
-"""Texts by a model on this machine, decoded in batches. The exports load on first use: torch takes seconds."""
+"""Batched text generation with a local model. Exports load on first use, because importing torch takes seconds."""
 
 import lazy_loader
 

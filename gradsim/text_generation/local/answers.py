@@ -1,4 +1,4 @@
-"""Answers of a model to many prompts."""
+"""Answers of a local model to many prompts."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,17 +16,17 @@ from gradsim.text_generation.local.sampling import Sampling
 from gradsim.text_generation.local.schedule import decode
 
 LONGEST_ANSWER = 2048
-"""In tokens: a model without a stated context is not left to ramble."""
+"""Maximum new tokens for models whose configuration has no context length."""
 
 
 class GeneratedAnswer(NamedTuple):
-    """One prompt's answer.
+    """Answer to a prompt.
 
     Attributes:
-        text: without the end token; may be empty.
-        new_tokens: how many were generated, the end token not counted.
-        finished: the model ended the answer itself; otherwise it hit `max_new_tokens` or the context.
-        prompt_too_long: the context has no room for even one new token, so nothing was generated.
+        text: text without the end token; may be empty.
+        new_tokens: number of generated tokens without the end token.
+        finished: whether the model ended the answer; otherwise it reached `max_new_tokens` or the context length.
+        prompt_too_long: whether the context has no room for a new token, so that nothing was generated.
     """
 
     text: str
@@ -46,30 +46,30 @@ def generate_answers(
     progress: Callable[[int, int], None] | None = None,
     on_answer: Callable[[int, GeneratedAnswer], None] | None = None,
 ) -> list[GeneratedAnswer]:
-    """Continue every prompt until the end token.
+    """Generate an answer to each prompt.
 
-    In float32 each answer is the one that transformers' `generate` gives to the prompt alone, except where the two
-    best tokens are as good as tied. Prompts of similar length share a batch, padded at their left, where a check on
-    some of them finds that this changes nothing; otherwise fewer share one, and a warning says so. The model keeps
-    nothing from one batch to the next, and is left as it was.
+    In float32, each answer equals that of transformers' `generate` for the prompt alone, except if the two best tokens
+    are nearly tied. Prompts of similar length share a batch with left padding if a check on a few of them shows that
+    this does not change answers; otherwise batches are smaller, with a warning. The model carries no state from one
+    batch to the next, and its state is restored afterwards.
 
     Args:
-        model: in eval mode.
-        tokenizer: the model's; its end token ends an answer.
-        prompts: token ids, the cue for an answer at their end.
-        max_new_tokens: of each answer; fewer where the context ends before. None: up to the context, or
-            `LONGEST_ANSWER` where the model states none.
-        tokens_per_batch: bounds prompts and answers of a batch, padding included; at least one prompt is in it.
-        sampling: None: the likeliest token is taken.
-        progress: called with the prompts done and in all.
-        on_answer: called with a prompt's position and its answer as soon as that is complete; first for prompts that
-            are too long, before any other is looked at.
+        model: model in eval mode.
+        tokenizer: tokenizer of the model; its end token ends an answer.
+        prompts: token ids, including the cue for an answer.
+        max_new_tokens: maximum new tokens per answer, further limited by the context length. None: up to the context
+            length, or `LONGEST_ANSWER` for a model without one.
+        tokens_per_batch: maximum tokens of a batch, including answers and padding; a single prompt may exceed it.
+        sampling: sampling parameters; None: greedy decoding.
+        progress: called with the number of answered prompts and the total.
+        on_answer: called with the position of a prompt and its answer as soon as it is complete; prompts that are too
+            long come first.
 
     Returns:
         An answer for each prompt, in order.
 
     Raises:
-        ModelError: a tokenizer without an end token, or a model that does not answer the same prompt in the same way.
+        ModelError: the tokenizer has no end token, or the model cannot answer prompts reproducibly.
     """
     if not isinstance(tokenizer.eos_token_id, int):
         raise ModelError(f"tokenizer {tokenizer.name_or_path} has no end token; set eos_token in its configuration")
@@ -98,7 +98,7 @@ def generate_answers(
 def _rows(
     prompts: Sequence[Sequence[int]], max_new_tokens: int | None, context: int | None, sampling: Sampling | None
 ) -> list[Row]:
-    """Each prompt with the tokens that it may take, none or less where it is too long."""
+    """Return a row for each prompt; `room` is zero or negative for prompts that are too long."""
     longest = max_new_tokens or context or LONGEST_ANSWER
     seeds: Sequence[int | None] = sampling.seeds if sampling else [None] * len(prompts)
     return [
@@ -114,13 +114,13 @@ def _rows(
 
 
 def _answer(row: Row, tokenizer: PreTrainedTokenizerBase) -> GeneratedAnswer:
-    """Decodes the ids before the end token: cutting the text would lose a character where there is none."""
+    """Return the answer of a row; its ids do not include the end token."""
     return GeneratedAnswer(str(tokenizer.decode(row.new_ids)), len(row.new_ids), row.ended)
 
 
 @contextmanager
 def _plain_defaults(model: PreTrainedModel) -> Iterator[None]:
-    """Hides the model's own generation settings, with which `generate` fills what a call leaves open."""
+    """Replace the model's generation configuration, which `generate` uses as defaults, by an empty one."""
     own = model.generation_config
     model.generation_config = GenerationConfig()
     try:

@@ -1,7 +1,7 @@
-"""Keys and values of past tokens, in tensors with room for more.
+"""KV cache with preallocated space for new tokens.
 
-transformers' own dynamic cache copies all it holds for every token; at 32 rows of 400 tokens that was two fifths of a
-tiny model's time on two cores. Its static cache has room, but all of it is attended to.
+The dynamic cache of transformers copies all keys and values for each new token, which took 40% of the time of a tiny
+model with 32 rows of 400 tokens on two cores. Its static cache is preallocated, but attention covers all of it.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,13 @@ from transformers.cache_utils import DynamicLayer
 
 
 class RoomyLayer(DynamicLayer):
-    """One layer's keys and values (rows, heads, tokens, head size), which are the first tokens of larger tensors."""
+    """Cache layer whose keys and values, (rows, heads, tokens, head size), are views of larger tensors.
+
+    Args:
+        keys: (rows, heads, capacity, head size).
+        values: (rows, heads, capacity, head size).
+        tokens: number of tokens that are filled.
+    """
 
     def __init__(self, keys: torch.Tensor, values: torch.Tensor, tokens: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -25,7 +31,11 @@ class RoomyLayer(DynamicLayer):
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Write new tokens behind those that are there; an error where no room is left."""
+        """Append new tokens and return all keys and values.
+
+        Raises:
+            RuntimeError: the capacity is exceeded.
+        """
         before, more = self.get_seq_length(), key_states.shape[-2]
         self._all_keys.narrow(-2, before, more).copy_(key_states)
         self._all_values.narrow(-2, before, more).copy_(value_states)
@@ -35,21 +45,26 @@ class RoomyLayer(DynamicLayer):
 
 
 class Part(NamedTuple):
-    """Rows of a cache."""
+    """Selected rows of a cache."""
 
     cache: DynamicCache
     rows: Sequence[int]
 
 
 def is_plain(cache: object) -> bool:
-    """Whether a cache is the keys and values of all tokens in every layer; others hold windows, or other states."""
+    """Return whether a cache holds keys and values of all tokens in every layer, unlike sliding windows or states."""
     return isinstance(cache, DynamicCache) and all(type(layer) in {DynamicLayer, RoomyLayer} for layer in cache.layers)
 
 
 def roomy(parts: Sequence[Part], width: int, room: int) -> DynamicCache:
-    """Rows of plain caches one below the other, each its last tokens, at the right of `width`, with room for more.
+    """Concatenate the rows of plain caches into one cache with space for more tokens.
 
-    The caches given are emptied layer by layer, so that not two are ever held whole.
+    The input caches are emptied layer by layer, so that memory never holds two complete copies.
+
+    Args:
+        parts: rows to concatenate.
+        width: number of tokens to keep from the end of each cache; shorter ones are padded with zeros on the left.
+        room: number of tokens to allocate beyond `width`.
     """
     made = DynamicCache()
     for number in range(len(parts[0].cache.layers)):
@@ -65,7 +80,7 @@ def roomy(parts: Sequence[Part], width: int, room: int) -> DynamicCache:
 
 def _copied(tensors: Sequence[torch.Tensor], rows: Sequence[torch.Tensor], width: int, room: int) -> torch.Tensor:
     _, heads, _, size = tensors[0].shape
-    # Zeros: what a mask hides is multiplied by zero, which would not hide what is no number.
+    # Must be zeros: masked values are multiplied by zero, which would not remove a NaN.
     made = tensors[0].new_zeros(sum(map(len, rows)), heads, width + room, size)
     start = 0
     for tensor, chosen in zip(tensors, rows, strict=True):

@@ -1,4 +1,4 @@
-"""A text and what to do with it, as a chat model of any family wants to be asked."""
+"""Prompts in a model's own chat format."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 
 def chat_prompt(system_prompt: str, text: str, tokenizer: "PreTrainedTokenizerBase") -> list[int]:
-    """Token ids of instructions and a text, with the cue for an answer.
+    """Return the token ids of a prompt with instructions and a text, including the cue for an answer.
 
-    A model's own chat template is used, without its thinking; one that has no system role gets both in one message. A
-    tokenizer without a template gets the tulu one.
+    Uses the tokenizer's chat template, with thinking disabled, or the tulu format if it has none. If the template
+    rejects a system message, both parts go into one user message.
     """
     messages = [{"role": "system", "content": system_prompt}, {"role": "user", "content": text}]
     return list(tokenizer(_rendered(messages, tokenizer), add_special_tokens=False, verbose=False)["input_ids"])

@@ -1,8 +1,8 @@
-"""Which prompts may share a batch without a change to their answers: measured, not assumed.
+"""Decide by measurement which prompts can share a batch without changing their answers.
 
-Some models look at the whole batch. The factors of `longrope`, for example, depend on its longest position, and some
-models with states read the padding. So a few prompts of each job are decoded as the job would decode them and by
-transformers' `generate` alone. Where logits differ, fewer prompts share a batch.
+In some models, rows affect each other: the factors of `longrope` depend on the longest position of the batch, and some
+recurrent models read the padding. A few prompts of each job are therefore decoded both as the job would do it and by
+transformers' `generate` alone. If their logits differ, fewer prompts share a batch.
 """
 
 import warnings
@@ -22,7 +22,7 @@ from gradsim.text_generation.local.schedule import SLICE, fitting
 
 
 class Company(Enum):
-    """Who may share a batch, the fastest way first."""
+    """Rows that may share a batch, fastest option first."""
 
     ANY = "rows of any length"
     EQUAL = "rows of equal length"
@@ -32,16 +32,16 @@ class Company(Enum):
 def independent_groups(
     model: PreTrainedModel, state: FreshState, rows: Sequence[Row], budget: int
 ) -> Sequence[Sequence[Row]]:
-    """Divide rows into groups in which `schedule.decode` answers each as if it were alone.
+    """Divide rows into groups that `schedule.decode` can decode with the same result as each row alone.
 
     Args:
-        model: in eval mode.
-        state: the model's.
-        rows: with room for a token each.
-        budget: tokens in a batch.
+        model: model in eval mode.
+        state: state of the model.
+        rows: rows with room for at least one token.
+        budget: maximum tokens of a batch.
 
     Raises:
-        ModelError: a model that sees later tokens, or none of the ways is exact.
+        ModelError: the model is not causal, is not reproducible, or differs from `generate` even with single rows.
     """
     if not rows:
         return []
@@ -57,7 +57,7 @@ def independent_groups(
 
 
 class _Check:
-    """What is measured on a job's rows."""
+    """Measurements on a job's rows."""
 
     def __init__(self, measured: Measured, budget: int) -> None:
         self._measured = measured
@@ -65,38 +65,42 @@ class _Check:
         self._configuration = measured.model.config
 
     def refuse_unusable(self, rows: Sequence[Row]) -> None:
-        """Raise an error where later tokens change what the model says of earlier ones, or other calls do."""
+        """Raise a ModelError if logits depend on later tokens or on earlier calls."""
         probes = self._probes(rows)
         if not self._measured.repeats(probes[0], after=probes[-1]):
             raise ModelError(
-                f"model {_name(self._measured.model)}: it answers a prompt differently after another one, from state "
-                "that cannot be put back; choose another model"
+                f"model {_name(self._measured.model)}: it answers a prompt differently after another one, because of "
+                "state that cannot be reset; choose another model"
             )
         if not self._measured.is_causal(probes[0]):
             raise ModelError(
-                f"model {_name(self._measured.model)}: its tokens see later ones, so it cannot answer prompts; choose "
-                "a causal model, or set is_decoder in its configuration"
+                f"model {_name(self._measured.model)}: its tokens attend to later ones, so it cannot answer prompts; "
+                "choose a causal model, or set is_decoder in its configuration"
             )
 
     def fastest(self, rows: Sequence[Row]) -> Company:
-        """Return the company of the fastest way that is exact for these rows."""
+        """Return the fastest option that is exact for these rows.
+
+        Raises:
+            ModelError: no option is exact.
+        """
         for company in Company:
             if self.allows(company, rows):
                 return company
         raise ModelError(
-            f"model {_name(self._measured.model)}: even one prompt at a time, it does not go on as transformers' "
-            "generate does; choose another model"
+            f"model {_name(self._measured.model)}: even one prompt at a time, its answers differ from those of "
+            "transformers' generate; choose another model"
         )
 
     def allows(self, company: Company, rows: Sequence[Row]) -> bool:
-        """Whether rows in such company are answered as they are alone."""
+        """Return whether rows that share batches in this way get the same answers as alone."""
         return all(
             self._measured.is_exact(batch, read_again=company is Company.ANY)
             for batch in self._batches(company, self._probes(rows))
         )
 
     def _batches(self, company: Company, probes: list[Row]) -> list[list[Row]]:
-        """Probes as they would share batches."""
+        """Divide probes into batches, as the job would divide its rows."""
         if company is Company.NONE:
             return [[probe] for probe in probes]
         if company is Company.EQUAL:
@@ -113,15 +117,15 @@ class _Check:
 
 
 def _of_equal_length(row: Row) -> list[Row]:
-    """The row and others of its tokens in another order."""
+    """Return the row and two permutations of it, which have the same length."""
     return [row, row.with_ids(row.ids[::-1]), row.with_ids(row.ids[1:] + row.ids[:1])]
 
 
 def _groups(company: Company, rows: Sequence[Row], budget: int) -> list[list[Row]]:
-    """Rows that are decoded one group after the other.
+    """Divide rows into groups to decode one after the other.
 
-    Rows of equal length stay together up to their ends, for which a batch has room from its beginning: a row that is
-    read again in the middle of its answer may go on differently.
+    Groups of rows with equal length are small enough to fit the budget until the end, because a row that moves to a new
+    batch in the middle of its answer may continue differently.
     """
     if company is Company.ANY:
         return [list(rows)]

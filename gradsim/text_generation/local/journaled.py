@@ -1,4 +1,4 @@
-"""Answers of a model on this machine, journaled as they come, so that a restarted job continues."""
+"""Answers of a local model, journaled one by one so that a restarted job resumes."""
 
 import hashlib
 import json
@@ -67,7 +67,7 @@ def journaled_answers(
 
 
 def _model_identity(running: RunningModel) -> list[Any]:
-    """Return what determines the answers, wherever the model's files are."""
+    """Return the properties of the model that determine its answers; the location of its files does not."""
     return [running.revision, running.configuration.precision, running.configuration.attention]
 
 

@@ -1,4 +1,4 @@
-"""How much the logits of a row differ in company from those that it gets alone."""
+"""Measure how much a row's logits in a batch differ from its logits alone."""
 
 import math
 from collections.abc import Sequence
@@ -13,23 +13,23 @@ from gradsim.text_generation.local.probes import STEPS, lengthened
 from gradsim.text_generation.local.rows import Row
 
 _LOW_PRECISION = 1e-4
-"""Rounding above which even harmless company shows."""
+"""Rounding error above which even identical rows in a batch change logits visibly."""
 
 _TF32_ROUNDING = 2.0**-10
 
 
 class Trace(NamedTuple):
-    """A row with the logits (vocabulary) that each of its new tokens was chosen by."""
+    """A row with the logits (vocabulary,) of each of its new tokens."""
 
     row: Row
     logits: list[torch.Tensor]
 
 
 class Measured:
-    """A model that is compared with itself on some rows.
+    """Comparisons of a model's logits in different batches.
 
     Attributes:
-        model: in eval mode.
+        model: model in eval mode.
     """
 
     def __init__(self, model: PreTrainedModel, state: FreshState) -> None:
@@ -39,11 +39,11 @@ class Measured:
         self._rounding = _rounding(model)
 
     def is_exact(self, batch: Sequence[Row], *, read_again: bool) -> bool:
-        """Whether rows in one batch get the logits that `generate` gives them alone, up to rounding.
+        """Return whether rows in a batch get the same logits as from `generate` alone, up to rounding.
 
         Args:
-            batch: sorted by length.
-            read_again: whether rows may leave the batch before their end and be read again in another.
+            batch: rows sorted by length.
+            read_again: whether to test also that an unfinished row can leave the batch and be reread in another one.
         """
         traces = self._together(batch, read_again)
         alone = [self._trace_alone(row) for row in batch]
@@ -53,13 +53,13 @@ class Measured:
         )
 
     def repeats(self, row: Row, after: Row) -> bool:
-        """Whether a row gets the same logits again after another one."""
+        """Return whether a row gets the same logits again after another row was decoded."""
         self._trace_alone(row)
         self._trace_alone(after)
         return _difference(self._read_alone(row, steps=1), self._trace_alone(row)) <= self._tolerance()
 
     def is_causal(self, row: Row) -> bool:
-        """Whether the logits of a row's first tokens are the same whatever the last one is."""
+        """Return whether changing a row's last token leaves the logits at earlier positions unchanged."""
         ids = lengthened(row, 2).ids
         logits = []
         for last in (ids[-1], int(ids[-1] == 0)):
@@ -74,7 +74,7 @@ class Measured:
         return math.sqrt(self._rounding) / 3
 
     def _harmless_difference(self, row: Row) -> float:
-        """What rounding alone makes of a row beside itself."""
+        """Return the difference that rounding causes when a row shares a batch with a copy of itself."""
         return _difference(self._together([row, row], read_again=False)[0], self._trace_alone(row))
 
     def _trace_alone(self, row: Row) -> Trace:
@@ -84,7 +84,7 @@ class Measured:
         return self._alone[key]
 
     def _read_alone(self, row: Row, steps: int = STEPS) -> Trace:
-        """What one call of `generate` makes of it."""
+        """Decode a row alone in one call of `generate`."""
         decoder = _Watched(self.model, self._state)
         row = row.with_ids(row.ids)
         self._state.restore()
@@ -93,14 +93,14 @@ class Measured:
         return Trace(row, [logits[0] for logits in decoder.seen()])
 
     def _together(self, rows: Sequence[Row], read_again: bool) -> list[Trace]:
-        """What becomes of rows in a batch that the middle one leaves before the last step."""
+        """Decode rows in one batch; the middle row leaves before the last step."""
         rows = [row.with_ids(row.ids) for row in rows]
         decoder = _Watched(self.model, self._state)
         traces = [Trace(row, []) for row in rows]
         batch = decoder.start(rows)
-        _note(traces, [torch.cat(decoder.seen())[-len(rows) :]])  # rows of different lengths may be read in parts
+        _note(traces, [torch.cat(decoder.seen())[-len(rows) :]])  # rows of different lengths may be read in groups
         batch.keep(rows)
-        batch.advance(2)  # the second goes on from the first, even where nothing is kept between slices
+        batch.advance(2)  # the second step uses the first one's cache, even if none is kept between slices
         _note(traces, decoder.seen())
         middle = len(rows) // 2
         staying = traces[:middle] + traces[middle + 1 :] if len(rows) > 1 else traces
@@ -114,21 +114,21 @@ class Measured:
 
 
 def _note(traces: Sequence[Trace], steps: Sequence[torch.Tensor]) -> None:
-    """Add the logits (rows, vocabulary) of some steps."""
+    """Append the logits (rows, vocabulary) of each step to the traces."""
     for logits in steps:
         for trace, own in zip(traces, logits, strict=True):
             trace.logits.append(own)
 
 
 class _Watched(Decoder):
-    """Keeps the logits of what it decodes; no token ends an answer."""
+    """Decoder that records logits and never ends an answer."""
 
     def __init__(self, model: PreTrainedModel, state: FreshState) -> None:
         super().__init__(model, state, end=None)
         self._seen = _Seen()
 
     def processors(self, rows: Sequence[Row]) -> LogitsProcessorList:
-        """Return one that keeps logits."""
+        """Return a processor that records logits."""
         return LogitsProcessorList([self._seen])
 
     def seen(self) -> list[torch.Tensor]:
@@ -147,7 +147,7 @@ class _Seen(LogitsProcessor):
 
 
 def _difference(one: Trace, other: Trace) -> float:
-    """The largest of all steps, up to the first at which the tokens before are not the same."""
+    """Return the largest relative difference of any step, up to the first step after different tokens."""
     worst = 0.0
     for step, logits in enumerate(zip(one.logits, other.logits, strict=False)):
         if one.row.new_ids[:step] != other.row.new_ids[:step]:
@@ -157,7 +157,7 @@ def _difference(one: Trace, other: Trace) -> float:
 
 
 def _relative(one: torch.Tensor, other: torch.Tensor) -> float:
-    """The root mean square of a difference by the spread of logits; infinite where they are not comparable."""
+    """Return the RMS difference relative to the standard deviation of `other`; infinity if not comparable."""
     change = torch.where(one == other, 0, one - other).double()
     if not change.any():
         return 0.0
@@ -166,6 +166,6 @@ def _relative(one: torch.Tensor, other: torch.Tensor) -> float:
 
 
 def _rounding(model: PreTrainedModel) -> float:
-    """The relative error of the model's numbers."""
+    """Return the relative rounding error of the model's arithmetic."""
     tf32 = model.device.type == "cuda" and torch.get_float32_matmul_precision() != "highest"
     return max(torch.finfo(model.dtype).eps, _TF32_ROUNDING if tf32 else 0.0)

@@ -1,4 +1,4 @@
-"""Prompts of a job on which it is measured whether answers depend on what shares their batch."""
+"""Selection of a job's prompts for measuring whether answers depend on the rest of the batch."""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ STEPS = 4
 
 
 def sections(rows: Sequence[Row], thresholds: Sequence[int]) -> list[list[Row]]:
-    """Divide rows by the thresholds that lie before, between and behind their first and last steps."""
+    """Divide rows by the positions of their first and last steps relative to the thresholds."""
     parts: dict[tuple[int, int], list[Row]] = {}
     for row in rows:
         first, last = len(row.ids), _last_length(row)
@@ -23,9 +23,9 @@ def sections(rows: Sequence[Row], thresholds: Sequence[int]) -> list[list[Row]]:
 
 
 def probes_of(rows: Sequence[Row], configuration: PreTrainedConfig) -> list[Row]:
-    """Choose the shortest, the median, its longer neighbor, the longest, and those around the model's thresholds.
+    """Return the shortest, the median, its longer neighbor, the longest, and rows around the model's length thresholds.
 
-    A row that may cross a threshold while it is decoded is lengthened with its own tokens, so that it does so at once.
+    A row that may cross a threshold during decoding is extended with its own tokens, so that it crosses immediately.
 
     Returns:
         Copies with room for `STEPS` tokens, sorted by length.
@@ -51,11 +51,11 @@ def probes_of(rows: Sequence[Row], configuration: PreTrainedConfig) -> list[Row]
 
 
 def lengthened(row: Row, length: int) -> Row:
-    """Return a row of at least so many tokens, its own over and over."""
+    """Return a row of at least `length` tokens, extended by repeating its own."""
     times = -(-length // len(row.ids))
     return row.with_ids((row.ids * times)[:length]) if times > 1 else row
 
 
 def _last_length(row: Row) -> int:
-    """How many tokens the model reads to choose the last one."""
+    """Return the number of tokens that the model reads to generate the last one."""
     return len(row.ids) + row.room - 1

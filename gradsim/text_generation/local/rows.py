@@ -1,4 +1,4 @@
-"""What is decoded: a prompt with its answer so far."""
+"""Rows to decode."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -6,15 +6,15 @@ from dataclasses import dataclass, replace
 
 @dataclass(eq=False)
 class Row:
-    """A prompt and its answer so far.
+    """A prompt with its answer so far.
 
     Attributes:
-        position: of the prompt among all.
-        ids: the prompt's tokens and the new ones, without the end token.
-        prompt_length: how many of them are the prompt's.
-        room: how many more it may take.
-        seed: of its draws; none where the likeliest token is taken.
-        ended: the model ended the answer.
+        position: position of the prompt in the input.
+        ids: tokens of prompt and answer, without the end token.
+        prompt_length: number of prompt tokens.
+        room: number of tokens that may be added.
+        seed: sampling seed; None: greedy decoding.
+        ended: whether the model ended the answer.
     """
 
     position: int
@@ -25,22 +25,22 @@ class Row:
     ended: bool = False
 
     def with_ids(self, ids: Iterable[int]) -> "Row":
-        """Return a row with another prompt."""
+        """Return a copy with another prompt and no answer."""
         ids = list(ids)
         return replace(self, ids=ids, prompt_length=len(ids))
 
     @property
     def new_ids(self) -> list[int]:
-        """The answer so far."""
+        """Tokens of the answer so far."""
         return self.ids[self.prompt_length :]
 
     @property
     def complete(self) -> bool:
-        """Whether nothing is to be added."""
+        """Whether the answer is complete."""
         return self.ended or self.room == 0
 
     def take(self, ids: Iterable[int], end: int | None) -> None:
-        """Add new ids, up to the end token or as many as there is room for; what comes after is not the answer's."""
+        """Add new ids up to the end token or the maximum length; ignore the rest."""
         for token in ids:
             if self.complete:
                 return

@@ -156,8 +156,8 @@ def test_another_code_than_the_senders_is_refused(job: PartitionJob) -> None:
     with pytest.raises(TableError) as caught:
         job.model_copy(update={"code": "0.0.0+00000000"}).check(job.store())
     assert str(caught.value) == (
-        f"the job was sent by gradsim 0.0.0+00000000, here is {code_version()}; "
-        "install the sender's version here: gradsim cluster install"
+        f"the job was sent by gradsim 0.0.0+00000000, but {code_version()} is installed here; "
+        "install the sender's version: gradsim cluster install"
     )
 
 

@@ -115,7 +115,7 @@ def test_another_definition_than_the_sender_s(job: PartitionJob) -> None:
         job.check(job.store())
     assert str(caught.value) == (
         f"mine/dropped/dot_products: the job was sent for fingerprint {sent}, "
-        f"here it is {found}; make the project and its files the same on both sides"
+        f"but here it is {found}; synchronize the project and its files"
     )
 
 

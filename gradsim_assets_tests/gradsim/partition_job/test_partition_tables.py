@@ -269,7 +269,7 @@ def test_a_dot_that_is_no_number_though_both_samples_are_good() -> None:
     with pytest.raises(TableError) as caught:
         list(case.rows(case.gathered(case.tiles(2, 9, 0)), case.inputs.partitions[0]).streamed())
     assert str(caught.value) == (
-        "query 's0' and original 's1': the inner product of their sjlt projections is inf; compute that partition again"
+        "query 's0' and original 's1': the inner product of their sjlt projections is inf; recompute the partition"
     )
 
 

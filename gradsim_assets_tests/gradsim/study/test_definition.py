@@ -83,7 +83,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no path": ({"settings": {"a": {"method": "file"}}}, "key 'settings.a.path' is missing; add it"),
     "no size of a projection": (
         {"projections": [{"kind": "sjlt"}]},
-        "projections.0: has no dimensions; give share, total or dimensions",
+        "projections.0: has no dimensions; set share, total or dimensions",
     ),
     "no method": ({"settings": {"a": {"path": "b"}}}, f"key 'settings.a.method' is missing; it should be {METHODS}"),
     "empty model": ({"model": {}}, "key 'model' has neither 'name' nor 'reference'; add one"),
@@ -179,11 +179,11 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "total of zero": ({"projections": [{"total": 0}]}, "key 'projections.0.total' is 0; it should be at least 1"),
     "non-zeros of another kind": (
         {"projections": [{"kind": "srht", "share": 0.1, "nonzeros": 2}]},
-        "projections.0.nonzeros: kind srht has no such choice; remove it",
+        "projections.0.nonzeros: not supported by kind srht; remove it",
     ),
     "two stored projections": (
         {"projections": [{"share": each, "store_projected": True} for each in (0.1, 0.2)]},
-        "projections: store_projected is set for several; store one",
+        "projections: store_projected is set on more than one; set it on one only",
     ),
     "neither true nor false": (
         {"projections": [{"share": 0.1, "store_projected": "perhaps"}]},
@@ -191,7 +191,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "projections twice": (
         {"projections": [{"share": 0.1}, {"share": 0.1}]},
-        "projections: two are the same; remove one",
+        "projections: one is a duplicate; remove it",
     ),
 }
 

@@ -55,8 +55,8 @@ class TestFiles:
                 ", line 2: not YAML (found character '\\t' that cannot start any token); correct its syntax",
             ),
             ("a: \x01", ": not YAML (special characters are not allowed); correct its syntax"),
-            ("samples: 1\nseed: 2\nsamples: 2", ", line 3: key 'samples' stands there twice; remove one"),
-            ("a:\n- b: 1\n  b: 2", ", line 3: key 'b' stands there twice; remove one"),
+            ("samples: 1\nseed: 2\nsamples: 2", ", line 3: key 'samples' is a duplicate; remove it"),
+            ("a:\n- b: 1\n  b: 2", ", line 3: key 'b' is a duplicate; remove it"),
             ("- 1", ": not a mapping of keys to values; see studies/sample.yaml for one"),
             ("", ": not a mapping of keys to values; see studies/sample.yaml for one"),
         ],
@@ -73,7 +73,7 @@ class TestFiles:
 
     def test_a_name_that_no_asset_can_bear(self, write_study: WriteStudy) -> None:
         path = write_study("my-study")
-        complaint = "'my-study' cannot be a study's name; rename it, in letters, digits and underscores"
+        complaint = "'my-study' is not a valid study name; use letters, digits and underscores"
         assert error_of(load_study, "my-study") == f"{path}: {complaint}"
 
     def test_variables_are_replaced(self, write_study: WriteStudy, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,14 +107,14 @@ class TestNames:
 
     def test_no_folder(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("GRADSIM_STUDIES", "elsewhere")
-        complaint = f"{root / 'elsewhere'}: no such folder of studies; set GRADSIM_STUDIES or create it"
+        complaint = f"{root / 'elsewhere'}: no such studies folder; create it or set GRADSIM_STUDIES"
         assert error_of(load_study, "mine") == complaint
         assert error_of(load_studies) == complaint
 
     def test_one_name_twice(self, root: Path, write_study: WriteStudy) -> None:
         path = write_study("mine")
         path.with_suffix(".yml").write_text(path.read_text())
-        complaint = f"{root / 'studies/mine.yml'}: there is mine.yaml too; rename one file"
+        complaint = f"{root / 'studies/mine.yml'}: conflicts with mine.yaml; rename one file"
         assert error_of(load_study, "mine") == complaint
         assert error_of(load_studies) == complaint
 
@@ -244,7 +244,7 @@ class TestImported:
         write_study("mine")
         self.write(data, "broken", "dataset: {imported: [")
         self.write(data, "published")
-        with pytest.warns(UserWarning, match=r"broken/study\.yaml, line 1: not YAML .*; the study is left out"):
+        with pytest.warns(UserWarning, match=r"broken/study\.yaml, line 1: not YAML .*; the study is skipped"):
             assert [study.name for study in load_studies()] == ["mine", "published"]
         with pytest.raises(StudyError, match="not YAML"):
             load_study("broken")
@@ -255,8 +255,8 @@ class TestImported:
         write_study("mine")
         self.write(data, "mine_2")
         monkeypatch.setenv("MT_SAMPLE_SIZE", "2")
-        with pytest.raises(StudyError, match=r"mine_2: holds an imported study, where study 'mine_2' would put"):
+        with pytest.raises(StudyError, match=r"mine_2: contains an imported study, but study 'mine_2' stores"):
             load_study("mine")
-        with pytest.raises(StudyError, match="there is another study named 'mine_2'; rename the other one's file"):
+        with pytest.raises(StudyError, match="there is another study named 'mine_2'; rename the other study's file"):
             load_studies()
         assert study_names(read_environment()) == {"mine", "mine_2"}

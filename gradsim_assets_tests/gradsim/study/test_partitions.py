@@ -56,7 +56,8 @@ class TestSelect:
     def test_an_unknown_key(self) -> None:
         with pytest.raises(StudyError) as caught:
             select_partitions(self.ALL, ["0000-0049"])
-        assert str(caught.value) == "no partition '0000-0049': there are 10, 0000-0099 to 0900-0987; give one of those"
+        message = "no partition '0000-0049': there are 10, 0000-0099 to 0900-0987; choose one of those"
+        assert str(caught.value) == message
 
     @pytest.mark.parametrize(("start", "end"), [(50, 100), (0, 99), (0, 1000), (988, 988), (200, 100), (100, 100)])
     def test_positions_between_borders(self, start: int, end: int) -> None:
@@ -72,5 +73,5 @@ class TestSelect:
             select_partitions(self.ALL, ["0000-0099"], start=0)
         assert (
             str(caught.value)
-            == "--partition and --partition-start/--partition-end exclude each other; give one of them"
+            == "--partition cannot be combined with --partition-start/--partition-end; use one of them"
         )

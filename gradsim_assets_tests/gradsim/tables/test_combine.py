@@ -34,8 +34,7 @@ def test_partitions_that_disagree(factor: float, rows: int) -> None:
     with pytest.raises(TableError) as caught:
         list(combine("original_self", partitions.iter_slices(rows)))
     assert str(caught.value) == (
-        f"original_self: partitions disagree on c, layer z: {low:.8g} and {high:.8g}; "
-        "they were computed differently, run them again with --force"
+        f"original_self: partitions disagree on c, layer z: {low:.8g} and {high:.8g}; recompute them with --force"
     )
 
 

@@ -162,7 +162,7 @@ class TestReading:
         path = tmp_path / "table.parquet"
         with pytest.raises(TableError) as caught:
             read(path)
-        assert str(caught.value) == f"{path}: not there; run what makes it first (gradsim run)"
+        assert str(caught.value) == f"{path}: does not exist; create it with gradsim run"
 
     @pytest.mark.parametrize("read", [read_table, read_provenance])
     @pytest.mark.parametrize("damage", ["empty", "cut", "text", "half the footer"])

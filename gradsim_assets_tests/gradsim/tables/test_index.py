@@ -114,7 +114,7 @@ def test_an_arrow_file_without_batches(path):
 
 
 def test_a_missing_file(path):
-    with pytest.raises(TableError, match=rf"{path}: not there; run what makes it first"):
+    with pytest.raises(TableError, match=rf"{path}: does not exist; create it with gradsim run"):
         IndexFile(path)
 
 
@@ -184,8 +184,8 @@ class TestStore:
             (["a", "b"], {}, {}),
             (["a"], {"b": "no loss"}, {}),
             (["a"], {}, {"rows_complete": "1 rows, expected 2"}),
-            (["a", "a"], {}, {"rows_complete": "1 rows stand twice"}),
-            (["a", "c"], {}, {"ids_known": "id 'c' is not one of the partition's"}),
+            (["a", "a"], {}, {"rows_complete": "1 duplicate rows"}),
+            (["a", "c"], {}, {"ids_known": "id 'c' is not in the partition"}),
         ],
     )
     def test_checks(self, indexed: Store, ids, excluded, faults) -> None:
@@ -248,7 +248,7 @@ class TestStore:
         )
 
     def test_a_partition_that_is_not_there(self, indexed: Store) -> None:
-        with pytest.raises(TableError, match=r"0000-0001.arrow: not there; run what makes it first"):
+        with pytest.raises(TableError, match=r"0000-0001.arrow: does not exist; create it with gradsim run"):
             indexed.index()
 
     def test_ids_are_the_studys(self, indexed: Store) -> None:

@@ -33,7 +33,7 @@ def test_a_missing_page(tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     with pytest.raises(TableError) as caught:
         read_page_provenance(path)
-    assert str(caught.value) == f"{path}: not there; run what makes it first (gradsim report)"
+    assert str(caught.value) == f"{path}: does not exist; create it with gradsim report"
 
 
 @pytest.mark.parametrize("content", [b"", PAGE.encode(), b"\xff\xfe", (PAGE + "<!-- gradsim {} -->")[:-4].encode()])

@@ -172,14 +172,14 @@ class TestReading:
         assert [block.height for block in blocks] == [3, 3, 2] * 2
         assert pl.concat(blocks).equals(filled.read(key))
         filled.path(key, LAST).unlink()
-        with pytest.raises(TableError, match="not there"):
+        with pytest.raises(TableError, match="does not exist"):
             filled.blocks(key)
 
     def test_a_missing_partition(self, filled: Store) -> None:
         key = filled.lineage.key("candidates", "paraphrased")
         path = filled.path(key, LAST)
         path.unlink()
-        message = f"{path}: not there; run what makes it first (gradsim run)"
+        message = f"{path}: does not exist; create it with gradsim run"
         with pytest.raises(TableError, match=f"^{re.escape(message)}$"):
             filled.read(key)
         assert len(filled.read(key, [FIRST])) == 4
@@ -261,7 +261,7 @@ class TestWriting:
         rows = filled.read(key, [FIRST])
         gone = filled.path(filled.lineage.key("queries", "paraphrased"), FIRST)
         gone.unlink()
-        with pytest.raises(TableError, match=f"^{re.escape(str(gone))}: not there; "):
+        with pytest.raises(TableError, match=f"^{re.escape(str(gone))}: does not exist; "):
             filled.write(key, rows, FIRST)
 
     def test_rows_that_do_not_fit(self, filled: Store) -> None:

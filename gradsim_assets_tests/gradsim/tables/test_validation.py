@@ -80,7 +80,7 @@ def test_a_row_too_many(filled: Store, table: str) -> None:
 @pytest.mark.parametrize("table", [table for table in TABLES if not table.endswith("original_self")])
 def test_a_sample_of_another_partition(filled: Store, table: str) -> None:
     column = "id" if table in {"queries", "tokenized"} else "query_id"
-    assert damage(filled, table, first(column, "d"))["ids_known"] == f"{column} 'd' is not one of the partition's"
+    assert damage(filled, table, first(column, "d"))["ids_known"] == f"{column} 'd' is not in the partition"
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_a_number_that_is_none(filled: Store, table: str, value: float | None) -
 def test_cosines(filled: Store, table: str) -> None:
     for value in (1.1, -1.1, 1 + 2e-6):
         assert damage(filled, table, first("similarity", value)) == {
-            "cosines_possible": "1 similarities are beyond [-1, 1]"
+            "cosines_possible": "1 similarities are outside [-1, 1]"
         }
     for value in (1.0, -1.0, 0.0, 1 + 1e-7):
         assert damage(filled, table, first("similarity", value)) == {}
@@ -190,7 +190,7 @@ def test_more_candidates_than_originals(filled: Store, make_study: Callable) -> 
 @pytest.mark.parametrize("table", ["dot_products", "projected_similarity", "queries"])
 def test_a_row_that_stands_twice_does_not_make_up_for_a_missing_one(filled: Store, table: str) -> None:
     found = damage(filled, table, lambda rows: pl.concat([rows.head(1), rows.head(rows.height - 1)]))
-    assert found["rows_complete"] == "1 rows stand twice"
+    assert found["rows_complete"] == "1 duplicate rows"
 
 
 @pytest.mark.usefixtures("tiny_blocks")
@@ -204,9 +204,9 @@ class TestLargeTables:
     @pytest.mark.parametrize("row", range(8))
     def test_a_row_that_stands_twice(self, filled: Store, row: int) -> None:
         other: Change = lambda rows: pl.concat([rows[: row + 1], rows[row:]]).head(8)  # noqa: E731
-        expected = {} if row == 7 else {"rows_complete": "1 rows stand twice"}
+        expected = {} if row == 7 else {"rows_complete": "1 duplicate rows"}
         assert damage(filled, "dot_products", other) == expected
 
     def test_a_query_whose_rows_do_not_stand_together(self, filled: Store) -> None:
         apart: Change = lambda rows: pl.concat([rows[:2], rows[4:], rows[2:4]])  # noqa: E731
-        assert damage(filled, "dot_products", apart) == {"rows_complete": "1 samples' rows do not stand together"}
+        assert damage(filled, "dot_products", apart) == {"rows_complete": "rows of 1 samples are not contiguous"}

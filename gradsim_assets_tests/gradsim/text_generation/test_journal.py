@@ -66,7 +66,7 @@ def test_damage_in_the_middle_costs_its_own_line_and_is_said(tmp_path: Path) -> 
     said: list[str] = []
     with open_journal(path, said.append) as journal:
         assert journal.entries == {"a": {"n": 1}, "b": {"n": 2}}
-    assert said == [f"{path}: 3 lines cannot be read; what they held is made again"]
+    assert said == [f"{path}: 3 lines cannot be read; their answers are requested again"]
     assert read_journal(path) == {"a": {"n": 1}, "b": {"n": 2}}
 
 
@@ -106,7 +106,7 @@ def test_one_at_a_time(tmp_path: Path) -> None:
     with open_journal(path, say) as journal:
         assert writer.wait(timeout=30) == -signal.SIGKILL
         assert journal.entries
-    assert said == [f"waiting for another run that writes to {path}"]
+    assert said == [f"waiting for another run that is writing to {path}"]
 
 
 def test_a_full_disk_is_said_and_leaves_whole_lines(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ DAMAGES = [
         "gradient_similarity",
         lambda rows: rows.with_columns(similarity=pl.lit(1.5)),
         "cosines_possible",
-        "21 similarities are beyond [-1, 1]",
+        "21 similarities are outside [-1, 1]",
     ),
     (
         "candidates",
@@ -89,7 +89,7 @@ def test_a_partition_of_others_rows_is_found(computed, damage, instance):
     others = store.read(store.lineage.key("query_self", "word_dropout"), [PARTITIONS[0]])
     damage("query_self", PARTITIONS[1], lambda rows: others)
     found = check_table(computed, instance, "query_self", partition_tags(PARTITIONS))
-    assert found["ids_known", PARTITIONS[1]].description == "query_id 's00' is not one of the partition's"
+    assert found["ids_known", PARTITIONS[1]].description == "query_id 's00' is not in the partition"
 
 
 def test_a_run_over_one_partition_records_its_evaluation_once(computed, instance):

@@ -53,7 +53,7 @@ def test_an_installation_that_is_well(examine, workplace):
         ({"MT_DEVICE": "cuda:7"}, "device", "'cuda:7' is not available, .*; set MT_DEVICE"),
         ({"GRADSIM_DATA": "/proc/gradsim"}, "data root", "/proc/gradsim cannot be written .*; set GRADSIM_DATA"),
         ({"DAGSTER_HOME": "/proc/gradsim"}, "Dagster", "/proc/gradsim cannot be written .*; set DAGSTER_HOME"),
-        ({"GRADSIM_STUDIES": "/nowhere"}, "studies", "no such folder of studies; set GRADSIM_STUDIES"),
+        ({"GRADSIM_STUDIES": "/nowhere"}, "studies", "no such studies folder; create it or set GRADSIM_STUDIES"),
         ({"GRADSIM_COMPUTE": "slrum"}, "settings", "GRADSIM_COMPUTE='slrum' .*; correct"),
     ],
 )

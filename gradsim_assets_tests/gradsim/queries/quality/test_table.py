@@ -105,7 +105,7 @@ def test_messages_are_looked_at_beside_those_of_the_same_role() -> None:
     [
         (frame({"z": (REWORDED, ALSO_REWORDED)}), None, "query 'z' has no original"),
         (frame({"a": (REWORDED, ALSO_REWORDED)}, [["stop"]]), None, "query 'a' has 2 messages, but 1 finish reasons"),
-        (frame({}), {"user": ["dull"]}, "there is no fault 'dull', only empty, truncated"),
+        (frame({}), {"user": ["dull"]}, "unknown fault 'dull'; known faults: empty, truncated"),
     ],
 )
 def test_refusal(queries: pl.DataFrame, only: Any, message: str) -> None:

@@ -119,7 +119,7 @@ def test_the_seconds_that_an_api_asks_for_are_waited(server: Server, paraphraser
 def test_an_api_that_asks_to_wait_until_tomorrow_ends_it(server: Server, paraphraser: MakeParaphraser) -> None:
     tomorrow = format_datetime(datetime.now(UTC) + timedelta(days=1))
     server.reply = lambda text, attempt: Reply(status=429, headers={"Retry-After": tomorrow})
-    with pytest.raises(ParaphraseError, match=r"wants to be left alone for 86,\d\d\d seconds"):
+    with pytest.raises(ParaphraseError, match=r"asks to wait 86,\d\d\d seconds"):
         paraphraser().ask(requests(1))
 
 
@@ -189,8 +189,8 @@ def test_one_text_that_the_api_does_not_manage_is_named_and_the_others_go_on(
     with pytest.raises(ParaphraseError) as caught:
         paraphraser(concurrency=1, attempts=2).ask(requests(5))
     assert str(caught.value) == (
-        f"127.0.0.1:{server.server_port} answered with status 500, 2 times, for the text 'text 0'; all others are done "
-        "and kept: run again, or change or remove its sample"
+        f"127.0.0.1:{server.server_port} answered with status 500, 2 times, for the text 'text 0'; all other answers "
+        "are saved: run again, or change or remove the sample"
     )
     server.reply = lambda text, attempt: Reply()
     paraphraser().ask(requests(5))
@@ -210,6 +210,6 @@ def test_who_gives_up_says_so(server: Server, paraphraser: MakeParaphraser) -> N
         paraphraser(concurrency=1, attempts=2).ask(requests(9))
     host = f"127.0.0.1:{server.server_port}"
     assert str(caught.value) == (
-        f"{host} answered with status 503, 2 times in a row; what is done is kept, run again later"
+        f"{host} answered with status 503, 2 times in a row; all answers are saved, run again later"
     )
     assert len(server.requests) == 4, "two texts in a row without an answer are enough"

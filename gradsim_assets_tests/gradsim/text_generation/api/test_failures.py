@@ -23,11 +23,11 @@ REQUESTS = [Request(f"text {n}", 42) for n in range(5)]
     ("reply", "problem"),
     [
         (Reply(status=401), "refused the key (401); check OPENAI_API_KEY"),
-        (Reply(status=402), "wants money (402); check the account, then run again"),
-        (Reply(status=403), "does not let this key use the model gpt-4o-mini-2024-07-18 (403); ask for access"),
+        (Reply(status=402), "requires payment (402); check the account, then run again"),
+        (Reply(status=403), "does not allow this key to use the model gpt-4o-mini-2024-07-18 (403); ask for access"),
         (
             Reply(status=404),
-            "knows no model gpt-4o-mini-2024-07-18 at this address (404); check the model and OPENAI_BASE_URL",
+            "has no model gpt-4o-mini-2024-07-18 at this address (404); check the model and OPENAI_BASE_URL",
         ),
         (
             Reply(status=429, code="insufficient_quota"),
@@ -35,16 +35,16 @@ REQUESTS = [Request(f"text {n}", 42) for n in range(5)]
         ),
         (
             Reply(status=429, headers={"Retry-After": "86400"}),
-            "wants to be left alone for 86,400 seconds (429); run again then, or raise the account's limits",
+            "asks to wait 86,400 seconds (429); run again then, or raise the account's limits",
         ),
-        (Reply(status=405), "is no API of chat completions (405); check OPENAI_BASE_URL"),
+        (Reply(status=405), "is not a chat completions API (405); check OPENAI_BASE_URL"),
         (
             Reply(status=400, code="0123456789abcdef0123456789abcdef"),
-            "does not take what is asked (400); check the setting's keys",
+            "rejected the request (400); check the setting's keys",
         ),
         (
             Reply(status=400, code="unsupported_value"),
-            "does not take what is asked (400 unsupported_value); check the setting's keys",
+            "rejected the request (400 unsupported_value); check the setting's keys",
         ),
     ],
     ids=lambda value: f"{value.status} {value.code or ''}" if isinstance(value, Reply) else "",
@@ -120,14 +120,14 @@ def test_a_host_that_has_no_address_ends_it_at_once(paraphraser: MakeParaphraser
 def test_what_is_no_address_is_refused(paraphraser: MakeParaphraser, base_url: str) -> None:
     with pytest.raises(ParaphraseError) as caught:
         paraphraser(base_url=base_url)
-    assert str(caught.value) == "OPENAI_BASE_URL is no address; let it be like https://api.openai.com/v1"
+    assert str(caught.value) == "OPENAI_BASE_URL is not a valid address; use one like https://api.openai.com/v1"
 
 
 def test_a_password_in_the_address_is_refused_and_not_repeated(paraphraser: MakeParaphraser) -> None:
     with pytest.raises(ParaphraseError) as caught:
         paraphraser(base_url="https://someone:hunter2@127.0.0.1/v1")
     assert str(caught.value) == (
-        "OPENAI_BASE_URL holds a user or a password; remove it, a key belongs in OPENAI_API_KEY"
+        "OPENAI_BASE_URL contains a user or password; remove it, a key belongs in OPENAI_API_KEY"
     )
 
 
@@ -142,7 +142,7 @@ def test_a_key_that_cannot_be_sent(tmp_path: Path, server: Server) -> None:
     for key in ("sk-one\nsk-two", "sk-…"):
         with pytest.raises(ParaphraseError) as caught:
             Paraphraser(Paraphrase(), tmp_path, base_url=server.base_url, api_key=key).ask(REQUESTS)
-        assert str(caught.value) == "OPENAI_API_KEY holds signs that no key has, such as a line break; set it again"
+        assert str(caught.value) == "OPENAI_API_KEY contains invalid characters, such as a line break; set it again"
     assert server.requests == []
 
 
@@ -193,4 +193,4 @@ def test_no_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with pytest.raises(ParaphraseError) as caught:
         Paraphraser(Paraphrase(), tmp_path).ask(REQUESTS)
-    assert str(caught.value) == "there is no API key; set OPENAI_API_KEY in the environment or .env"
+    assert str(caught.value) == "the API key is missing; set OPENAI_API_KEY in the environment or .env"

@@ -77,7 +77,7 @@ def test_who_asks_the_same_model_meanwhile_waits_and_pays_nothing(server: Server
     assert len(found) == 2
     assert found[0] == found[1]
     assert len(server.requests) == 10
-    assert said[0].startswith("waiting for another run that writes to ")
+    assert said[0].startswith("waiting for another run that is writing to ")
 
 
 PRICES = {"input": 10_000.0, "output": 20_000.0}  # a cent and two for a token
@@ -91,8 +91,8 @@ class TestBudget:
         answered = len(server.requests)
         assert answered == 6, "as many as fit"
         assert str(caught.value) == (
-            "max_cost of $13 is reached: $12.0000 are spent, and the next text may cost $2.0000; what is paid for is "
-            "kept, raise max_cost in the study and run again to go on"
+            "max_cost of $13 is reached: $12.0000 spent, and the next text may cost $2.0000; paid answers are "
+            "saved, raise max_cost in the study and run again to continue"
         )
         with pytest.raises(ParaphraseError, match="is reached"):
             paraphraser(prices=PRICES, max_cost=13.0, system_prompt="x").ask(REQUESTS)
@@ -124,7 +124,7 @@ class TestBudget:
     def test_what_was_lost_is_paid_for(self, server: Server, paraphraser: MakeParaphraser) -> None:
         server.reply = lambda text, attempt: Reply(drop=True) if attempt == 1 else Reply(usage=(100, 50))
         paraphraser(prices=PRICES, max_cost=100.0, system_prompt="x", concurrency=1).ask(REQUESTS[:2])
-        with pytest.raises(ParaphraseError, match=r"\$[6-8]\.\d+ are spent"):
+        with pytest.raises(ParaphraseError, match=r"\$[6-8]\.\d+ spent"):
             paraphraser(prices=PRICES, max_cost=8.0, system_prompt="x", concurrency=1).ask(REQUESTS)
 
     def test_what_costs_nothing_is_asked_for_at_once(self, server: Server, paraphraser: MakeParaphraser) -> None:

@@ -141,8 +141,8 @@ def test_model_without_a_causal_mask_is_refused() -> None:
     with pytest.raises(ModelError) as caught:
         generate_answers(make_model("no causal mask"), make_tokenizer(0), prompts_of([3, 9]), max_new_tokens=NEW)
     assert str(caught.value) == (
-        "model bert: its tokens see later ones, so it cannot answer prompts; choose a causal model, or set is_decoder "
-        "in its configuration"
+        "model bert: its tokens attend to later ones, so it cannot answer prompts; choose a causal model, or set "
+        "is_decoder in its configuration"
     )
 
 
@@ -157,7 +157,7 @@ def test_state_that_cannot_be_put_back_is_refused() -> None:
 
     model.get_output_embeddings().register_forward_hook(drift)
     with pytest.raises(
-        ModelError, match=r"^model llama: it answers a prompt differently after another one, from state"
+        ModelError, match=r"^model llama: it answers a prompt differently after another one, because of"
     ):
         generate_answers(model, make_tokenizer(0), prompts_of([3, 9]), max_new_tokens=NEW)
 
@@ -174,7 +174,7 @@ def test_model_that_no_way_serves_is_refused() -> None:
 
     model.model.register_forward_pre_hook(shift, with_kwargs=True)
     with pytest.raises(
-        ModelError, match=r"^model llama: even one prompt at a time, it does not go on as transformers'"
+        ModelError, match=r"^model llama: even one prompt at a time, its answers differ from those of transformers'"
     ):
         generate_answers(model, make_tokenizer(0), prompts_of([3, 9]), max_new_tokens=NEW)
 

@@ -155,7 +155,7 @@ def test_low_temperature_takes_the_likeliest(rotary: Known) -> None:
 
 
 def test_what_cannot_be_drawn(rotary: Known) -> None:
-    with pytest.raises(ValueError, match="temperature 0: not above 0"):
+    with pytest.raises(ValueError, match="temperature is 0; it must be greater than 0"):
         Sampling(0, [1])
     with pytest.raises(ValueError, match="zip"):
         generate_answers(
