@@ -57,7 +57,7 @@ class OpenedStudy:
 
     @property
     def tables(self) -> pl.DataFrame:
-        """Frame of all possible tables: `table`, `setting`, `room` (`results`, `analysis`), `description`, `state`, `path`."""
+        """Frame of all tables of the study: `table`, `setting`, `room`, `description`, `state` and `path`."""
         store = self.store
         rows = [
             (

@@ -211,7 +211,7 @@ def _jsonl_rows(path: Path) -> Iterator[tuple[str | None, list[dict[str, str | N
             continue
         try:
             value = json.loads(line)
-            json.dumps(value, ensure_ascii=False).encode()  # raises for lone surrogates, which are valid JSON but not valid text
+            json.dumps(value, ensure_ascii=False).encode()  # rejects lone surrogates
         except ValueError as error:
             raise SampleError(f"{path}: line {number} is not JSON text ({error}); fix or remove it") from error
         fault = _jsonl_fault(value)
