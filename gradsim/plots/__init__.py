@@ -15,8 +15,8 @@
 | `projections`, `audit` | `errors_of_projections`, `errors_of_audit` |
 
 Every function takes tables of `gradsim.analysis` and returns a matplotlib `Figure`. The title states the finding. A
-function with nothing to draw raises a `TableError`, and callers omit the figure. There is no global state: the functions
-never use pyplot, and the style applies only while drawing.
+function with nothing to draw raises a `TableError`, and callers omit the figure. There is no global state: pyplot is
+never used, and the style applies only while drawing.
 """
 
 import lazy_loader

@@ -31,8 +31,8 @@ def to_png(figure: Figure, dots_per_inch: int = 150) -> bytes:
 def to_svg(figure: Figure, name: str) -> str:
     """Return a figure as an `svg` element for a page that shows the title as text.
 
-    The element has no title and no background. Text inherits the page's colour and can inherit its font. Palette colours
-    become CSS variables (`--blue`, ...), which a dark theme can override.
+    The element has no title and no background. Text inherits the page's colour and can inherit its font. Palette
+    colours become CSS variables (`--blue`, ...), which a dark theme can override.
 
     Args:
         figure: Figure from `gradsim.plots`.

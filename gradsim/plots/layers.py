@@ -90,8 +90,8 @@ def layers_against_full_gradient(
 ) -> Figure:
     """Draw the similarity of each layer to the full gradient, with 95 % intervals, by layer size.
 
-    Layers of equal size are side by side, ordered by component and depth. With more than `MOST_SIZES` sizes the x axis is
-    the size itself; without known sizes it is the transformer block.
+    Layers of equal size are side by side, ordered by component and depth. With more than `MOST_SIZES` sizes, the x axis
+    is the size itself; if sizes are unknown, it is the transformer block.
 
     Args:
         similarity_to_full_gradient: Table `similarity_to_full_gradient`.
@@ -152,7 +152,7 @@ def layers_against_full_gradient(
 def _sizes(layers: pl.DataFrame) -> pl.DataFrame:
     """Return the sections of the axis, one per layer size in ascending order.
 
-    Columns: `share` (the size), number of `layers`, `start` and `end` of the section, and spacing `apart` of its layers.
+    Columns: `share` (the size), number of `layers`, `start` and `end` of the section, spacing `apart` of its layers.
     Layers are at least 1 apart, and a section takes at least 1/(MOST_SIZES + 1) of the axis to fit its label.
     """
     sizes = layers.group_by("share").agg(layers=pl.len()).sort("share")

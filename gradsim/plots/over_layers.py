@@ -46,8 +46,8 @@ Looks: TypeAlias = "tuple[str, str | tuple[int, tuple[float, ...]]]"
 def similarity_over_layers(similarity_over_layers: pl.DataFrame) -> Figure:
     """Draw the similarity of a query to each of its candidates in every single layer, in model order.
 
-    Each kind of layer within a block has a panel with its own scale. Models without blocks or with too many kinds have a
-    single panel. The thick line is the source, with a dot at each layer where it is the most similar candidate.
+    Each kind of layer within a block has a panel with its own scale. Models without blocks or with too many kinds have
+    a single panel. The thick line is the source, with a dot at each layer where it is the most similar candidate.
 
     Args:
         similarity_over_layers: Rows of the table `similarity_over_layers` for one query.
@@ -108,7 +108,7 @@ class _QueryView:
         groups = table.sort("rank", maintain_order=True).group_by("original_id", maintain_order=True)
         candidates = {str(original): rows["similarity"].to_numpy() for (original,), rows in groups}
         if query not in candidates:
-            raise TableError(f"similarity_over_layers lacks the source of query {query!r}: materialize that table again")
+            raise TableError(f"similarity_over_layers lacks the source of query {query!r}: materialize it again")
         source = candidates.pop(query)
         return cls(query, table["layer"].unique(maintain_order=True).to_list(), source, candidates)
 

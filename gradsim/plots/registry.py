@@ -115,7 +115,7 @@ LAYERS = (
         "similarity_to_full_gradient",
         ("similarity_to_full_gradient", SIZES),
         lambda tables: plots.layers_against_full_gradient(tables["similarity_to_full_gradient"], tables[SIZES]),
-        "Cosine between the similarities of all pairs in one layer and those of the full gradient; 1 means proportional. "
+        "Cosine between the similarities of all pairs in one layer and in the full gradient; 1 means proportional. "
         "Unlike a correlation, it is not centred, so the mean similarity counts, too.",
     ),
     *(

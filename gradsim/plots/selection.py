@@ -221,7 +221,9 @@ def _transfer_title(selection_transfer: pl.DataFrame) -> str:
     layers, reach, own = ("1 layer", "reaches", "layer") if number == 1 else (f"{number} layers", "reach", "layers")
     apart = few.filter(~pl.col("own").is_between("low", "high"))
     if apart.is_empty():
-        return f"{layers} selected on another setting {reach} the accuracy of the setting's own, within 95\u00a0% intervals"
+        return (
+            f"{layers} selected on another setting {reach} the accuracy of the own selection within 95\u00a0% intervals"
+        )
     gap = (pl.col("own") - pl.col("value")).abs()
     widest = apart.sort(gap, descending=True, maintain_order=True).row(0, named=True)
     source, target = setting_label(widest["source_setting"]), setting_label(widest["target_setting"])

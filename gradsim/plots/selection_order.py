@@ -80,9 +80,7 @@ def _number(axes: Axes, grid: LayerGrid, steps: pl.DataFrame) -> None:
 
 def _list(first: pl.DataFrame, criterion: Criterion, title: str) -> Figure:
     """Draw the first steps as rows with the value of the layers selected so far."""
-    scale, unit = (
-        (100, "accuracy (%)") if criterion is Criterion.ACCURACY else (1, "similarity to the full gradient")
-    )
+    scale, unit = (100, "accuracy (%)") if criterion is Criterion.ACCURACY else (1, "similarity to the full gradient")
     figure = new_figure(title, height=1.1 + 0.19 * len(first))
     axes = figure.subplots()
     places = -np.arange(len(first))

@@ -51,5 +51,5 @@ def source_against_others(decisions: pl.DataFrame) -> Figure:
 def _title(decisions: pl.DataFrame) -> str:
     found = int((decisions["credit"] == 1).sum())
     tied = int(decisions["credit"].is_between(0, 1, closed="none").sum())
-    wins = f"The true source is the only most similar candidate for {found} of {len(decisions)}"
+    wins = f"The true source is the most similar candidate for {found} of {len(decisions)}"
     return f"{wins} queries" + (f" and ties with others for {tied}" if tied else "")
