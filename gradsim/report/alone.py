@@ -31,7 +31,7 @@ def alone_of(setting: SettingReport, parameters_per_layer: pl.DataFrame | None) 
         said.append(_said(small, f"{what} fewer dimensions than the smallest layer has parameters ({smallest:,})."))
     if others:
         one = len(setting.tables["decisions"]) == 1
-        said.append(_said(others, "a single query cannot be split into halves." if one else "the comparison is not available."))
+        said.append(_said(others, "one query cannot be split in half." if one else "the comparison is not available."))
     return said
 
 

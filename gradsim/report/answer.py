@@ -59,7 +59,7 @@ def _verdict(found: Mapping[str, pl.DataFrame], n_settings: int) -> str:
         _OUTCOMES[outcome].format(
             f"{listed([setting_label(name) for name in members])} queries"
         )
-        for place, (outcome, members) in enumerate(groups.items())
+        for outcome, members in groups.items()
     ]
     verdict = "; ".join(clauses)
     return f"{verdict[:1].upper()}{verdict[1:]}." if verdict else ""
@@ -87,11 +87,11 @@ def _of_all(outcome: str, contests: pl.DataFrame) -> str:
     every = contests.height
     if outcome == "either way":
         return (
-            f"It depends: selected layers are more accurate in {selected} of {every} comparisons, less in {projected}."
+            f"It depends: selected layers are more accurate in {selected} of {every} comparisons, less accurate in {projected}."
         )
     if outcome == "open":
         return "Undecided: selected layers and projections do not differ significantly in accuracy."
-    how_often = _so_often(selected + projected, every) + ("" if every == 1 else " comparisons, and less accurate in none")
+    how_often = _so_often(selected + projected, every) + ("" if every == 1 else " comparisons, less accurate in none")
     if outcome == "select":
         return f"Select: whole layers are more accurate than projections of the same size{how_often}."
     return f"Project: projections are more accurate than whole layers of the same size{how_often}."
@@ -124,7 +124,7 @@ def _sentences(contests: pl.DataFrame) -> Iterator[str]:
         layers = "one layer" if row["layers"] == 1 else f"{row['layers']} layers"
         apart = "" if row["p_holm"] < SIGNIFICANT else " The difference is not significant."
         yield (
-            f"Layers with at most {count(row['dimension'])} parameters, selected on held-out queries, "
+            f"Layers with at most {count(row['dimension'])} parameters, selected on other queries, "
             f"reach {percent(row['selected_accuracy'])} accuracy (on all queries: {layers} with "
             f"{count(row['parameters'])}); the gradient projected to {count(row['dimension'])} dimensions "
             f"({projection_label(row['projection'])}) reaches {percent(row['projected_accuracy'])}. "

@@ -259,8 +259,8 @@ def _left_out(dots: LayerDots, chosen: _Chosen) -> str:
     parts = []
     if len(chosen.queries) < len(dots.lists.query_ids):
         parts.append(
-            f"The page contains {len(chosen.queries):,} of {len(dots.lists.query_ids):,} queries: wrong and tied decisions "
-            "first, then the closest and the most divergent ones."
+            f"The page contains {len(chosen.queries):,} of {len(dots.lists.query_ids):,} queries: wrong and tied "
+            "decisions first, then the closest and the most divergent ones."
         )
     if len(chosen.pairs) < int(dots.lists.lengths[chosen.queries].sum()):
         parts.append(f"It shows the {BEST_CANDIDATES} most similar candidates and the true source of each query.")
