@@ -87,7 +87,8 @@ def _of_all(outcome: str, contests: pl.DataFrame) -> str:
     every = contests.height
     if outcome == "either way":
         return (
-            f"It depends: selected layers are more accurate in {selected} of {every} comparisons, less accurate in {projected}."
+            f"It depends: selected layers are more accurate in {selected} of {every} comparisons, "
+            f"less accurate in {projected}."
         )
     if outcome == "open":
         return "Undecided: selected layers and projections do not differ significantly in accuracy."

@@ -116,8 +116,8 @@ def alarm_of(data: ReportData) -> Alarm | None:
 def proof_of(verdict: Verdict) -> str:
     """Return the result of an audit as text."""
     again = (
-        f"{verdict.numbers} inner products and squared norms ({verdict.pairs} pairs in every layer) were computed again "
-        "with plain autograd, one sample at a time. The pairs include the longest and the most memorised sample."
+        f"{verdict.numbers} inner products and squared norms ({verdict.pairs} pairs in every layer) were computed "
+        "again with plain autograd, one sample at a time. The pairs include the longest and the most memorised sample."
     )
     limit = f"the tolerance of {power_of_ten(verdict.tolerance)} relative to the product of the norms"
     if verdict.passed:

@@ -9,8 +9,8 @@ _SAYS_NOTHING = re.compile(r' xmlns(?::xlink)?="[^"]*"| transform="rotate\(-?0 [
 def compact(svg: str, prefix: str) -> str:
     """Return an SVG minified for use as an element of an HTML page, with a precision of 0.01 points.
 
-    Removes comments, the style sheet, fallback colours of CSS variables (the page defines them), unreferenced ids, groups
-    without attributes, namespaces, font families and whitespace.
+    Removes comments, the style sheet, fallback colours of CSS variables (the page defines them), unreferenced ids,
+    groups without attributes, namespaces, font families and whitespace.
 
     Args:
         svg: Output of `gradsim.plots.to_svg`.

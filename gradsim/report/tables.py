@@ -110,7 +110,7 @@ COLUMNS: dict[str, Sequence[Shown]] = {
     ),
     "controls": (Shown("control", control_label), share_shown("accuracy", "accuracy"), QUERIES, Shown("tied")),
     "method_differences": (
-        Shown("method", method_label), Shown("other", method_label, "minus"),
+        Shown("method", method_label), Shown("other", method_label, "versus"),
         Shown("difference", in_points, "difference (points)", ("low", "high")),
         Shown("only_method", label="only the first"), Shown("only_other", label="only the other"), P_HOLM,
     ),
@@ -135,10 +135,10 @@ COLUMNS: dict[str, Sequence[Shown]] = {
     "select_or_project": (
         Shown("projection", projection_label), Shown("dimension", count), Shown("criterion", label="selected by"),
         share_shown("selected_accuracy", "selected", None), share_shown("projected_accuracy", "projected", None),
-        Shown("difference", in_points, "difference (points)", ("low", "high")), P_HOLM,
+        Shown("difference", in_points, "diff. (points)", ("low", "high")), P_HOLM,
         Shown("selected_similarity", "{:.3f}".format, "similarity, selected"),
         Shown("projected_similarity", "{:.3f}".format, "similarity, projected"),
-        Shown("similarity_difference", "{:+.4f}".format, "difference", ("similarity_low", "similarity_high")),
+        Shown("similarity_difference", "{:+.4f}".format, "diff.", ("similarity_low", "similarity_high")),
     ),
     "selection_under_budget": (
         Shown("criterion", label="selected by"), Shown("budget", count, "most parameters"),
@@ -181,7 +181,7 @@ def _headings(shown: Shown, dtype: pl.DataType, schema: Schema) -> Iterator[Head
     yield Heading(shown.label or shown.column.replace("_", " "), dtype.is_numeric(), description)
     if shown.interval:
         yield Heading(
-            "95 % interval", True, f"confidence interval of the {shown.column.replace('_', ' ')}, sorted by the lower end"
+            "95 % interval", True, f"interval of the {shown.column.replace('_', ' ')}, sorted by the lower end"
         )
 
 
