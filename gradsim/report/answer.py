@@ -56,9 +56,7 @@ def _verdict(found: Mapping[str, pl.DataFrame], n_settings: int) -> str:
         ((outcome, members),) = groups.items()
         return _of_all(outcome, pl.concat(members.values()))
     clauses = [
-        _OUTCOMES[outcome].format(
-            f"{listed([setting_label(name) for name in members])} queries"
-        )
+        _OUTCOMES[outcome].format(f"{listed([setting_label(name) for name in members])} queries")
         for outcome, members in groups.items()
     ]
     verdict = "; ".join(clauses)
