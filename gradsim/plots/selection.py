@@ -222,7 +222,8 @@ def _transfer_title(selection_transfer: pl.DataFrame) -> str:
     apart = few.filter(~pl.col("own").is_between("low", "high"))
     if apart.is_empty():
         return (
-            f"{layers} selected on another setting {reach} the accuracy of the own selection within 95\u00a0% intervals"
+            f"{layers} selected on another setting {reach} the accuracy of the setting's own selection "
+            "within 95\u00a0% intervals"
         )
     gap = (pl.col("own") - pl.col("value")).abs()
     widest = apart.sort(gap, descending=True, maintain_order=True).row(0, named=True)

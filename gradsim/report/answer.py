@@ -125,7 +125,7 @@ def _sentences(contests: pl.DataFrame) -> Iterator[str]:
         yield (
             f"Layers with at most {count(row['dimension'])} parameters, selected on other queries, "
             f"reach {percent(row['selected_accuracy'])} accuracy (on all queries: {layers} with "
-            f"{count(row['parameters'])}); the gradient projected to {count(row['dimension'])} dimensions "
+            f"{count(row['parameters'])} parameters); the gradient projected to {count(row['dimension'])} dimensions "
             f"({projection_label(row['projection'])}) reaches {percent(row['projected_accuracy'])}. "
             f"The difference is {points(100 * row['difference'])} points (95\u00a0% interval "
             f"{points(100 * row['low'])} to {points(100 * row['high'])}; "

@@ -81,8 +81,10 @@ def left_out_of(setting: SettingReport) -> list[str]:
     if setting.layer_dots is None or setting.layer_dots.noise.is_empty():
         return []
     names = [layer_label(name) for name in setting.layer_dots.noise.cast(pl.String)]
-    number, have, are = (f"{len(names)} layers", "have", "are") if len(names) > 1 else ("1 layer", "has", "is")
-    return [f"{number} {have} only rounding noise as gradient and {are} left out: {listed(names)}."]
+    layers, gradients = (
+        (f"{len(names)} layers are", "their gradients are") if len(names) > 1 else ("1 layer is", "its gradient is")
+    )
+    return [f"{layers} left out because {gradients} only rounding noise: {listed(names)}."]
 
 
 def verdict_of(setting: SettingReport, precision: str) -> Verdict | None:

@@ -179,7 +179,8 @@ def test_a_layer_that_is_not_known_is_refused() -> None:
         with pytest.raises(TableError) as error:
             draw(table, parameters)
         assert str(error.value) == (
-            "layer 'model.layers.0.self_attn.k_proj.weight' is not in parameters_per_layer: materialize that table again"
+            "layer 'model.layers.0.self_attn.k_proj.weight' is not in parameters_per_layer: materialize that table "
+            "again"
         )
 
 

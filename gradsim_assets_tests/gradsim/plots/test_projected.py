@@ -39,24 +39,26 @@ def contests(*differences: tuple[float, float, float]) -> list[tuple[str, int, s
         (
             [ABOVE],
             [0.05],
-            "Selected layers and projections do not differ significantly in accuracy; 95\u00a0% interval from +5.0 to +20.0",
+            "Selected layers and projections do not differ significantly in accuracy; "
+            "95\u00a0% interval from +5.0 to +20.0",
         ),
         (
             [AROUND, AROUND],
             [1, 1],
-            "Selected layers and projections do not differ significantly in accuracy; 95\u00a0% intervals from −10.0 to +10.0",
+            "Selected layers and projections do not differ significantly in accuracy; "
+            "95\u00a0% intervals from −10.0 to +10.0",
         ),
         (
             [ABOVE, BELOW, AROUND],
             [0, 0, 1],
-            "Selected layers are more accurate in 1 and less accurate in 1 of 3 comparisons with projections of the same "
-            "size; not significant in 1",
+            "Selected layers are more accurate in 1 and less accurate in 1 of 3 comparisons with projections of the "
+            "same size; not significant in 1",
         ),
         (
             [ABOVE, BELOW],
             [0, 0],
-            "Selected layers are more accurate in 1 and less accurate in 1 of 2 comparisons with projections of the same "
-            "size",
+            "Selected layers are more accurate in 1 and less accurate in 1 of 2 comparisons with projections of the "
+            "same size",
         ),
     ],
 )

@@ -223,7 +223,8 @@ def test_transfer_has_a_row_of_panels_a_pair() -> None:
         (
             [0.9, 0.51],
             [0.1, 0.5],
-            "2 layers selected on another setting reach the accuracy of the own selection within 95\u00a0% intervals",
+            "2 layers selected on another setting reach the accuracy of the setting's own selection within 95\u00a0% "
+            "intervals",
         ),
     ],
 )

@@ -83,15 +83,15 @@ def test_all_settings_count_and_each_has_its_numbers() -> None:
     found, near = (sentence.replace("\u00a0", " ") for sentence in answer.sentences["a"])
     assert found == (
         "Layers with at most 11.8 M parameters, selected on other queries, reach 35.6 % accuracy (on all queries: "
-        "2 layers with 8.39 M); the gradient projected to 11.8 M dimensions (gaussian) reaches 22.8 %. The difference is "
-        "+12.8 points (95 % interval +9.7 to +15.8; p = 10⁻¹⁵ after Holm’s correction)."
+        "2 layers with 8.39 M parameters); the gradient projected to 11.8 M dimensions (gaussian) reaches 22.8 %. "
+        "The difference is +12.8 points (95 % interval +9.7 to +15.8; p = 10⁻¹⁵ after Holm’s correction)."
     )
     assert near == (
-        "Similarity to the full gradient: 0.900 for layers selected by similarity, 0.990 for the projection; a difference "
-        "of −0.090 (−0.100 to −0.080)."
+        "Similarity to the full gradient: 0.900 for layers selected by similarity, 0.990 for the projection; a "
+        "difference of −0.090 (−0.100 to −0.080)."
     )
     other = answer.sentences["b"][0].replace("\u00a0", " ")
-    assert "(on all queries: one layer with 8.39 M)" in other
+    assert "(on all queries: one layer with 8.39 M parameters)" in other
     assert other.endswith("p = 0.3 after Holm’s correction). The difference is not significant.")
 
 
@@ -103,8 +103,8 @@ def test_all_settings_count_and_each_has_its_numbers() -> None:
         ({"a": [EQUAL], "b_c": [MORE]}, "Select for b-c queries; for a queries the difference is not significant."),
         (
             {"a": [FEWER], "b": [MORE, FEWER], "c": [EQUAL], "d": [FEWER, EQUAL]},
-            "Project for a and d queries; for b queries it depends on the projection; for c queries the difference is not "
-            "significant.",
+            "Project for a and d queries; for b queries it depends on the projection; for c queries the difference is "
+            "not significant.",
         ),
         ({"a": [MORE], "b": []}, "Select for a queries."),
     ],

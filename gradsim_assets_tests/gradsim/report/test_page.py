@@ -156,8 +156,8 @@ def test_a_proof_that_fails_warns_and_names_the_worst() -> None:
     wrong = audited(few(lift=0.1), error=0.004)
     html = render_report(make_report(wrong))
     assert (
-        "The error of 1 exceeds the tolerance of 10⁻⁵ relative to the product of the norms; the largest, 4·10⁻³, is that "
-        "of the dot of query 's0' and original 's0' in model.embed_tokens.weight. Do not rely"
+        "The error of 1 exceeds the tolerance of 10⁻⁵ relative to the product of the norms; the largest, 4·10⁻³, is "
+        "that of the dot of query 's0' and original 's0' in model.embed_tokens.weight. Do not rely"
     ) in Page(html).text
     assert 'class="alarm"' in html
     assert "Do not rely" not in render_report(make_report(wrong, precision="tf32"))
@@ -184,12 +184,12 @@ def test_layers_that_hold_only_rounding_are_named_and_left_out() -> None:
     questions = (*LEAST, "accuracy_per_layer")
     marked = make_setting("paraphrased", lift=0.1, n_queries=4, questions=questions, noise=noise[:1])
     page = page_of(marked)
-    assert "1 layer has only rounding noise as gradient and is left out: 1.mlp.up_proj." in page.text
+    assert "1 layer is left out because its gradient is only rounding noise: 1.mlp.up_proj." in page.text
     assert page.table("paraphrased_layers").height == len(LAYERS) - 1
     both = make_setting("model_generated", lift=0.1, n_queries=4, questions=questions, noise=noise)
     page = page_of(marked, both)
     assert (
-        "2 layers have only rounding noise as gradient and are left out: 0.self_attn.q_proj and 1.mlp.up_proj."
+        "2 layers are left out because their gradients are only rounding noise: 0.self_attn.q_proj and 1.mlp.up_proj."
         in page.text
     )
     shown = len(json.loads(re.findall(r'id="layers-data">(.*?)</script>', page.html)[0]))
@@ -246,16 +246,16 @@ def test_where_nothing_was_projected_the_page_says_so(settings) -> None:
             (8,),
             True,
             [
-                "There are no selected layers to compare with gaussian (8 dimensions): it has fewer dimensions than the "
-                "smallest layer has parameters (20)."
+                "There are no selected layers to compare with gaussian (8 dimensions): it has fewer dimensions than "
+                "the smallest layer has parameters (20)."
             ],
         ),
         (
             (8, 12, 40),
             True,
             [
-                "There are no selected layers to compare with gaussian (8 dimensions) and gaussian (12 dimensions): they "
-                "have fewer dimensions than the smallest layer has parameters (20).",
+                "There are no selected layers to compare with gaussian (8 dimensions) and gaussian (12 dimensions): "
+                "they have fewer dimensions than the smallest layer has parameters (20).",
                 "There are no selected layers to compare with gaussian (40 dimensions): the comparison is not "
                 "available.",
             ],
