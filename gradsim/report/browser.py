@@ -150,7 +150,7 @@ def _aligned(decisions: pl.DataFrame, query_ids: pl.Series) -> pl.DataFrame:
 
 
 def _divergence(setting: SettingReport, query_ids: pl.Series) -> pl.DataFrame | None:
-    """`layer`, `cosine` and `rank` of each query."""
+    """Return `layer`, `cosine` and `rank` of each query, or None if there is no divergence table."""
     table = setting.tables.get("divergence")
     if table is None or table.is_empty():
         return None
