@@ -1,4 +1,4 @@
-"""Candidates: the originals that a query is compared with, chosen by BM25 over the prompts."""
+"""Candidates: the originals that each query is compared with, ranked by BM25 over the prompts."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
@@ -24,22 +24,22 @@ CANDIDATES_SCHEMA = pl.Schema(
 
 
 def bm25_candidates(originals: pl.DataFrame, queries: pl.DataFrame, *, top_k: int | Literal["all"] = 5) -> pl.DataFrame:
-    """The `top_k` originals that BM25 scores highest for each query, its true source among them.
+    """Return the `top_k` originals with the highest BM25 scores for each query, including its true source.
 
-    The corpus is the first user message of each original, split at white space; ties go to the earlier original. A
-    true source that is not among the first `top_k` takes the last place and is marked `forced`.
+    The corpus is the first user message of each original, split at whitespace. Ties are broken in favour of the earlier
+    original. A true source outside the first `top_k` replaces the last candidate and is marked `forced`.
 
     Args:
-        originals: samples; all of them are candidates.
-        queries: samples that bear the id of their true source.
-        top_k: candidates of each query; fewer originals, or "all": every original.
+        originals: Samples, all of them possible candidates.
+        queries: Samples with the id of their true source.
+        top_k: Number of candidates per query, at most the number of originals; "all" selects every original.
 
     Returns:
-        A frame of `CANDIDATES_SCHEMA`, ordered by query, then rank.
+        Frame in `CANDIDATES_SCHEMA`, ordered by query, then rank.
 
     Raises:
-        SampleError: no original has a word in its prompt, a sample without a user message, or a query whose true
-            source is missing.
+        SampleError: All prompts of the originals are empty, a sample has no user message, or the true source of a
+            query is missing.
     """
     original_ids: list[str] = originals["id"].to_list()
     position = {identifier: index for index, identifier in enumerate(original_ids)}
@@ -76,7 +76,7 @@ def bm25_candidates(originals: pl.DataFrame, queries: pl.DataFrame, *, top_k: in
 
 
 def _words_of_prompts(samples: pl.DataFrame) -> list[list[str]]:
-    """The white-space separated words of each sample's first user message."""
+    """Return the whitespace-separated words of each sample's first user message."""
     prompts: list[list[str]] = []
     for identifier, messages in samples.select("id", "messages").iter_rows():
         prompt = next((message["content"] for message in messages if message["role"] == "user"), None)
@@ -87,13 +87,17 @@ def _words_of_prompts(samples: pl.DataFrame) -> list[list[str]]:
 
 
 def _scorer(corpus: Sequence[list[str]]) -> Callable[[list[str]], NDArray[np.float64]]:
-    """BM25 of a query's words against every document of the corpus, to the bit as `get_scores` of rank_bm25.
+    """Return a function that computes the BM25 scores of a query against every document of the corpus.
 
-    The library looks every word up in all documents, and adds zero to those without it. Here a word's documents are
-    known, and what it adds to them is computed once, by the library's own expression.
+    Scores are bitwise equal to those of rank_bm25's `get_scores`. The library looks up every word in all
+    documents and adds zero where it is absent; this function uses an inverted index and caches each word's
+    contributions, computed with the library's own expression.
+
+    Raises:
+        SampleError: All documents are empty.
     """
     if not any(corpus):
-        raise SampleError("the originals' prompts hold no words, so BM25 has nothing to rank; give them text")
+        raise SampleError("the originals' prompts contain no words, so BM25 has nothing to rank; add text to them")
     bm25 = BM25Okapi(corpus)
     lengths = np.array(bm25.doc_len)
     occurrences = _occurrences(bm25.doc_freqs)
@@ -116,7 +120,7 @@ def _scorer(corpus: Sequence[list[str]]) -> Callable[[list[str]], NDArray[np.flo
 
 
 def _occurrences(frequencies: Sequence[Mapping[str, int]]) -> dict[str, tuple[Positions, Positions]]:
-    """Word -> documents that hold it, ascending, and how often each does."""
+    """Return the inverted index: word -> ascending document positions, and the counts in these documents."""
     found: dict[str, list[tuple[int, int]]] = {}
     for document, counts in enumerate(frequencies):
         for word, count in counts.items():

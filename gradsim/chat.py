@@ -1,8 +1,8 @@
-"""The tulu chat template, its encoding, and the labels of an answer.
+"""Tulu chat template, tokenization and label masking.
 
-The same tokens and labels as open-instruct's `sft_tokenize_mask_out_prompt_v1` makes with its template "tulu": the
-prompt and the whole text are encoded apart, and as many labels are masked as the prompt has tokens, whether or not its
-tokens begin the whole's.
+Tokens and labels are identical to those of open-instruct's `sft_tokenize_mask_out_prompt_v1` with the "tulu" template.
+The prompt and the whole conversation are encoded separately, and the first `len(prompt)` labels are masked, even if the
+prompt's tokens are not a prefix of the conversation's.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 MASKED = -100
-"""The label of a token that the loss does not count, as torch's cross-entropy has it."""
+"""Label of tokens excluded from the loss; the default `ignore_index` of torch's cross-entropy."""
 
 TOKENIZED_SCHEMA = pl.Schema(
     {
@@ -32,10 +32,10 @@ class TokenizedSample(NamedTuple):
     """Token ids of one sample.
 
     Attributes:
-        input_ids_prompt: all messages but the last, with the cue for an answer.
-        input_ids: all messages.
-        attention_mask: ones, as many as `input_ids`.
-        labels: `input_ids`, masked over the length of the prompt.
+        input_ids_prompt: Tokens of all messages but the last, followed by the generation prompt.
+        input_ids: Tokens of all messages.
+        attention_mask: Ones, with the length of `input_ids`.
+        labels: `input_ids` with the first `len(input_ids_prompt)` entries masked.
     """
 
     input_ids_prompt: list[int]
@@ -45,19 +45,24 @@ class TokenizedSample(NamedTuple):
 
 
 class TokenizedTable(NamedTuple):
-    """Tokenized samples in `TOKENIZED_SCHEMA`, and why which others were left out."""
+    """Tokenized samples and the reasons for exclusions.
+
+    Attributes:
+        frame: Samples in `TOKENIZED_SCHEMA`.
+        excluded: Id of each excluded sample, mapped to the reason.
+    """
 
     frame: pl.DataFrame
     excluded: dict[str, str]
 
 
 def render(messages: Sequence[Mapping[str, str]], end_token: str, *, cue: bool) -> str:
-    """The text of messages in the tulu template.
+    """Return messages as text in the Tulu template.
 
     Args:
-        messages: with role and content; roles other than system, user and assistant give no text.
-        end_token: closes every answer.
-        cue: whether the text ends by asking for an answer (`add_generation_prompt`).
+        messages: Messages with role and content; roles other than system, user and assistant produce no text.
+        end_token: Token appended to every answer.
+        cue: Whether to append the generation prompt (`add_generation_prompt`).
     """
     last = len(messages) - 1
     parts: list[str] = []
@@ -77,23 +82,23 @@ def tokenize(
     *,
     sample_id: str | None = None,
 ) -> TokenizedSample:
-    """Encodes messages and masks the labels of all but the last.
+    """Encode messages and mask the labels of all messages but the last.
 
     Args:
-        messages: with role and content; one message alone is its own prompt.
-        tokenizer: of any family; no special tokens are added to the template's.
-        sample_id: what errors call the sample.
+        messages: Messages with role and content; a single message is its own prompt.
+        tokenizer: Tokenizer of any family; no special tokens are added to those of the template.
+        sample_id: Id of the sample in error messages.
 
     Raises:
-        SampleError: no messages, content that is not text, or a prompt that is longer than the whole text.
-        ModelError: a tokenizer without an end token.
+        SampleError: There are no messages, content is not text, or the prompt is longer than the whole text.
+        ModelError: The tokenizer has no end token.
     """
     name = "the sample" if sample_id is None else f"sample {sample_id!r}"
     if not messages:
-        raise SampleError(f"{name} has no messages; mend or remove it")
+        raise SampleError(f"{name} has no messages; fix or remove it")
     for number, message in enumerate(messages, start=1):
         if message.get("role") in ("system", "user", "assistant") and not isinstance(message.get("content"), str):
-            raise SampleError(f"{name} has no text in message {number}; mend or remove it")
+            raise SampleError(f"{name} has no text in message {number}; fix or remove it")
     end_token = tokenizer.eos_token
     if not isinstance(end_token, str):
         raise ModelError(f"tokenizer {tokenizer.name_or_path} has no end token; set eos_token in its configuration")
@@ -102,8 +107,8 @@ def tokenize(
     whole = _encode(render(messages, end_token, cue=False), tokenizer)
     if len(prompt) > len(whole):
         raise SampleError(
-            f"{name} does not end in an answer: its prompt has {len(prompt)} tokens, all of it {len(whole)}; "
-            "let its last message be the assistant's"
+            f"{name} does not end with an answer: its prompt has {len(prompt)} tokens, the whole text only "
+            f"{len(whole)}; make the assistant's answer the last message"
         )
     labels = [MASKED] * len(prompt) + whole[len(prompt) :]
     return TokenizedSample(prompt, whole, [1] * len(whole), labels)
@@ -119,21 +124,22 @@ def tokenize_table(
     on_long_sample: Literal["error", "exclude", "keep"] = "error",
     on_bad_sample: Literal["error", "exclude"] = "error",
 ) -> TokenizedTable:
-    """Tokenize every sample; nothing is cut off.
+    """Tokenize every sample without truncation.
 
     Args:
-        samples: columns `id` and `messages`.
-        tokenizer: the studied model's.
-        context: the model's longest input in tokens; None: it has no limit.
-        rotary_positions: whether the model can be run past its context at all.
-        vocabulary: how many input ids the model knows; None: as many as its tokenizer.
-        on_long_sample: what becomes of samples that are longer than the context.
-        on_bad_sample: what becomes of samples without an unmasked label, whose loss would be 0/0.
+        samples: Frame with columns `id` and `messages`.
+        tokenizer: Tokenizer of the studied model.
+        context: Context length of the model in tokens; None means unlimited.
+        rotary_positions: Whether the model accepts inputs longer than its context.
+        vocabulary: Number of input embeddings; None skips the check of token ids.
+        on_long_sample: Handling of samples longer than the context.
+        on_bad_sample: Handling of samples without an unmasked label, for which the mean loss would be 0/0.
 
     Raises:
-        SampleError: a sample that `tokenize` or one of the two choices refuses.
-        ModelError: a sample past the context is to be kept, but the model knows no positions there; or a token has no
-            embedding.
+        SampleError: `tokenize` rejects a sample, or a sample is too long or has no unmasked label and the handling is
+            "error".
+        ModelError: A sample to keep is longer than the context but the model has no positions there, or a token has
+            no embedding.
     """
     rows: list[tuple[str, list[int], list[int], list[int]]] = []
     excluded: dict[str, str] = {}
@@ -150,7 +156,7 @@ def tokenize_table(
         if context is not None and length > context:
             if on_long_sample == "error":
                 raise SampleError(
-                    f"sample {identifier!r} has {length} tokens but the model's context holds {context}; "
+                    f"sample {identifier!r} has {length} tokens but the model's context length is {context}; "
                     "set `on_long_sample` in the study file to exclude or keep (now error)"
                 )
             if on_long_sample == "exclude":

@@ -1,6 +1,6 @@
-"""What differs from machine to machine: folders, device, secrets. Never part of a study's definition.
+"""Machine-specific settings: folders, device, secrets. They are never part of a study's definition.
 
-Values come from the process environment or, where that is silent, from the `.env` file in the project's root.
+Values come from the process environment, with the `.env` file in the project's root as fallback.
 """
 
 from collections.abc import Mapping
@@ -18,13 +18,13 @@ from gradsim.errors import StudyError
 
 
 def project_root() -> Path:
-    """The checkout this package lies in; the working directory where it was installed without one."""
+    """Return the checkout that contains this package, or the working directory if there is no checkout."""
     checkout = Path(__file__).resolve().parents[1]
     return checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()
 
 
 class Settings(BaseSettings):
-    """Facts of a place, each under the name of its environment variable."""
+    """Base class of settings read from environment variables."""
 
     model_config = SettingsConfigDict(extra="ignore", env_ignore_empty=True, populate_by_name=True)
 
@@ -33,7 +33,7 @@ AnySettings = TypeVar("AnySettings", bound=Settings)
 
 
 class Environment(Settings):
-    """This machine's facts."""
+    """Settings of this machine."""
 
     data: Path = Field(Path("data/store"), alias="GRADSIM_DATA")
     studies: Path = Field(Path("studies"), alias="GRADSIM_STUDIES")
@@ -48,12 +48,12 @@ class Environment(Settings):
 
     @property
     def data_root(self) -> Path:
-        """Folder of everything computed; a relative `GRADSIM_DATA` is meant from the project's root."""
+        """Folder of all computed data; a relative `GRADSIM_DATA` is resolved against the project's root."""
         return _folder("GRADSIM_DATA", self.data)
 
     @property
     def studies_folder(self) -> Path:
-        """Folder of the study files; a relative `GRADSIM_STUDIES` is meant from the project's root."""
+        """Folder of the study files; a relative `GRADSIM_STUDIES` is resolved against the project's root."""
         return _folder("GRADSIM_STUDIES", self.studies)
 
 
@@ -61,26 +61,29 @@ def _folder(variable: str, path: Path) -> Path:
     try:
         return (project_root() / path.expanduser()).resolve()
     except RuntimeError as error:
-        raise StudyError(f"{variable}={str(path)!r}: there is no such home folder; correct it") from error
+        raise StudyError(f"{variable}={str(path)!r}: no such home directory; fix the path") from error
 
 
 def read_environment() -> Environment:
-    """This machine's facts as they are now.
+    """Return the current settings of this machine.
 
     Raises:
-        StudyError: a variable holds what it cannot hold.
+        StudyError: A variable has an invalid value.
     """
     return read_settings(Environment)
 
 
 def read_settings(kind: type[AnySettings]) -> AnySettings:
-    """Settings of a kind as they are now.
+    """Return the current settings of the given class.
 
-    `.env` is put into the process environment first (never over what is there), because libraries
-    look for `HF_TOKEN` and the like themselves.
+    Load `.env` into the process environment first, without overriding existing variables, because libraries read
+    variables such as `HF_TOKEN` from there.
+
+    Args:
+        kind: Class of the settings.
 
     Raises:
-        StudyError: a variable that is needed is not set, or one holds what it cannot hold.
+        StudyError: A required variable is not set, or a variable has an invalid value.
     """
     load_dotenv(project_root() / ".env", override=False)
     try:

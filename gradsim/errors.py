@@ -1,32 +1,32 @@
-"""Errors that a user can cause and mend.
+"""Errors that a user can cause and fix.
 
-Every message is one line: what is wrong, naming the file, key or sample, and how to mend it. The command line prints
-it without a traceback; anything that is not a `GradsimError` is a fault of ours and keeps its traceback.
+Every message is one line that names the file, key or sample at fault and how to fix it. The command line prints the
+message without a traceback. Any other exception is a bug in gradsim and keeps its traceback.
 """
 
 
 class GradsimError(Exception):
-    """Base of every error that the user of gradsim can mend."""
+    """Base class of all errors that a user can fix."""
 
 
 class StudyError(GradsimError):
-    """A study, its file or the environment says something that cannot be followed."""
+    """Invalid study, study file or environment."""
 
 
 class SampleError(GradsimError):
-    """Samples that cannot be used as they are."""
+    """Invalid samples."""
 
 
 class ModelError(GradsimError):
-    """A model or tokenizer that cannot be loaded or used."""
+    """Model or tokenizer that cannot be loaded or used."""
 
 
 class DeviceError(GradsimError):
-    """A device that is not there."""
+    """Unavailable device."""
 
 
 class ClusterError(GradsimError):
-    """A cluster that cannot be used as it is, or not with what the site's settings say."""
+    """Cluster that cannot be used, or that the site's settings describe incorrectly."""
 
 
 class GradientError(GradsimError):
@@ -34,8 +34,8 @@ class GradientError(GradsimError):
 
 
 class MemoryBudgetError(GradientError):
-    """A memory budget in which not even one pair can be compared."""
+    """Memory budget too small to compare a single pair."""
 
 
 class TableError(GradsimError):
-    """A stored table that is missing, unreadable, stale or mixed."""
+    """Stored table that is missing, unreadable, stale or inconsistent."""

@@ -1,4 +1,4 @@
-"""A study as notebooks and scripts see it: lazy frames of its tables, its answers, its figures."""
+"""Access to the tables, analyses and figures of a study from notebooks and scripts."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -17,15 +17,15 @@ from gradsim.study import Study, load_study
 from gradsim.tables import SCHEMAS, State, Store, TableKey
 from gradsim.tables.files import scan_table
 
-if TYPE_CHECKING:  # takes a second to load, and not everybody draws
+if TYPE_CHECKING:  # importing takes a second, and not every caller plots
     from matplotlib.figure import Figure
 
 
 class OpenedStudy:
-    """The stored tables of one study; nothing is computed that needs its model.
+    """Stored tables of a study. Nothing that requires the model is ever computed.
 
     Attributes:
-        store: the tables, with their provenance.
+        store: Tables with their provenance.
     """
 
     def __init__(self, store: Store) -> None:
@@ -34,7 +34,7 @@ class OpenedStudy:
 
     @property
     def definition(self) -> Study:
-        """What defines the study."""
+        """Definition of the study."""
         return self.store.study
 
     @property
@@ -43,10 +43,10 @@ class OpenedStudy:
         return list(self.definition.settings)
 
     def __getitem__(self, setting: str) -> "OpenedSetting":
-        """A setting by its name.
+        """Return a setting by name; hyphens and underscores are equivalent.
 
         Raises:
-            StudyError: the study has no such setting.
+            StudyError: The study has no such setting.
         """
         name = setting.replace("-", "_")
         if name not in self.definition.settings:
@@ -57,14 +57,14 @@ class OpenedStudy:
 
     @property
     def tables(self) -> pl.DataFrame:
-        """`table`, `setting`, `room` (`results`, `analysis`), `description`, `state` and `path` of all there may be."""
+        """Frame of all tables of the study: `table`, `setting`, `room`, `description`, `state` and `path`."""
         store = self.store
         rows = [
             (
                 key.name,
                 key.setting,
                 key.room,
-                SCHEMAS[key.name].description if key.name in SCHEMAS else "everything the study found, in one page",
+                SCHEMAS[key.name].description if key.name in SCHEMAS else "all findings of the study on one page",
                 _state(store, key),
                 str(store.path(key)),
             )
@@ -73,19 +73,19 @@ class OpenedStudy:
         return pl.DataFrame(rows, schema=["table", "setting", "room", "description", "state", "path"], orient="row")
 
     def scan(self, table: str) -> pl.LazyFrame:
-        """A table of the study itself, such as `samples` or `parameters_per_layer`.
+        """Scan a table of the study itself, such as `samples` or `parameters_per_layer`.
 
         Raises:
-            TableError: it was not computed.
+            TableError: The table does not exist or has not been computed.
         """
         return _scan(self.store, table, None)
 
     @cached_property
     def sizes(self) -> pl.DataFrame:
-        """Component, block and size of each layer: as stored where it is fresh, otherwise computed now.
+        """Component, block and size of each layer: the stored table if it is fresh, otherwise computed on access.
 
         Raises:
-            TableError: the model's layers are not known yet.
+            TableError: The table `model` has not been computed.
         """
         key = self.store.lineage.key(SIZES, room="analysis")
         if self.store.state(key) is State.FRESH:
@@ -93,16 +93,16 @@ class OpenedStudy:
         return analysis.parameters_per_layer(self.scan("model").collect())
 
     def transfer(self) -> pl.DataFrame:
-        """Every setting's selections of layers in every other."""
+        """Evaluate the layer selections of every setting on every other setting."""
         return selection_transfer({name: self[name] for name in self.settings})
 
 
 class OpenedSetting:
-    """The tables of one setting, and what can be asked of them.
+    """Tables and analyses of one setting.
 
     Attributes:
-        study: the study.
-        name: of the setting.
+        study: Study that contains the setting.
+        name: Name of the setting.
     """
 
     def __init__(self, study: OpenedStudy, name: str) -> None:
@@ -111,21 +111,21 @@ class OpenedSetting:
         self._answers: dict[str, pl.DataFrame] = {}
 
     def scan(self, table: str) -> pl.LazyFrame:
-        """An analysis, a combined table, or all partitions of one that is not combined.
+        """Scan an analysis or a table of results, concatenating the partitions of a table that is not combined.
 
         Raises:
-            TableError: it was not computed.
+            TableError: The table does not exist or has not been computed.
         """
         return _scan(self.study.store, table, self.name)
 
     @cached_property
     def layer_dots(self) -> LayerDots:
-        """Dots of every pair and layer as arrays, from which any selection's similarity can be had."""
+        """Inner products of every pair and layer as arrays; they yield the similarity for any selection of layers."""
         return LayerDots.from_tables(*(self.scan(name).collect() for name in DOTS))
 
     @property
     def questions(self) -> pl.DataFrame:
-        """`question` and `description` of what `answer` can answer."""
+        """Frame of the questions that `answer` accepts: `question`, `description`."""
         return pl.DataFrame(
             [(name, question.description) for name, question in QUESTIONS.items()],
             schema=["question", "description"],
@@ -133,13 +133,13 @@ class OpenedSetting:
         )
 
     def answer(self, question: str) -> pl.DataFrame:
-        """The analysis of that name: as stored where it is fresh, otherwise computed now.
+        """Return the analysis of the given name: the stored table if it is fresh, otherwise computed now.
 
-        Warns where it is computed from tables that are not fresh.
+        Warns if an input table is not fresh.
 
         Raises:
-            StudyError: there is no such question.
-            TableError: a table that it is answered from was not computed.
+            StudyError: There is no such question.
+            TableError: An input table has not been computed.
         """
         if question not in QUESTIONS:
             raise StudyError(f"no question '{question}'; there are: {', '.join(QUESTIONS)}")
@@ -154,25 +154,25 @@ class OpenedSetting:
         return self._answers[question]
 
     def figure(self, question: str) -> "Figure | None":
-        """The picture of an answer; None where there is nothing to draw.
+        """Return the figure of an analysis, or None if there is nothing to draw.
 
         Raises:
-            StudyError: there is no such question.
-            TableError: a table that it is answered from was not computed.
+            StudyError: There is no such question.
+            TableError: An input table has not been computed.
         """
         answer = self.answer(question)
         return plots.figure_of(question, {**self._inputs(question), question: answer}, self.name)
 
     def value_of(self, layers: Sequence[str], criterion: Criterion | str) -> pl.DataFrame:
-        """What the first, the first two, ... of these layers are worth here, wherever they were selected.
+        """Evaluate a sequence of layers on this setting: the first layer, the first two, and so on.
 
         Args:
-            layers: names, in the order of the selection.
+            layers: Names of the layers in the order of their selection, from any setting.
             criterion: `accuracy`, or `similarity` to the full gradient.
 
         Raises:
-            StudyError: another criterion.
-            TableError: this setting's model has no such layer, or none is named.
+            StudyError: The criterion is unknown.
+            TableError: The model has no such layer, or `layers` is empty.
         """
         if criterion not in set(Criterion):
             raise StudyError(f"no criterion '{criterion}'; there are: {', '.join(Criterion)}")
@@ -190,32 +190,35 @@ class OpenedSetting:
         if name == SIZES:
             return self.study.sizes
         if self.study.store.state(key) is not State.FRESH:
-            # Where only combined tables were brought here, all of them are so.
-            warnings.warn(f"{key} is older than what it was made from, or that is not here", stacklevel=4)
+            # If only combined tables were copied here, none of them is fresh.
+            warnings.warn(f"{key} is stale, or its inputs are missing", stacklevel=4)
         return self.study.store.read(key)
 
 
 def open_study(name: str) -> OpenedStudy:
-    """The stored tables of a study, computed or imported.
+    """Open the stored tables of a study, computed or imported, in the data root `GRADSIM_DATA`.
 
     Args:
-        name: as `gradsim run` takes it; the data root is `GRADSIM_DATA`'s.
+        name: Name of the study, as in `gradsim run`.
 
     Raises:
-        StudyError: there is no such study.
+        StudyError: There is no such study.
     """
     environment = read_environment()
     return OpenedStudy(Store(environment.data_root, load_study(name, environment)))
 
 
 def selection_transfer(settings: Mapping[str, OpenedSetting]) -> pl.DataFrame:
-    """Every setting's selections in every other, also between studies whose models have the same layers.
+    """Evaluate the layer selections of every setting on every other setting.
+
+    The settings may belong to different studies if their models have the same layers. The first setting provides the
+    seed.
 
     Args:
-        settings: what to call each -> the setting; the seed is the first one's.
+        settings: Settings by the name to use in the result.
 
     Raises:
-        TableError: a model lacks another's layers.
+        TableError: A model lacks a layer of another.
     """
     return analysis.selection_transfer(
         {name: setting.layer_dots for name, setting in settings.items()},
@@ -229,7 +232,7 @@ def selection_transfer(settings: Mapping[str, OpenedSetting]) -> pl.DataFrame:
 
 
 def _state(store: Store, key: TableKey) -> str:
-    """Of all partitions, if they agree."""
+    """Return the common state of all partitions, or "in part" if they differ."""
     states = {str(store.state(key, partition)) for partition in store.partitions(key)}
     return states.pop() if len(states) == 1 else "in part"
 

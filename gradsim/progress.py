@@ -1,4 +1,4 @@
-"""Progress in steps that a log can take."""
+"""Progress reports at a rate suitable for a log."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,14 @@ Progress = Callable[[int, int], None]
 
 
 def in_steps(report: Progress, steps: int = 50) -> Progress:
-    """Calls `report(done, total)` at the beginning and then at most `steps` times; anew where `done` starts anew."""
+    """Return a progress callback that calls `report(done, total)` only when a step of the work is complete.
+
+    The first call is always reported, then at most `steps` more. A restarted count is reported again.
+
+    Args:
+        report: Callback that receives the selected updates.
+        steps: Number of equal steps that the work is divided into.
+    """
     shown = -1
 
     def progress(done: int, total: int) -> None:

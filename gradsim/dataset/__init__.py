@@ -1,4 +1,4 @@
-"""Samples as they come in: reading datasets, the open-instruct submodule, and token estimates."""
+"""Input samples: dataset loading, the open-instruct submodule and token estimates."""
 
 import lazy_loader
 

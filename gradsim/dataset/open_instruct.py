@@ -1,4 +1,4 @@
-"""The tokenization of the real open-instruct, where its submodule is checked out: what ours is compared with."""
+"""Reference tokenization by open-instruct itself, if its submodule is checked out."""
 
 import importlib.util
 import sys
@@ -16,19 +16,22 @@ COLUMNS = ("input_ids_prompt", "input_ids", "labels")
 
 
 def processor_path() -> Path:
-    """The file of the submodule that tokenizes; absent unless `git submodule update --init` was run."""
+    """Return the path of open-instruct's dataset processor; `git submodule update --init` creates the file."""
     return project_root() / "open-instruct" / "open_instruct" / "dataset_processor.py"
 
 
 def tokenize(
     samples: Sequence[Sequence[Mapping[str, str]]], tokenizer: PreTrainedTokenizerBase, processor: Path
 ) -> list[dict[str, list[int]]]:
-    """Token ids and labels as `SFTDatasetProcessor` makes them with the study's configuration.
+    """Return token ids and labels from open-instruct's `SFTDatasetProcessor`, configured like gradsim's tokenization.
 
     Args:
-        samples: the messages of each.
-        tokenizer: the studied model's.
-        processor: open-instruct's `dataset_processor.py`.
+        samples: Messages of each sample.
+        tokenizer: Tokenizer of the studied model.
+        processor: Path of open-instruct's `dataset_processor.py`.
+
+    Returns:
+        Lists of integers under the keys `COLUMNS`, one dictionary per sample.
     """
     module = _load(processor)
     configuration = module.DatasetConfig(
@@ -38,14 +41,14 @@ def tokenize(
         sanity_check=True,  # one process, no cache
     )
     adapted = _ListsOfIds(tokenizer, module.CHAT_TEMPLATES["tulu"])
-    # Later versions also read a column of ground truths, which has no part in this.
+    # Newer versions require a ground_truth column, which tokenization ignores.
     rows = [{"messages": [dict(message) for message in messages], "ground_truth": ""} for messages in samples]
     made = module.SFTDatasetProcessor(adapted, configuration).tokenize(datasets.Dataset.from_list(rows))
     return [{column: row[column] for column in COLUMNS} for row in made]
 
 
 class _ListsOfIds:
-    """A tokenizer whose `apply_chat_template` gives a list of ids, as it did when open-instruct was written."""
+    """Tokenizer adapter whose `apply_chat_template` returns a list of ids, as open-instruct expects."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, template: str) -> None:
         self._tokenizer, self._template = tokenizer, template
@@ -59,7 +62,7 @@ class _ListsOfIds:
 
 
 def _load(path: Path) -> ModuleType:
-    """The module alone: its package imports what only training needs."""
+    """Import the module by path, because its package imports training dependencies."""
     name = "open_instruct_dataset_processor"
     specification = importlib.util.spec_from_file_location(name, path)
     assert specification is not None

@@ -1,7 +1,7 @@
-"""Samples: a user's message and an assistant's answer, read from a file or the Hub and checked.
+"""Load samples, each a user message and an assistant answer, from a file or the Hub, and validate them.
 
-Every frame of samples has the schema `SAMPLES_SCHEMA`. Reading only brings data into that shape; what a study refuses
-(empty answers, unknown roles, more than one turn) is refused by `validate`.
+Every frame of samples has the schema `SAMPLES_SCHEMA`. Loading only converts data to this schema; `validate` rejects
+what a study cannot use (empty answers, unknown roles, more than one turn).
 """
 
 import json
@@ -15,7 +15,7 @@ import polars as pl
 from gradsim.environment import extensions
 from gradsim.errors import SampleError, TableError
 
-datasets = lazy_loader.load("datasets")  # takes seconds, and most studies read files
+datasets = lazy_loader.load("datasets")  # importing takes seconds, and most studies read files
 
 SAMPLES_SCHEMA = pl.Schema(
     {
@@ -42,7 +42,7 @@ def load_file(path: Path) -> pl.DataFrame:
         *others, last = [f".{name}" for name in ("parquet", "jsonl", *added)]
         raise SampleError(f"{path}: samples are read from {', '.join(others)} or {last} files; convert it")
     if not path.is_file():
-        raise SampleError(f"{path}: no such file; mend the path in the study file")
+        raise SampleError(f"{path}: no such file; fix the path in the study file")
     match suffix:
         case "parquet":
             return _read_parquet(path)
@@ -55,20 +55,20 @@ def load_file(path: Path) -> pl.DataFrame:
 def load_hub(
     name: str, split: str = "train", revision: str | None = None, where: Mapping[str, str] | None = None
 ) -> pl.DataFrame:
-    """Loads samples from a dataset of the Hub, or from a local dataset folder.
+    """Return the samples of a dataset on the Hub or in a local dataset folder.
 
     Args:
-        name: the dataset's name on the Hub, or a folder.
-        split: which split of it.
-        revision: commit, tag or branch; the newest when None.
-        where: only rows whose columns equal these values are kept.
+        name: Name of the dataset on the Hub, or path of a folder.
+        split: Name of the split.
+        revision: Commit, tag or branch; None selects the latest.
+        where: Required value of each given column; other rows are dropped.
 
     Returns:
-        Samples in the dataset's order. Without a column `id`, a sample is called after the last part of `name` and
-        its row number in the full split.
+        Samples in the order of the dataset. Without an `id` column, ids consist of the last part of `name` and the row
+        number in the full split.
 
     Raises:
-        SampleError: a dataset, split or column that is not there, or no row that `where` keeps.
+        SampleError: The dataset, split or column does not exist, or no row matches `where`.
     """
     try:
         dataset = datasets.load_dataset(name, split=split, revision=revision)
@@ -81,12 +81,12 @@ def load_hub(
     for column in ("messages", *(where or {})):
         if column not in dataset.column_names:
             present = ", ".join(dataset.column_names)
-            raise SampleError(f"dataset {name}: has no column {column!r}, only {present}; mend the study file")
+            raise SampleError(f"dataset {name}: has no column {column!r}, only {present}; fix the study file")
 
     rows = _matching_rows(dataset, where or {})
     if where and not rows:
         condition = " and ".join(f"{column} == {value!r}" for column, value in where.items())
-        raise SampleError(f"dataset {name}: no row has {condition}; mend `where` in the study file")
+        raise SampleError(f"dataset {name}: no row has {condition}; fix `where` in the study file")
     columns = [column for column in ("id", "messages") if column in dataset.column_names]
     frame: pl.DataFrame = dataset.select(rows).select_columns(columns).to_polars()
     if "id" not in columns:
@@ -96,20 +96,20 @@ def load_hub(
 
 
 def single_turn(samples: pl.DataFrame) -> pl.DataFrame:
-    """The samples with exactly two messages."""
+    """Return the samples with exactly two messages."""
     return samples.filter(pl.col("messages").list.len() == 2)
 
 
 def validate(samples: pl.DataFrame, expected: int | None, source: str) -> pl.DataFrame:
-    """Refuses samples that no study can use; returns the others' frame in `SAMPLES_SCHEMA`.
+    """Return the samples in `SAMPLES_SCHEMA`, or raise if any of them is invalid.
 
     Args:
-        samples: columns `id` and `messages`.
-        expected: the number of samples that the study states; None: any but zero.
-        source: what the messages call the data, such as its path.
+        samples: Frame with columns `id` and `messages`.
+        expected: Number of samples stated by the study; None accepts any number but zero.
+        source: Name of the data in error messages, such as its path.
 
     Raises:
-        SampleError: naming the source and the first offending sample.
+        SampleError: The frame or a sample is invalid; the message names the source and the first invalid sample.
     """
     samples = _conform(samples, source)
     if samples.is_empty():
@@ -118,7 +118,7 @@ def validate(samples: pl.DataFrame, expected: int | None, source: str) -> pl.Dat
     for identifier, messages in samples.iter_rows():
         fault = _fault(messages)
         if fault:
-            raise SampleError(f"{source}: sample {identifier!r} {fault}; mend or remove it")
+            raise SampleError(f"{source}: sample {identifier!r} {fault}; fix or remove it")
     if expected is not None and samples.height != expected:
         raise SampleError(
             f"{source}: holds {samples.height} samples but the study states {expected}; "
@@ -134,14 +134,14 @@ def _check_ids(identifiers: Sequence[str | None], source: str) -> None:
             raise SampleError(f"{source}: row {row} has no id; give every sample its own")
         if identifier in first_row:
             raise SampleError(
-                f"{source}: rows {first_row[identifier]} and {row} bear the same id {identifier!r}; "
+                f"{source}: rows {first_row[identifier]} and {row} have the same id {identifier!r}; "
                 "give every sample its own"
             )
         first_row[identifier] = row
 
 
 def _fault(messages: Sequence[Mapping[str, str | None]] | None) -> str | None:
-    """What is wrong with one sample's messages, or None."""
+    """Return what is wrong with a sample's messages, or None if they are valid."""
     if not messages:
         return "has no messages"
     for number, message in enumerate(messages, start=1):
@@ -160,7 +160,7 @@ def _fault(messages: Sequence[Mapping[str, str | None]] | None) -> str | None:
 
 
 def _matching_rows(dataset: Any, where: Mapping[str, str]) -> list[int]:
-    """Row numbers of a `datasets.Dataset` whose columns equal `where`; reads only those columns."""
+    """Return the row numbers of a `datasets.Dataset` that match `where`, reading only the columns involved."""
     if not where:
         return list(range(dataset.num_rows))
     columns: pl.DataFrame = dataset.select_columns(list(where)).to_polars()
@@ -179,10 +179,10 @@ def _read_parquet(path: Path) -> pl.DataFrame:
 
 
 def _conform(frame: pl.DataFrame, source: str) -> pl.DataFrame:
-    """Brings `id` and `messages` to `SAMPLES_SCHEMA`; fields that a message lacks become null."""
+    """Return `id` and `messages` cast to `SAMPLES_SCHEMA`, with null for missing message fields."""
     for column in SAMPLES_SCHEMA:
         if column not in frame.columns:
-            raise SampleError(f"{source}: has no column {column!r}; samples are columns id and messages")
+            raise SampleError(f"{source}: has no column {column!r}; samples need the columns id and messages")
     id_type = frame.schema["id"]
     if not (_is_text(id_type) or id_type.is_integer()):
         raise SampleError(f"{source}: column 'id' holds {id_type}; make it text")
@@ -201,7 +201,7 @@ def _conform(frame: pl.DataFrame, source: str) -> pl.DataFrame:
 
 
 def _message_fields(data_type: pl.DataType) -> set[str] | None:
-    """The names of a messages column's fields, or None where it cannot be one."""
+    """Return the field names of a messages column, or None if its type cannot represent messages."""
     if not (isinstance(data_type, pl.List) and isinstance(data_type.inner, pl.Struct)):
         return None
     fields = {field.name: field.dtype for field in data_type.inner.fields}
@@ -223,12 +223,12 @@ def _jsonl_rows(path: Path) -> Iterator[tuple[str | None, list[dict[str, str | N
             continue
         try:
             value = json.loads(line)
-            json.dumps(value, ensure_ascii=False).encode()  # a lone surrogate is JSON but not text
+            json.dumps(value, ensure_ascii=False).encode()  # rejects lone surrogates
         except ValueError as error:
-            raise SampleError(f"{path}: line {number} is not JSON text ({error}); mend or remove it") from error
+            raise SampleError(f"{path}: line {number} is not JSON text ({error}); fix or remove it") from error
         fault = _jsonl_fault(value)
         if fault:
-            raise SampleError(f"{path}: line {number} {fault}; mend or remove it")
+            raise SampleError(f"{path}: line {number} {fault}; fix or remove it")
         identifier, messages = value.get("id"), value.get("messages")
         yield (
             None if identifier is None else str(identifier),
@@ -239,7 +239,7 @@ def _jsonl_rows(path: Path) -> Iterator[tuple[str | None, list[dict[str, str | N
 
 
 def _jsonl_fault(value: Any) -> str | None:
-    """Why a line's value cannot hold a sample, or None; what is only missing is `validate`'s to refuse."""
+    """Return why a JSON value cannot be a sample, or None; `validate` checks for missing fields."""
     if not isinstance(value, dict):
         return "is not an object with id and messages"
     identifier, messages = value.get("id"), value.get("messages")

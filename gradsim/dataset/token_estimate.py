@@ -1,15 +1,15 @@
-"""How many tokens a text has, about, where there is no tokenizer to ask."""
+"""Token count estimates without a tokenizer."""
 
 import math
 
-# Of English text, for tokenizers of some ten thousand entries.
+# Average for English text and vocabularies of tens of thousands of tokens.
 CHARACTERS_PER_TOKEN = 4
 
-# From here on scripts write syllables or words with a character.
+# From this code point on, a character typically stands for a syllable or a word.
 _FIRST_IDEOGRAPH = "\u2e80"
 
 
 def estimated_tokens(text: str) -> int:
-    """A token for four characters, and for each that stands for a syllable or a word."""
+    """Return the estimated number of tokens: one per four characters, and one per ideograph or syllable character."""
     ideographs = 0 if text.isascii() else sum(character >= _FIRST_IDEOGRAPH for character in text)
     return math.ceil((len(text) - ideographs) / CHARACTERS_PER_TOKEN) + ideographs

@@ -1,4 +1,4 @@
-"""Figures of the analysis tables: one function a figure, and what turns a figure into PNG or SVG.
+"""Figures of the analysis tables, one function per figure, and their conversion to PNG and SVG.
 
 | module | figures |
 | --- | --- |
@@ -14,9 +14,9 @@
 | `over_layers` | `similarity_over_layers` |
 | `projections`, `audit` | `errors_of_projections`, `errors_of_audit` |
 
-Every function takes tables of `gradsim.analysis` and returns a matplotlib `Figure` whose title says
-what the data show. One that has nothing to draw raises a `TableError`, which says so: callers leave the
-figure out. Nothing here keeps global state: no pyplot, and the style holds while drawing.
+Every function takes tables of `gradsim.analysis` and returns a matplotlib `Figure`. The title states the finding. A
+function with nothing to draw raises a `TableError`, and callers omit the figure. There is no global state: pyplot is
+never used, and the style applies only while drawing.
 """
 
 import lazy_loader

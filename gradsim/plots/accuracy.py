@@ -1,4 +1,4 @@
-"""Accuracy of the methods beside the null controls."""
+"""Accuracy of the methods compared with the null controls."""
 
 from collections.abc import Mapping
 
@@ -13,22 +13,22 @@ from gradsim.plots.labels import control_label, listed, method_label, percent, s
 from gradsim.plots.style import BLUE, INK, MUTED, PAPER, VERMILION, bare, new_figure, styled
 
 LONGEST_LINE = 28
-"""Letters of a method's name that leave enough room for the numbers."""
+"""Maximum characters of a method's name on one line."""
 
 LINE = 0.45
-"""How much higher than others a row of two lines is."""
+"""Extra height of a row with a two-line label, in rows."""
 
 
 @styled
 def accuracy_of_methods(accuracy: Mapping[str, pl.DataFrame], controls: Mapping[str, pl.DataFrame]) -> Figure:
-    """How often each method finds the source, with 95 % intervals, one panel a setting.
+    """Draw the accuracy of each method and null control with 95 % intervals, one panel per setting.
 
     Args:
-        accuracy: setting -> table `accuracy`; its group `all` is drawn.
-        controls: setting -> table `controls`, for the same settings.
+        accuracy: Table `accuracy` of each setting; only the group `all` is drawn.
+        controls: Table `controls` of the same settings.
     """
     rows = {setting: (table.filter(pl.col("group") == "all"), controls[setting]) for setting, table in accuracy.items()}
-    # Chance is a line, not a row.
+    # Chance is a vertical line, not a row.
     heights = [
         len(methods) + len(nulls) - 1 + LINE * sum("\n" in _name(method) for method in methods["method"])
         for methods, nulls in rows.values()
@@ -39,12 +39,12 @@ def accuracy_of_methods(accuracy: Mapping[str, pl.DataFrame], controls: Mapping[
     for panel, (setting, (methods, nulls)) in zip(panels, rows.items(), strict=True):
         _draw_setting(panel, methods, nulls)
         panel.set_title(_panel_title(setting, methods, nulls))
-    panels[-1].set_xlabel("queries whose most similar candidate is the source (%)")
+    panels[-1].set_xlabel("accuracy: source is the most similar candidate (%)")
     return figure
 
 
 def _name(method: str) -> str:
-    """A projection's name on a line of its own where it is long."""
+    """Return the label of a method, with a line break before the dimension if it is long."""
     label = method_label(method)
     return label if len(label) <= LONGEST_LINE else label.replace(", ", ",\n")
 
@@ -99,7 +99,7 @@ def _panel_title(setting: str, methods: pl.DataFrame, nulls: pl.DataFrame) -> st
 
 
 def _title(accuracy: Mapping[str, pl.DataFrame]) -> str:
-    """What the full gradient and BM25 find, setting by setting."""
+    """Return the accuracy of the full gradient and BM25 in every setting as a sentence."""
     found, found_by_bm25 = [], []
     for setting, table in accuracy.items():
         every = table.filter(pl.col("group") == "all")

@@ -1,4 +1,4 @@
-"""How well the queries tell layers apart."""
+"""Significance of differences in accuracy between layers."""
 
 import numpy as np
 import polars as pl
@@ -14,26 +14,27 @@ from gradsim.plots.marks import draw_columns, within_hundred
 from gradsim.plots.style import BLUE, COMPONENT_COLOURS, COMPONENT_MARKERS, FAINT, INK, MUTED, new_figure, styled
 
 MOST_NAMED = 40
-"""Up to so many layers are named below their marks."""
+"""Maximum number of layers with names on the axis."""
 
 Positions = NDArray[np.int64]
 
 
 @styled
 def differences_of_layers(layer_differences: pl.DataFrame, accuracy_per_layer: pl.DataFrame) -> Figure:
-    """Layers in order of accuracy, with 95 % intervals, and which places of that order each can have.
+    """Draw layers in order of accuracy, with 95 % intervals, and confidence sets for their ranks.
 
-    A layer's first possible place is behind all layers that find significantly more sources, its last one before all
-    that find significantly fewer. As the tests of all pairs are corrected together (Holm), all ranges of places hold at
-    once with 95 % confidence: M. Mogstad, J. Romano, A. Shaikh and D. Wilhelm, "Inference for Ranks with Applications
-    to Mobility across Neighbourhoods and Academic Achievement across Countries", Review of Economic Studies 91 (2024).
+    The best possible rank of a layer follows all layers that are significantly more accurate; the worst possible rank
+    precedes all layers that are significantly less accurate. The tests of all pairs share one Holm correction, so all
+    rank sets hold simultaneously with 95 % confidence: M. Mogstad, J. Romano, A. Shaikh and D. Wilhelm, "Inference for
+    Ranks with Applications to Mobility across Neighbourhoods and Academic Achievement across Countries", Review of
+    Economic Studies 91 (2024).
 
     Args:
-        layer_differences: the table of that name; has no rows where there is one layer.
-        accuracy_per_layer: the table of that name, for the same layers.
+        layer_differences: Table `layer_differences`; empty for a single layer.
+        accuracy_per_layer: Table `accuracy_per_layer` of the same layers.
 
     Raises:
-        TableError: a layer of `layer_differences` is not in `accuracy_per_layer`.
+        TableError: A layer of `layer_differences` is not in `accuracy_per_layer`.
     """
     layers = accuracy_per_layer.with_columns(pl.col("layer").cast(pl.String))
     better, worse = _told_apart(layer_differences, layers["layer"].to_list())
@@ -58,20 +59,20 @@ def differences_of_layers(layer_differences: pl.DataFrame, accuracy_per_layer: p
         ranges.set_xticks(layers["place"], names, rotation=90, fontsize=7)
     else:
         ranges.set_xticks(_places(len(layers)))
-        ranges.set_xlabel("layers in order of accuracy, the best first")
+        ranges.set_xlabel("layers in order of accuracy, best first")
     figure.legend(loc="outside lower left", ncols=5, handletextpad=0.2, columnspacing=1)
     return figure
 
 
 def _told_apart(layer_differences: pl.DataFrame, layers: list[str]) -> tuple[Positions, Positions]:
-    """How many layers find significantly more sources than each, and how many fewer; (layers,) each."""
+    """Return the numbers of layers that are significantly more and less accurate than each layer, (n_layers,) each."""
     place = {layer: position for position, layer in enumerate(layers)}
     significant = layer_differences.filter(pl.col("p_holm") < SIGNIFICANT).with_columns(
         pl.col("layer", "other_layer").cast(pl.String)
     )
     for name in [*significant["layer"], *significant["other_layer"]]:
         if name not in place:
-            raise TableError(f"layer {name!r} is not in accuracy_per_layer: materialize it again")
+            raise TableError(f"layer {name!r} is not in accuracy_per_layer: materialize that table again")
     first, second = ([place[name] for name in significant[column]] for column in ("layer", "other_layer"))
     ahead = (significant["only_layer"] > significant["only_other"]).to_numpy()
     winners, losers = np.where(ahead, first, second), np.where(ahead, second, first)
@@ -90,39 +91,39 @@ def _draw_accuracies(axes: Axes, layers: pl.DataFrame) -> None:
         looks = {"color": colour, "marker": COMPONENT_MARKERS[component], "label": component}
         draw_columns(axes, rows["place"], rows, ("accuracy", "low", "high"), markersize=size, **looks)
     within_hundred(axes)
-    axes.set_title("sources found by the layer alone (%)")
+    axes.set_title("single-layer accuracy (%)")
     axes.grid(axis="y")
 
 
 def _draw_ranges(axes: Axes, layers: pl.DataFrame) -> None:
-    """From the first to the last possible place of each layer, the best ones dark."""
+    """Draw the range of possible ranks of each layer, highlighting layers that may be the best."""
     width = min(8.0, 250 / len(layers))
     for rows, colour in (
         (layers.filter(pl.col("first") > 1), FAINT),
         (layers.filter(pl.col("first") == 1), BLUE),
     ):
-        # Half a place further at either end, so that a range of one place is seen.
+        # Extend ranges by half a rank on both ends, so that a single rank is visible.
         axes.vlines(rows["place"], rows["first"] - 0.5, rows["last"] + 0.5, color=colour, linewidth=width)
     axes.plot(layers["place"], layers["place"], "_", color=INK, markersize=width, markeredgewidth=1)
     axes.set_yticks(_places(len(layers)))
     axes.invert_yaxis()
-    axes.set_title("places that the layer can have in this order (strong: it may be the best)")
+    axes.set_title("possible ranks of each layer, 95\u00a0% confidence (blue: may be the best)")
     axes.grid(axis="y")
 
 
 def _places(number: int) -> list[int]:
-    """Round places to write on an axis, and the first."""
+    """Return rounded ranks for axis ticks, including 1."""
     step = next(step for step in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if number <= 8 * step)
     return [1, *range(step, number + 1, step)] if step > 1 else list(range(1, number + 1))
 
 
 def _title(layers: pl.DataFrame) -> str:
-    """How many layers can be the best."""
+    """Return the most accurate layer and the number of layers that may be the best as a sentence."""
     best = layers.row(0, named=True)
     can_be = int((layers["first"] == 1).sum())
     name = f"{layer_label(best['layer'])} ({percent(best['accuracy'] / 100)})"
     if len(layers) == 1:
-        return f"The only layer, {name}, has none to be compared with"
+        return f"{name} is the only layer, so there is no comparison"
     if can_be == 1:
-        return f"{name} finds significantly more sources than every other of {len(layers)} layers"
-    return f"{name} finds the most sources, but {can_be} of {len(layers)} layers may be the best"
+        return f"Of {len(layers)} layers, {name} is significantly more accurate than all others"
+    return f"{name} is the most accurate, but {can_be} of {len(layers)} layers may be the best"

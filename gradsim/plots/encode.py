@@ -1,4 +1,4 @@
-"""Figures as PNG bytes for Dagster's metadata and as SVG text for a page."""
+"""Conversion of figures to PNG for Dagster metadata and to SVG for HTML pages."""
 
 import io
 import re
@@ -9,19 +9,19 @@ from matplotlib.figure import Figure
 from gradsim.plots import style
 
 MARGIN = 0.08
-"""Inches around a picture."""
+"""Margin around a PNG, in inches."""
 
 
 def title_of(figure: Figure) -> str:
-    """The finding that a figure states, in one line."""
+    """Return the title of a figure on one line."""
     return figure.get_suptitle().replace("\n", " ")
 
 
 def to_png(figure: Figure, dots_per_inch: int = 150) -> bytes:
-    """The figure with its title, on white."""
+    """Return a figure as PNG bytes, including its title, on a white background."""
     buffer = io.BytesIO()
     with matplotlib.rc_context(style.STYLE):
-        # Tight, so that a long name makes the picture wider where it would be cut off.
+        # A tight bounding box widens the image instead of clipping long names.
         figure.savefig(
             buffer, format="png", dpi=dots_per_inch, facecolor="white", bbox_inches="tight", pad_inches=MARGIN
         )
@@ -29,14 +29,14 @@ def to_png(figure: Figure, dots_per_inch: int = 150) -> bytes:
 
 
 def to_svg(figure: Figure, name: str) -> str:
-    """The figure as an `svg` element for a page that says its title as text.
+    """Return a figure as an `svg` element for a page that shows the title as text.
 
-    Without the title and background; text takes the page's colour and can take its font; colours of the
-    palette are CSS variables (`--blue`, ...), so that a dark page can lighten them.
+    The element has no title and no background. Text inherits the page's colour and can inherit its font. Palette
+    colours become CSS variables (`--blue`, ...), which a dark theme can override.
 
     Args:
-        figure: one of `gradsim.plots`.
-        name: put before every id, so that several figures can stand on a page.
+        figure: Figure from `gradsim.plots`.
+        name: Prefix of every id, unique on the page.
     """
     buffer = io.StringIO()
     title = figure.get_suptitle()

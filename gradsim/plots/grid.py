@@ -1,4 +1,4 @@
-"""Layers as a grid of transformer blocks and what a layer is within its block."""
+"""Grid of layers: transformer blocks as columns, components as rows."""
 
 import re
 from dataclasses import dataclass
@@ -15,24 +15,24 @@ from gradsim.plots.style import PAPER, bare
 Floats = NDArray[np.float64]
 
 MOST_NUMBERED = 18
-"""Up to so many columns a cell has room for a number."""
+"""Maximum number of columns that leaves room for a number in each cell."""
 
 OUTSIDE = "none"
-"""The block of a layer outside the blocks."""
+"""Tick label for layers outside the transformer blocks."""
 
 
 @dataclass(frozen=True)
 class LayerGrid:
-    """Where each layer stands.
+    """Positions of layers in the grid.
 
-    A layer outside the blocks has a row of its own, with one cell, which stands left of the blocks.
+    Each layer outside the blocks has its own row with a single cell, to the left of the blocks.
 
     Attributes:
-        names: of the rows.
-        n_blocks: number of blocks.
-        first_block: column of block 0; layers outside are in column 0, and between both there is a gap.
-        rows: (n_layers,).
-        columns: (n_layers,).
+        names: Names of the rows.
+        n_blocks: Number of transformer blocks.
+        first_block: Column of block 0. Layers outside the blocks are in column 0, followed by a gap.
+        rows: Row of each layer, (n_layers,).
+        columns: Column of each layer, (n_layers,).
     """
 
     names: list[str]
@@ -43,7 +43,7 @@ class LayerGrid:
 
     @classmethod
     def of(cls, layers: pl.DataFrame) -> "LayerGrid":
-        """Of layers with `layer`, `component` and `block`, in model order; at least one is in a block."""
+        """Return the grid of `layers` (`layer`, `component`, `block`), in model order with at least one in a block."""
         inside = layers["block"].is_not_null().to_numpy()
         kinds = _kinds(layers.filter(inside))
         names = list(dict.fromkeys(kinds))
@@ -58,12 +58,12 @@ class LayerGrid:
 
     @property
     def n_columns(self) -> int:
-        """Of the grid, the gap included."""
+        """Number of columns, including the gap."""
         return self.first_block + self.n_blocks
 
     @property
     def height(self) -> float:
-        """Of a figure, in inches."""
+        """Height of a figure with this grid, in inches."""
         return 1.3 + 0.27 * len(self.names)
 
     @property
@@ -72,12 +72,12 @@ class LayerGrid:
         return self.n_columns <= MOST_NUMBERED
 
     def draw(self, axes: Axes, values: Floats, **looks: object) -> None:
-        """One cell a layer, none where the value is NaN.
+        """Draw one cell per layer, except where the value is NaN.
 
         Args:
-            axes: where to draw.
-            values: (n_layers,).
-            looks: what `seaborn.heatmap` takes.
+            axes: Axes to draw on.
+            values: Value of each layer, (n_layers,).
+            looks: Keyword arguments of `seaborn.heatmap`.
         """
         cells = np.full((len(self.names), self.n_columns), np.nan)
         cells[self.rows, self.columns] = values
@@ -101,12 +101,12 @@ class LayerGrid:
 
 
 def _blocks_a_label(n_blocks: int) -> int:
-    """Every how manyth block is named."""
+    """Return the step between labelled blocks."""
     return max(1, round(n_blocks / 16))
 
 
 def _kinds(layers: pl.DataFrame) -> list[str]:
-    """What a layer is within its block: its component, or its name where a block has several of it."""
+    """Return the row name of each layer: its component, or its own name if a block has several of that component."""
     several = layers.select(pl.len().over("component", "block").max().over("component") > 1).to_series()
     within = [re.sub(r"^\d+\.", "", layer_label(layer)) for layer in layers["layer"]]
     return [

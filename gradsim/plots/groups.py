@@ -1,4 +1,4 @@
-"""Means over layers of a kind: by component, by depth, attention against the MLP."""
+"""Means over groups of layers: by component, by depth, and attention versus MLP."""
 
 from collections.abc import Callable
 
@@ -23,19 +23,19 @@ from gradsim.plots.style import BLUE, INK, MUTED, VERMILION, bare, new_figure, s
 ACCURACY = ("accuracy", "accuracy_low", "accuracy_high")
 SIMILARITY = ("similarity", "similarity_low", "similarity_high")
 
-FOUND = "sources found (%)"
+FOUND = "single-layer accuracy (%)"
 LIKE_FULL = "similarity to the full gradient"
 
 
 @styled
 def means_of_groups(layer_means: pl.DataFrame) -> Figure:
-    """What a layer of each component finds on average, and how like the full gradient it is, with 95 % intervals.
+    """Draw mean accuracy and mean similarity to the full gradient by component, with 95 % intervals.
 
     Args:
-        layer_means: the table of that name; its grouping `component` is drawn.
+        layer_means: Table `layer_means`; only the grouping `component` is drawn.
 
     Raises:
-        TableError: it has no components.
+        TableError: The table has no components.
     """
     means = _means(layer_means, "component")
     figure = new_figure(_extremes(means, lambda group: group), height=1.1 + 0.21 * len(means))
@@ -56,13 +56,13 @@ def means_of_groups(layer_means: pl.DataFrame) -> Figure:
 
 @styled
 def means_by_depth(layer_means: pl.DataFrame) -> Figure:
-    """The same means by transformer block, as lines with bands.
+    """Draw mean accuracy and mean similarity to the full gradient by transformer block, with 95 % bands.
 
     Args:
-        layer_means: the table of that name; its grouping `block` is drawn.
+        layer_means: Table `layer_means`; only the grouping `block` is drawn.
 
     Raises:
-        TableError: it has no blocks.
+        TableError: The table has no blocks.
     """
     means = _means(layer_means, "block").with_columns(block=pl.col("group").cast(pl.Int32)).sort("block")
     title = _extremes(means, lambda group: f"block {group}")
@@ -82,16 +82,16 @@ def means_by_depth(layer_means: pl.DataFrame) -> Figure:
 
 @styled
 def attention_and_mlp(layer_means: pl.DataFrame, attention_against_mlp: pl.DataFrame) -> Figure:
-    """By how much the means of attention's layers differ from those of the MLP's, by block and over all blocks.
+    """Draw the differences between the means of attention and MLP layers, by block and over all blocks.
 
     Args:
-        layer_means: the table of that name; the means of its grouping `part` are said above the panels.
-        attention_against_mlp: the table of that name.
+        layer_means: Table `layer_means`; the panel titles state the means of its grouping `part`.
+        attention_against_mlp: Table `attention_against_mlp`.
 
     Raises:
-        TableError: the model has not both kinds of layers, so that there is nothing to draw.
+        TableError: The model lacks attention or MLP layers.
     """
-    refuse_empty(attention_against_mlp, "attention_against_mlp", "the model has not both attention and MLP layers")
+    refuse_empty(attention_against_mlp, "attention_against_mlp", "the model lacks attention or MLP layers")
     accuracy = [f"accuracy_{end}" for end in ("difference", "low", "high")]
     similarity = [f"similarity_{end}" for end in ("difference", "low", "high")]
     differences = attention_against_mlp.with_columns(pl.col(accuracy) * 100)
@@ -101,12 +101,12 @@ def attention_and_mlp(layer_means: pl.DataFrame, attention_against_mlp: pl.DataF
     figure = new_figure(_attention_title(differences), height=4.0)
     panels = figure.subplots(2, 1, sharex=True)
     _draw_differences(panels[0], differences, accuracy, BLUE, "o", points)
-    found = f"sources found: attention {percent(attention['accuracy'] / 100)}, MLP {percent(mlp['accuracy'] / 100)}"
-    panels[0].set_title(f"{found}; difference in points")
+    found = f"accuracy: attention {percent(attention['accuracy'] / 100)}, MLP {percent(mlp['accuracy'] / 100)}"
+    panels[0].set_title(f"{found}; difference (points)")
     _draw_differences(panels[1], differences, similarity, VERMILION, "s", lambda number: points(number, 3))
     like_full = f"attention {attention['similarity']:.3f}, MLP {mlp['similarity']:.3f}"
     panels[1].set_title(f"{LIKE_FULL}: {like_full}; difference")
-    panels[1].set_xlabel("transformer block (mean of attention's layers less mean of the MLP's)")
+    panels[1].set_xlabel("transformer block (mean of attention layers minus mean of MLP layers)")
     whole_numbers(panels[1])
     return figure
 
@@ -138,36 +138,36 @@ def _draw_differences(
 
 
 def _attention_title(differences: pl.DataFrame) -> str:
-    """Which of both finds more, and in how many blocks the interval says so."""
+    """Return which of the two is more accurate, and in how many blocks the interval excludes zero, as a sentence."""
     overall = differences.filter(pl.col("block").is_null()).row(0, named=True)
     if overall["accuracy_low"] <= 0 <= overall["accuracy_high"]:
-        return "Alone, attention's and the MLP's layers find equally many sources, as far as the interval tells"
+        return "The mean accuracies of attention and MLP layers do not differ significantly"
     sign = np.sign(overall["accuracy_difference"])
-    first, second = ("Attention", "the MLP") if sign > 0 else ("The MLP", "attention")
+    first, second = ("Attention", "MLP") if sign > 0 else ("MLP", "attention")
     blocks = differences.filter(pl.col("block").is_not_null())
     ends = blocks["accuracy_low"] if sign > 0 else blocks["accuracy_high"]
     told = int((sign * ends > 0).sum())
     difference = f"{abs(overall['accuracy_difference']):.1f}"
-    finding = f"{first}'s layers find {difference} points more of the sources than {second}'s"
-    return f"{finding}; intervals say so in {told} of {len(blocks)} blocks" if len(blocks) else finding
+    finding = f"{first} layers are on average {difference} points more accurate than {second} layers"
+    return f"{finding}; the difference is significant in {told} of {len(blocks)} blocks" if len(blocks) else finding
 
 
 def _means(layer_means: pl.DataFrame, grouping: str) -> pl.DataFrame:
-    """Rows of a grouping, accuracy in per cent."""
+    """Return the rows of a grouping, with accuracy in percent."""
     means = layer_means.filter(pl.col("grouping") == grouping)
     if means.is_empty():
-        raise TableError(f"layer_means has no rows of grouping {grouping!r}; leave its figure out")
+        raise TableError(f"layer_means has no rows of grouping {grouping!r}; omit its figure")
     return means.with_columns(pl.col(ACCURACY) * 100)
 
 
 def _extremes(means: pl.DataFrame, named: Callable[[str], str]) -> str:
-    """Which group's layers find most and fewest; the first of equal ones."""
+    """Return the groups with the highest and lowest mean accuracy as a sentence; ties go to the first group."""
     most = means.sort("accuracy", descending=True, maintain_order=True).row(0, named=True)
     fewest = means.sort("accuracy", maintain_order=True).row(0, named=True)
     found = percent(most["accuracy"] / 100)
     if most["accuracy"] == fewest["accuracy"]:
-        return f"Alone, layers find {found} of the sources on average, whichever their {most['grouping']}"
+        return f"Mean single-layer accuracy is {found} for every {most['grouping']}"
     return (
-        f"Alone, layers of {named(most['group'])} find the most sources on average ({found}), "
-        f"of {named(fewest['group'])} the fewest ({percent(fewest['accuracy'] / 100)})"
+        f"Mean single-layer accuracy is highest for {named(most['group'])} ({found}) "
+        f"and lowest for {named(fewest['group'])} ({percent(fewest['accuracy'] / 100)})"
     )

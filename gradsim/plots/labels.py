@@ -1,4 +1,4 @@
-"""How settings, methods, controls, layers and numbers are written for readers."""
+"""Display labels of settings, methods, controls, layers and numbers."""
 
 import math
 import re
@@ -11,23 +11,23 @@ from gradsim.analysis.similarity import FULL_GRADIENT
 METHODS = {FULL_GRADIENT: "full gradient", BM25: "BM25"}
 
 CONTROLS = {
-    SOURCES_SHUFFLED: "sources shuffled",
-    BM25_RANK: "BM25's rank alone",
-    ANSWER_LENGTH: "answer length alone",
+    SOURCES_SHUFFLED: "shuffled sources",
+    BM25_RANK: "BM25 rank only",
+    ANSWER_LENGTH: "answer length only",
     CHANCE: "chance",
 }
 
 SMALLEST_IN_FULL = 1e-3
-"""Smaller numbers on axes are written as powers of ten."""
+"""Smallest number written without a power of ten."""
 
 
 def setting_label(setting: str) -> str:
-    """`model_generated` -> `model-generated`."""
+    """Return a setting's label: `model_generated` -> `model-generated`."""
     return setting.replace("_", "-")
 
 
 def method_label(method: str) -> str:
-    """`full_gradient` -> `full gradient`, `sjlt-11778048` -> `sjlt, 11.8 M dimensions`."""
+    """Return a method's label: `full_gradient` -> `full gradient`, `sjlt-11778048` -> `sjlt, 11.8 M dimensions`."""
     projection, _, dimension = method.rpartition("-")
     if projection and dimension.isdigit():
         return f"{projection_label(projection)}, {count(int(dimension))} dimensions"
@@ -35,17 +35,17 @@ def method_label(method: str) -> str:
 
 
 def projection_label(projection: str) -> str:
-    """`rademacher_as_published` -> `rademacher as published`."""
+    """Return a projection's label: `rademacher_as_published` -> `rademacher as published`."""
     return projection.replace("_", " ")
 
 
 def control_label(control: str) -> str:
-    """`sources_shuffled` -> `sources shuffled`."""
+    """Return a control's label: `sources_shuffled` -> `shuffled sources`."""
     return CONTROLS.get(control, control)
 
 
 def layer_label(layer: str) -> str:
-    """`model.layers.3.mlp.up_proj.weight` -> `3.mlp.up_proj`; `lm_head.weight` -> `lm_head`."""
+    """Return a layer's label: `model.layers.3.mlp.up_proj.weight` -> `3.mlp.up_proj`, `lm_head.weight` -> `lm_head`."""
     name = layer.removesuffix(".weight")
     block = re.search(r"\.(\d+\..+)", name)
     if block:
@@ -55,24 +55,24 @@ def layer_label(layer: str) -> str:
 
 
 def percent(share: float, decimals: int = 1) -> str:
-    """`0.9929` -> `99.3 %`, with a space that does not break."""
+    """Format a share as a percentage with a non-breaking space: `0.9929` -> `99.3 %`."""
     return f"{100 * share:.{decimals}f}\u00a0%"
 
 
 def size_of(share: float) -> str:
-    """`0.00356` -> `0.36 %`, `3e-7` -> `3·10⁻⁵ %`: two digits of a share that may be small."""
+    """Format a possibly small share with two digits: `0.00356` -> `0.36 %`, `3e-7` -> `3·10⁻⁵ %`."""
     size = float(f"{100 * share:.2g}")
     written = f"{size:g}" if size >= SMALLEST_IN_FULL else power_of_ten(size)
     return f"{written}\u00a0%"
 
 
 def points(difference: float, decimals: int = 1) -> str:
-    """`-2.87` -> `−2.9`, `2.87` -> `+2.9`: a difference with its sign."""
+    """Format a signed difference: `-2.87` -> `−2.9`, `2.87` -> `+2.9`."""
     return f"{difference:+.{decimals}f}".replace("-", "−")
 
 
 def count(number: int) -> str:
-    """`988` -> `988`, `11_778_048` -> `11.8 M`, with a space that does not break."""
+    """Format a count with a non-breaking space: `988` -> `988`, `11_778_048` -> `11.8 M`."""
     for size, unit in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
         if number >= 10 * size or (number >= size > 10**3):
             return f"{number / size:.3g}\u00a0{unit}"
@@ -80,12 +80,12 @@ def count(number: int) -> str:
 
 
 def listed(parts: Sequence[str]) -> str:
-    """`["a", "b", "c"]` -> `a, b and c`."""
+    """Join parts into an enumeration: `["a", "b", "c"]` -> `a, b and c`."""
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
 
 
 def power_of_ten(number: float) -> str:
-    """`2.14e-07` -> `2.1·10⁻⁷`, `-2e-07` -> `−2·10⁻⁷`, `0` -> `0`."""
+    """Format in scientific notation: `2.14e-07` -> `2.1·10⁻⁷`, `-2e-07` -> `−2·10⁻⁷`, `0` -> `0`."""
     if number == 0 or not math.isfinite(number):
         return f"{number:g}".replace("-", "−")
     if number < 0:

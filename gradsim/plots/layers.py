@@ -1,4 +1,4 @@
-"""Figures with one mark a layer."""
+"""Figures with one marker or cell per layer."""
 
 from typing import Any
 
@@ -15,28 +15,28 @@ from gradsim.plots.marks import draw_columns, draw_rows, logarithmic, within_hun
 from gradsim.plots.style import BLUE, COMPONENT_COLOURS, COMPONENT_MARKERS, FAINT, MUTED, bare, new_figure, styled
 
 MOST_DOTS = 40
-"""Up to so many layers each get a line with an interval; more become a heat map."""
+"""Maximum number of layers drawn as rows with intervals; more become a heat map."""
 
 MOST_SIZES = 8
-"""Up to so many sizes of layers each get a part of the axis, on which layers stand side by side."""
+"""Maximum number of distinct layer sizes with their own section of the axis."""
 
 AXES_WIDTH = 350
-"""Of axes without anything beside them, in points."""
+"""Width of full-width axes, in points."""
 
 SMALLEST_MARKER, MARKER = 2.0, 5.0
-"""Of layers that stand side by side; in points."""
+"""Smallest and default marker size, in points."""
 
 
 @styled
 def accuracy_of_layers(accuracy_per_layer: pl.DataFrame, parameters_per_layer: pl.DataFrame) -> Figure:
-    """How often each layer's gradient alone finds the source, by block and component.
+    """Draw the accuracy of each single layer, by block and component.
 
     Args:
-        accuracy_per_layer: the table of that name.
-        parameters_per_layer: the table of that name, for the same layers; sizes may be null.
+        accuracy_per_layer: Table `accuracy_per_layer`.
+        parameters_per_layer: Table `parameters_per_layer` of the same layers; sizes may be null.
 
     Raises:
-        TableError: a layer is not in `parameters_per_layer`.
+        TableError: A layer is not in `parameters_per_layer`.
     """
     layers = described(accuracy_per_layer, parameters_per_layer)
     title = _accuracy_title(layers)
@@ -52,20 +52,20 @@ def accuracy_of_layers(accuracy_per_layer: pl.DataFrame, parameters_per_layer: p
         annot=grid.numbered,
         fmt=".1f",
         annot_kws={"fontsize": 6.2},
-        cbar_kws={"label": "sources found (%)", "aspect": 15, "pad": 0.02},
+        cbar_kws={"label": "accuracy (%)", "aspect": 15, "pad": 0.02},
     )
     for text in axes.texts:
-        text.set_text(text.get_text().replace("100.0", "100"))  # a cell has room for four letters
+        text.set_text(text.get_text().replace("100.0", "100"))  # a cell fits four characters
     return figure
 
 
 def _accuracy_title(layers: pl.DataFrame) -> str:
     best, worst = _highest(layers, "accuracy"), _highest(layers, "accuracy", lowest=True)
     if best["accuracy"] == worst["accuracy"]:
-        return f"Alone, every layer finds {percent(best['accuracy'])} of the sources"
+        return f"Single-layer accuracy is {percent(best['accuracy'])} for every layer"
     return (
-        f"Alone, {layer_label(best['layer'])} finds the most sources ({percent(best['accuracy'])}), "
-        f"{layer_label(worst['layer'])} the fewest ({percent(worst['accuracy'])})"
+        f"Single-layer accuracy is highest for {layer_label(best['layer'])} ({percent(best['accuracy'])}) "
+        f"and lowest for {layer_label(worst['layer'])} ({percent(worst['accuracy'])})"
     )
 
 
@@ -78,7 +78,7 @@ def _layer_intervals(layers: pl.DataFrame, title: str) -> Figure:
     axes.set_yticks(positions, [layer_label(layer) for layer in layers["layer"]], fontsize=8)
     axes.set_ylim(positions[-1] - 0.6, 0.6)
     within_hundred(axes, horizontal=True)
-    axes.set_xlabel("queries whose source is found (%), with 95\u00a0% intervals")
+    axes.set_xlabel("single-layer accuracy (%), with 95\u00a0% intervals")
     axes.grid(axis="x")
     bare(axes)
     return figure
@@ -88,24 +88,24 @@ def _layer_intervals(layers: pl.DataFrame, title: str) -> Figure:
 def layers_against_full_gradient(
     similarity_to_full_gradient: pl.DataFrame, parameters_per_layer: pl.DataFrame
 ) -> Figure:
-    """How alike each layer and the full gradient see the pairs, with 95 % intervals, by the layer's size.
+    """Draw the similarity of each layer to the full gradient, with 95 % intervals, by layer size.
 
-    Layers of one size stand side by side, by component and depth; where there are more than `MOST_SIZES` sizes, at
-    their size; where sizes are unknown, at their transformer block.
+    Layers of equal size are side by side, ordered by component and depth. With more than `MOST_SIZES` sizes, the x axis
+    is the size itself; if sizes are unknown, it is the transformer block.
 
     Args:
-        similarity_to_full_gradient: the table of that name.
-        parameters_per_layer: the table of that name, for the same layers; sizes may be null.
+        similarity_to_full_gradient: Table `similarity_to_full_gradient`.
+        parameters_per_layer: Table `parameters_per_layer` of the same layers; sizes may be null.
 
     Raises:
-        TableError: a layer is not in `parameters_per_layer`.
+        TableError: A layer is not in `parameters_per_layer`.
     """
     layers = described(similarity_to_full_gradient, parameters_per_layer)
     sized = layers["share"].null_count() == 0
     best = _highest(layers, "similarity")
     size = f", {percent(best['share'])} of the parameters," if sized else ""
     figure = new_figure(
-        f"{layer_label(best['layer'])}{size} sees the pairs most as the full gradient does "
+        f"{layer_label(best['layer'])}{size} agrees most closely with the full gradient "
         f"(cosine {best['similarity']:.3f})",
         height=4.0,
     )
@@ -150,9 +150,10 @@ def layers_against_full_gradient(
 
 
 def _sizes(layers: pl.DataFrame) -> pl.DataFrame:
-    """Sizes from the smallest: `share`, number of `layers`, from `start` to `end` the part of the axis.
+    """Return the sections of the axis, one per layer size in ascending order.
 
-    Layers are `apart` by at least 1; a size has at least 1/(MOST_SIZES + 1) of the axis, so that its name has room.
+    Columns: `share` (the size), number of `layers`, `start` and `end` of the section, spacing `apart` of its layers.
+    Layers are at least 1 apart, and a section takes at least 1/(MOST_SIZES + 1) of the axis to fit its label.
     """
     sizes = layers.group_by("share").agg(layers=pl.len()).sort("share")
     least = len(layers) / (MOST_SIZES + 1 - len(sizes))
@@ -161,7 +162,7 @@ def _sizes(layers: pl.DataFrame) -> pl.DataFrame:
 
 
 def _beside_each_other(layers: pl.DataFrame, sizes: pl.DataFrame) -> pl.DataFrame:
-    """Places within each size's part, by component and depth."""
+    """Return layers with their `place` within the section of their size, ordered by component and depth."""
     ordered = layers.sort(pl.col("component").cast(pl.Enum(COMPONENTS)), maintain_order=True)
     number = pl.int_range(1, pl.len() + 1).over("share")
     parts = ordered.join(sizes, on="share", maintain_order="left")
@@ -169,7 +170,7 @@ def _beside_each_other(layers: pl.DataFrame, sizes: pl.DataFrame) -> pl.DataFram
 
 
 def _name_sizes(axes: Axes, sizes: pl.DataFrame) -> None:
-    """Size and number of layers below each part of the axis; every other part is shaded."""
+    """Label each section with its size and number of layers, and shade every other section."""
     for start, end in sizes.select("start", "end").gather_every(2).iter_rows():
         axes.axvspan(start, end, color=FAINT, alpha=0.35, linewidth=0, zorder=0)
     names = [
@@ -179,11 +180,11 @@ def _name_sizes(axes: Axes, sizes: pl.DataFrame) -> None:
     axes.set_xticks((sizes["start"] + sizes["end"]) / 2, names, fontsize=7.5)
     axes.tick_params(axis="x", length=0)
     axes.set_xlim(0, sizes["end"][-1])
-    axes.set_xlabel("a layer's share of the parameters; within a size by component and depth")
+    axes.set_xlabel("layer's share of the parameters (sorted by component and depth within a size)")
 
 
 def _at_their_block(layers: pl.DataFrame) -> pl.DataFrame:
-    """Blocks as places; layers outside them stand at the left, a little apart."""
+    """Return layers with their block as `place`; layers outside the blocks are to the left, after a gap."""
     apart = layers.select((pl.col("block").max() / 10).ceil().cast(pl.Int32).fill_null(0)).item()
     return layers.with_columns(place=pl.col("block").fill_null(-max(2, apart)))
 
@@ -198,16 +199,16 @@ def _number_blocks(axes: Axes, layers: pl.DataFrame) -> None:
 
 @styled
 def parameters_of_components(parameters_per_layer: pl.DataFrame) -> Figure:
-    """How the model's parameters are shared out among its components.
+    """Draw the distribution of the model's parameters over its components.
 
     Args:
-        parameters_per_layer: the table of that name.
+        parameters_per_layer: Table `parameters_per_layer`.
 
     Raises:
-        TableError: sizes are unknown.
+        TableError: Sizes are unknown.
     """
     if parameters_per_layer["share"].has_nulls():
-        raise TableError("parameters_per_layer lacks sizes of layers: leave the figure of its components out")
+        raise TableError("parameters_per_layer has no layer sizes; omit its figure")
     sizes = parameters_per_layer.group_by("component").agg(pl.col("parameters", "share").sum(), layers=pl.len())
     components = [name for name in COMPONENTS if name in sizes["component"]]
     sizes = pl.DataFrame({"component": components}).join(sizes, on="component", maintain_order="left")
@@ -234,26 +235,26 @@ def parameters_of_components(parameters_per_layer: pl.DataFrame) -> Figure:
 
 
 def _parameters_title(sizes: pl.DataFrame) -> str:
-    part = pl.col("component").str.extract(r"^(attention|MLP|embedding)").fill_null("the rest")
+    part = pl.col("component").str.extract(r"^(attention|MLP|embedding)").fill_null("other")
     shares = sizes.group_by(part.alias("part"), maintain_order=True).agg(pl.col("share").sum())
     listed = ", ".join(f"{part} {percent(share)}" for part, share in shares.sort("share", descending=True).iter_rows())
     return f"Of {count(sum(sizes['parameters']))} parameters: {listed}"
 
 
 def described(table: pl.DataFrame, parameters_per_layer: pl.DataFrame) -> pl.DataFrame:
-    """A table of layers with component, block and share of each, in the table's order.
+    """Return a table of layers with component, block and share added, in the table's order.
 
     Raises:
-        TableError: a layer is not in `parameters_per_layer`.
+        TableError: A layer is not in `parameters_per_layer`.
     """
     named = pl.col("layer").cast(pl.String)
     columns = parameters_per_layer.select(named, "component", "block", "share")
     layers = table.with_columns(named).join(columns, on="layer", how="left", maintain_order="left")
     for unknown in layers.filter(pl.col("component").is_null())["layer"][:1]:
-        raise TableError(f"layer {unknown!r} is not in parameters_per_layer: materialize it again")
+        raise TableError(f"layer {unknown!r} is not in parameters_per_layer: materialize that table again")
     return layers
 
 
 def _highest(layers: pl.DataFrame, column: str, *, lowest: bool = False) -> dict[str, Any]:
-    """The layer with the highest value, the first in model order if several have it."""
+    """Return the layer with the highest (or lowest) value; ties go to the first in model order."""
     return layers.sort(column, descending=not lowest, maintain_order=True).row(0, named=True)

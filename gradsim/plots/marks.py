@@ -1,4 +1,4 @@
-"""Marks that several figures share: points with intervals, curves with bands, axes and their ticks."""
+"""Shared plot elements: points with intervals, curves with bands, axes and ticks."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,10 +17,10 @@ DASHED = (0, (4, 2))
 DOTTED = (0, (1, 1.6))
 
 MOST_MARKED = 40
-"""A curve of more points than that has no marker at each."""
+"""Maximum number of points for a curve with a marker at each point."""
 
 MARKED_STEPS = (1, 2, 5, 10, 20, 50, 100, 200, 500)
-"""Where a curve over the steps of a selection has markers, if there are too many for one at each."""
+"""Selection steps with markers on curves that are too long for a marker at each step."""
 
 TICKS_WITHIN_A_DECADE = (
     np.arange(100, 1000) / 100,
@@ -29,18 +29,18 @@ TICKS_WITHIN_A_DECADE = (
     np.array([1, 2, 5]),
     np.ones(1),
 )
-"""Of logarithmic axes, from the finest to the coarsest."""
+"""Candidate ticks of logarithmic axes within a decade, from finest to coarsest."""
 
 
 def draw_rows(axes: Axes, places: ArrayLike, rows: pl.DataFrame, columns: Sequence[str], **looks: Any) -> None:
-    """Points with horizontal intervals, one at each place of the y axis.
+    """Draw points with horizontal intervals.
 
     Args:
-        axes: where to draw.
-        places: (n_rows,).
-        rows: the values, in the unit of the x axis.
-        columns: names of value, lower and upper end.
-        looks: `color`, `marker` and what else `Axes.plot` takes for the points.
+        axes: Axes to draw on.
+        places: Positions on the y axis, (n_rows,).
+        rows: Values in the unit of the x axis.
+        columns: Names of the columns with value, lower and upper end.
+        looks: `color`, `marker` and other keyword arguments of `Axes.plot` for the points.
     """
     values, lows, highs = (rows[column] for column in columns)
     axes.hlines(places, lows, highs, color=looks["color"], linewidth=1.8)
@@ -48,21 +48,21 @@ def draw_rows(axes: Axes, places: ArrayLike, rows: pl.DataFrame, columns: Sequen
 
 
 def draw_columns(axes: Axes, places: ArrayLike, rows: pl.DataFrame, columns: Sequence[str], **looks: Any) -> None:
-    """The same with vertical intervals, one at each place of the x axis."""
+    """Draw points with vertical intervals; arguments as in `draw_rows`, with the axes exchanged."""
     values, lows, highs = (rows[column] for column in columns)
     axes.vlines(places, lows, highs, color=looks["color"], linewidth=1.4, alpha=looks.get("alpha", 1))
     axes.plot(places, values, **{"linestyle": "none", "markersize": 4.5, "zorder": 3, **looks})
 
 
 def draw_curve(axes: Axes, places: ArrayLike, rows: pl.DataFrame, columns: Sequence[str], **looks: Any) -> None:
-    """A line over the x axis with its band of intervals; with a marker at each point where they are few.
+    """Draw a line with an interval band, and markers if there are at most `MOST_MARKED` points.
 
     Args:
-        axes: where to draw.
-        places: (n_rows,), ascending.
-        rows: the values, in the unit of the y axis.
-        columns: names of value, lower and upper end; of the value alone: no band.
-        looks: `color`, `marker` and what else `Axes.plot` takes.
+        axes: Axes to draw on.
+        places: Positions on the x axis, (n_rows,), ascending.
+        rows: Values in the unit of the y axis.
+        columns: Names of the columns with value, lower and upper end; the value alone draws no band.
+        looks: `color`, `marker` and other keyword arguments of `Axes.plot`.
     """
     value, *ends = columns
     if ends:
@@ -76,31 +76,31 @@ def draw_curve(axes: Axes, places: ArrayLike, rows: pl.DataFrame, columns: Seque
 
 
 def draw_steps(axes: Axes, places: ArrayLike, steps: pl.DataFrame, columns: Sequence[str], **looks: Any) -> None:
-    """The same of a selection, one row a step."""
+    """Draw the curve of a selection, one row per step, with markers at `MARKED_STEPS` if it is long."""
     if len(steps) > MOST_MARKED:
         looks["markevery"] = [step - 1 for step in MARKED_STEPS if step <= len(steps)]
     draw_curve(axes, places, steps, columns, **looks)
 
 
 def marked_steps(number: int) -> str:
-    """What the markers of a selection of so many steps stand for."""
+    """Return a description of the markers on the curve of a selection with the given number of steps."""
     if number <= MOST_MARKED:
-        return "marks: every layer more"
-    return f"marks: {listed([str(step) for step in MARKED_STEPS if step <= number])} layers"
+        return "markers: every added layer"
+    return f"markers: {listed([str(step) for step in MARKED_STEPS if step <= number])} layers"
 
 
 def zero_line(axes: Axes, *, vertical: bool = False) -> None:
-    """Where there is no difference."""
+    """Draw a line at zero."""
     (axes.axvline if vertical else axes.axhline)(0, color=MUTED, linewidth=1, zorder=1)
 
 
 def whole_numbers(axes: Axes, most: int = 12) -> None:
-    """Ticks of the x axis at whole numbers only."""
+    """Restrict ticks of the x axis to whole numbers."""
     axes.xaxis.set_major_locator(MaxNLocator(most, integer=True, min_n_ticks=1))
 
 
 def within_hundred(axes: Axes, *, horizontal: bool = False) -> None:
-    """Ends an axis of shares (%) at 0 and 100, with whole marks there; nothing may be drawn later."""
+    """Limit a percentage axis to 0 and 100 without clipping markers there; call it after drawing."""
     first, last = axes.get_xlim() if horizontal else axes.get_ylim()
     (axes.set_xlim if horizontal else axes.set_ylim)(max(first, 0), min(last, 100))
     for line in axes.lines:
@@ -108,12 +108,12 @@ def within_hundred(axes: Axes, *, horizontal: bool = False) -> None:
 
 
 def logarithmic(axes: Axes, most: int = 10, *, whole: bool = False) -> None:
-    """A logarithmic x axis with the finest ticks of which there are no more than `most`.
+    """Make the x axis logarithmic, with the finest ticks that do not exceed `most`.
 
     Args:
-        axes: what is drawn must be.
-        most: number of ticks.
-        whole: ticks at whole numbers only.
+        axes: Axes with everything already drawn.
+        most: Maximum number of ticks.
+        whole: Whether to restrict ticks to whole numbers.
     """
     axes.set_xscale("log")
     first, last = axes.get_xlim()
@@ -129,6 +129,6 @@ def logarithmic(axes: Axes, most: int = 10, *, whole: bool = False) -> None:
 
 
 def refuse_empty(table: pl.DataFrame, name: str, reason: str) -> None:
-    """Raises a TableError of a table without rows, which says why there may be none."""
+    """Raise a TableError that states the likely reason if a table has no rows."""
     if table.is_empty():
-        raise TableError(f"{name} has no rows: {reason}; leave its figure out")
+        raise TableError(f"{name} has no rows: {reason}; omit its figure")

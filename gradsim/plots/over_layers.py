@@ -1,4 +1,4 @@
-"""One query's candidates, as every layer sees them."""
+"""Similarity of a query to its candidates in every layer."""
 
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -24,16 +24,16 @@ OTHERS = (
     (BROWN, (0, (6, 1))),
     (MUTED, (0, (3, 1, 1, 1, 1, 1))),
 )
-"""Looks of the other candidates; of more than these only the range and the most similar one are drawn."""
+"""Line styles of the other candidates. With more candidates, only their range and the most similar one are drawn."""
 
 MOST_PANELS = 12
-"""Up to so many kinds of layers in a block have a panel each."""
+"""Maximum number of layer kinds per block with separate panels."""
 
 MOST_NAMED = 12
-"""Up to so many layers in a panel are named below it."""
+"""Maximum number of layers per panel with names on the axis."""
 
 LETTERS_ACROSS = 75
-"""Letters of a legend's labels that fit beside each other."""
+"""Characters of legend labels that fit on a row."""
 
 OUTSIDE = "outside the blocks"
 
@@ -44,16 +44,16 @@ Looks: TypeAlias = "tuple[str, str | tuple[int, tuple[float, ...]]]"
 
 @styled
 def similarity_over_layers(similarity_over_layers: pl.DataFrame) -> Figure:
-    """Similarity of a query to each of its candidates by every layer alone, in model order.
+    """Draw the similarity of a query to each of its candidates in every single layer, in model order.
 
-    A panel for what is at the same place of every block, each on its own scale; one panel in all where there are no
-    blocks or too many kinds of layers. The source is the thick line, with a dot in the layers that find it.
+    Each kind of layer within a block has a panel with its own scale. Models without blocks or with too many kinds have
+    a single panel. The thick line is the source, with a dot at each layer where it is the most similar candidate.
 
     Args:
-        similarity_over_layers: rows of the table of that name, of one query.
+        similarity_over_layers: Rows of the table `similarity_over_layers` for one query.
 
     Raises:
-        TableError: there is no row, there are several queries, or the source is not a candidate.
+        TableError: There are no rows, several queries, or the source is not a candidate.
     """
     view = _QueryView.of(similarity_over_layers)
     layers = pl.DataFrame(
@@ -84,13 +84,13 @@ def similarity_over_layers(similarity_over_layers: pl.DataFrame) -> Figure:
 
 @dataclass(frozen=True)
 class _QueryView:
-    """A query as its layers see it.
+    """Similarities of a query's candidates in every layer.
 
     Attributes:
-        query: its id.
-        layers: names, in model order.
-        source: similarity of the source by each layer.
-        others: candidate -> the same.
+        query: Id of the query.
+        layers: Names of the layers in model order.
+        source: Similarity of the source in each layer, (n_layers,).
+        others: Similarities of the other candidates by id, (n_layers,) each.
     """
 
     query: str
@@ -104,7 +104,7 @@ class _QueryView:
         table = table.with_columns(pl.col("query_id", "original_id", "layer").cast(pl.String))
         query = table["query_id"][0]
         if table["query_id"].n_unique() > 1:
-            raise TableError("similarity_over_layers has several queries: draw one query a figure")
+            raise TableError("similarity_over_layers has several queries: draw one query per figure")
         groups = table.sort("rank", maintain_order=True).group_by("original_id", maintain_order=True)
         candidates = {str(original): rows["similarity"].to_numpy() for (original,), rows in groups}
         if query not in candidates:
@@ -114,20 +114,20 @@ class _QueryView:
 
     @property
     def found(self) -> NDArray[np.bool_]:
-        """Whether each layer finds the source."""
+        """Whether the source is the most similar candidate in each layer, (n_layers,)."""
         others = np.array(list(self.others.values())).reshape(-1, len(self.layers))
         found: NDArray[np.bool_] = np.logical_and.reduce(self.source > others, axis=0)
         return found
 
     @property
     def title(self) -> str:
-        """By how many layers the source is found."""
+        """Sentence with the number of layers in which the source is the most similar candidate."""
         found = f"{self.found.sum()} of {len(self.layers)} layers"
-        return f"The source of {self.query} is the most similar candidate by {found}"
+        return f"The source of {self.query} is the most similar candidate in {found}"
 
 
 def _panels(layers: pl.DataFrame) -> dict[str, Positions]:
-    """Positions of the layers of each panel."""
+    """Return the positions of the layers in each panel, by panel title."""
     inside = layers["block"].is_not_null().to_numpy()
     if layers["block"].n_unique() < 3:
         return {"": np.arange(len(layers))}
@@ -165,7 +165,7 @@ def _draw_panel(axes: Axes, view: _QueryView, layers: pl.DataFrame, positions: P
 def _draw_source(axes: Axes, view: _QueryView, places: Positions, positions: Positions) -> None:
     source, found = view.source[positions], view.found[positions]
     axes.plot(places, source, color=BLUE, linewidth=2, zorder=3, label=f"{view.query}, the source")
-    axes.plot(places[found], source[found], "o", color=BLUE, markersize=4, zorder=3, label="where it is most similar")
+    axes.plot(places[found], source[found], "o", color=BLUE, markersize=4, zorder=3, label="most similar candidate")
     if len(places) == 1:
         axes.plot(places, source, "_", color=BLUE, markersize=12, markeredgewidth=2, zorder=3)
 
@@ -178,7 +178,7 @@ def _draw_other(axes: Axes, places: Positions, similarity: Floats, looks: Looks,
 
 
 def _draw_range(axes: Axes, places: Positions, others: dict[str, Floats], positions: Positions) -> None:
-    """Between which values candidates lie, and the one that is most similar on average over all layers."""
+    """Draw the range of the other candidates and the one with the highest mean similarity over all layers."""
     similarities = np.stack(list(others.values()))
     best = int(similarities.mean(axis=1).argmax())
     here = similarities[:, positions]
@@ -186,4 +186,4 @@ def _draw_range(axes: Axes, places: Positions, others: dict[str, Floats], positi
     axes.fill_between(places, low, high, color=FAINT, linewidth=0, zorder=1, label=f"range of {len(others)} others")
     if len(places) == 1:
         axes.vlines(places, low, high, color=FAINT, linewidth=12, zorder=1)
-    _draw_other(axes, places, here[best], OTHERS[0], f"{list(others)[best]}, the most similar other")
+    _draw_other(axes, places, here[best], OTHERS[0], f"{list(others)[best]}, most similar on average")

@@ -1,4 +1,4 @@
-"""Select or project: selected layers beside projections of as many dimensions."""
+"""Select or project: comparison of selected layers with projections of the same size."""
 
 from collections.abc import Callable
 
@@ -24,9 +24,12 @@ Floats = NDArray[np.float64]
 
 
 def told_apart(contests: pl.DataFrame) -> tuple[int, int]:
-    """In how many rows of `select_or_project` selected layers find more sources, and in how many the projection does.
+    """Return how many comparisons the selected layers win significantly, and how many the projections.
 
-    The one rule for figures and sentences; in the other rows the two are not told apart.
+    Figures and sentences share this rule; the difference is not significant in the remaining rows.
+
+    Args:
+        contests: Rows of the table `select_or_project`.
     """
     apart = contests.filter(pl.col("p_holm") < SIGNIFICANT)["difference"]
     return int((apart > 0).sum()), int((apart < 0).sum())
@@ -34,17 +37,17 @@ def told_apart(contests: pl.DataFrame) -> tuple[int, int]:
 
 @styled
 def selected_or_projected(select_or_project: pl.DataFrame) -> Figure:
-    """Selected layers and projections of as many dimensions, and their paired differences with 95 % intervals.
+    """Draw selected layers and projections of the same size, and their paired differences with 95 % intervals.
 
-    The upper panels show what share of sources both find, the lower ones how like the full gradient both are.
+    The upper panels show accuracy, the lower panels similarity to the full gradient.
 
     Args:
-        select_or_project: the table of that name.
+        select_or_project: Table `select_or_project`.
 
     Raises:
-        TableError: it has no rows.
+        TableError: The table has no rows.
     """
-    reason = "nothing was projected, the layers' sizes are unknown or no layer has so few parameters"
+    reason = "nothing was projected, layer sizes are unknown or every layer is larger than the projections"
     refuse_empty(select_or_project, "select_or_project", reason)
     accuracy = ("selected_accuracy", "projected_accuracy", "difference", "low", "high")
     contests = select_or_project.with_columns(pl.col(accuracy) * 100)
@@ -62,10 +65,10 @@ def selected_or_projected(select_or_project: pl.DataFrame) -> Figure:
         [*similarity, "similarity_low", "similarity_high"],
         lambda number: points(number, 3),
     )
-    panels[0, 0].set_title("sources found (%)")
-    panels[0, 1].set_title("selected less projected (points)")
+    panels[0, 0].set_title("accuracy (%)")
+    panels[0, 1].set_title("selected − projected (points)")
     panels[1, 0].set_title("similarity to the full gradient")
-    panels[1, 1].set_title("selected less projected")
+    panels[1, 1].set_title("selected − projected")
     panels[0, 0].set_yticks(ticks, labels)
     panels[0, 0].set_ylim(-height + 0.3, 0.7)
     handles, names = panels[0, 0].get_legend_handles_labels()
@@ -74,7 +77,7 @@ def selected_or_projected(select_or_project: pl.DataFrame) -> Figure:
 
 
 def _rows(contests: pl.DataFrame) -> tuple[Floats, list[float], list[str]]:
-    """Height of each row, and the labels: rows of one projection stand together, a gap before the next."""
+    """Return the height of each row, and ticks and labels of the projections; a gap separates projections."""
     new = contests.select(pl.struct("projection", "dimension").rle_id()).to_series().to_numpy()
     places = -(np.arange(len(contests)) + 0.7 * new.astype(np.float64))
     ticks, labels = [], []
@@ -93,7 +96,7 @@ def _draw(
     columns: list[str],
     written: Callable[[float], str],
 ) -> None:
-    """Values of both on the left, joined by a line; their difference on the right."""
+    """Draw the two values joined by a line in the left panel, and their difference in the right panel."""
     values, differences = panels
     selected, projected, *difference = columns
     values.hlines(places, contests[selected], contests[projected], color=FAINT, linewidth=3, zorder=1)
@@ -124,7 +127,7 @@ def _write(axes: Axes, place: float, text: str) -> None:
 
 
 def _title(contests: pl.DataFrame) -> str:
-    """Which of both finds more sources where layers are selected by accuracy, and in what range the differences lie."""
+    """Return the outcome for layers selected by accuracy, and the range of the differences, as a sentence."""
     rows = contests.filter(pl.col("criterion") == Criterion.ACCURACY)
     wins, losses = told_apart(rows)
     intervals = "95\u00a0% interval" if len(rows) == 1 else "95\u00a0% intervals"
@@ -133,12 +136,12 @@ def _title(contests: pl.DataFrame) -> str:
     sizes = sorted({f"{abs(difference):.1f}" for difference in rows["difference"]}, key=float)
     by = f"{sizes[0]} to {sizes[-1]}" if len(sizes) > 1 else sizes[0]
     if wins == len(rows):
-        return f"Select: layers chosen for it find {by} points more sources than as many dimensions; {ends}"
+        return f"Select: selected layers are {by} points more accurate than projections of the same size; {ends}"
     if losses == len(rows):
-        return f"Project: layers chosen for it find {by} points fewer sources than as many dimensions; {ends}"
+        return f"Project: selected layers are {by} points less accurate than projections of the same size; {ends}"
     if not wins and not losses:
-        return f"Select and project are not told apart by sources found; {ends}"
-    found = listed([f"{what} sources in {times}" for what, times in (("more", wins), ("fewer", losses)) if times])
+        return f"Selected layers and projections do not differ significantly in accuracy; {ends}"
+    found = listed([f"{what} accurate in {times}" for what, times in (("more", wins), ("less", losses)) if times])
     open_ones = len(rows) - wins - losses
-    rest = f"; in {open_ones} the two are not told apart" if open_ones else ""
-    return f"Layers chosen for it find {found} of {len(rows)} comparisons with as many dimensions{rest}"
+    rest = f"; not significant in {open_ones}" if open_ones else ""
+    return f"Selected layers are {found} of {len(rows)} comparisons with projections of the same size{rest}"

@@ -1,4 +1,4 @@
-"""How near projections come to what they estimate, and to the full gradient."""
+"""Errors of projected similarities compared with theory and with the full gradient."""
 
 import numpy as np
 import polars as pl
@@ -10,17 +10,17 @@ from gradsim.plots.marks import logarithmic
 from gradsim.plots.style import BLUE, MUTED, ORANGE, PAPER, new_figure, styled
 
 SMALLEST_SHOWN = 1e-16
-"""Less than that is rounding; zero has no place on a logarithmic axis."""
+"""Smallest value on the logarithmic axis; smaller ones are rounding errors."""
 
 
 @styled
 def errors_of_projections(projection_audit: pl.DataFrame) -> Figure:
-    """The error of each projection's cosines beside theory's, and how far their similarities are from the full ones.
+    """Draw measured and theoretical errors of projected cosines, and their distance from the full gradient.
 
-    What is stored has 95 % intervals.
+    The distances of the stored projections have 95 % intervals.
 
     Args:
-        projection_audit: the table of that name, at least one row.
+        projection_audit: Table `projection_audit` with at least one row.
     """
     audit = projection_audit
     labels = [
@@ -33,10 +33,10 @@ def errors_of_projections(projection_audit: pl.DataFrame) -> Figure:
     _draw(errors, audit["predicted_sd"], places, "o", MUTED, PAPER, "theory")
     _draw(errors, audit["error_sd"], places, "o", BLUE, BLUE, "measured")
     errors.set_title("error of a projected cosine")
-    errors.set_xlabel("root mean square (log scale)")
+    errors.set_xlabel("root mean square error (log scale)")
     for column, marker, colour, face, label in (
-        ("agreement_rightly_scaled", "s", MUTED, PAPER, "dense, rightly scaled (drawn)"),
-        ("agreement", "s", ORANGE, ORANGE, "as stored"),
+        ("agreement_rightly_scaled", "s", MUTED, PAPER, "dense, correctly scaled (simulated)"),
+        ("agreement", "s", ORANGE, ORANGE, "stored"),
     ):
         _draw(agreements, 1 - audit[column], places, marker, colour, face, label)
     ends = (1 - audit[f"agreement_{end}"].clip(upper_bound=1 - SMALLEST_SHOWN) for end in ("high", "low"))
@@ -65,7 +65,7 @@ def _draw(axes: Axes, values: pl.Series, places: np.ndarray, marker: str, colour
 def _title(audit: pl.DataFrame) -> str:
     known = audit.filter(pl.col("sd_ratio").is_finite())
     if known.is_empty():
-        return "Projected cosines beside those of the full gradient"
+        return "Projected cosines compared with those of the full gradient"
     ratios = [f"{ratio:.2f}" for ratio in known["sd_ratio"].sort().to_list()]
     times = listed(list(dict.fromkeys(ratios))) if known.height < 3 else f"{ratios[0]} to {ratios[-1]}"
-    return f"Projected cosines err by {times} times what theory says"
+    return f"Projected cosines have {times} times the error predicted by theory"

@@ -1,4 +1,4 @@
-"""How high in the lists of candidates the methods have the source."""
+"""Rank of the source among the candidates of each method."""
 
 import numpy as np
 import polars as pl
@@ -16,24 +16,24 @@ from gradsim.plots.style import BLUE, INK, PROJECTION_LOOKS, VERMILION, new_figu
 Floats = NDArray[np.float64]
 
 SPREAD = 0.09
-"""How far methods stand apart at one k, so that their intervals do not hide each other."""
+"""Horizontal offset between methods at the same k, so that their intervals do not overlap."""
 
 LABEL = 0.36
-"""Height of a method's label in inches."""
+"""Height of a method's label, in inches."""
 
 A_FEW = 10
-"""The title says what is found among so many candidates, or as many as lists have."""
+"""Maximum k of the recall in the title."""
 
 
 @styled
 def recall_at_k(retrieval: pl.DataFrame) -> Figure:
-    """For what share of the queries each method has the source among its first k candidates, with 95 % intervals.
+    """Draw recall at k of each method, with 95 % intervals.
 
     Args:
-        retrieval: the table of that name; its group `all` is drawn.
+        retrieval: Table `retrieval`; only the group `all` is drawn.
 
     Raises:
-        TableError: it has no rows.
+        TableError: The table has no rows.
     """
     refuse_empty(retrieval, "retrieval", "no query was compared")
     every = retrieval.filter(pl.col("group") == "all")
@@ -55,8 +55,8 @@ def recall_at_k(retrieval: pl.DataFrame) -> Figure:
         ends.append(((places[-1], rows["value"][-1]), _label(method, means.get(method)), colour))
     axes.set_xticks(range(len(depths)), [str(k) for k in depths])
     axes.set_xlim(-0.35, len(depths) - 0.65)
-    axes.set_xlabel("k")
-    axes.set_ylabel("source among the first k candidates\n(% of queries)")
+    axes.set_xlabel("number of candidates k")
+    axes.set_ylabel("recall at k (%)")
     axes.grid(axis="y")
     within_hundred(axes)
     _label_ends(axes, ends, gap=LABEL / (height - 1.2))
@@ -64,14 +64,14 @@ def recall_at_k(retrieval: pl.DataFrame) -> Figure:
 
 
 def _label_ends(axes: Axes, ends: list[tuple[tuple[float, float], str, str]], gap: float) -> None:
-    """Texts beside the axes at the height of what they name, moved apart where they would overlap.
+    """Label the ends of curves to the right of the axes, moving overlapping labels apart.
 
-    Lines lead to the texts' left ends, so that none runs through another's text.
+    Leader lines end at the left edges of the labels, so that they never cross a label.
 
     Args:
-        axes: its limits must be final.
-        ends: point in data, text and colour of each.
-        gap: least distance between two texts, as a share of the axes' height.
+        axes: Axes with final limits.
+        ends: Data point, text and colour of each label.
+        gap: Minimum distance between two labels, as a fraction of the axes' height.
     """
     bottom, top = axes.get_ylim()
     shares = [(height - bottom) / (top - bottom) for (_, height), _, _ in ends]
@@ -97,12 +97,12 @@ def _label_ends(axes: Axes, ends: list[tuple[tuple[float, float], str, str]], ga
 
 
 def _spread(places: ArrayLike, gap: float) -> Floats:
-    """Places between 0 and 1, in the same order, moved until they are a gap apart and half a gap from either end."""
+    """Return places in [0, 1] moved at least `gap` apart and `gap / 2` from both ends, in the same order."""
     given = np.asarray(places, dtype=np.float64)
     order = np.argsort(given, kind="stable")
     steps = gap * np.arange(len(given))
     wanted = given[order] - steps
-    # Half way between pushing only upwards and only downwards; either keeps the gap.
+    # The mean of pushing only upwards and only downwards also keeps the gap.
     upwards, downwards = np.maximum.accumulate(wanted), np.minimum.accumulate(wanted[::-1])[::-1]
     moved = np.empty_like(given)
     moved[order] = np.clip((upwards + downwards) / 2, gap / 2, 1 - gap / 2 - steps[-1]) + steps
@@ -121,17 +121,16 @@ def _looks(method: str, methods: list[str]) -> tuple[str, str, object]:
 
 def _label(method: str, mean: float | None) -> str:
     label = method_label(method).removesuffix(" dimensions")
-    return label if mean is None else f"{label}\nmean of 1/place {mean:.3f}"
+    return label if mean is None else f"{label}\nMRR {mean:.3f}"
 
 
 def _title(recall: pl.DataFrame, depths: list[int]) -> str:
-    """What the full gradient and BM25 have among the first few."""
+    """Return the recall of the full gradient and BM25 at a small k as a sentence."""
     k = max(depth for depth in depths if depth <= A_FEW)
     shares = dict(recall.filter(pl.col("k") == k).select("method", "value").iter_rows())
     found = [
-        f"{name} for {percent(shares[method] / 100)}"
+        f"{percent(shares[method] / 100)} for {name}"
         for method, name in ((FULL_GRADIENT, "the full gradient"), (BM25, "BM25"))
         if method in shares
     ]
-    place = "the first candidate" if k == 1 else f"among the first {k} candidates"
-    return f"The source is {place} by {listed(found)} of the queries"
+    return f"Recall at {k} is {listed(found)}"

@@ -1,6 +1,7 @@
-"""Which figures there are of a setting, from which tables, and how they are read.
+"""Registry of a setting's figures: their tables, drawing functions and captions.
 
-The report shows them in these groups, the web UI and notebooks each beside the answer that it is the picture of.
+The report shows the figures in the groups below. The web UI and notebooks show each figure with the analysis that it
+illustrates.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,21 +17,21 @@ from gradsim.analysis.question import Tables
 from gradsim.analysis.questions import QUESTIONS, SIZES
 from gradsim.tables import SCHEMAS
 
-WHISKERS = "Lines and bands are 95\u00a0% intervals."
+WHISKERS = "Lines and bands show 95\u00a0% confidence intervals."
 
 
 @dataclass(frozen=True)
 class FigureOf:
-    """A figure that a setting may have, of which the report says how to read it.
+    """Figure that a setting may have.
 
     Attributes:
-        name: of it.
-        answer: the table that it is the picture of.
-        tables: those behind it, all of which must be there.
-        draw: makes it.
-        note: how to read it.
-        filled: those of `tables` without whose rows there is nothing to draw; all if none is named.
-        drawable: whether rows are such that there is something to draw.
+        name: Name of the figure.
+        answer: Table that the figure illustrates.
+        tables: Tables that the figure requires.
+        draw: Function that draws the figure.
+        note: Caption that explains how to read the figure.
+        filled: Subset of `tables` that must have rows; empty means all of them.
+        drawable: Additional condition on the tables.
     """
 
     name: str
@@ -42,7 +43,7 @@ class FigureOf:
     drawable: Callable[[Tables], bool] = lambda _: True
 
     def can_be_drawn(self, tables: Tables) -> bool:
-        """Whether what it needs is there."""
+        """Return whether the required tables exist, have rows and meet the condition."""
         if any(name not in tables for name in self.tables):
             return False
         if any(tables[name].is_empty() for name in self.filled or self.tables):
@@ -66,8 +67,8 @@ SELECTION = (
             tables["accuracy"],
             tables["select_or_project"],
         ),
-        "Layers are taken one after the other, each time the one that helps most. In sample they are judged on the "
-        "queries that they were chosen by; held out on the other half. " + WHISKERS,
+        "Greedy selection adds the layer that improves the criterion most at each step. In-sample curves evaluate the "
+        "layers on the queries that selected them, held-out curves on the other half. " + WHISKERS,
         filled=("greedy_by_accuracy", "greedy_by_similarity"),
     ),
     FigureOf(
@@ -75,8 +76,8 @@ SELECTION = (
         "select_or_project",
         ("select_or_project",),
         lambda tables: plots.selected_or_projected(tables["select_or_project"]),
-        "Each projection beside whole layers with at most as many parameters as it has dimensions, chosen on the half "
-        "of the queries that they are not judged on. " + WHISKERS,
+        "Each projection is compared with whole layers that have at most as many parameters as it has dimensions. The "
+        "layers are selected on one half of the queries and evaluated on the other. " + WHISKERS,
     ),
 )
 
@@ -86,21 +87,21 @@ LAYERS = (
         "accuracy_per_layer",
         ("accuracy_per_layer", SIZES),
         lambda tables: plots.accuracy_of_layers(tables["accuracy_per_layer"], tables[SIZES]),
-        "Sources that each layer\u2019s gradient finds alone, by the part of the model that the layer is.",
+        "Accuracy of each layer\u2019s gradient on its own, by component and transformer block.",
     ),
     FigureOf(
         "means_of_groups",
         "layer_means",
         ("layer_means",),
         lambda tables: plots.means_of_groups(tables["layer_means"]),
-        "Means over the layers of one kind. " + WHISKERS,
+        "Means over the layers of each component; the number of layers follows the name. " + WHISKERS,
     ),
     FigureOf(
         "means_by_depth",
         "layer_means",
         ("layer_means",),
         lambda tables: plots.means_by_depth(tables["layer_means"]),
-        "Means over the layers of one block, from the input to the output. " + WHISKERS,
+        "Means over the layers of each block, from input to output. " + WHISKERS,
         drawable=lambda tables: "block" in tables["layer_means"]["grouping"],
     ),
     FigureOf(
@@ -108,15 +109,15 @@ LAYERS = (
         "attention_against_mlp",
         ("layer_means", "attention_against_mlp"),
         lambda tables: plots.attention_and_mlp(tables["layer_means"], tables["attention_against_mlp"]),
-        "Above zero, attention\u2019s layers are better on average; below it, the MLP\u2019s. " + WHISKERS,
+        "Attention layers are better on average above zero, MLP layers below. " + WHISKERS,
     ),
     FigureOf(
         "layers_against_full_gradient",
         "similarity_to_full_gradient",
         ("similarity_to_full_gradient", SIZES),
         lambda tables: plots.layers_against_full_gradient(tables["similarity_to_full_gradient"], tables[SIZES]),
-        "The nearer to 1, the more are a layer\u2019s similarities of all pairs those of the whole gradient. A cosine, "
-        "not a correlation: pairs that are alike on average count, too.",
+        "Cosine between the similarities of all pairs in one layer and in the full gradient; 1 means proportional. "
+        "Unlike a correlation, it is not centred, so the mean similarity counts, too.",
     ),
     *(
         FigureOf(
@@ -124,8 +125,8 @@ LAYERS = (
             f"greedy_by_{criterion}",
             (f"greedy_by_{criterion}", SIZES),
             partial(_selection_order, criterion=criterion),
-            "The step of the greedy selection at which each layer is taken; bold steps raise what came before. Of "
-            "layers that serve equally well the first in model order is taken: between bold steps order says little.",
+            "Step at which the greedy selection adds each layer; bold steps improve on all previous values. Ties are "
+            "broken in model order, so the order between bold steps is mostly arbitrary.",
         )
         for criterion in Criterion
     ),
@@ -134,8 +135,8 @@ LAYERS = (
         "layer_differences",
         ("layer_differences", "accuracy_per_layer"),
         lambda tables: plots.differences_of_layers(tables["layer_differences"], tables["accuracy_per_layer"]),
-        "The longer a layer\u2019s line below, the less the queries tell which place of the order it deserves; "
-        "exact McNemar tests of every two layers, with Holm\u2019s correction for all of them.",
+        "Longer ranges mean a less certain rank. Ranges follow from exact McNemar tests of all pairs of layers with "
+        "Holm\u2019s correction.",
     ),
 )
 
@@ -145,8 +146,8 @@ PROJECTIONS = (
         "projection_audit",
         ("projection_audit",),
         lambda tables: plots.errors_of_projections(tables["projection_audit"]),
-        "Measured errors beside those that theory expects of such a projection; and how far the projected similarities "
-        "are from the full ones, as stored and as rightly scaled ones would be.",
+        "Left: measured errors and the errors that theory predicts. Right: distance of the projected similarities from "
+        "those of the full gradient, for the stored projection and a simulated dense, correctly scaled one.",
     ),
 )
 
@@ -156,28 +157,26 @@ RETRIEVAL = (
         "retrieval",
         ("retrieval",),
         lambda tables: plots.recall_at_k(tables["retrieval"]),
-        "Share of queries whose source is among the k most similar candidates. " + WHISKERS,
+        "Recall at k is the share of queries whose source is among the k most similar candidates; MRR is the mean "
+        "reciprocal rank. " + WHISKERS,
     ),
     FigureOf(
         "source_against_others",
         "decisions",
         ("decisions",),
         lambda tables: plots.source_against_others(tables["decisions"]),
-        "The further apart the two heaps, the surer the decisions; where they overlap, queries go wrong.",
+        "The further apart the two distributions, the clearer the decisions; wrong decisions occur where they overlap.",
     ),
 )
 
 
 def figure_of(table: str, tables: Tables, setting: str) -> Figure | None:
-    """The picture of an answer.
+    """Return the figure of an analysis, or None if there is nothing to draw.
 
     Args:
-        table: its name.
-        tables: its rows and those of what it was made from, by name.
-        setting: that it is of.
-
-    Returns:
-        None where there is nothing to draw.
+        table: Name of the analysis.
+        tables: The analysis and its inputs by name.
+        setting: Name of the setting.
     """
     if table == "accuracy":
         return plots.accuracy_of_methods({setting: tables[table]}, {setting: SCHEMAS["controls"].empty()})
@@ -199,7 +198,7 @@ EXTENSIONS = tuple(
 )
 """Figures of analyses that other packages add."""
 
-# Where an answer has several, the first is shown.
+# If an analysis has several figures, the first is shown.
 _OF_TABLE: Mapping[str, FigureOf] = {
     figure.answer: figure for figure in reversed((*SELECTION, *LAYERS, *PROJECTIONS, *RETRIEVAL, *EXTENSIONS))
 }

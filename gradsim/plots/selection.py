@@ -1,4 +1,4 @@
-"""What greedily selected layers are worth beside projections and the full gradient, and where they carry over."""
+"""Performance of greedily selected layers compared with projections, and its transfer between settings."""
 
 from typing import Any
 
@@ -22,12 +22,12 @@ from gradsim.plots.marks import (
 from gradsim.plots.style import BLUE, INK, PROJECTION_LOOKS, VERMILION, new_figure, styled
 
 PANELS = {
-    Criterion.ACCURACY: "sources found (%), layers selected by accuracy",
-    Criterion.SIMILARITY: "similarity to the full gradient, layers selected by it",
+    Criterion.ACCURACY: "accuracy (%), layers selected by accuracy",
+    Criterion.SIMILARITY: "similarity to the full gradient, layers selected by similarity",
 }
 
 A_FEW = 5
-"""The title says what so many layers are worth in another setting, or as many as there are."""
+"""Maximum number of layers of the selection in the title."""
 
 
 @styled
@@ -38,19 +38,19 @@ def greedy_selection(
     accuracy: pl.DataFrame,
     select_or_project: pl.DataFrame,
 ) -> Figure:
-    """What selected layers are worth as their share of the parameters grows, in sample and held out.
+    """Draw the performance of selected layers over their share of the parameters, in sample and held out.
 
-    Where sizes are unknown, the number of layers takes the place of their share, and projections have none.
+    If sizes are unknown, the x axis is the number of layers and projections are omitted.
 
     Args:
-        greedy_by_accuracy: the table of that name.
-        greedy_by_similarity: the table of that name.
-        held_out_selection: the table of that name; without rows (one query) there is no such curve.
-        accuracy: the table of that name, for the full gradient and the projections.
-        select_or_project: the table of that name, for the projections' similarity; may have no rows.
+        greedy_by_accuracy: Table `greedy_by_accuracy`.
+        greedy_by_similarity: Table `greedy_by_similarity`.
+        held_out_selection: Table `held_out_selection`; if empty (one query), there is no held-out curve.
+        accuracy: Table `accuracy`, for the full gradient and the projections.
+        select_or_project: Table `select_or_project`, for the similarity of the projections; may be empty.
 
     Raises:
-        TableError: a selection has no rows.
+        TableError: A selection has no rows.
     """
     greedy = {Criterion.ACCURACY: greedy_by_accuracy, Criterion.SIMILARITY: greedy_by_similarity}
     for criterion, table in greedy.items():
@@ -71,9 +71,9 @@ def greedy_selection(
     if sized:
         parameters = round(greedy_by_accuracy["parameters"][0] / greedy_by_accuracy["parameter_share"][0])
         _draw_projections(panels, _projections(every, select_or_project, parameters))
-        label = "parameters of the layers or dimensions of the projection (% of the model's, log)"
+        label = "parameters of the layers or projection dimensions (% of the model, log scale)"
     else:
-        label = "number of selected layers (log scale); their sizes are unknown"
+        label = "number of selected layers (log scale; layer sizes unknown)"
     panels[Criterion.SIMILARITY].set_xlabel(f"{label}\n{marked_steps(len(greedy_by_accuracy))}")
     within_hundred(panels[Criterion.ACCURACY])
     logarithmic(panels[Criterion.SIMILARITY], whole=not sized)
@@ -84,15 +84,15 @@ def greedy_selection(
 
 @styled
 def transfer_of_selections(selection_transfer: pl.DataFrame) -> Figure:
-    """What one setting's selections are worth in another, beside that setting's own; one row of panels a pair.
+    """Draw the performance of one setting's selections on another, with the other setting's own; one row per pair.
 
     Args:
-        selection_transfer: the table of that name.
+        selection_transfer: Table `selection_transfer`.
 
     Raises:
-        TableError: there is but one setting, so that there is nothing to draw.
+        TableError: There is only one setting.
     """
-    refuse_empty(selection_transfer, "selection_transfer", "there is but one setting")
+    refuse_empty(selection_transfer, "selection_transfer", "there is only one setting")
     pairs = selection_transfer.select("source_setting", "target_setting").unique(maintain_order=True)
     figure = new_figure(_transfer_title(selection_transfer), height=1.2 + 1.65 * len(pairs))
     grid = figure.subplots(len(pairs), 2, sharex=True, squeeze=False)
@@ -107,7 +107,7 @@ def transfer_of_selections(selection_transfer: pl.DataFrame) -> Figure:
                 ["own"],
                 color=BLUE,
                 marker="o",
-                label="selected in this setting, held out",
+                label="selected on this setting (held out)",
             )
             draw_steps(
                 panel,
@@ -117,13 +117,13 @@ def transfer_of_selections(selection_transfer: pl.DataFrame) -> Figure:
                 color=VERMILION,
                 marker="s",
                 linestyle=DASHED,
-                label="selected in the other setting",
+                label="selected on the other setting",
             )
             panel.grid()
         panels[0].set_title(f"{setting_label(source)} → {setting_label(target)}")
-        panels[0].set_ylabel("sources found (%)")
+        panels[0].set_ylabel("accuracy (%)")
         within_hundred(panels[0])
-        panels[1].set_ylabel("like the full gradient")
+        panels[1].set_ylabel("similarity")
     for panel in grid[-1]:
         logarithmic(panel, most=7, whole=True)
         panel.set_xlabel("number of layers (log scale)")
@@ -141,7 +141,7 @@ def _draw_selection(panel: Axes, greedy: pl.DataFrame, held_out: pl.DataFrame) -
         ["value", "low", "high"],
         color=BLUE,
         marker="o",
-        label="selected and judged on the same queries",
+        label="in sample (same queries)",
     )
     if held_out.is_empty():
         return
@@ -153,7 +153,7 @@ def _draw_selection(panel: Axes, greedy: pl.DataFrame, held_out: pl.DataFrame) -
         color=VERMILION,
         marker="s",
         linestyle=DASHED,
-        label="selected on one half, judged on the other",
+        label="held out (other queries)",
     )
 
 
@@ -174,19 +174,19 @@ def _draw_projections(panels: dict[Criterion, Axes], projections: pl.DataFrame) 
 
 
 def _drawn(selection: pl.DataFrame, criterion: Criterion) -> pl.DataFrame:
-    """A selection in the units of its panel, with its place on the x axis."""
+    """Return a selection in the unit of its panel, with its `place` on the x axis."""
     place = pl.coalesce(pl.col("parameter_share") * 100, pl.col("step"))
     return _in_unit(selection, criterion).with_columns(place=place).sort("step")
 
 
 def _in_unit(selection: pl.DataFrame, criterion: Criterion) -> pl.DataFrame:
-    """Accuracy in per cent; similarity as it is."""
+    """Return a selection with accuracy in percent; similarity is unchanged."""
     values = [name for name in ("value", "low", "high", "own", "in_sample", "held_out") if name in selection.columns]
     return selection.with_columns(pl.col(values) * (100 if criterion is Criterion.ACCURACY else 1))
 
 
 def _projections(accuracy: pl.DataFrame, select_or_project: pl.DataFrame, parameters: int) -> pl.DataFrame:
-    """Accuracy (%) with interval, similarity where it is known, and place of each projection."""
+    """Return accuracy (%) with interval, similarity if known, and `place` on the x axis of each projection."""
     name = pl.col("method").str.extract_groups(r"^(?<projection>.+)-(?<dimension>\d+)$").struct
     similarities = select_or_project.select("projection", "dimension", similarity="projected_similarity")
     return (
@@ -198,36 +198,38 @@ def _projections(accuracy: pl.DataFrame, select_or_project: pl.DataFrame, parame
 
 
 def _title(greedy: pl.DataFrame, held_out: pl.DataFrame, full: pl.DataFrame) -> str:
-    """What the shortest selection that finds most sources finds: of its own queries and of others."""
+    """Return the in-sample and held-out accuracy of the shortest selection with the highest accuracy as a sentence."""
     best = greedy.sort("value", descending=True, maintain_order=True).row(0, named=True)
     layers = "1 layer" if best["step"] == 1 else f"{best['step']} layers"
     if best["parameter_share"] is not None:
         layers += f", {percent(best['parameter_share'])} of the parameters,"
-    verb, them = ("finds", "it") if best["step"] == 1 else ("find", "them")
-    finding = f"{layers} {verb} the source of {percent(best['value'])} of the queries that selected {them}"
+    verb = "reaches" if best["step"] == 1 else "reach"
+    finding = f"{layers} {verb} {percent(best['value'])} accuracy in sample"
     others = held_out.filter(pl.col("criterion") == Criterion.ACCURACY, pl.col("step") == best["step"])["held_out"]
     for share in others:
-        finding += f" and of {percent(share)} of others"
-    return f"{finding}; the full gradient of {percent(full['accuracy'][0] / 100)}"
+        finding += f" and {percent(share)} held out"
+    return f"{finding}; the full gradient reaches {percent(full['accuracy'][0] / 100)}"
 
 
 def _transfer_title(selection_transfer: pl.DataFrame) -> str:
-    """Where a few layers that another setting selected differ most, by their interval, from the setting's own."""
+    """Return the pair of settings where a short transferred selection differs most from the own one, as a sentence."""
     by_accuracy = selection_transfer.filter(pl.col("criterion") == Criterion.ACCURACY).drop_nulls("own")
     few = by_accuracy.filter(pl.col("step") == pl.col("step").filter(pl.col("step") <= A_FEW).max())
     if few.is_empty():
-        return "What one setting's selections of layers are worth in another"
+        return "Layers selected on one setting, evaluated on another"
     number = few["step"][0]
-    layers, find, those = ("1 layer", "finds", "the one") if number == 1 else (f"{number} layers", "find", "those")
+    layers, reach, own = ("1 layer", "reaches", "layer") if number == 1 else (f"{number} layers", "reach", "layers")
     apart = few.filter(~pl.col("own").is_between("low", "high"))
     if apart.is_empty():
-        equal = f"{layers} selected in another setting {find} as many sources as the setting's own"
-        return f"{equal}, as far as intervals tell"
+        return (
+            f"{layers} selected on another setting {reach} the accuracy of the setting's own selection "
+            "within 95\u00a0% intervals"
+        )
     gap = (pl.col("own") - pl.col("value")).abs()
     widest = apart.sort(gap, descending=True, maintain_order=True).row(0, named=True)
     source, target = setting_label(widest["source_setting"]), setting_label(widest["target_setting"])
     interval = f"95\u00a0% interval {100 * widest['low']:.1f} to {100 * widest['high']:.1f}"
     return (
-        f"{layers} selected on {source} queries {find} {percent(widest['value'])} ({interval}) of the sources of "
-        f"{target} queries, {those} selected there {percent(widest['own'])}"
+        f"{layers} selected on {source} queries {reach} {percent(widest['value'])} accuracy ({interval}) on {target} "
+        f"queries; the {own} selected there {reach} {percent(widest['own'])}"
     )

@@ -1,4 +1,4 @@
-"""Which layers a greedy selection takes first."""
+"""Order in which a greedy selection adds layers."""
 
 from collections.abc import Callable
 
@@ -17,20 +17,20 @@ from gradsim.plots.marks import draw_rows, refuse_empty, within_hundred
 from gradsim.plots.style import BLUE, FAINT, bare, new_figure, styled
 
 FIRST_STEPS = 20
-"""Steps that are told apart; layers taken later are grey."""
+"""Number of steps with distinct colours; layers added later are grey."""
 
 
 @styled
 def selection_order(greedy: pl.DataFrame, parameters_per_layer: pl.DataFrame, criterion: Criterion) -> Figure:
-    """The first steps of a selection in the grid of blocks and components; a list where there are no blocks.
+    """Draw the first steps of a selection in the grid of blocks and components, or as a list if there are no blocks.
 
     Args:
-        greedy: the table `greedy_by_accuracy` or `greedy_by_similarity`.
-        parameters_per_layer: the table of that name, for the same layers; sizes may be null.
-        criterion: what layers were selected by.
+        greedy: Table `greedy_by_accuracy` or `greedy_by_similarity`.
+        parameters_per_layer: Table `parameters_per_layer` of the same layers; sizes may be null.
+        criterion: Criterion of the selection.
 
     Raises:
-        TableError: there is no step, or a layer is not in `parameters_per_layer`.
+        TableError: There are no steps, or a layer is not in `parameters_per_layer`.
     """
     refuse_empty(greedy, f"greedy_by_{criterion}", "no layer was selected")
     model_order = parameters_per_layer.select(pl.col("layer").cast(pl.String)).with_row_index("place")
@@ -75,14 +75,12 @@ def _number(axes: Axes, grid: LayerGrid, steps: pl.DataFrame) -> None:
                 fontweight="bold" if raised else "normal",
                 color="white" if step <= FIRST_STEPS / 2 else "black",
             )
-    axes.set_xlabel("transformer block; numbers: step, bold where the value rose")
+    axes.set_xlabel("transformer block (numbers: step, bold where the criterion improved)")
 
 
 def _list(first: pl.DataFrame, criterion: Criterion, title: str) -> Figure:
-    """The first steps and what the layers so far are worth."""
-    scale, unit = (
-        (100, "sources found (%)") if criterion is Criterion.ACCURACY else (1, "similarity to the full gradient")
-    )
+    """Draw the first steps as rows with the value of the layers selected so far."""
+    scale, unit = (100, "accuracy (%)") if criterion is Criterion.ACCURACY else (1, "similarity to the full gradient")
     figure = new_figure(title, height=1.1 + 0.19 * len(first))
     axes = figure.subplots()
     places = -np.arange(len(first))
@@ -94,41 +92,41 @@ def _list(first: pl.DataFrame, criterion: Criterion, title: str) -> Figure:
     axes.set_ylim(places[-1] - 0.6, 0.6)
     if criterion is Criterion.ACCURACY:
         within_hundred(axes, horizontal=True)
-    axes.set_xlabel(f"{unit} by the layers so far, with 95\u00a0% intervals")
+    axes.set_xlabel(f"{unit} of the layers so far, with 95\u00a0% intervals")
     axes.grid(axis="x")
     bare(axes)
     return figure
 
 
 def _title(steps: pl.DataFrame, criterion: Criterion) -> str:
-    """The first layer, how many more raise the value, and where others would serve as well."""
+    """Return the first layer, the number of later improvements and the ties as a sentence."""
 
     def written(value: float) -> str:
         return percent(value) if criterion is Criterion.ACCURACY else f"{value:.3f}"
 
     layer, value = steps.select("layer", "value").row(0)
-    first = f"Selected by {criterion}, {layer_label(layer)} comes first ({written(value)})"
+    first = f"The first layer selected by {criterion} is {layer_label(layer)} ({written(value)})"
     return "; ".join([first, *_rises(steps, written), *_ties(steps["tied"])])
 
 
 def _rises(steps: pl.DataFrame, written: Callable[[float], str]) -> list[str]:
-    """How many steps raise the value above all before, and how far; the first step is none of them."""
+    """Return a clause on the steps after the first that improve on all previous values, or nothing for one step."""
     further = len(steps) - 1
     if not further:
         return []
     rises = steps[1:].filter("raised")
     if rises.is_empty():
-        return ["no further step raises that"]
-    verb = "raises" if len(rises) == 1 else "raise"
-    return [f"{len(rises)} of {further} further steps {verb} that, to {written(rises['value'][-1])}"]
+        return ["no later step improves on it"]
+    verb = "improves" if len(rises) == 1 else "improve"
+    return [f"{len(rises)} of {further} later steps {verb} on it, up to {written(rises['value'][-1])}"]
 
 
 def _ties(tied: pl.Series) -> list[str]:
-    """Where several layers are equally good; the last step has no choice."""
+    """Return a clause on the steps with ties, or nothing; the last step never has a choice."""
     several = (tied > 1).to_list()
     if not any(several):
         return []
     since = several.index(True)
     if all(several[since:-1]):
-        return [f"from step {since + 1} on several layers serve equally well"]
-    return [f"in {sum(several)} of {len(several)} steps several layers serve equally well"]
+        return [f"from step {since + 1} on, several layers tie"]
+    return [f"in {sum(several)} of {len(several)} steps, several layers tie"]

@@ -1,4 +1,4 @@
-"""Similarity of the true source and of the best other candidate."""
+"""Distributions of the similarity of the true source and of the best other candidate."""
 
 import numpy as np
 import polars as pl
@@ -12,10 +12,10 @@ BINS = 40
 
 @styled
 def source_against_others(decisions: pl.DataFrame) -> Figure:
-    """How the similarities of true sources and of the best other candidates are distributed.
+    """Draw histograms of the similarities of true sources and of the best other candidates.
 
     Args:
-        decisions: the table `decisions`.
+        decisions: Table `decisions`.
     """
     source = decisions["source_similarity"].to_numpy()
     other = decisions["best_other_similarity"].drop_nulls().to_numpy()
@@ -40,7 +40,7 @@ def source_against_others(decisions: pl.DataFrame) -> Figure:
             label=f"{label}, median {np.median(values):.3f}",
         )
     axes.set_xlabel("similarity to the query (cosine of the full gradients)")
-    axes.set_ylabel("queries")
+    axes.set_ylabel("number of queries")
     axes.grid(axis="y")
     axes.set_ylim(top=1.3 * axes.get_ylim()[1])  # room for the legend
     handles, labels = axes.get_legend_handles_labels()
@@ -51,5 +51,5 @@ def source_against_others(decisions: pl.DataFrame) -> Figure:
 def _title(decisions: pl.DataFrame) -> str:
     found = int((decisions["credit"] == 1).sum())
     tied = int(decisions["credit"].is_between(0, 1, closed="none").sum())
-    wins = f"The true source is more similar than every other candidate for {found} of {len(decisions)}"
-    return f"{wins} queries" + (f", and tied with the best for {tied}" if tied else "")
+    wins = f"The true source is the most similar candidate for {found} of {len(decisions)}"
+    return f"{wins} queries" + (f" and ties with others for {tied}" if tied else "")

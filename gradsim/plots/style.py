@@ -1,4 +1,4 @@
-"""The one style of all figures."""
+"""Common style of all figures."""
 
 import textwrap
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from gradsim.analysis.layers import COMPONENTS
 
-# The palette of M. Okabe and K. Ito, "Color universal design" (2008), told apart by the colour-blind.
+# Colour-blind-safe palette of M. Okabe and K. Ito, "Color universal design" (2008).
 BLUE = "#0072b2"
 SKY = "#56b4e9"
 ORANGE = "#e69f00"
@@ -23,7 +23,7 @@ MUTED = "#7b828a"
 FAINT = "#d5d9de"
 PAPER = "#fefefe"
 
-# Shapes differ as well as colours, so that grey prints tell components apart.
+# Markers differ as well as colours, so that components are distinguishable in greyscale.
 COMPONENT_COLOURS = {
     "embedding": INK,
     "attention q": BLUE,
@@ -38,13 +38,13 @@ COMPONENT_COLOURS = {
 }
 COMPONENT_MARKERS = dict(zip(COMPONENTS, "Dos^dXpv<>Ph*8H", strict=True))
 
-# A marker and a colour for each projection, in the order of the tables.
+# Marker and colour of each projection, in the order of the tables.
 PROJECTION_LOOKS = (("D", ORANGE), ("^", GREEN), ("P", PURPLE), ("v", BROWN), ("X", SKY), ("<", MUTED))
 
 WIDTH = 5.8
-"""Width of a figure in inches: 557 pixels of a page, legible from 460."""
+"""Width of a figure in inches; 557 pixels on the page, legible down to 460."""
 
-STYLE: dict[Any, Any] = {  # matplotlib wants its own key type, which it does not export
+STYLE: dict[Any, Any] = {  # matplotlib requires a key type that it does not export
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 9,
@@ -77,7 +77,7 @@ Arguments = ParamSpec("Arguments")
 
 
 def styled(draw: Callable[Arguments, Figure]) -> Callable[Arguments, Figure]:
-    """Lets a function draw in this style, and leaves matplotlib's settings as they were."""
+    """Return a function that draws in this style and restores matplotlib's settings afterwards."""
 
     def draw_styled(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Figure:
         with matplotlib.rc_context(STYLE):
@@ -87,13 +87,13 @@ def styled(draw: Callable[Arguments, Figure]) -> Callable[Arguments, Figure]:
 
 
 def new_figure(title: str, height: float) -> Figure:
-    """An empty figure that states its finding at the top left."""
+    """Return an empty figure with the finding as its title at the top left."""
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     figure.suptitle(textwrap.fill(title, 62, break_on_hyphens=False), x=0.01, ha="left")
     return figure
 
 
 def bare(axes: Axes) -> None:
-    """Takes away spines and tick marks; labels stay."""
+    """Remove spines and tick marks, but keep the tick labels."""
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)

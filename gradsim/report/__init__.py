@@ -1,4 +1,4 @@
-"""The report of a study: one HTML file that needs no network."""
+"""Report of a study: a single HTML file without external resources."""
 
 from gradsim.report.data import ReportData, SettingReport
 from gradsim.report.render import render_report

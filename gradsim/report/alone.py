@@ -1,4 +1,4 @@
-"""Projections that have no selected layers beside them, and why."""
+"""Projections without selected layers to compare with, and the reasons."""
 
 from collections.abc import Sequence
 
@@ -11,39 +11,39 @@ from gradsim.report.data import ReportData, SettingReport
 
 
 def alone_of(setting: SettingReport, parameters_per_layer: pl.DataFrame | None) -> list[str]:
-    """Which of a setting's projections `select_or_project` lacks, and why, in one sentence for each reason.
+    """Return one sentence per reason why projections are missing from `select_or_project`.
 
     Args:
-        setting: the setting.
-        parameters_per_layer: the table of that name; None if the study has no model.
+        setting: Setting to check.
+        parameters_per_layer: Table `parameters_per_layer`; None if the study has no model.
     """
     projections = [name for name in _methods(setting) if name not in {FULL_GRADIENT, BM25, *_compared(setting)}]
     if not projections:
         return []
     if parameters_per_layer is None or parameters_per_layer["parameters"].null_count():
-        return [_said(projections, "the layers\u2019 sizes are unknown.")]
+        return [_said(projections, "layer sizes are unknown.")]
     smallest = int(parameters_per_layer["parameters"].to_numpy().min())
     small = [name for name in projections if int(name.rpartition("-")[2]) < smallest]
     others = [name for name in projections if name not in small]
     said = []
     if small:
         what = "it has" if len(small) == 1 else "they have"
-        said.append(_said(small, f"{what} fewer dimensions than the smallest layer has parameters, {smallest:,}."))
+        said.append(_said(small, f"{what} fewer dimensions than the smallest layer has parameters ({smallest:,})."))
     if others:
         one = len(setting.tables["decisions"]) == 1
-        said.append(_said(others, "one query has no halves." if one else "the comparison is not at hand."))
+        said.append(_said(others, "one query cannot be split in half." if one else "the comparison is not available."))
     return said
 
 
 def unanswered(data: ReportData) -> str:
-    """Why no setting has an answer."""
+    """Return why no setting has an answer."""
     reasons = [reason for setting in data.settings for reason in alone_of(setting, data.parameters_per_layer)]
-    return f"Not to be said here. {' '.join(dict.fromkeys(reasons)) or 'Nothing was projected.'}"
+    return f"No answer is available. {' '.join(dict.fromkeys(reasons)) or 'Nothing was projected.'}"
 
 
 def _said(projections: Sequence[str], reason: str) -> str:
     names = [f"{name} ({size})" for name, size in (method_label(method).rsplit(", ", 1) for method in projections)]
-    return f"No selected layers stand beside {listed(names)}: {reason}"
+    return f"There are no selected layers to compare with {listed(names)}: {reason}"
 
 
 def _methods(setting: SettingReport) -> list[str]:
@@ -51,7 +51,7 @@ def _methods(setting: SettingReport) -> list[str]:
 
 
 def _compared(setting: SettingReport) -> set[str]:
-    """Projections in `select_or_project`, as `accuracy` names them."""
+    """Return the projections in `select_or_project`, named as in `accuracy`."""
     table = setting.tables.get("select_or_project")
     if table is None:
         return set()

@@ -1,4 +1,4 @@
-"""Select or project: the answer in words."""
+"""Select or project: the answer as text."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ from gradsim.report.tables import p_value
 
 @dataclass(frozen=True)
 class Answer:
-    """The answer of all settings together, and what each says.
+    """Answer over all settings, with the results of each.
 
     Attributes:
-        verdict: a sentence or two.
-        sentences: setting -> what is found there.
+        verdict: Overall answer in one or two sentences.
+        sentences: Sentences on the results of each setting, by setting.
     """
 
     verdict: str
@@ -27,7 +27,7 @@ class Answer:
 
 
 def answer_of(settings: Sequence[SettingReport]) -> Answer | None:
-    """What `select_or_project` says of all settings; None where nothing was set beside a projection."""
+    """Return the answer from `select_or_project` of all settings, or None if there is no comparison."""
     contests = {
         setting.setting: table
         for setting in settings
@@ -46,7 +46,7 @@ def _selected_by(contests: pl.DataFrame, criterion: Criterion) -> pl.DataFrame:
 
 
 def _verdict(found: Mapping[str, pl.DataFrame], n_settings: int) -> str:
-    """Which of both finds more sources, and in which settings, if they do not agree."""
+    """Return which of the two is more accurate, by setting if settings disagree."""
     groups: dict[str, dict[str, pl.DataFrame]] = {outcome: {} for outcome in _OUTCOMES}
     for name, contests in found.items():
         if not contests.is_empty():
@@ -56,10 +56,8 @@ def _verdict(found: Mapping[str, pl.DataFrame], n_settings: int) -> str:
         ((outcome, members),) = groups.items()
         return _of_all(outcome, pl.concat(members.values()))
     clauses = [
-        _OUTCOMES[outcome].format(
-            f"{listed([setting_label(name) for name in members])} {'ones' if place else 'queries'}"
-        )
-        for place, (outcome, members) in enumerate(groups.items())
+        _OUTCOMES[outcome].format(f"{listed([setting_label(name) for name in members])} queries")
+        for outcome, members in groups.items()
     ]
     verdict = "; ".join(clauses)
     return f"{verdict[:1].upper()}{verdict[1:]}." if verdict else ""
@@ -69,9 +67,9 @@ _OUTCOMES = {
     "select": "select for {}",
     "project": "project for {}",
     "either way": "for {} it depends on the projection",
-    "open": "for {} the two are not told apart",
+    "open": "for {} the difference is not significant",
 }
-"""How one or several settings turned out -> the words for it."""
+"""Clause for each outcome of one or several settings."""
 
 
 def _outcome(contests: pl.DataFrame) -> str:
@@ -82,34 +80,35 @@ def _outcome(contests: pl.DataFrame) -> str:
 
 
 def _of_all(outcome: str, contests: pl.DataFrame) -> str:
-    """Where all settings turned out alike."""
+    """Return the verdict if all settings have the same outcome."""
     selected, projected = told_apart(contests)
     every = contests.height
     if outcome == "either way":
         return (
-            f"It depends: selected layers find more sources in {selected} of {every} comparisons, fewer in {projected}."
+            f"It depends: selected layers are more accurate in {selected} of {every} comparisons, "
+            f"less accurate in {projected}."
         )
     if outcome == "open":
-        return "Select and project are not told apart: the queries do not show which of the two finds more sources."
-    how_often = _so_often(selected + projected, every) + ("" if every == 1 else " comparisons, and fewer in none")
+        return "Undecided: selected layers and projections do not differ significantly in accuracy."
+    how_often = _so_often(selected + projected, every) + ("" if every == 1 else " comparisons, less accurate in none")
     if outcome == "select":
-        return f"Select: whole layers find more sources than projections of the same size{how_often}."
-    return f"Project: projections find more sources than whole layers of the same size{how_often}."
+        return f"Select: whole layers are more accurate than projections of the same size{how_often}."
+    return f"Project: projections are more accurate than whole layers of the same size{how_often}."
 
 
 def _nearness(contests: pl.DataFrame) -> str:
-    """Which of both is more like the full gradient."""
+    """Return which of the two is more similar to the full gradient; empty if neither is."""
     selected = contests.filter(pl.col("similarity_low") > 0).height
     projected = contests.filter(pl.col("similarity_high") < 0).height
     if selected and projected:
         return (
-            f"Projections are nearer to the full gradient in {projected} of {contests.height} comparisons, "
-            f"layers selected for it in {selected}."
+            f"Projections are closer to the full gradient in {projected} of {contests.height} comparisons, "
+            f"layers selected by similarity in {selected}."
         )
     if projected:
-        return f"Projections are nearer to the full gradient{_so_often(projected, contests.height)}."
+        return f"Projections are closer to the full gradient{_so_often(projected, contests.height)}."
     if selected:
-        return f"Layers selected for it are nearer to the full gradient{_so_often(selected, contests.height)}."
+        return f"Layers selected by similarity are closer to the full gradient{_so_often(selected, contests.height)}."
     return ""
 
 
@@ -118,24 +117,24 @@ def _so_often(number: int, comparisons: int) -> str:
 
 
 def _sentences(contests: pl.DataFrame) -> Iterator[str]:
-    """The smallest projection beside what was selected for accuracy, and beside what was selected for similarity."""
+    """Yield the comparison of the smallest projection with layers selected by accuracy and by similarity."""
     smallest = contests.filter(pl.col("dimension") == pl.col("dimension").min())
     for row in _selected_by(smallest, Criterion.ACCURACY).head(1).iter_rows(named=True):
         layers = "one layer" if row["layers"] == 1 else f"{row['layers']} layers"
-        apart = "" if row["p_holm"] < SIGNIFICANT else " The two are not told apart."
+        apart = "" if row["p_holm"] < SIGNIFICANT else " The difference is not significant."
         yield (
-            f"Layers with at most {count(row['dimension'])} parameters, selected on other queries, find "
-            f"{percent(row['selected_accuracy'])} of the sources (on all queries: {layers} of "
-            f"{count(row['parameters'])}); projected to {count(row['dimension'])} dimensions "
-            f"({projection_label(row['projection'])}), the gradient finds {percent(row['projected_accuracy'])}. "
+            f"Layers with at most {count(row['dimension'])} parameters, selected on other queries, "
+            f"reach {percent(row['selected_accuracy'])} accuracy (on all queries: {layers} with "
+            f"{count(row['parameters'])} parameters); the gradient projected to {count(row['dimension'])} dimensions "
+            f"({projection_label(row['projection'])}) reaches {percent(row['projected_accuracy'])}. "
             f"The difference is {points(100 * row['difference'])} points (95\u00a0% interval "
             f"{points(100 * row['low'])} to {points(100 * row['high'])}; "
             f"p\u00a0=\u00a0{p_value(row['p_holm'])} after Holm\u2019s correction).{apart}"
         )
     for row in _selected_by(smallest, Criterion.SIMILARITY).head(1).iter_rows(named=True):
         yield (
-            f"Similarity to the full gradient: {row['selected_similarity']:.3f} by layers selected for it, "
-            f"{row['projected_similarity']:.3f} by the projection; a difference of "
+            f"Similarity to the full gradient: {row['selected_similarity']:.3f} for layers selected by similarity, "
+            f"{row['projected_similarity']:.3f} for the projection; a difference of "
             f"{points(row['similarity_difference'], 3)} ({points(row['similarity_low'], 3)} to "
             f"{points(row['similarity_high'], 3)})."
         )

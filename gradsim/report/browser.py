@@ -1,7 +1,7 @@
-"""What the pair browser is given: queries, their candidates, similarities layer by layer, texts.
+"""Data of the pair browser: queries, candidates, similarities by layer, and texts.
 
-A page must stay small enough to be opened, read and sent, so that it keeps each query's best candidates only, and of
-large studies the queries that are read first.
+To stay small enough to open and share, the page contains only the best candidates of each query and, for large studies,
+only the most interesting queries.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,32 +22,32 @@ Positions = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 STEPS = 32767
-"""A similarity by one layer is stored as a whole number of so many steps to 1: 3e-5 a step."""
+"""Quantization of single-layer similarities: the integer that represents 1, for a resolution of 3e-5."""
 
 MOST_PAIR_BYTES = 6_000_000
 MOST_LETTERS = 8_000_000
 BYTES_BESIDE_LAYERS = 16
-"""Of a pair: its place, rank and whole similarity."""
+"""Size of a pair's place, rank and overall similarity, in bytes."""
 
 BEST_CANDIDATES = 10
 CLOSEST = 50
 MOST_DIVERGENT = 50
 
 Texts = Mapping[str, list[tuple[str, str]]]
-"""Id of a sample -> roles and contents of its messages."""
+"""Roles and contents of each sample's messages, by sample id."""
 
 
 @dataclass(frozen=True)
 class Browsed:
-    """A setting's part of the pair browser.
+    """Data of the pair browser for one setting.
 
     Attributes:
-        setting: its name.
-        index: ids, decisions and candidates, as JSON.
-        similarities: packed; of each pair, one signed number of two bytes (low byte first) a layer.
-        texts: packed JSON of the queries' messages; None if they are not at hand.
-        originals: ids of all candidates.
-        left_out: what the page leaves out; empty if nothing.
+        setting: Name of the setting.
+        index: Ids, decisions and candidates as JSON.
+        similarities: Packed little-endian int16 array, (n_pairs, n_layers).
+        texts: Packed JSON of the queries' messages; None if unavailable.
+        originals: Ids of all candidates.
+        left_out: Sentence on the omitted data; empty if the data are complete.
     """
 
     setting: str
@@ -60,13 +60,13 @@ class Browsed:
 
 @dataclass(frozen=True)
 class _Chosen:
-    """Pairs that are kept.
+    """Pairs included in the page.
 
     Attributes:
-        queries: (n,) positions of queries, in the order of the study.
-        pairs: (m,) positions of pairs, query by query, most similar first.
-        places: (m,) place of each pair among its query's, the most similar 0.
-        starts: (n,) first pair of each query.
+        queries: Positions of the queries in the order of the study, (n,).
+        pairs: Positions of the pairs, grouped by query, most similar first, (m,).
+        places: Rank of each pair's similarity within its query, starting at 0, (m,).
+        starts: Index of the first pair of each query, (n,).
     """
 
     queries: Positions
@@ -76,26 +76,26 @@ class _Chosen:
 
 
 def layers_shown(settings: Sequence[SettingReport]) -> list[str]:
-    """Return the layers that the page's pairs are shown in: those that hold more than rounding in every setting."""
+    """Return the layers that the pair browser shows: those with more than rounding noise in every setting."""
     every = [setting.layer_dots.layers.cast(pl.String).to_list() for setting in settings if setting.layer_dots]
     return [layer for layer in every[0] if all(layer in others for others in every)] if every else []
 
 
 def described(layers: Sequence[str]) -> Markup:
-    """Return label, component and block of each layer, as JSON."""
+    """Return label, component and block of each layer as JSON."""
     return script_json(
         [{"label": layer_label(name), "component": component_of(name), "block": block_of(name)} for name in layers]
     )
 
 
 def browsed(setting: SettingReport, layers: Sequence[str], queries: Texts, originals: Texts) -> Browsed | None:
-    """Return what the page carries of a setting's pairs; None if dots by layer are not at hand.
+    """Return the pair browser's data of a setting, or None if inner products by layer are unavailable.
 
     Args:
-        setting: whose queries.
-        layers: in which similarities are shown.
-        queries: texts of the queries.
-        originals: texts of the candidates.
+        setting: Setting to show.
+        layers: Layers to show similarities for.
+        queries: Texts of the queries.
+        originals: Texts of the candidates.
     """
     dots = setting.layer_dots
     if dots is None:
@@ -127,12 +127,12 @@ def browsed(setting: SettingReport, layers: Sequence[str], queries: Texts, origi
 
 
 def packed_texts(texts: Texts) -> str:
-    """Messages of samples as packed JSON: id -> list of role and content."""
+    """Return the messages of samples as packed JSON, a list of role and content per id."""
     return packed(script_json(texts).encode())
 
 
 def texts_by_id(samples: pl.DataFrame | None) -> Texts:
-    """The messages of each sample as pairs of role and text; empty if there are none at hand."""
+    """Return the messages of each sample as pairs of role and text; empty if `samples` is None."""
     if samples is None:
         return {}
     return {
@@ -142,7 +142,7 @@ def texts_by_id(samples: pl.DataFrame | None) -> Texts:
 
 
 def _aligned(decisions: pl.DataFrame, query_ids: pl.Series) -> pl.DataFrame:
-    """Decisions in the order of the dots."""
+    """Return a table of queries in the order of `query_ids`."""
     order = pl.DataFrame({"query_id": query_ids.cast(pl.String)})
     return order.join(
         decisions.with_columns(pl.col("query_id").cast(pl.String)), on="query_id", how="left", maintain_order="left"
@@ -150,7 +150,7 @@ def _aligned(decisions: pl.DataFrame, query_ids: pl.Series) -> pl.DataFrame:
 
 
 def _divergence(setting: SettingReport, query_ids: pl.Series) -> pl.DataFrame | None:
-    """`layer`, `cosine` and `rank` of each query."""
+    """Return `layer`, `cosine` and `rank` of each query, or None if there is no divergence table."""
     table = setting.tables.get("divergence")
     if table is None or table.is_empty():
         return None
@@ -158,7 +158,7 @@ def _divergence(setting: SettingReport, query_ids: pl.Series) -> pl.DataFrame | 
 
 
 def _in_order_of_interest(decisions: pl.DataFrame, divergence: pl.DataFrame | None) -> Positions:
-    """Positions of queries: wrong ones, the clearest first; close ones; divergent ones; the rest."""
+    """Return positions of queries: wrong ones by ascending margin, then close, divergent and all remaining ones."""
     margins = decisions["margin"].fill_null(np.inf).to_numpy()
     by_margin = np.argsort(margins, kind="stable")
     wrong = by_margin[decisions["credit"].to_numpy()[by_margin] < 1]
@@ -172,7 +172,7 @@ def _in_order_of_interest(decisions: pl.DataFrame, divergence: pl.DataFrame | No
 
 
 def _chosen(dots: LayerDots, similarity: Floats, order: Positions, queries: Texts, originals: Texts) -> _Chosen:
-    """Each query's best pairs and its source, of as many queries as fit."""
+    """Return the best pairs and the source of as many queries as fit into the page."""
     lists = dots.lists
     by_similarity = np.lexsort((-similarity, lists.query))
     bytes_a_pair = 2 * len(dots.layers) + BYTES_BESIDE_LAYERS
@@ -193,7 +193,7 @@ def _chosen(dots: LayerDots, similarity: Floats, order: Positions, queries: Text
 def _letters(
     dots: LayerDots, pairs: Positions, lengths: Positions, order: Positions, queries: Texts, originals: Texts
 ) -> Positions:
-    """(n,) letters that each query brings to the page, in that order; an original counts where it comes first."""
+    """Return the characters that each query in `order` adds to the page, (n,); each original counts once."""
     size = {name: sum(len(text) for _, text in messages) for name, messages in originals.items()}
     names = dots.pairs["original_id"].cast(pl.String)[pairs].to_list()
     starts = np.cumsum(lengths) - lengths
@@ -242,26 +242,26 @@ def _columns_of_pairs(
 
 
 def _quantised(dots: LayerDots, pairs: Positions, layers: Sequence[str]) -> bytes:
-    """Return similarities of some pairs in each of these layers."""
+    """Return quantized similarities of the given pairs in the given layers as little-endian int16 bytes."""
     shown = dots.positions_of(layers)
     similarities = cosine(
         dots.dots[np.ix_(pairs, shown)],
         dots.query_self_dots[np.ix_(dots.lists.query[pairs], shown)],
         dots.original_self_dots[np.ix_(dots.original[pairs], shown)],
     )
-    # Rounding may leave a cosine beyond 1.
+    # Rounding can push a cosine beyond 1.
     steps: NDArray[np.int16] = np.rint(STEPS * similarities.clip(-1, 1)).astype("<i2")
     return steps.tobytes()
 
 
 def _left_out(dots: LayerDots, chosen: _Chosen) -> str:
-    """What the page does not carry, in a sentence."""
+    """Return a description of the omitted queries and candidates."""
     parts = []
     if len(chosen.queries) < len(dots.lists.query_ids):
         parts.append(
-            f"Of {len(dots.lists.query_ids):,} queries the page carries {len(chosen.queries):,}: those decided wrongly "
-            "or by a tie first, then the closest and the most divergent ones."
+            f"The page contains {len(chosen.queries):,} of {len(dots.lists.query_ids):,} queries: wrong and tied "
+            "decisions first, then the closest and the most divergent ones."
         )
     if len(chosen.pairs) < int(dots.lists.lengths[chosen.queries].sum()):
-        parts.append(f"Of each query it carries the {BEST_CANDIDATES} most similar candidates and the true source.")
+        parts.append(f"It shows the {BEST_CANDIDATES} most similar candidates and the true source of each query.")
     return " ".join(parts)

@@ -1,4 +1,4 @@
-"""The sections of the page that show findings, in order."""
+"""Sections of the page with findings, in order."""
 
 from dataclasses import replace
 
@@ -21,7 +21,7 @@ QUERY_TABLES = ("decisions", "divergence", "similarity_over_layers")
 
 
 def sections_of(data: ReportData, answer: Answer | None, downloads: Downloads) -> list[Section]:
-    """Those that have something to say."""
+    """Return the non-empty sections of the page."""
     drawer = Drawer(data, downloads)
     sections = (
         _accuracy(data, drawer),
@@ -39,7 +39,7 @@ def sections_of(data: ReportData, answer: Answer | None, downloads: Downloads) -
 
 
 def accuracy_figure(data: ReportData) -> Figure:
-    """Methods and null controls of all settings; its title is the page's headline."""
+    """Return the figure of methods and null controls in all settings; its title is the page's headline."""
     return plots.accuracy_of_methods(
         {setting.setting: setting.tables["accuracy"] for setting in data.settings},
         {setting.setting: setting.tables["controls"] for setting in data.settings},
@@ -47,13 +47,13 @@ def accuracy_figure(data: ReportData) -> Figure:
 
 
 def missing_of(setting: SettingReport, data: ReportData) -> str:
-    """What the page leaves out because it was not at hand."""
+    """Return a list of the data of a setting that are unavailable, as text."""
     beside = {
-        "dots by layer": setting.layer_dots is not None,
-        "sizes of the layers": _has_sizes(data),
-        "texts of the queries": setting.queries is not None,
-        "texts of the originals": data.originals is not None,
-        "the null control by answer length": ANSWER_LENGTH in setting.tables["controls"]["control"],
+        "inner products by layer": setting.layer_dots is not None,
+        "layer sizes": _has_sizes(data),
+        "query texts": setting.queries is not None,
+        "original texts": data.originals is not None,
+        "the answer length control": ANSWER_LENGTH in setting.tables["controls"]["control"],
     }
     absent = [name for table, name in NAMES.items() if table not in setting.tables]
     return listed(absent + [name for name, found in beside.items() if not found])
@@ -71,11 +71,11 @@ def _accuracy(data: ReportData, drawer: Drawer) -> Section:
         for name in ("accuracy", "controls")
     ]
     note = (
-        "Filled marks are methods, hollow ones null controls: what would be found without gradients. Lines are "
-        "95\u00a0% intervals; for shuffled sources they hold 95\u00a0% of a thousand shuffles."
+        "Filled markers are methods; hollow markers are null controls, which use no gradients. Lines show 95\u00a0% "
+        "confidence intervals; for shuffled sources, they contain 95\u00a0% of a thousand shuffles."
     )
     picture = drawer.picture(accuracy_figure(data), "accuracy_of_methods", note, behind)
-    picture = replace(picture, title="What is found, and what would be found without gradients")
+    picture = replace(picture, title="Accuracy with gradients and without")
     panels = [Panel(pictures=[picture])]
     panels += [
         Panel(
@@ -89,8 +89,8 @@ def _accuracy(data: ReportData, drawer: Drawer) -> Section:
         )
         for setting in data.settings
     ]
-    lead = "Is the true source the most similar candidate, and would it be so without gradients?"
-    return Section("accuracy", "Accuracy beside null controls", "Accuracy", lead, panels)
+    lead = "How often is the true source the most similar candidate, and how often without gradients?"
+    return Section("accuracy", "Accuracy and null controls", "Accuracy", lead, panels)
 
 
 def _select_or_project(data: ReportData, drawer: Drawer, answer: Answer | None) -> Section:
@@ -106,15 +106,15 @@ def _select_or_project(data: ReportData, drawer: Drawer, answer: Answer | None) 
             else [],
             pictures=drawer.pictures(setting, figures.SELECTION),
             tables=[
-                *drawer.table(setting, "select_or_project", "Selected layers beside projections"),
+                *drawer.table(setting, "select_or_project", "Selected layers and projections"),
                 *drawer.table(setting, "selection_under_budget", "Greedy selections within a budget", folded=True),
             ],
         )
         for setting in data.settings
     ]
     lead = (
-        "A gradient can be made small by keeping a few layers whole, or by projecting all of it at random. Which of "
-        "the two finds more sources with as many numbers?"
+        "A gradient can be compressed by keeping a few whole layers or by a random projection of all layers. Which is "
+        "more accurate at the same size?"
     )
     return Section("select", "Select or project?", "Select or project", lead, [said, *panels] if any(panels) else [])
 
@@ -132,7 +132,7 @@ def _layers(data: ReportData, drawer: Drawer) -> Section:
         )
         for setting in data.settings
     ]
-    lead = "Every layer is asked alone: does its part of the gradient lead back to the source?"
+    lead = "How accurately does the gradient of each single layer identify the source?"
     return Section("layers", "Which layers?", "Layers", lead, panels)
 
 
@@ -141,12 +141,12 @@ def _projections(data: ReportData, drawer: Drawer) -> Section:
         Panel(
             setting.setting,
             pictures=drawer.pictures(setting, figures.PROJECTIONS),
-            tables=drawer.table(setting, "projection_audit", "Projections beside theory"),
+            tables=drawer.table(setting, "projection_audit", "Projections and theory"),
         )
         for setting in data.settings
     ]
-    lead = "A projected cosine is an estimate. Does it err as theory says, and what does it estimate?"
-    return Section("projections", "Projections beside theory", "Projections", lead, panels)
+    lead = "A projected cosine is an estimate. Does its error match theory, and how close is it to the full gradient?"
+    return Section("projections", "Projections and theory", "Projections", lead, panels)
 
 
 def _retrieval(data: ReportData, drawer: Drawer) -> Section:
@@ -161,7 +161,7 @@ def _retrieval(data: ReportData, drawer: Drawer) -> Section:
         )
         for setting in data.settings
     ]
-    lead = "Where the source is not the most similar candidate, how far down is it, and how clear are the decisions?"
+    lead = "How high does the source rank among the candidates, and how clear are the decisions?"
     return Section("retrieval", "Retrieval", "Retrieval", lead, panels)
 
 
@@ -188,12 +188,12 @@ def _transfer(data: ReportData, drawer: Drawer, downloads: Downloads) -> Section
         picture = drawer.picture(
             plots.transfer_of_selections(data.selection_transfer),
             "transfer_of_selections",
-            "The nearer the two lines, the better do layers chosen elsewhere serve here. " + figures.WHISKERS,
+            "The closer the two lines, the better the selection transfers. " + figures.WHISKERS,
             [downloads.add("selection_transfer", "transfer of selections", data.selection_transfer)],
         )
         panels = [Panel(pictures=[picture])]
-    lead = "Do the layers that were chosen on one setting serve another as well as its own?"
-    return Section("transfer", "From one setting to another", "Transfer", lead, panels)
+    lead = "Do layers selected on one setting work as well on another as its own selection?"
+    return Section("transfer", "Transfer between settings", "Transfer", lead, panels)
 
 
 def _proof(data: ReportData, drawer: Drawer) -> Section:
@@ -205,14 +205,14 @@ def _proof(data: ReportData, drawer: Drawer) -> Section:
         picture = drawer.picture(
             plots.errors_of_audit(setting.tables["gradient_audit"], data.precision),
             "errors_of_audit",
-            "Every number that was computed again is a mark; the further left, the better it agrees.",
+            "Each marker is a recomputed value; values further to the left agree more closely.",
             [drawer.download(setting, "gradient_audit")],
         )
         panels.append(
             Panel(setting.setting, sentences=[proof_of(verdict)], pictures=[picture], alarm=not verdict.passed)
         )
-    lead = "Are the stored dots those that plain automatic differentiation gives?"
-    return Section("proof", "Proof", "Proof", lead, panels)
+    lead = "Do the stored inner products agree with plain automatic differentiation?"
+    return Section("proof", "Gradient audit", "Audit", lead, panels)
 
 
 def _queries(data: ReportData, drawer: Drawer) -> Section:
@@ -223,7 +223,7 @@ def _queries(data: ReportData, drawer: Drawer) -> Section:
         )
         for setting in data.settings
     ]
-    lead = "Every query with its candidates: what they say, how similar they are, and which layers see it."
+    lead = "Every query with its candidates: texts, similarities, and similarities by layer."
     return Section("queries", "Queries and their candidates", "Queries", lead, panels)
 
 
@@ -234,8 +234,8 @@ def _model(data: ReportData, drawer: Drawer, downloads: Downloads) -> Section:
         picture = drawer.picture(
             plots.parameters_of_components(sizes),
             "parameters_of_components",
-            "The parameters of all layers of a kind together.",
-            [downloads.add(SIZES, "parameters of the layers", sizes)],
+            "Total parameters of all layers of each component.",
+            [downloads.add(SIZES, "layer parameters", sizes)],
         )
         panels = [Panel(pictures=[picture])]
-    return Section("model", "The model", "Model", "Which part of the model is how large?", panels)
+    return Section("model", "The model", "Model", "How are the parameters distributed over the model?", panels)

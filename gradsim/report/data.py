@@ -1,4 +1,4 @@
-"""What a report is made from."""
+"""Input data of a report."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ from gradsim.analysis import LayerDots
 
 @dataclass(frozen=True)
 class SettingReport:
-    """What is known of one setting.
+    """Results of one setting.
 
     Attributes:
-        setting: as in asset keys, `model_generated`.
-        tables: analysis -> its table. `accuracy`, `controls` and `decisions` must be there; what else is absent is left
-            out of the page and named there.
-        queries: `id`, `messages` of the queries; None if their texts are not at hand.
-        layer_dots: of all pairs; None if dots by layer are not at hand.
+        setting: Name as in asset keys, such as `model_generated`.
+        tables: Analyses by name. `accuracy`, `controls` and `decisions` are required; the page omits other missing
+            analyses and lists them.
+        queries: `id` and `messages` of the queries; None if their texts are unavailable.
+        layer_dots: Inner products of all pairs by layer; None if unavailable.
     """
 
     setting: str
@@ -28,19 +28,19 @@ class SettingReport:
 
 @dataclass(frozen=True)
 class ReportData:
-    """A study's results.
+    """Results of a study.
 
     Attributes:
-        study: its name.
-        settings: at least one, in the study's order.
-        provenance: what to say about how the numbers came about, label -> value, in the order to show
-            (fingerprint, model, revision, device, precision, code version, when).
-        precision: that the model ran in, as the study names it.
-        description: what the study says of itself; empty if it says nothing.
-        parameters_per_layer: the table of that name; None if the study has no model.
-        selection_transfer: the table of that name; None if nothing was carried over.
-        originals: `id`, `messages` of the training samples; None if their texts are not at hand.
-        exclusions: `id`, `reason` of samples left out, empty if none was; None: it is not recorded.
+        study: Name of the study.
+        settings: Results of the settings in the study's order, at least one.
+        provenance: Values by label in display order (fingerprint, model, revision, device, precision, code version,
+            time).
+        precision: Precision of the model as named in the study.
+        description: Description of the study; may be empty.
+        parameters_per_layer: Table `parameters_per_layer`; None if the study has no model.
+        selection_transfer: Table `selection_transfer`; None if there is no transfer.
+        originals: `id` and `messages` of the training samples; None if their texts are unavailable.
+        exclusions: `id` and `reason` of excluded samples, possibly empty; None if exclusions are not recorded.
     """
 
     study: str

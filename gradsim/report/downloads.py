@@ -1,4 +1,4 @@
-"""The unrounded tables that a reader can take from the page."""
+"""Unrounded tables for download from the page."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,18 +7,18 @@ import polars as pl
 
 from gradsim.report.blocks import packed
 
-# A table that is larger when packed stays in the data root alone.
+# Maximum size of a packed table on the page; larger ones are only in the data root.
 MOST_BYTES = 1_500_000
 
 
 @dataclass(frozen=True)
 class Download:
-    """A button that gives a table.
+    """Download button of a table.
 
     Attributes:
-        file: name of the file, without ending.
-        label: of the button.
-        available: whether the page carries the table; it leaves out what is too large.
+        file: Name of the file without extension.
+        label: Label of the button.
+        available: Whether the page contains the table; it omits tables that are too large.
     """
 
     file: str
@@ -27,22 +27,22 @@ class Download:
 
 
 class Downloads:
-    """The tables that a page carries, each once."""
+    """Collection of the tables on a page, without duplicates."""
 
     def __init__(self) -> None:
         self._blocks: dict[str, str] = {}
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
-        """Name of the file without ending, and its packed CSV."""
+        """Iterate over file names without extension and packed CSV."""
         return ((file, block) for file, block in self._blocks.items() if len(block) <= MOST_BYTES)
 
     def add(self, file: str, label: str, frame: pl.DataFrame) -> Download:
-        """Takes a table along, unless it is there.
+        """Add a table, unless it is already present, and return its button.
 
         Args:
-            file: its name, without ending.
-            label: what the button says.
-            frame: its rows.
+            file: Name of the file without extension.
+            label: Label of the button.
+            frame: Table to add.
         """
         if file not in self._blocks:
             self._blocks[file] = packed(csv_of(frame))
@@ -50,6 +50,6 @@ class Downloads:
 
 
 def csv_of(frame: pl.DataFrame) -> bytes:
-    """All rows and columns, unrounded; lists as their items with spaces between them."""
+    """Return an unrounded frame as CSV; list items are separated by spaces."""
     lists = [name for name, dtype in frame.schema.items() if isinstance(dtype, pl.List)]
     return frame.with_columns(pl.col(lists).list.eval(pl.element().cast(pl.String)).list.join(" ")).write_csv().encode()

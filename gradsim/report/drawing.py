@@ -1,4 +1,4 @@
-"""Figures as the page shows them: one drawing for columns of a page, one for a telephone."""
+"""Figures as shown on the page, with one drawing for wide and one for narrow columns."""
 
 import textwrap
 from collections.abc import Sequence
@@ -13,20 +13,20 @@ from gradsim.report.narrow import make_narrow
 from gradsim.report.svg import compact
 
 LETTERS_ACROSS = 72
-"""So many bold letters of a panel's title fit across a drawing for columns of a page."""
+"""Bold characters that fit across a wide drawing."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure.
+    """Figure on the page.
 
     Attributes:
-        name: the same for all settings.
-        title: the finding.
-        wide: SVG without the title.
-        narrow: the same for narrow columns.
-        note: how to read it.
-        downloads: the tables behind it.
+        name: Name, identical for all settings.
+        title: Finding that the figure shows.
+        wide: SVG for wide columns, without title.
+        narrow: SVG for narrow columns, without title.
+        note: Caption that explains how to read the figure.
+        downloads: Tables that the figure shows.
     """
 
     name: str
@@ -38,14 +38,14 @@ class Picture:
 
 
 def picture_of(figure: Figure, name: str, number: int, note: str, downloads: Sequence[Download]) -> Picture:
-    """Draws a figure twice; it stays as narrow as it is drawn last.
+    """Return the wide and the narrow drawing of a figure; this leaves the figure in its narrow layout.
 
     Args:
-        figure: one of `gradsim.plots`.
-        name: the same for all settings.
-        number: of the picture on the page.
-        note: how to read it.
-        downloads: the tables behind it.
+        figure: Figure from `gradsim.plots`.
+        name: Name, identical for all settings.
+        number: Number of the figure, unique on the page.
+        note: Caption that explains how to read the figure.
+        downloads: Tables that the figure shows.
     """
     title = plots.title_of(figure)
     _wrap_titles(figure)
@@ -56,7 +56,7 @@ def picture_of(figure: Figure, name: str, number: int, note: str, downloads: Seq
 
 
 def _wrap_titles(figure: Figure) -> None:
-    """Breaks titles that are wider than their panels: names of settings may be long."""
+    """Wrap titles that are wider than their panels, because setting names may be long."""
     for axes in figure.axes:
         title, place = axes.get_title(loc="left"), axes.get_subplotspec()
         letters = LETTERS_ACROSS // (place.get_gridspec().ncols if place else 1)

@@ -1,4 +1,4 @@
-"""What may be wrong with the queries' texts, counted."""
+"""Counts of possible faults in the queries' texts."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -15,20 +15,20 @@ from gradsim.report.tables import Table, table_of
 _SCHEMA = pl.Schema({"setting": pl.String(), "fault": pl.String(), "prompts": pl.Int64(), "answers": pl.Int64()})
 
 _DESCRIPTIONS: Schema = {
-    "setting": (pl.String(), "how the queries were made"),
-    "fault": (pl.String(), "what may be wrong with a text that was kept"),
-    "prompts": (pl.Int64(), "queries whose prompt has it"),
-    "answers": (pl.Int64(), "queries whose answer has it"),
+    "setting": (pl.String(), "setting of the queries"),
+    "fault": (pl.String(), "possible fault of a text that was kept"),
+    "prompts": (pl.Int64(), "queries with this fault in the prompt"),
+    "answers": (pl.Int64(), "queries with this fault in the answer"),
 }
 
 
 def faults_are_known(settings: Sequence[SettingReport]) -> bool:
-    """Whether texts were looked at."""
+    """Return whether any setting's texts were checked for faults."""
     return any(setting.queries is not None and "faults" in setting.queries.columns for setting in settings)
 
 
 def fault_counts(settings: Sequence[SettingReport]) -> pl.DataFrame:
-    """How many kept texts of each setting have which fault; faults that none has are left out."""
+    """Return the number of prompts and answers with each fault, by setting; omit faults that never occur."""
     rows = []
     for setting in settings:
         if setting.queries is None or "faults" not in setting.queries.columns:
@@ -47,9 +47,9 @@ def fault_counts(settings: Sequence[SettingReport]) -> pl.DataFrame:
 
 
 def faults_table(settings: Sequence[SettingReport], downloads: Downloads) -> Table | None:
-    """The counts as a table; None where there are none."""
+    """Return the fault counts as a table, or None if there are no faults."""
     counts = fault_counts(settings)
     if counts.is_empty():
         return None
     download = downloads.add("faulty-texts", "faulty texts", counts)
-    return table_of("faults", "Texts that something may be wrong with", counts, _DESCRIPTIONS, download)
+    return table_of("faults", "Texts with possible faults", counts, _DESCRIPTIONS, download)

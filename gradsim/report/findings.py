@@ -1,4 +1,4 @@
-"""What the tables say, in sentences and single numbers."""
+"""Findings as sentences and key numbers."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ from gradsim.report.data import ReportData, SettingReport
 
 @dataclass(frozen=True)
 class BigNumber:
-    """An accuracy with its interval; shares between 0 and 1."""
+    """Accuracy with its interval and chance level, as fractions."""
 
     label: str
     accuracy: float
@@ -24,12 +24,12 @@ class BigNumber:
 
 
 def chance_of(setting: SettingReport) -> float:
-    """The accuracy of choosing any candidate."""
+    """Return the accuracy of a random choice among the candidates."""
     return float(setting.tables["controls"].filter(pl.col("control") == CHANCE)["accuracy"][0])
 
 
 def big_numbers(setting: SettingReport) -> list[BigNumber]:
-    """Accuracy over all queries: the full gradient, each projection, BM25."""
+    """Return the accuracy of every method over all queries."""
     rows = setting.tables["accuracy"].filter(pl.col("group") == "all")
     chance = chance_of(setting)
     return [
@@ -39,7 +39,7 @@ def big_numbers(setting: SettingReport) -> list[BigNumber]:
 
 
 def summary_of(setting: SettingReport) -> list[str]:
-    """How the full gradient compares with chance, and what holds where the source was forced in."""
+    """Return sentences on the full gradient compared with chance, on forced queries and on ties."""
     share = {(row["method"], row["group"]): row for row in setting.tables["accuracy"].iter_rows(named=True)}
     full, bm25 = share[FULL_GRADIENT, "all"], share[BM25, "all"]
     chance = chance_of(setting)
@@ -48,59 +48,61 @@ def summary_of(setting: SettingReport) -> list[str]:
     elif full["high"] < chance:
         against = "below chance"
     else:
-        against = "not told apart from chance"
+        against = "not significantly different from chance"
     sentences = [
-        f"By the full gradient the true source is the most similar candidate for {percent(full['accuracy'])} of "
+        f"The full gradient ranks the true source first for {percent(full['accuracy'])} of "
         f"{_queries(full['queries'], setting_label(setting.setting))} "
-        f"(95 % interval {percent(full['low'])} to {percent(full['high'])}). That is {against}, "
-        f"which is {percent(chance)}; BM25 ranks the true source first for "
+        f"(95 % interval {percent(full['low'])} to {percent(full['high'])}). That is {against} "
+        f"({percent(chance)}); BM25 ranks the true source first for "
         f"{percent(bm25['accuracy'])}."
     ]
     if (FULL_GRADIENT, "forced") in share:
         forced = share[FULL_GRADIENT, "forced"]
         sentences.append(
-            f"For {_queries(forced['queries'])} BM25 did not list the true source and it was put among the "
-            f"candidates by rule; of these the full gradient finds {percent(forced['accuracy'])} "
-            f"({percent(forced['low'])} to {percent(forced['high'])}), with help that BM25 does not get."
+            f"For {_queries(forced['queries'])}, BM25 did not list the true source, and it was added to the "
+            f"candidates (forced); the full gradient finds {percent(forced['accuracy'])} of these sources "
+            f"({percent(forced['low'])} to {percent(forced['high'])}), an advantage that BM25 does not have."
         )
     elif setting.tables["decisions"]["forced"].null_count():
-        sentences.append("It is not recorded for which queries the true source was put in by rule.")
+        sentences.append("It is not recorded for which queries the true source was forced.")
     if full["tied"]:
         have = "has" if full["tied"] == 1 else "have"
-        sentences.append(f"{_queries(full['tied'])} {have} several best candidates; each counts one over their number.")
+        sentences.append(f"{_queries(full['tied'])} {have} several best candidates; a tie of n candidates counts 1/n.")
     return sentences
 
 
 def _queries(number: int, kind: str = "") -> str:
-    """`1 paraphrased query`, `988 queries`."""
+    """Format a number of queries: `1 paraphrased query`, `988 queries`."""
     return " ".join(filter(None, (str(number), kind, "query" if number == 1 else "queries")))
 
 
 def left_out_of(setting: SettingReport) -> list[str]:
-    """Return the sentence that names the layers without a gradient of their own; none where there is no such layer."""
+    """Return a sentence on the layers left out because their gradients are rounding noise; empty if there are none."""
     if setting.layer_dots is None or setting.layer_dots.noise.is_empty():
         return []
     names = [layer_label(name) for name in setting.layer_dots.noise.cast(pl.String)]
-    number, hold, are = (f"{len(names)} layers", "hold", "are") if len(names) > 1 else ("1 layer", "holds", "is")
-    return [f"{number} {hold} only rounding and {are} left out: {listed(names)}."]
+    layers, gradients = (
+        (f"{len(names)} layers are", "their gradients are") if len(names) > 1 else ("1 layer is", "its gradient is")
+    )
+    return [f"{layers} left out because {gradients} only rounding noise: {listed(names)}."]
 
 
 def verdict_of(setting: SettingReport, precision: str) -> Verdict | None:
-    """Return what a setting's audit came to; None where there is none."""
+    """Return the verdict of a setting's audit, or None if there is no audit."""
     audit = setting.tables.get("gradient_audit")
     return None if audit is None or audit.is_empty() else audit_verdict(audit, precision)
 
 
 @dataclass(frozen=True)
 class Alarm:
-    """What stands at the head of a page whose numbers are wrong."""
+    """Warning at the top of a page with incorrect numbers."""
 
     headline: str
     sentences: list[str]
 
 
 def alarm_of(data: ReportData) -> Alarm | None:
-    """Return what to say where audits failed; None where none did."""
+    """Return a warning if an audit failed, otherwise None."""
     verdicts = {setting.setting: verdict_of(setting, data.precision) for setting in data.settings}
     failed = {setting: verdict for setting, verdict in verdicts.items() if verdict and not verdict.passed}
     if not failed:
@@ -114,15 +116,15 @@ def alarm_of(data: ReportData) -> Alarm | None:
 
 
 def proof_of(verdict: Verdict) -> str:
-    """Say what computing some dots again with plain autograd came to."""
+    """Return the result of an audit as text."""
     again = (
-        f"{verdict.numbers} dots and self dots, those of {verdict.pairs} pairs in every layer, were computed again "
-        "with plain autograd, one sample at a time; the longest and the most memorised sample are among theirs."
+        f"{verdict.numbers} inner products and squared norms ({verdict.pairs} pairs in every layer) were computed "
+        "again with plain autograd, one sample at a time. The pairs include the longest and the most memorised sample."
     )
-    limit = f"the tolerance of {power_of_ten(verdict.tolerance)} of the norms\u2019 product"
+    limit = f"the tolerance of {power_of_ten(verdict.tolerance)} relative to the product of the norms"
     if verdict.passed:
-        return f"{again} All agree within {limit}; the worst is off by {power_of_ten(verdict.worst)}."
+        return f"{again} All agree within {limit}; the largest error is {power_of_ten(verdict.worst)}."
     return (
-        f"{again} In {verdict.beyond} of them the difference exceeds {limit}; the worst, the {verdict.where}, "
-        f"is off by {power_of_ten(verdict.worst)}. Do not rely on this setting\u2019s numbers."
+        f"{again} The error of {verdict.beyond} exceeds {limit}; the largest, {power_of_ten(verdict.worst)}, "
+        f"is that of the {verdict.where}. Do not rely on this setting\u2019s numbers."
     )

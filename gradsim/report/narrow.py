@@ -1,4 +1,4 @@
-"""Figures laid out anew for columns as narrow as a telephone's."""
+"""Narrow layout of figures for phone screens."""
 
 import textwrap
 
@@ -14,29 +14,29 @@ from matplotlib.ticker import FixedLocator
 from gradsim.plots.style import STYLE
 
 NARROW = 3.7
-"""Inches: at the 350 pixels of a telephone's column, letters of 7 points are 9 pixels high."""
+"""Width in inches; at 350 pixels, the width of a phone column, 7-point text is 9 pixels high."""
 
 LETTERS_ACROSS = 44
 LETTERS_OF_NAME = 18
-"""So many fit across a narrow drawing, and so many may a name beside an axis take."""
+"""Characters that fit across a narrow drawing, and maximum characters per line of a name beside an axis."""
 
 BOLD = 0.8
-"""Of bold letters fewer fit."""
+"""Fraction of the characters that fit in bold."""
 
 BESIDE = 0.07
-"""By what share of the axes' width that is narrower now texts beside it move away."""
+"""Offset of text beside the axes, as a fraction of their width."""
 
 STACKED = 0.9
-"""A panel that has the whole width to itself may be so much lower."""
+"""Height factor of panels that take the full width."""
 
 ROOM_FOR_LABELS = 1.25
-"""By how much an axis grows so that what is written at the ends of its bars has room."""
+"""Factor on the upper axis limit to make room for labels at the ends of bars."""
 
 INCHES_A_LINE = 0.17
 
 
 def make_narrow(figure: Figure) -> None:
-    """Lays a figure out anew for a narrow column: panels one below the other, long texts on several lines."""
+    """Change the layout of a figure for a narrow column: stack panels and wrap long texts."""
     height = figure.get_size_inches()[1] * _stack_panels(figure)
     with matplotlib.rc_context(STYLE):
         lines = sum(_legend_below(figure, legend) for legend in figure.legends)
@@ -50,7 +50,7 @@ def make_narrow(figure: Figure) -> None:
 
 
 def _stack_panels(figure: Figure) -> float:
-    """Puts panels that stand side by side into one column; by how much the figure grows."""
+    """Stack side-by-side panels in one column and return the factor on the figure's height."""
     places = {axes: place for axes in figure.axes if (place := axes.get_subplotspec())}
     grid = next((place.get_gridspec() for place in places.values() if place.get_gridspec().ncols > 1), None)
     if grid is None:
@@ -64,7 +64,7 @@ def _stack_panels(figure: Figure) -> float:
 
 
 def _wrap_texts(axes: Axes) -> int:
-    """Breaks long names, titles and labels; how many lines that adds."""
+    """Wrap long names, titles and labels, and return the number of added lines."""
     names: list[str] = []
     lines = 0
     if isinstance(axes.yaxis.get_major_locator(), FixedLocator):
@@ -87,14 +87,14 @@ def _most_breaks(names: list[str]) -> int:
 
 
 def _move_away(text: Annotation) -> None:
-    """What stands beside the axes, by a share of their width, keeps clear of marks at their edge."""
+    """Move text beside the axes away from markers at their edge."""
     x, y = text.get_position()
     if isinstance(text.anncoords, tuple) and text.anncoords[0] == "axes fraction":
         text.set_position((x + BESIDE, y))
 
 
 def _thin_heat_map(axes: Axes) -> None:
-    """Takes away what has no room in narrow cells: long numbers, every other number of a block."""
+    """Remove what does not fit into narrow cells: long numbers and every other block label."""
     for text in list(axes.texts):
         if len(text.get_text()) > 2:
             text.remove()
@@ -102,7 +102,7 @@ def _thin_heat_map(axes: Axes) -> None:
 
 
 def _legend_below(figure: Figure, legend: Legend) -> int:
-    """Moves a legend from beside the axes to below them; how many lines it has there."""
+    """Move a legend below the axes and return its number of lines."""
     labels = [text.get_text() for text in legend.get_texts()]
     columns = max(1, LETTERS_ACROSS // (max(map(len, labels), default=0) + 6))
     handles = [handle for handle in legend.legend_handles if isinstance(handle, Artist)]

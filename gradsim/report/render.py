@@ -1,4 +1,4 @@
-"""Puts a study's results into the page."""
+"""Rendering of a study's results to the page."""
 
 import base64
 import hashlib
@@ -29,7 +29,7 @@ SCRIPTS = ("elements", "blocks", "settings", "navigation", "tables", "pairs", "c
 
 @dataclass(frozen=True)
 class Scores:
-    """What the head of the page says of a setting."""
+    """Key numbers of a setting at the top of the page."""
 
     name: str
     label: str
@@ -38,12 +38,12 @@ class Scores:
 
 
 def render_report(data: ReportData) -> str:
-    """One HTML page of a study's findings, figures, tables, texts, method and provenance.
+    """Return a study's findings, figures, tables, texts, method and provenance as one HTML page.
 
-    Nothing in it is fetched from elsewhere; every text from the data is escaped.
+    The page loads no external resources and escapes all text from the data.
 
     Raises:
-        ValueError: there is no setting.
+        ValueError: There is no setting.
     """
     if not data.settings:
         raise ValueError("a report needs at least one setting")
@@ -103,7 +103,7 @@ def _browsed(data: ReportData, layers: Sequence[str], originals: Texts) -> list[
 
 
 def _shown(originals: Texts, pairs: list[Browsed]) -> str:
-    """Texts of the originals that the page shows, packed."""
+    """Return the packed texts of the originals that the pair browser shows."""
     shown = set[str]().union(*(each.originals for each in pairs))
     return packed_texts({name: messages for name, messages in originals.items() if name in shown})
 

@@ -1,4 +1,4 @@
-"""What a section of the page is made of."""
+"""Building blocks of the page's sections."""
 
 import itertools
 from collections.abc import Sequence
@@ -31,28 +31,28 @@ NAMES = {
     "layer_means": "means of layers",
     "attention_against_mlp": "attention against MLP",
     "layer_differences": "differences between layers",
-    "projection_audit": "projections beside theory",
+    "projection_audit": "projections and theory",
     "retrieval": "retrieval",
     "best_similarity": "best similarities",
     "decisions": "decisions",
-    "gradient_audit": "dots by plain autograd",
+    "gradient_audit": "gradient audit",
     "divergence": "divergence of queries",
     "similarity_over_layers": "similarity over layers",
 }
-"""Table of a setting -> how the page calls it, in the page's order."""
+"""Display name of each table of a setting, in the page's order."""
 
 
 @dataclass(frozen=True)
 class Panel:
-    """What a section says of one setting, or of the study.
+    """Content of a section for one setting or for the whole study.
 
     Attributes:
-        setting: its name; None for the study.
-        sentences: what the numbers say.
-        pictures: figures.
-        tables: small ones are shown, large ones folded.
-        downloads: of tables that are neither.
-        alarm: whether the sentences are a warning.
+        setting: Name of the setting; None for the study.
+        sentences: Findings as text.
+        pictures: Figures.
+        tables: Tables, with large ones collapsed.
+        downloads: Downloads of further tables.
+        alarm: Whether the sentences are a warning.
     """
 
     setting: str | None = None
@@ -64,7 +64,7 @@ class Panel:
 
     @property
     def label(self) -> str:
-        """The setting as readers see it."""
+        """Display name of the setting."""
         return setting_label(self.setting or "")
 
     def __bool__(self) -> bool:
@@ -73,14 +73,14 @@ class Panel:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page that answers one question.
+    """Section of the page that answers one question.
 
     Attributes:
-        name: its anchor.
-        title: its heading.
-        short: its name in the contents.
-        lead: what the question is.
-        panels: what is known, first of the study, then of each setting.
+        name: Anchor of the section.
+        title: Heading.
+        short: Name in the table of contents.
+        lead: Question that the section answers.
+        panels: Content for the study, then for each setting.
     """
 
     name: str
@@ -91,7 +91,7 @@ class Section:
 
 
 class Drawer:
-    """Makes pictures and tables of a page, and keeps the tables behind them for download."""
+    """Factory of the page's figures and tables that collects the underlying tables for download."""
 
     def __init__(self, data: ReportData, downloads: Downloads) -> None:
         self._sizes = data.parameters_per_layer
@@ -99,36 +99,36 @@ class Drawer:
         self._numbers = itertools.count()
 
     def picture(self, figure: Figure, name: str, note: str, downloads: Sequence[Download]) -> Picture:
-        """A figure.
+        """Return a figure with a number that is unique on the page.
 
         Args:
-            figure: one of `gradsim.plots`.
-            name: the same for all settings.
-            note: how to read it.
-            downloads: the tables behind it.
+            figure: Figure from `gradsim.plots`.
+            name: Name, identical for all settings.
+            note: Caption that explains how to read the figure.
+            downloads: Tables that the figure shows.
         """
         return picture_of(figure, name, next(self._numbers), note, downloads)
 
     def tables_of(self, setting: SettingReport) -> Tables:
-        """A setting's tables, and the sizes of the layers if they are known."""
+        """Return the tables of a setting, and the layer sizes if known."""
         return {**setting.tables, **({} if self._sizes is None else {SIZES: self._sizes})}
 
     def download(self, setting: SettingReport, name: str, *, of_setting: bool = False) -> Download:
-        """A button for a table of a setting, or for the sizes of the layers.
+        """Return a download button for a table of a setting, or for the layer sizes.
 
         Args:
-            setting: the setting.
-            name: of the table.
-            of_setting: whether the button says which setting it is of.
+            setting: Setting of the table.
+            name: Name of the table.
+            of_setting: Whether the label includes the setting.
         """
         if name == SIZES and self._sizes is not None:
-            return self._downloads.add(SIZES, "parameters of the layers", self._sizes)
+            return self._downloads.add(SIZES, "layer parameters", self._sizes)
         known_as = NAMES.get(name, name.replace("_", " "))
         label = f"{setting_label(setting.setting)}: {known_as}" if of_setting else known_as
         return self._downloads.add(f"{setting.setting}_{name}", label, setting.tables[name])
 
     def pictures(self, setting: SettingReport, of: Sequence[FigureOf]) -> list[Picture]:
-        """Those of some figures that can be drawn."""
+        """Return the given figures, without those that cannot be drawn."""
         tables = self.tables_of(setting)
         return [
             self.picture(
@@ -139,7 +139,7 @@ class Drawer:
         ]
 
     def table(self, setting: SettingReport, name: str, caption: str, *, folded: bool = False) -> list[Table]:
-        """A table of a setting in a list; an empty one if it is absent or has no rows."""
+        """Return a table of a setting as a one-item list, or an empty list if it is missing or empty."""
         frame = setting.tables.get(name)
         if frame is None or frame.is_empty():
             return []
@@ -147,11 +147,11 @@ class Drawer:
         return [table_of(name, caption, frame, schema, self.download(setting, name), folded=folded)]
 
     def layers(self, setting: SettingReport) -> list[Table]:
-        """All that is known of each layer in one table."""
+        """Return a table that joins accuracy, similarity and size of each layer, or an empty list."""
         tables = self.tables_of(setting)
         if "accuracy_per_layer" not in tables:
             return []
-        name = pl.col("layer").cast(pl.String)  # Enums of several tables need not be equal
+        name = pl.col("layer").cast(pl.String)  # enums of different tables may differ
         frame = tables["accuracy_per_layer"].with_columns(name)
         ends = {"low": "similarity_low", "high": "similarity_high"}
         schema = dict(analysis.SCHEMAS["accuracy_per_layer"])

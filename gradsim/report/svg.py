@@ -1,4 +1,4 @@
-"""SVG in fewer letters: a page has dozens of drawings."""
+"""SVG minification, because a page has dozens of drawings."""
 
 import re
 
@@ -7,14 +7,14 @@ _SAYS_NOTHING = re.compile(r' xmlns(?::xlink)?="[^"]*"| transform="rotate\(-?0 [
 
 
 def compact(svg: str, prefix: str) -> str:
-    """The same drawing to a hundredth of a point, as an element of an HTML page.
+    """Return an SVG minified for use as an element of an HTML page, with a precision of 0.01 points.
 
-    What is gone: comments, the style sheet and the colours that variables stand for (the page has its own), ids that
-    nothing refers to, groups that say nothing, name spaces, families of fonts, blank space.
+    Removes comments, the style sheet, fallback colours of CSS variables (the page defines them), unreferenced ids,
+    groups without attributes, namespaces, font families and whitespace.
 
     Args:
-        svg: of `gradsim.plots.to_svg`.
-        prefix: put before the ids that remain, which are numbers.
+        svg: Output of `gradsim.plots.to_svg`.
+        prefix: Prefix of the remaining, numbered ids.
     """
     svg = re.sub(r"<!--.*?-->|<style.*?</style>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"var\((--\w+), #\w+\)", r"var(\1)", svg)
@@ -34,7 +34,7 @@ def _compact_tag(tag: str) -> str:
 
 
 def _without_plain_groups(svg: str) -> str:
-    """Takes away the tags of groups without attributes; what is in them stays."""
+    """Return the SVG without the tags of groups that have no attributes; keep their content."""
     plain: list[bool] = []
 
     def kept(tag: re.Match[str]) -> str:

@@ -1,4 +1,4 @@
-"""Frames as HTML tables that can be sorted and downloaded."""
+"""Conversion of frames to sortable, downloadable HTML tables."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -15,13 +15,13 @@ Format = Callable[..., str]
 
 @dataclass(frozen=True)
 class Shown:
-    """A column of a frame as the page shows it.
+    """Display of a frame's column.
 
     Attributes:
-        column: its name.
-        write: makes a text of a value.
-        label: of the heading; None: the name.
-        interval: the columns of the interval's ends, which share a column of the page.
+        column: Name of the column.
+        write: Function that formats a value.
+        label: Label of the heading; None uses the column's name.
+        interval: Columns with the ends of the interval, shown in one column.
     """
 
     column: str
@@ -32,7 +32,7 @@ class Shown:
 
 @dataclass(frozen=True)
 class Heading:
-    """Of a column of the page; `description` explains it."""
+    """Heading of a table column, with a description of its content."""
 
     label: str
     numeric: bool
@@ -41,7 +41,7 @@ class Heading:
 
 @dataclass(frozen=True)
 class Cell:
-    """A table's cell; `value` is what it is sorted by."""
+    """Table cell; `value` is the sort key."""
 
     text: str
     value: str
@@ -49,15 +49,15 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """What the template needs to draw a table.
+    """Table on the page.
 
     Attributes:
-        name: the same for all settings.
-        caption: said above it.
-        headings: one a column.
-        rows: as many cells as headings each.
-        download: of the whole frame, with columns that are not shown.
-        folded: shown only when asked for.
+        name: Name, identical for all settings.
+        caption: Caption above the table.
+        headings: Headings of the columns.
+        rows: Cells of each row, one per heading.
+        download: Download of the whole frame, including columns that are not shown.
+        folded: Whether the table is initially collapsed.
     """
 
     name: str
@@ -69,27 +69,27 @@ class Table:
 
 
 def in_percent(share: float) -> str:
-    """`0.9929` -> `99.3`."""
+    """Format a share in percent: `0.9929` -> `99.3`."""
     return f"{100 * share:.1f}"
 
 
 def in_points(difference: float) -> str:
-    """`-0.0121` -> `−1.2`."""
+    """Format a difference in percentage points: `-0.0121` -> `−1.2`."""
     return points(100 * difference)
 
 
 def three_digits(share: float) -> str:
-    """`0.0123` -> `1.23`: for shares that may be small."""
+    """Format a possibly small share in percent with three digits: `0.0123` -> `1.23`."""
     return f"{100 * share:.3g}"
 
 
 def cosine(value: float) -> str:
-    """Four decimals."""
+    """Format a cosine with four decimals."""
     return f"{value:.4f}"
 
 
 def p_value(p: float) -> str:
-    """`0.0321` -> `0.032`, `3e-07` -> `3·10⁻⁷`."""
+    """Format a p-value: `0.0321` -> `0.032`, `3e-07` -> `3·10⁻⁷`."""
     return f"{p:.2g}" if p >= 0.001 else power_of_ten(p)
 
 
@@ -100,7 +100,7 @@ P_HOLM = Shown("p_holm", p_value, "p (Holm)")
 
 
 def share_shown(column: str, label: str, interval: tuple[str, str] | None = ("low", "high")) -> Shown:
-    """A share in per cent."""
+    """Return the display of a share in percent, with its interval."""
     return Shown(column, in_percent, f"{label} (%)", interval)
 
 
@@ -110,7 +110,7 @@ COLUMNS: dict[str, Sequence[Shown]] = {
     ),
     "controls": (Shown("control", control_label), share_shown("accuracy", "accuracy"), QUERIES, Shown("tied")),
     "method_differences": (
-        Shown("method", method_label), Shown("other", method_label, "less"),
+        Shown("method", method_label), Shown("other", method_label, "versus"),
         Shown("difference", in_points, "difference (points)", ("low", "high")),
         Shown("only_method", label="only the first"), Shown("only_other", label="only the other"), P_HOLM,
     ),
@@ -135,10 +135,10 @@ COLUMNS: dict[str, Sequence[Shown]] = {
     "select_or_project": (
         Shown("projection", projection_label), Shown("dimension", count), Shown("criterion", label="selected by"),
         share_shown("selected_accuracy", "selected", None), share_shown("projected_accuracy", "projected", None),
-        Shown("difference", in_points, "less (points)", ("low", "high")), P_HOLM,
+        Shown("difference", in_points, "diff. (points)", ("low", "high")), P_HOLM,
         Shown("selected_similarity", "{:.3f}".format, "similarity, selected"),
         Shown("projected_similarity", "{:.3f}".format, "similarity, projected"),
-        Shown("similarity_difference", "{:+.4f}".format, "less", ("similarity_low", "similarity_high")),
+        Shown("similarity_difference", "{:+.4f}".format, "diff.", ("similarity_low", "similarity_high")),
     ),
     "selection_under_budget": (
         Shown("criterion", label="selected by"), Shown("budget", count, "most parameters"),
@@ -160,15 +160,15 @@ COLUMNS: dict[str, Sequence[Shown]] = {
 def table_of(
     name: str, caption: str, frame: pl.DataFrame, schema: Schema, download: Download, *, folded: bool = False
 ) -> Table:
-    """A frame as a table.
+    """Return a frame as a table.
 
     Args:
-        name: of its columns in `COLUMNS`.
-        caption: said above it.
-        frame: one row a row; a column that it lacks is not shown.
-        schema: descriptions of its columns.
-        download: of the whole frame.
-        folded: shown only when asked for.
+        name: Key of the displayed columns in `COLUMNS`.
+        caption: Caption above the table.
+        frame: Rows of the table; columns missing from the frame are not shown.
+        schema: Descriptions of the columns.
+        download: Download of the whole frame.
+        folded: Whether the table is initially collapsed.
     """
     shown = [each for each in COLUMNS[name] if each.column in frame.columns]
     headings = [heading for each in shown for heading in _headings(each, frame.schema[each.column], schema)]
@@ -181,7 +181,7 @@ def _headings(shown: Shown, dtype: pl.DataType, schema: Schema) -> Iterator[Head
     yield Heading(shown.label or shown.column.replace("_", " "), dtype.is_numeric(), description)
     if shown.interval:
         yield Heading(
-            "95 % interval", True, f"where the {shown.column.replace('_', ' ')} lies, sorted by the lower end"
+            "95 % interval", True, f"interval of the {shown.column.replace('_', ' ')}, sorted by the lower end"
         )
 
 
@@ -194,7 +194,7 @@ def _cells(shown: Shown, row: dict[str, object]) -> Iterator[Cell]:
 
 
 def _cell(write: Format, value: object) -> Cell:
-    """A number that is none, or that is infinite, is shown as readers and the page's script know it."""
+    """Return a cell with the formatted value; NaN and infinity use the notation of the page's script."""
     if value is None:
         return Cell("–", "")
     if isinstance(value, float):

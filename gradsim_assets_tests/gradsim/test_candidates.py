@@ -98,7 +98,7 @@ def test_one_original() -> None:
         (
             samples({"a": " "}),
             samples({"a": "x"}),
-            "the originals' prompts hold no words, so BM25 has nothing to rank; give them text",
+            "the originals' prompts contain no words, so BM25 has nothing to rank; add text to them",
         ),
         (
             pl.DataFrame([("a", [{"role": "assistant", "content": "x"}])], schema=SAMPLES_SCHEMA, orient="row"),

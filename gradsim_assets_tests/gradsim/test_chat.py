@@ -81,13 +81,13 @@ class TestTokenize:
     @pytest.mark.parametrize(
         ("messages", "message"),
         [
-            ([], "sample 'x' has no messages; mend or remove it"),
-            ([USER, {"role": "assistant", "content": None}], "sample 'x' has no text in message 2; mend or remove it"),
-            ([{"role": "user"}, ANSWER], "sample 'x' has no text in message 1; mend or remove it"),
+            ([], "sample 'x' has no messages; fix or remove it"),
+            ([USER, {"role": "assistant", "content": None}], "sample 'x' has no text in message 2; fix or remove it"),
+            ([{"role": "user"}, ANSWER], "sample 'x' has no text in message 1; fix or remove it"),
             (
                 [USER],
-                "sample 'x' does not end in an answer: its prompt has 4 tokens, all of it 3; "
-                "let its last message be the assistant's",
+                "sample 'x' does not end with an answer: its prompt has 4 tokens, the whole text only 3; "
+                "make the assistant's answer the last message",
             ),
         ],
     )
@@ -121,7 +121,7 @@ class TestTokenizeTable:
         with pytest.raises(SampleError) as caught:
             tokenize_table(rows, words, context=8)
         assert str(caught.value) == (
-            "sample 'a' has 11 tokens but the model's context holds 8; "
+            "sample 'a' has 11 tokens but the model's context length is 8; "
             "set `on_long_sample` in the study file to exclude or keep (now error)"
         )
         excluded = tokenize_table(rows, words, context=8, on_long_sample="exclude")

@@ -145,15 +145,15 @@ DATASETS: dict[str, tuple[Rows, str]] = {
     "empty dataset": ([], "holds no samples; give at least one"),
     "duplicate ids": (
         with_change(lambda rows: rows[2].update(id="s1")),
-        "rows 2 and 3 bear the same id 's1'; give every sample its own",
+        "rows 2 and 3 have the same id 's1'; give every sample its own",
     ),
     "missing role": (
         with_change(lambda rows: rows[2]["messages"][0].pop("role")),
-        "sample 's2' has no role in message 1; mend or remove it",
+        "sample 's2' has no role in message 1; fix or remove it",
     ),
     "empty answer": (
         with_change(lambda rows: rows[2]["messages"][1].update(content=" \n")),
-        "sample 's2' has an empty answer; mend or remove it",
+        "sample 's2' has an empty answer; fix or remove it",
     ),
     "too few samples": (samples(3), "holds 3 samples but the study states 4; set `samples: 3` in the study file"),
     "too many samples": (samples(5), "holds 5 samples but the study states 4; set `samples: 5` in the study file"),
@@ -182,7 +182,7 @@ def test_a_dataset_file_that_is_not_there(machine: Machine) -> None:
     path = machine.studies / "originals.jsonl"
     path.unlink()
     _, error = machine.refuses("run", "tiny")
-    assert error == f"error: tiny__samples: {path}: no such file; mend the path in the study file"
+    assert error == f"error: tiny__samples: {path}: no such file; fix the path in the study file"
 
 
 def test_a_dataset_file_that_is_gone_since(machine: Machine) -> None:
@@ -201,7 +201,7 @@ def test_a_sample_longer_than_the_context(machine: Machine, model_folder: Path) 
     before, error = machine.refuses("run", "tiny")
     assert error.startswith("error: tiny__tokenized: sample 's3' has ")
     assert error.endswith(
-        " tokens but the model's context holds 64; "
+        " tokens but the model's context length is 64; "
         "set `on_long_sample` in the study file to exclude or keep (now error)"
     )
     assert {"tiny/samples.parquet", "tiny/model.parquet"} <= machine.files

@@ -69,7 +69,8 @@ def test_analyses_by_layer_leave_them_out_and_say_so(opt) -> None:
         assert store.provenance(accuracy).layers_left_out == []
     report = (opt.data / "tiny" / "report.html").read_text(encoding="utf-8")
     assert (
-        "2 layers hold only rounding and are left out: 0.self_attn.k_proj.bias and 1.self_attn.k_proj.bias." in report
+        "2 layers are left out because their gradients are only rounding noise: 0.self_attn.k_proj.bias and "
+        "1.self_attn.k_proj.bias." in report
     )
     assert len(json.loads(report.split('id="layers-data">')[1].split("</script>")[0])) == len(layers) - len(NOISE)
 

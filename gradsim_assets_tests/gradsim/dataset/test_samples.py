@@ -62,7 +62,7 @@ class TestLoadFile:
         pl.DataFrame({"id": ["a"], "messages": [[{"content": "p"}]]}).write_parquet(parquet)
         for path in (jsonl, parquet):
             assert message_of(validate, load_file(path), None, "file") == (
-                "file: sample 'a' has no role in message 1; mend or remove it"
+                "file: sample 'a' has no role in message 1; fix or remove it"
             )
 
     @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ class TestLoadFile:
         path = tmp_path / "a.jsonl"
         path.write_text(json.dumps({"id": "a", "messages": turn("p", "q")}) + "\n" + line)
         found = message_of(load_file, path)
-        expected = re.escape(f"{path}: line 2 {fault}; mend or remove it").replace(r"\.\*", ".*")
+        expected = re.escape(f"{path}: line 2 {fault}; fix or remove it").replace(r"\.\*", ".*")
         assert re.fullmatch(expected, found), found
 
     def test_line_of_broken_bytes_is_named(self, tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ class TestLoadFile:
 
     def test_no_file_and_wrong_suffix(self, tmp_path: Path) -> None:
         absent = tmp_path / "a.jsonl"
-        assert message_of(load_file, absent) == f"{absent}: no such file; mend the path in the study file"
+        assert message_of(load_file, absent) == f"{absent}: no such file; fix the path in the study file"
         table = tmp_path / "a.csv"
         assert message_of(load_file, table) == (f"{table}: samples are read from .parquet or .jsonl files; convert it")
 
@@ -131,10 +131,10 @@ class TestLoadHub:
 
     def test_what_is_not_there(self, folder: Path) -> None:
         assert message_of(load_hub, str(folder), "train", None, {"origin": "lima"}) == (
-            f"dataset {folder}: has no column 'origin', only dataset, messages; mend the study file"
+            f"dataset {folder}: has no column 'origin', only dataset, messages; fix the study file"
         )
         assert message_of(load_hub, str(folder), "train", None, {"dataset": "alpaca"}) == (
-            f"dataset {folder}: no row has dataset == 'alpaca'; mend `where` in the study file"
+            f"dataset {folder}: no row has dataset == 'alpaca'; fix `where` in the study file"
         )
         absent = folder / "absent"
         ending = "check its name, split and revision in the study file, the network, and HF_TOKEN if it is gated"
@@ -157,40 +157,40 @@ class TestValidate:
             (frame(), "mine: holds no samples; give at least one"),
             (
                 frame(("a", turn("p", "q")), ("b", turn("p", "q")), ("a", turn("p", "q"))),
-                "mine: rows 1 and 3 bear the same id 'a'; give every sample its own",
+                "mine: rows 1 and 3 have the same id 'a'; give every sample its own",
             ),
             (frame(("a", turn("p", "q")), (None, turn("p", "q"))), "mine: row 2 has no id; give every sample its own"),
-            (frame(("a", None)), "mine: sample 'a' has no messages; mend or remove it"),
-            (frame(("a", [])), "mine: sample 'a' has no messages; mend or remove it"),
+            (frame(("a", None)), "mine: sample 'a' has no messages; fix or remove it"),
+            (frame(("a", [])), "mine: sample 'a' has no messages; fix or remove it"),
             (
                 frame(("a", turn("p", "q")), ("b", [{"role": None, "content": "p"}])),
-                "mine: sample 'b' has no role in message 1; mend or remove it",
+                "mine: sample 'b' has no role in message 1; fix or remove it",
             ),
-            (frame(("a", turn("p", None))), "mine: sample 'a' has no content in message 2; mend or remove it"),
+            (frame(("a", turn("p", None))), "mine: sample 'a' has no content in message 2; fix or remove it"),
             (
                 frame(("a", [*turn("p", "q"), {"role": "bot", "content": "r"}])),
-                "mine: sample 'a' has the unknown role 'bot' in message 3; mend or remove it",
+                "mine: sample 'a' has the unknown role 'bot' in message 3; fix or remove it",
             ),
             (
                 frame(("a", [*turn("p", "q"), *turn("r", "s")])),
                 "mine: sample 'a' is not one user message and one assistant message but user, assistant, user, "
-                "assistant; mend or remove it",
+                "assistant; fix or remove it",
             ),
             (
                 frame(("a", turn("p", "q")[::-1])),
                 "mine: sample 'a' is not one user message and one assistant message but assistant, user; "
-                "mend or remove it",
+                "fix or remove it",
             ),
-            (frame(("a", turn("p", ""))), "mine: sample 'a' has an empty answer; mend or remove it"),
-            (frame(("a", turn("p", " \n"))), "mine: sample 'a' has an empty answer; mend or remove it"),
-            (frame(("a", turn("\t", "q"))), "mine: sample 'a' has an empty prompt; mend or remove it"),
+            (frame(("a", turn("p", ""))), "mine: sample 'a' has an empty answer; fix or remove it"),
+            (frame(("a", turn("p", " \n"))), "mine: sample 'a' has an empty answer; fix or remove it"),
+            (frame(("a", turn("\t", "q"))), "mine: sample 'a' has an empty prompt; fix or remove it"),
             (
                 frame(("a", turn("p", "q"))),
                 "mine: holds 1 samples but the study states 3; set `samples: 1` in the study file",
             ),
             (
                 pl.DataFrame({"id": ["a"], "text": ["p"]}),
-                "mine: has no column 'messages'; samples are columns id and messages",
+                "mine: has no column 'messages'; samples need the columns id and messages",
             ),
             (
                 pl.DataFrame({"id": ["a"], "messages": ["p"]}),

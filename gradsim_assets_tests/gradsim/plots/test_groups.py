@@ -14,7 +14,7 @@ def test_components_are_rows_with_intervals_in_both_panels() -> None:
     means = frames.layer_means({"component": [("attention q", 0.5), ("MLP up", 0.7), ("norm", 0.25)]})
     figure = plots.means_of_groups(means)
     assert plots.title_of(figure) == (
-        "Alone, layers of MLP up find the most sources on average (70.0\u00a0%), of norm the fewest (25.0\u00a0%)"
+        "Mean single-layer accuracy is highest for MLP up (70.0\u00a0%) and lowest for norm (25.0\u00a0%)"
     )
     for axes, column, scale in zip(figure.axes, ("accuracy", "similarity"), (100, 1), strict=True):
         np.testing.assert_allclose(axes.lines[0].get_xdata(), scale * means[column])
@@ -27,7 +27,7 @@ def test_components_are_rows_with_intervals_in_both_panels() -> None:
 def test_groups_that_are_alike() -> None:
     means = frames.layer_means({"component": [("attention q", 0.5), ("MLP up", 0.5)]})
     assert plots.title_of(plots.means_of_groups(means)) == (
-        "Alone, layers find 50.0\u00a0% of the sources on average, whichever their component"
+        "Mean single-layer accuracy is 50.0\u00a0% for every component"
     )
 
 
@@ -35,7 +35,7 @@ def test_blocks_are_in_order_of_their_numbers() -> None:
     means = frames.layer_means({"block": [(str(block), 0.3 + block / 100) for block in (10, 2, 1, 0)]})
     figure = plots.means_by_depth(means)
     assert plots.title_of(figure) == (
-        "Alone, layers of block 10 find the most sources on average (40.0\u00a0%), of block 0 the fewest (30.0\u00a0%)"
+        "Mean single-layer accuracy is highest for block 10 (40.0\u00a0%) and lowest for block 0 (30.0\u00a0%)"
     )
     for axes in figure.axes:
         assert list(axes.lines[0].get_xdata()) == [0, 1, 2, 10]
@@ -48,7 +48,8 @@ def test_attention_less_mlp_by_block_and_over_all() -> None:
     )
     figure = plots.attention_and_mlp(frames.layer_means(PARTS), table)
     assert plots.title_of(figure) == (
-        "The MLP's layers find 20.0 points more of the sources than attention's; intervals say so in 1 of 3 blocks"
+        "MLP layers are on average 20.0 points more accurate than attention layers; the difference is significant in "
+        "1 of 3 blocks"
     )
     accuracy, similarity = figure.axes
     assert "attention 50.0\u00a0%, MLP 70.0\u00a0%" in accuracy.get_title(loc="left")
@@ -64,8 +65,8 @@ def test_attention_less_mlp_by_block_and_over_all() -> None:
 @pytest.mark.parametrize(
     ("overall", "title"),
     [
-        ((-0.1, -0.2, 0.1), "Alone, attention's and the MLP's layers find equally many sources, as far as"),
-        ((0.1, 0.05, 0.2), "Attention's layers find 10.0 points more of the sources than the MLP's"),
+        ((-0.1, -0.2, 0.1), "The mean accuracies of attention and MLP layers do not differ significantly"),
+        ((0.1, 0.05, 0.2), "Attention layers are on average 10.0 points more accurate than MLP layers"),
     ],
 )
 def test_attention_and_mlp_without_blocks(overall: tuple[float, float, float], title: str) -> None:
@@ -77,8 +78,8 @@ def test_attention_and_mlp_without_blocks(overall: tuple[float, float, float], t
 
 def test_what_the_model_has_not_is_refused() -> None:
     means = frames.layer_means(PARTS)
-    with pytest.raises(TableError, match=r"^attention_against_mlp has no rows: the model has not both"):
+    with pytest.raises(TableError, match=r"^attention_against_mlp has no rows: the model lacks attention or MLP"):
         plots.attention_and_mlp(means, frames.attention_against_mlp({}))
     for draw, grouping in ((plots.means_of_groups, "component"), (plots.means_by_depth, "block")):
-        with pytest.raises(TableError, match=f"^layer_means has no rows of grouping '{grouping}'; leave its figure"):
+        with pytest.raises(TableError, match=f"^layer_means has no rows of grouping '{grouping}'; omit its figure"):
             draw(means)

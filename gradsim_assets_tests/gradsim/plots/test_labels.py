@@ -24,7 +24,7 @@ def test_other_labels() -> None:
     assert plots.method_label("full_gradient") == "full gradient"
     assert plots.method_label("bm25") == "BM25"
     assert plots.method_label("sjlt-11778048") == "sjlt, 11.8\u00a0M dimensions"
-    assert plots.control_label("bm25_rank") == "BM25's rank alone"
+    assert plots.control_label("bm25_rank") == "BM25 rank only"
 
 
 def test_numbers() -> None:

@@ -20,7 +20,7 @@ def test_few_layers_have_intervals(sized: bool) -> None:
     intervals = np.array([segment[:, 0] for segment in axes.collections[0].get_segments()])
     np.testing.assert_allclose(intervals, 100 * accuracy.select("low", "high").to_numpy())
     assert plots.title_of(figure) == (
-        "Alone, lm_head finds the most sources (90.0\u00a0%), embed_tokens the fewest (20.0\u00a0%)"
+        "Single-layer accuracy is highest for lm_head (90.0\u00a0%) and lowest for embed_tokens (20.0\u00a0%)"
     )
 
 
@@ -76,7 +76,7 @@ def test_layers_of_equal_accuracy_have_no_best() -> None:
     layers = frames.layer_names(1)
     tied = frames.accuracy_per_layer(layers, [0.5] * len(layers))
     figure = plots.accuracy_of_layers(tied, frames.parameters(layers))
-    assert plots.title_of(figure) == "Alone, every layer finds 50.0\u00a0% of the sources"
+    assert plots.title_of(figure) == "Single-layer accuracy is 50.0\u00a0% for every layer"
 
 
 @pytest.mark.parametrize("sized", [True, False])
@@ -143,7 +143,7 @@ def test_layers_of_unknown_size_stand_at_their_block() -> None:
     layers = frames.layer_names(3)
     similar = frames.similarity_to_full_gradient(layers)
     figure = plots.layers_against_full_gradient(similar, frames.parameters(layers, sized=False))
-    assert plots.title_of(figure) == "lm_head sees the pairs most as the full gradient does (cosine 0.810)"
+    assert plots.title_of(figure) == "lm_head agrees most closely with the full gradient (cosine 0.810)"
     (axes,) = figure.axes
     places = {line.get_label(): list(line.get_xdata()) for line in axes.lines}
     assert places["MLP up"] == [0, 1, 2]
@@ -165,7 +165,7 @@ def test_parameters_of_components() -> None:
 
 
 def test_unknown_sizes_are_not_drawn() -> None:
-    with pytest.raises(TableError, match=r"^parameters_per_layer lacks sizes of layers: leave the figure"):
+    with pytest.raises(TableError, match=r"^parameters_per_layer has no layer sizes; omit its figure$"):
         plots.parameters_of_components(frames.parameters(frames.layer_names(1), sized=False))
 
 
@@ -179,7 +179,8 @@ def test_a_layer_that_is_not_known_is_refused() -> None:
         with pytest.raises(TableError) as error:
             draw(table, parameters)
         assert str(error.value) == (
-            "layer 'model.layers.0.self_attn.k_proj.weight' is not in parameters_per_layer: materialize it again"
+            "layer 'model.layers.0.self_attn.k_proj.weight' is not in parameters_per_layer: materialize that table "
+            "again"
         )
 
 
@@ -187,7 +188,7 @@ def test_differences_show_which_places_a_layer_can_have() -> None:
     layers = frames.layer_names(1)  # 8 of them, better and better
     accuracy = frames.accuracy_per_layer(layers)
     figure = plots.differences_of_layers(frames.layer_differences(layers, 3), accuracy)
-    assert plots.title_of(figure) == ("lm_head (90.0\u00a0%) finds the most sources, but 3 of 8 layers may be the best")
+    assert plots.title_of(figure) == ("lm_head (90.0\u00a0%) is the most accurate, but 3 of 8 layers may be the best")
     accuracies, ranges = figure.axes
     drawn = sorted((float(x), float(y)) for line in accuracies.lines for x, y in line.get_xydata())
     assert drawn == [(place, pytest.approx(share)) for place, share in enumerate(100 * accuracy["accuracy"][::-1], 1)]
@@ -202,8 +203,8 @@ def test_differences_show_which_places_a_layer_can_have() -> None:
 @pytest.mark.parametrize(
     ("apart", "title"),
     [
-        (1, "lm_head (90.0\u00a0%) finds significantly more sources than every other of 8 layers"),
-        (9, "lm_head (90.0\u00a0%) finds the most sources, but 8 of 8 layers may be the best"),
+        (1, "Of 8 layers, lm_head (90.0\u00a0%) is significantly more accurate than all others"),
+        (9, "lm_head (90.0\u00a0%) is the most accurate, but 8 of 8 layers may be the best"),
     ],
 )
 def test_differences_of_all_or_no_layers(apart: int, title: str) -> None:
@@ -215,10 +216,10 @@ def test_differences_of_all_or_no_layers(apart: int, title: str) -> None:
 def test_differences_of_one_layer() -> None:
     table = frames.accuracy_per_layer(["w"], [0.5])
     figure = plots.differences_of_layers(frames.layer_differences(["w"], 1), table)
-    assert plots.title_of(figure) == "The only layer, w (50.0\u00a0%), has none to be compared with"
+    assert plots.title_of(figure) == "w (50.0\u00a0%) is the only layer, so there is no comparison"
 
 
 def test_differences_of_layers_that_are_not_known_are_refused() -> None:
     layers = frames.layer_names(1)
-    with pytest.raises(TableError, match=r"is not in accuracy_per_layer: materialize it again$"):
+    with pytest.raises(TableError, match=r"is not in accuracy_per_layer: materialize that table again$"):
         plots.differences_of_layers(frames.layer_differences(layers, 1), frames.accuracy_per_layer(layers[:3]))

@@ -56,5 +56,5 @@ def test_axes_of_shares_end_at_a_hundred(values: tuple[float, float], ends: tupl
 
 
 def test_marked_steps_are_said() -> None:
-    assert marked_steps(3) == "marks: every layer more"
-    assert marked_steps(60) == "marks: 1, 2, 5, 10, 20 and 50 layers"
+    assert marked_steps(3) == "markers: every added layer"
+    assert marked_steps(60) == "markers: 1, 2, 5, 10, 20 and 50 layers"

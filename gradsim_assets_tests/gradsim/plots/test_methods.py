@@ -42,7 +42,7 @@ def test_accuracy_draws_methods_controls_and_chance() -> None:
         assert list(interval) == [100 * row["low"], 100 * row["high"]]
         assert list(point) == [100 * row["accuracy"]]
     labels = [label.get_text() for label in panel.get_yticklabels()]
-    assert labels == ["full gradient", "BM25", "sources shuffled", "BM25's rank alone"]
+    assert labels == ["full gradient", "BM25", "shuffled sources", "BM25 rank only"]
 
 
 def test_similarity_title_counts_ties_apart() -> None:
@@ -54,7 +54,7 @@ def test_similarity_title_counts_ties_apart() -> None:
         }
     )
     assert plots.title_of(plots.source_against_others(decisions)) == (
-        "The true source is more similar than every other candidate for 1 of 3 queries, and tied with the best for 1"
+        "The true source is the most similar candidate for 1 of 3 queries and ties with others for 1"
     )
 
 
@@ -69,7 +69,7 @@ def test_one_query_with_one_candidate() -> None:
 def test_the_audit_shows_every_error_beside_the_tolerance() -> None:
     layers = frames.layer_names(2)
     figure = plots.errors_of_audit(frames.audit(layers, at_0=0.0, at_1=1e-9), "float32")
-    assert plots.title_of(figure) == "28 numbers are those of plain autograd, to within 10⁻⁸"
+    assert plots.title_of(figure) == "28 values agree with plain autograd to within 10⁻⁸"
     (axes,) = figure.axes
     dots, self_dots, tolerance = axes.lines
     assert list(dots.get_xdata()) == list(self_dots.get_xdata()) == [1e-16, 1e-9, *[1e-8] * 12]
@@ -83,7 +83,7 @@ def test_the_audit_shows_every_error_beside_the_tolerance() -> None:
 def test_an_audit_that_fails_says_so() -> None:
     wrong = frames.audit(frames.layer_names(1), at_0=float("nan"), at_1=float("inf"), at_2=1e-3)
     figure = plots.errors_of_audit(wrong, "float32")
-    assert plots.title_of(figure) == "Plain autograd differs from 6 of 16 numbers"
+    assert plots.title_of(figure) == "6 of 16 values differ from plain autograd"
     assert len(figure.axes[0].lines[0].get_xdata()) == 6, "what is not finite has no place"
 
 
@@ -94,10 +94,7 @@ def test_recall_has_a_line_and_intervals_a_method() -> None:
         "bm25": {1: 0.4, 2: 0.45, 3: 0.5},
     }
     figure = plots.recall_at_k(frames.retrieval(recall))
-    assert plots.title_of(figure) == (
-        "The source is among the first 3 candidates by the full gradient for 90.0\u00a0% and BM25 for "
-        "50.0\u00a0% of the queries"
-    )
+    assert plots.title_of(figure) == ("Recall at 3 is 90.0\u00a0% for the full gradient and 50.0\u00a0% for BM25")
     (axes,) = figure.axes
     for method, line, interval in zip(recall, axes.lines[::2], axes.collections, strict=True):
         shares = [100 * share for share in recall[method].values()]
@@ -109,9 +106,9 @@ def test_recall_has_a_line_and_intervals_a_method() -> None:
     assert len({line.get_xdata()[0] for line in axes.lines}) == len(recall)
     assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "2", "3"]
     assert [text.get_text() for text in axes.texts] == [
-        "full gradient\nmean of 1/place 0.625",
-        "sjlt, 12\u00a0M\nmean of 1/place 0.625",
-        "BM25\nmean of 1/place 0.625",
+        "full gradient\nMRR 0.625",
+        "sjlt, 12\u00a0M\nMRR 0.625",
+        "BM25\nMRR 0.625",
     ]
 
 
@@ -153,11 +150,9 @@ def test_no_leader_of_recall_runs_through_a_label() -> None:
 
 def test_recall_of_the_first_candidate_only() -> None:
     title = plots.title_of(plots.recall_at_k(frames.retrieval({"full_gradient": {1: 0.5}, "bm25": {1: 0.25}})))
-    assert title == (
-        "The source is the first candidate by the full gradient for 50.0\u00a0% and BM25 for 25.0\u00a0% of the queries"
-    )
+    assert title == ("Recall at 1 is 50.0\u00a0% for the full gradient and 25.0\u00a0% for BM25")
 
 
 def test_retrieval_without_rows_is_refused() -> None:
-    with pytest.raises(TableError, match=r"^retrieval has no rows: no query was compared; leave its figure out$"):
+    with pytest.raises(TableError, match=r"^retrieval has no rows: no query was compared; omit its figure$"):
         plots.recall_at_k(frames.retrieval({}))

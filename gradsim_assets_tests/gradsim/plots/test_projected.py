@@ -10,7 +10,7 @@ from gradsim.plots.projected import told_apart
 from gradsim_assets_tests.gradsim.plots import frames
 
 ABOVE, BELOW, AROUND = (0.1, 0.05, 0.2), (-0.2, -0.3, -0.1), (0.01, -0.1, 0.1)
-FOUND = "than as many dimensions; 95\u00a0% interval"
+SIZE = "accurate than projections of the same size; 95\u00a0% interval"
 
 
 def contests(*differences: tuple[float, float, float]) -> list[tuple[str, int, str, float, float, float]]:
@@ -23,40 +23,42 @@ def contests(*differences: tuple[float, float, float]) -> list[tuple[str, int, s
         (
             [ABOVE],
             [0.049],
-            f"Select: layers chosen for it find 10.0 points more sources {FOUND} from +5.0 to +20.0",
+            f"Select: selected layers are 10.0 points more {SIZE} from +5.0 to +20.0",
         ),
         (
             [ABOVE, (0.3, 0.1, 0.4)],
             [0, 0],
-            f"Select: layers chosen for it find 10.0 to 30.0 points more sources {FOUND}s from +5.0 to +40.0",
+            f"Select: selected layers are 10.0 to 30.0 points more {SIZE}s from +5.0 to +40.0",
         ),
         (
             [BELOW],
             [0],
-            f"Project: layers chosen for it find 20.0 points fewer sources {FOUND} from −30.0 to −10.0",
+            f"Project: selected layers are 20.0 points less {SIZE} from −30.0 to −10.0",
         ),
         # The test decides, not the interval.
         (
             [ABOVE],
             [0.05],
-            "Select and project are not told apart by sources found; 95\u00a0% interval from +5.0 to +20.0",
+            "Selected layers and projections do not differ significantly in accuracy; "
+            "95\u00a0% interval from +5.0 to +20.0",
         ),
         (
             [AROUND, AROUND],
             [1, 1],
-            "Select and project are not told apart by sources found; 95\u00a0% intervals from −10.0 to +10.0",
+            "Selected layers and projections do not differ significantly in accuracy; "
+            "95\u00a0% intervals from −10.0 to +10.0",
         ),
         (
             [ABOVE, BELOW, AROUND],
             [0, 0, 1],
-            "Layers chosen for it find more sources in 1 and fewer sources in 1 of 3 comparisons with as many "
-            "dimensions; in 1 the two are not told apart",
+            "Selected layers are more accurate in 1 and less accurate in 1 of 3 comparisons with projections of the "
+            "same size; not significant in 1",
         ),
         (
             [ABOVE, BELOW],
             [0, 0],
-            "Layers chosen for it find more sources in 1 and fewer sources in 1 of 2 comparisons with as many "
-            "dimensions",
+            "Selected layers are more accurate in 1 and less accurate in 1 of 2 comparisons with projections of the "
+            "same size",
         ),
     ],
 )
@@ -100,7 +102,5 @@ def test_both_and_their_difference_are_drawn_for_both_measures() -> None:
 
 
 def test_nothing_projected_is_refused() -> None:
-    with pytest.raises(
-        TableError, match=r"^select_or_project has no rows: nothing was projected, .*; leave its figure"
-    ):
+    with pytest.raises(TableError, match=r"^select_or_project has no rows: nothing was projected, .*; omit its figure"):
         plots.selected_or_projected(frames.contests([]))

@@ -10,7 +10,7 @@ from gradsim_assets_tests.gradsim.plots import frames
 def test_stored_and_expected_errors_stand_side_by_side() -> None:
     audit = frames.projection_audit({"sjlt": 0.5, "as_published": 2.0})
     figure = plots.errors_of_projections(audit)
-    assert plots.title_of(figure) == "Projected cosines err by 0.50 and 2.00 times what theory says"
+    assert plots.title_of(figure) == "Projected cosines have 0.50 and 2.00 times the error predicted by theory"
     errors, agreements = figure.axes
     theory, measured = errors.lines
     assert list(theory.get_xdata()) == [0.01, 0.01]
@@ -29,5 +29,5 @@ def test_a_projection_without_error_or_theory() -> None:
         frames.NULL.alias("sd_ratio"), agreement=1.0, agreement_low=1.0, agreement_high=1.0, error_sd=0.0
     )
     figure = plots.errors_of_projections(perfect)
-    assert plots.title_of(figure) == "Projected cosines beside those of the full gradient"
+    assert plots.title_of(figure) == "Projected cosines compared with those of the full gradient"
     assert plots.to_png(figure)

@@ -37,11 +37,9 @@ def test_selections_are_drawn_in_and_out_of_sample_at_their_share() -> None:
     figure = plots.greedy_selection(SELECTION, SELECTION, held_out, ACCURACY, CONTESTS)
     shares = 100 * SELECTION["parameter_share"]
     for axes, scale in zip(figure.axes, (100, 1), strict=True):
-        np.testing.assert_allclose(
-            curve(axes, "selected and judged"), np.stack([shares, scale * SELECTION["value"]], 1)
-        )
+        np.testing.assert_allclose(curve(axes, "in sample"), np.stack([shares, scale * SELECTION["value"]], 1))
         held = scale * held_out.filter(pl.col("criterion") == "accuracy")["held_out"]
-        np.testing.assert_allclose(curve(axes, "selected on one half"), np.stack([shares, held], 1))
+        np.testing.assert_allclose(curve(axes, "held out"), np.stack([shares, held], 1))
         assert len(axes.collections) >= 2, "a band each"
         assert axes.get_xscale() == "log"
     accuracy, similarity = figure.axes
@@ -67,14 +65,14 @@ def test_projections_are_points_at_their_share() -> None:
         (
             [0.9, 0.8, 0.7, 0.6],
             True,
-            "1 layer, 25.5\u00a0% of the parameters, finds the source of 90.0\u00a0% of the queries that selected it "
-            "and of 80.0\u00a0% of others; the full gradient of 60.0\u00a0%",
+            "1 layer, 25.5\u00a0% of the parameters, reaches 90.0\u00a0% accuracy in sample and 80.0\u00a0% held out; "
+            "the full gradient reaches 60.0\u00a0%",
         ),
         (
             [0.5, 0.75, 0.75, 0.6],
             False,
-            "2 layers find the source of 75.0\u00a0% of the queries that selected them and of 65.0\u00a0% of others; "
-            "the full gradient of 60.0\u00a0%",
+            "2 layers reach 75.0\u00a0% accuracy in sample and 65.0\u00a0% held out; the full gradient reaches "
+            "60.0\u00a0%",
         ),
     ],
 )
@@ -91,7 +89,7 @@ def test_without_sizes_selections_stand_at_their_steps_and_projections_nowhere()
     unsized = frames.greedy(LAYERS)
     figure = plots.greedy_selection(unsized, unsized, frames.held_out(unsized), ACCURACY, CONTESTS.clear())
     for axes in figure.axes:
-        assert list(curve(axes, "selected and judged")[:, 0]) == list(range(1, len(LAYERS) + 1))
+        assert list(curve(axes, "in sample")[:, 0]) == list(range(1, len(LAYERS) + 1))
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert not any("projection" in label for label in labels)
     assert "number of selected layers" in figure.axes[1].get_xlabel()
@@ -102,12 +100,12 @@ def test_one_query_has_no_held_out_curve() -> None:
         SELECTION, SELECTION, frames.held_out(SELECTION).clear(), ACCURACY, CONTESTS.clear()
     )
     assert len(figure.axes[0].lines) == 4, "the selection, the full gradient, two projections"
-    assert "others" not in plots.title_of(figure)
+    assert "held out" not in plots.title_of(figure)
 
 
 def test_a_selection_without_steps_is_refused() -> None:
     none = SELECTION.clear()
-    with pytest.raises(TableError, match=r"^greedy_by_similarity has no rows: no layer was selected; leave its figure"):
+    with pytest.raises(TableError, match=r"^greedy_by_similarity has no rows: no layer was selected; omit its figure"):
         plots.greedy_selection(SELECTION, none, frames.held_out(SELECTION), ACCURACY, CONTESTS)
     with pytest.raises(TableError, match=r"^greedy_by_accuracy has no rows"):
         plots.selection_order(none, SIZES, Criterion.ACCURACY)
@@ -117,9 +115,9 @@ def test_long_selections_are_marked_at_round_steps() -> None:
     layers = frames.layer_names(20)
     table = frames.greedy(layers)
     figure = plots.greedy_selection(table, table, frames.held_out(table), ACCURACY, CONTESTS.clear())
-    (line,) = (line for line in figure.axes[0].lines if line.get_label().startswith("selected and judged"))
+    (line,) = (line for line in figure.axes[0].lines if line.get_label().startswith("in sample"))
     assert [line.get_xdata()[at] for at in line.get_markevery()] == [1, 2, 5, 10, 20, 50, 100]
-    assert "marks: 1, 2, 5, 10, 20, 50 and 100 layers" in figure.axes[1].get_xlabel()
+    assert "markers: 1, 2, 5, 10, 20, 50 and 100 layers" in figure.axes[1].get_xlabel()
 
 
 def numbers(figure: Figure) -> dict[tuple[int, int], tuple[str, str]]:
@@ -154,18 +152,18 @@ def test_first_steps_are_numbers_in_the_grid_and_later_layers_grey() -> None:
 @pytest.mark.parametrize(
     ("values", "tied", "said"),
     [
-        ([0.5, 0.5, 0.4, 0.5], [1, 1, 1, 1], "; no further step raises that"),
+        ([0.5, 0.5, 0.4, 0.5], [1, 1, 1, 1], "; no later step improves on it"),
         (
             [0.5, 0.5, 0.4, 0.5],
             [1, 3, 2, 1],
-            "; no further step raises that; from step 2 on several layers serve equally well",
+            "; no later step improves on it; from step 2 on, several layers tie",
         ),
         (
             [0.5, 0.4, 0.6, 0.7],
             [2, 1, 2, 1],
-            "; 2 of 3 further steps raise that, to 70.0\u00a0%; in 2 of 4 steps several layers serve equally well",
+            "; 2 of 3 later steps improve on it, up to 70.0\u00a0%; in 2 of 4 steps, several layers tie",
         ),
-        ([0.5, 0.75, 0.7, 0.75], [1, 1, 1, 1], "; 1 of 3 further steps raises that, to 75.0\u00a0%"),
+        ([0.5, 0.75, 0.7, 0.75], [1, 1, 1, 1], "; 1 of 3 later steps improves on it, up to 75.0\u00a0%"),
         ([0.5], [1], ""),
     ],
 )
@@ -173,7 +171,7 @@ def test_the_title_says_what_rises_and_what_is_tied(values: list[float], tied: l
     layers = [f"w{number}" for number in range(len(values))]
     steps = frames.greedy(layers, values, tied=tied)
     title = plots.title_of(plots.selection_order(steps, frames.parameters(layers), Criterion.ACCURACY))
-    assert title == f"Selected by accuracy, {layers[-1]} comes first (50.0\u00a0%){said}"
+    assert title == f"The first layer selected by accuracy is {layers[-1]} (50.0\u00a0%){said}"
 
 
 def test_many_blocks_have_a_scale_instead_of_numbers() -> None:
@@ -197,7 +195,7 @@ def test_without_blocks_the_first_steps_are_a_list() -> None:
 def test_transfer_has_a_row_of_panels_a_pair() -> None:
     own, value = [0.9, 0.8, 0.6], [0.5, 0.7, 0.6]
     figure = plots.transfer_of_selections(frames.transfer(["paraphrased", "model_generated", "x"], own, value))
-    assert plots.title_of(figure).startswith("3 layers selected in another setting find as many")
+    assert plots.title_of(figure).startswith("3 layers selected on another setting reach the accuracy")
     assert len(figure.axes) == 12
     assert figure.axes[0].get_title(loc="left") == "paraphrased → model-generated"
     for axes, scale in zip(figure.axes, [100, 1] * 6, strict=True):
@@ -213,19 +211,20 @@ def test_transfer_has_a_row_of_panels_a_pair() -> None:
         (
             [0.9, 0.8, 0.7, 0.6, 0.5, 0.9],
             [0.1, 0.1, 0.1, 0.1, 0.4, 0.1],
-            "5 layers selected on a queries find 40.0\u00a0% (95\u00a0% interval 38.0 to 42.0) of the sources of b "
-            "queries, those selected there 50.0\u00a0%",
+            "5 layers selected on a queries reach 40.0\u00a0% accuracy (95\u00a0% interval 38.0 to 42.0) on b queries; "
+            "the layers selected there reach 50.0\u00a0%",
         ),
         (
             [0.5],
             [0.75],
-            "1 layer selected on a queries finds 75.0\u00a0% (95\u00a0% interval 73.0 to 77.0) of the sources of b "
-            "queries, the one selected there 50.0\u00a0%",
+            "1 layer selected on a queries reaches 75.0\u00a0% accuracy (95\u00a0% interval 73.0 to 77.0) on b "
+            "queries; the layer selected there reaches 50.0\u00a0%",
         ),
         (
             [0.9, 0.51],
             [0.1, 0.5],
-            "2 layers selected in another setting find as many sources as the setting's own, as far as intervals tell",
+            "2 layers selected on another setting reach the accuracy of the setting's own selection within 95\u00a0% "
+            "intervals",
         ),
     ],
 )
@@ -235,7 +234,7 @@ def test_the_title_of_transfer_is_about_a_few_layers(own: list[float], value: li
 
 def test_without_own_selections_the_title_of_transfer_is_neutral() -> None:
     table = frames.transfer(["a", "b"], [0.5], [0.5]).with_columns(own=frames.NULL)
-    assert plots.title_of(plots.transfer_of_selections(table)).startswith("What one setting's selections of layers")
+    assert plots.title_of(plots.transfer_of_selections(table)).startswith("Layers selected on one setting, evaluated")
 
 
 def test_numbers_of_layers_are_whole_and_shares_end_at_a_hundred() -> None:
@@ -247,6 +246,6 @@ def test_numbers_of_layers_are_whole_and_shares_end_at_a_hundred() -> None:
 
 def test_one_setting_has_no_transfer() -> None:
     with pytest.raises(
-        TableError, match=r"^selection_transfer has no rows: there is but one setting; leave its figure"
+        TableError, match=r"^selection_transfer has no rows: there is only one setting; omit its figure"
     ):
         plots.transfer_of_selections(frames.transfer(["a"], [0.5], [0.5]))

@@ -38,9 +38,9 @@ NEAR = {"criterion": "similarity", "similarity_low": 0.01, "similarity_high": 0.
 FAR = {"criterion": "similarity"}
 EVEN = {"criterion": "similarity", "similarity_low": -0.01, "similarity_high": 0.01}
 
-SELECT = "Select: whole layers find more sources than projections of the same size"
-PROJECT = "Project: projections find more sources than whole layers of the same size"
-OPEN = "Select and project are not told apart: the queries do not show which of the two finds more sources."
+SELECT = "Select: whole layers are more accurate than projections of the same size"
+PROJECT = "Project: projections are more accurate than whole layers of the same size"
+OPEN = "Undecided: selected layers and projections do not differ significantly in accuracy."
 
 
 @pytest.mark.parametrize(
@@ -48,16 +48,19 @@ OPEN = "Select and project are not told apart: the queries do not show which of 
     [
         ([MORE], f"{SELECT}."),
         ([FEWER], f"{PROJECT}."),
-        ([MORE, EQUAL], f"{SELECT} in 1 of 2 comparisons, and fewer in none."),
-        ([FEWER, FEWER], f"{PROJECT} in 2 of 2 comparisons, and fewer in none."),
-        ([MORE, FEWER, EQUAL], "It depends: selected layers find more sources in 1 of 3 comparisons, fewer in 1."),
+        ([MORE, EQUAL], f"{SELECT} in 1 of 2 comparisons, less accurate in none."),
+        ([FEWER, FEWER], f"{PROJECT} in 2 of 2 comparisons, less accurate in none."),
+        (
+            [MORE, FEWER, EQUAL],
+            "It depends: selected layers are more accurate in 1 of 3 comparisons, less accurate in 1.",
+        ),
         ([EQUAL], OPEN),
-        ([EQUAL, FAR], f"{OPEN} Projections are nearer to the full gradient."),
+        ([EQUAL, FAR], f"{OPEN} Projections are closer to the full gradient."),
         (
             [NEAR, NEAR, FAR],
-            "Projections are nearer to the full gradient in 1 of 3 comparisons, layers selected for it in 2.",
+            "Projections are closer to the full gradient in 1 of 3 comparisons, layers selected by similarity in 2.",
         ),
-        ([NEAR, NEAR, EVEN], "Layers selected for it are nearer to the full gradient in 2 of 3."),
+        ([NEAR, NEAR, EVEN], "Layers selected by similarity are closer to the full gradient in 2 of 3."),
     ],
 )
 def test_verdict(contests, verdict: str) -> None:
@@ -73,34 +76,35 @@ def test_all_settings_count_and_each_has_its_numbers() -> None:
     )
     assert answer is not None
     assert answer.verdict == (
-        "Select for a queries; for b ones the two are not told apart. Projections are nearer to the full gradient."
+        "Select for a queries; for b queries the difference is not significant. Projections are closer to the full "
+        "gradient."
     )
     assert list(answer.sentences) == ["a", "b"]
     found, near = (sentence.replace("\u00a0", " ") for sentence in answer.sentences["a"])
     assert found == (
-        "Layers with at most 11.8 M parameters, selected on other queries, find 35.6 % of the sources (on all queries: "
-        "2 layers of 8.39 M); projected to 11.8 M dimensions (gaussian), the gradient finds 22.8 %. The difference is "
-        "+12.8 points (95 % interval +9.7 to +15.8; p = 10⁻¹⁵ after Holm’s correction)."
+        "Layers with at most 11.8 M parameters, selected on other queries, reach 35.6 % accuracy (on all queries: "
+        "2 layers with 8.39 M parameters); the gradient projected to 11.8 M dimensions (gaussian) reaches 22.8 %. "
+        "The difference is +12.8 points (95 % interval +9.7 to +15.8; p = 10⁻¹⁵ after Holm’s correction)."
     )
     assert near == (
-        "Similarity to the full gradient: 0.900 by layers selected for it, 0.990 by the projection; a difference of "
-        "−0.090 (−0.100 to −0.080)."
+        "Similarity to the full gradient: 0.900 for layers selected by similarity, 0.990 for the projection; a "
+        "difference of −0.090 (−0.100 to −0.080)."
     )
     other = answer.sentences["b"][0].replace("\u00a0", " ")
-    assert "(on all queries: one layer of 8.39 M)" in other
-    assert other.endswith("p = 0.3 after Holm’s correction). The two are not told apart.")
+    assert "(on all queries: one layer with 8.39 M parameters)" in other
+    assert other.endswith("p = 0.3 after Holm’s correction). The difference is not significant.")
 
 
 @pytest.mark.parametrize(
     ("contests", "verdict"),
     [
-        ({"a_b": [MORE], "c": [MORE]}, f"{SELECT} in 2 of 2 comparisons, and fewer in none."),
+        ({"a_b": [MORE], "c": [MORE]}, f"{SELECT} in 2 of 2 comparisons, less accurate in none."),
         ({"a": [EQUAL], "b": [EQUAL]}, OPEN),
-        ({"a": [EQUAL], "b_c": [MORE]}, "Select for b-c queries; for a ones the two are not told apart."),
+        ({"a": [EQUAL], "b_c": [MORE]}, "Select for b-c queries; for a queries the difference is not significant."),
         (
             {"a": [FEWER], "b": [MORE, FEWER], "c": [EQUAL], "d": [FEWER, EQUAL]},
-            "Project for a and d queries; for b ones it depends on the projection; for c ones the two are not told "
-            "apart.",
+            "Project for a and d queries; for b queries it depends on the projection; for c queries the difference is "
+            "not significant.",
         ),
         ({"a": [MORE], "b": []}, "Select for a queries."),
     ],

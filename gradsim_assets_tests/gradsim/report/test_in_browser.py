@@ -260,5 +260,5 @@ def test_a_study_without_texts(open_file, tmp_path: Path) -> None:
     file = tmp_path / "report.html"
     file.write_text(render_report(make_report(bare, originals=None)), encoding="utf-8")
     page = open_file(file)
-    assert page.locator(".texts").inner_text().count("This text is not at hand.") == 2
+    assert page.locator(".texts").inner_text().count("This text is not available.") == 2
     assert page.locator(".switch").count() == 0

@@ -67,17 +67,17 @@ def test_findings_come_first_and_sections_in_order(page: Page, settings) -> None
     said = [
         f"The full gradient finds the source of {100 * share:.1f} % of paraphrased and",
         "Select or project?",
-        "Accuracy beside null controls",
-        "A gradient can be made small",
+        "Accuracy and null controls",
+        "A gradient can be compressed",
         "Which layers?",
-        "Projections beside theory A projected cosine",
-        "Retrieval Where the source",
-        "From one setting to another",
-        "Proof Are the stored dots",
+        "Projections and theory A projected cosine",
+        "Retrieval How high does",
+        "Transfer between settings",
+        "Gradient audit Do the stored",
         "Queries and their candidates",
-        "The model Which part",
-        "Method What is compared",
-        "Provenance How the numbers",
+        "The model How are",
+        "Method Definitions",
+        "Provenance How the results",
         "Exclusions",
     ]
     places = [page.text.index(words) for words in said]
@@ -125,28 +125,28 @@ def test_a_table_that_is_too_large_is_named_instead(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("gradsim.report.downloads.MOST_BYTES", 500)
     page = page_of(few(lift=0.1))
     assert "paraphrased_decisions" not in page.buttons
-    assert "decisions: too large for this page, it lies in the study’s folder" in page.text
+    assert "decisions: too large for this page, see the study’s folder" in page.text
     assert "paraphrased_controls" in page.buttons
 
 
 def test_forced_queries_are_reported_apart(page: Page) -> None:
-    assert "For 5 queries BM25 did not list the true source" in page.text
-    assert "It is not recorded for which queries the true source was put in by rule." in page.text
+    assert "For 5 queries, BM25 did not list the true source" in page.text
+    assert "It is not recorded for which queries the true source was forced." in page.text
 
 
 @pytest.mark.parametrize(
     ("lift", "verdict"),
-    [(1.0, "above chance"), (0.0, "not told apart from chance"), (-1.0, "below chance")],
+    [(1.0, "above chance"), (0.0, "not significantly different from chance"), (-1.0, "below chance")],
 )
 def test_verdict_against_chance(lift: float, verdict: str) -> None:
-    assert f"That is {verdict}, which is 33.3 %" in page_of(few(lift=lift)).text
+    assert f"That is {verdict} (33.3 %)" in page_of(few(lift=lift)).text
 
 
 def test_the_proof_is_said_of_every_setting(page: Page, settings) -> None:
     said = (
-        f"{7 * len(LAYERS)} dots and self dots, those of 3 pairs in every layer, were computed again with plain "
-        "autograd, one sample at a time; the longest and the most memorised sample are among theirs. All agree within "
-        "the tolerance of 10⁻⁵ of the norms’ product; the worst is off by 2.1·10⁻⁷."
+        f"{7 * len(LAYERS)} inner products and squared norms (3 pairs in every layer) were computed again with plain "
+        "autograd, one sample at a time. The pairs include the longest and the most memorised sample. All agree within "
+        "the tolerance of 10⁻⁵ relative to the product of the norms; the largest error is 2.1·10⁻⁷."
     )
     assert page.text.count(said) == len(settings)
     assert "Do not rely" not in page.text
@@ -156,8 +156,8 @@ def test_a_proof_that_fails_warns_and_names_the_worst() -> None:
     wrong = audited(few(lift=0.1), error=0.004)
     html = render_report(make_report(wrong))
     assert (
-        "In 1 of them the difference exceeds the tolerance of 10⁻⁵ of the norms’ product; the worst, the dot of query "
-        "'s0' and original 's0' in model.embed_tokens.weight, is off by 4·10⁻³. Do not rely"
+        "The error of 1 exceeds the tolerance of 10⁻⁵ relative to the product of the norms; the largest, 4·10⁻³, is "
+        "that of the dot of query 's0' and original 's0' in model.embed_tokens.weight. Do not rely"
     ) in Page(html).text
     assert 'class="alarm"' in html
     assert "Do not rely" not in render_report(make_report(wrong, precision="tf32"))
@@ -184,27 +184,30 @@ def test_layers_that_hold_only_rounding_are_named_and_left_out() -> None:
     questions = (*LEAST, "accuracy_per_layer")
     marked = make_setting("paraphrased", lift=0.1, n_queries=4, questions=questions, noise=noise[:1])
     page = page_of(marked)
-    assert "1 layer holds only rounding and is left out: 1.mlp.up_proj." in page.text
+    assert "1 layer is left out because its gradient is only rounding noise: 1.mlp.up_proj." in page.text
     assert page.table("paraphrased_layers").height == len(LAYERS) - 1
     both = make_setting("model_generated", lift=0.1, n_queries=4, questions=questions, noise=noise)
     page = page_of(marked, both)
-    assert "2 layers hold only rounding and are left out: 0.self_attn.q_proj and 1.mlp.up_proj." in page.text
+    assert (
+        "2 layers are left out because their gradients are only rounding noise: 0.self_attn.q_proj and 1.mlp.up_proj."
+        in page.text
+    )
     shown = len(json.loads(re.findall(r'id="layers-data">(.*?)</script>', page.html)[0]))
     assert shown == len(LAYERS) - 2, "only those of both settings, so that the pairs of both fit them"
     for setting in ("paraphrased", "model_generated"):
         pairs = len(page.pairs(setting)["candidate"])
         assert len(page.unpacked("similarities", setting)) == 2 * shown * pairs
-    assert "only rounding" not in page_of(few(lift=0.1)).text
+    assert "only rounding noise" not in page_of(few(lift=0.1)).text
 
 
 def test_what_is_not_at_hand_is_left_out_and_named() -> None:
     whole = few("imported", lift=0.1)
     bare = SettingReport("imported", whole.tables)
     page = page_of(bare, parameters_per_layer=None, originals=None, exclusions=None, description="")
-    assert "the null control by answer length" in page.text[page.text.index("Not at hand") :]
-    for absent in ("accuracy by layer", "dots by plain autograd", "texts of the queries", "texts of the originals"):
-        assert absent in page.text[page.text.index("Not at hand") :]
-    assert "Whether samples were left out is not recorded." in page.text
+    assert "the answer length control" in page.text[page.text.index("Not available") :]
+    for absent in ("accuracy by layer", "gradient audit", "query texts", "original texts"):
+        assert absent in page.text[page.text.index("Not available") :]
+    assert "Exclusions are not recorded." in page.text
     assert not {"layers", "projections", "transfer", "proof", "model"} & set(page.ids)
     assert {"accuracy", "retrieval", "queries", "method"} <= set(page.ids)
     assert "browser" not in page.ids
@@ -216,14 +219,17 @@ def test_sizes_may_be_unknown(settings) -> None:
     page = page_of(settings[0], parameters_per_layer=unknown)
     assert "layers" in page.ids
     assert "model" not in page.ids
-    assert "sizes of the layers" in page.text[page.text.index("Not at hand") :]
+    assert "layer sizes" in page.text[page.text.index("Not available") :]
 
 
 def test_where_nothing_was_projected_the_page_says_so(settings) -> None:
     contests = settings[0].tables["select_or_project"].clear()
     setting = dataclasses.replace(settings[0], tables=settings[0].tables | {"select_or_project": contests})
     page = page_of(setting)
-    assert "Not to be said here. No selected layers stand beside gaussian (40 dimensions): the comparison" in page.text
+    assert (
+        "No answer is available. There are no selected layers to compare with gaussian (40 dimensions): the"
+        in page.text
+    )
     assert "answer-title" not in page.ids
 
 
@@ -231,22 +237,27 @@ def test_where_nothing_was_projected_the_page_says_so(settings) -> None:
     ("dimensions", "known", "said"),
     [
         ((), True, ["Nothing was projected."]),
-        ((40,), False, ["No selected layers stand beside gaussian (40 dimensions): the layers’ sizes are unknown."]),
+        (
+            (40,),
+            False,
+            ["There are no selected layers to compare with gaussian (40 dimensions): layer sizes are unknown."],
+        ),
         (
             (8,),
             True,
             [
-                "No selected layers stand beside gaussian (8 dimensions): it has fewer dimensions than the smallest "
-                "layer has parameters, 20."
+                "There are no selected layers to compare with gaussian (8 dimensions): it has fewer dimensions than "
+                "the smallest layer has parameters (20)."
             ],
         ),
         (
             (8, 12, 40),
             True,
             [
-                "No selected layers stand beside gaussian (8 dimensions) and gaussian (12 dimensions): they have fewer "
-                "dimensions than the smallest layer has parameters, 20.",
-                "No selected layers stand beside gaussian (40 dimensions): the comparison is not at hand.",
+                "There are no selected layers to compare with gaussian (8 dimensions) and gaussian (12 dimensions): "
+                "they have fewer dimensions than the smallest layer has parameters (20).",
+                "There are no selected layers to compare with gaussian (40 dimensions): the comparison is not "
+                "available.",
             ],
         ),
     ],
@@ -260,19 +271,19 @@ def test_why_nothing_stands_beside_a_projection(dimensions, known: bool, said: l
     sizes = make_report().parameters_per_layer if known else None
     assert alone_of(setting, sizes) == (said if dimensions else [])
     whole = make_report(setting, parameters_per_layer=sizes)
-    assert unanswered(whole) == f"Not to be said here. {' '.join(said)}"
+    assert unanswered(whole) == f"No answer is available. {' '.join(said)}"
 
 
 def test_projections_that_are_compared_are_not_named_again(settings, page: Page) -> None:
     assert alone_of(settings[0], make_report().parameters_per_layer) == []
-    assert "No selected layers stand beside" not in page.text
+    assert "There are no selected layers to compare with" not in page.text
 
 
 def test_one_of_many() -> None:
     setting = make_setting("paraphrased", lift=0.2, n_queries=1, n_candidates=1, layers=["w"], forced=1)
     page = page_of(setting, parameters_per_layer=None)
     assert "for 100.0 % of 1 paraphrased query (" in page.text.replace("\u00a0", " ")
-    assert "For 1 query BM25 did not list" in page.text
+    assert "For 1 query, BM25 did not list" in page.text
     assert "The only layer as a table" in page.text
 
 
@@ -326,8 +337,5 @@ def test_texts_in_doubt_are_counted(settings) -> None:
         ("paraphrased", "much shorter or much longer than before", 1, 0),
     ]
     clean = known.with_columns(pl.Series("faults", [none] * known.height, dtype=pl.List(pl.List(pl.String))))
-    assert (
-        "No text was found that something may be wrong with"
-        in page_of(dataclasses.replace(setting, queries=clean)).text
-    )
-    assert "in doubt" not in page_of(setting).text, "nobody looked"
+    assert "No faults were found: no text is empty" in page_of(dataclasses.replace(setting, queries=clean)).text
+    assert "Possible text faults" not in page_of(setting).text, "nobody looked"

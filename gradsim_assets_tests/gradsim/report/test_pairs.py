@@ -90,8 +90,8 @@ def test_all_pairs_are_cut_to_the_best_and_the_source(monkeypatch: pytest.Monkey
         found = candidates(pairs, query)
         assert name in {original for original, _, _ in found}
         assert len(found) in {2, 3}
-    assert "Of each query it carries the 2 most similar candidates and the true source." in page.text
-    assert "Of 20 queries" not in page.text
+    assert "It shows the 2 most similar candidates and the true source of each query." in page.text
+    assert "of 20 queries" not in page.text
 
 
 def test_of_too_many_queries_the_wrong_ones_stay_longest(setting, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,7 +105,7 @@ def test_of_too_many_queries_the_wrong_ones_stay_longest(setting, monkeypatch: p
     assert len(pairs["queries"]) == 12
     assert pairs["total"] == 20
     assert pairs["queries"] == [query for query in decisions["query_id"] if query in pairs["queries"]]
-    assert "Of 20 queries the page carries 12" in page.text
+    assert "The page contains 12 of 20 queries" in page.text
     steps = np.frombuffer(page.unpacked("similarities", "paraphrased"), "<i2")
     assert len(steps) == 12 * 3 * len(LAYERS)
     assert len(json.loads(page.unpacked("texts", "paraphrased"))) == 12

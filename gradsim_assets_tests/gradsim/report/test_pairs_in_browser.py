@@ -72,15 +72,16 @@ def test_decisions_may_be_by_other_similarities_than_the_dots(open_report, setti
     imported = dataclasses.replace(setting, tables=setting.tables | {"decisions": decisions})
     page = open_report(imported, hash_=f"#pair=paraphrased/{query}")
     expect(page.locator(".decision")).to_contain_text(
-        "Wrong: elsewhere is more similar (0.7500) than the source (0.5000), by 0.2500. The list is by the dots"
+        "Wrong: elsewhere is more similar (0.7500) than the source (0.5000), by 0.2500. The list is sorted by "
+        "the inner products"
     )
 
 
 @pytest.mark.parametrize(
     ("hash_", "said"),
     [
-        ("#pair=paraphrased/%/x", "The address leads to no query of this page."),
-        ("#pair=nowhere/s1", "The address leads to no query of this page."),
+        ("#pair=paraphrased/%/x", "The link does not match any query on this page."),
+        ("#pair=nowhere/s1", "The link does not match any query on this page."),
         ("#pair=paraphrased/s99", "Query s99 is not on this page."),
     ],
 )

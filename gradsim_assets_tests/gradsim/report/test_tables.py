@@ -47,7 +47,7 @@ def test_cells() -> None:
     )
     table = table_of("method_differences", "Differences", frame, SCHEMAS["method_differences"], DOWNLOAD)
     assert [heading.label for heading in table.headings] == [
-        "method", "less", "difference (points)", "95 % interval", "only the first", "only the other", "p (Holm)",
+        "method", "versus", "difference (points)", "95 % interval", "only the first", "only the other", "p (Holm)",
     ]  # fmt: skip
     assert [heading.numeric for heading in table.headings] == [False, False, True, True, True, True, True]
     assert table.headings[2].description == SCHEMAS["method_differences"]["difference"][1]

@@ -76,4 +76,4 @@ def test_the_home_of_nobody(root: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("GRADSIM_DATA", "~no-such-user/data")
     with pytest.raises(StudyError) as caught:
         _ = read_environment().data_root
-    assert str(caught.value) == "GRADSIM_DATA='~no-such-user/data': there is no such home folder; correct it"
+    assert str(caught.value) == "GRADSIM_DATA='~no-such-user/data': no such home directory; fix the path"

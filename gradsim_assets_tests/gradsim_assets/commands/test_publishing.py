@@ -85,7 +85,7 @@ def test_everything_is_made_that_needs_no_model(published: Workplace) -> None:
     controls = store.read(store.lineage.key("controls", "paraphrased", "analysis"))
     assert "answer_length" not in controls["control"].to_list()
     page = store.path(store.lineage.key("report")).read_text(encoding="utf-8")
-    assert "not at hand" in page
+    assert "not available" in page
     assert "paraphrased" in (published.folder / "run.txt").read_text(encoding="utf-8")
 
 

@@ -1,4 +1,4 @@
-// Data that the page carries, and giving tables to the reader.
+// Access to embedded data, and table downloads.
 
 const block = (name, value) => document.querySelector(`script[data-${name}="${CSS.escape(value)}"]`);
 

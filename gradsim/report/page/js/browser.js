@@ -1,4 +1,4 @@
-// The pair browser: which query, which candidate, and all that is known of the two.
+// The pair browser: selection of a query and a candidate, and the details of the pair.
 
 class Browser {
   constructor(root) {
@@ -32,12 +32,12 @@ class Browser {
     this.tableFold.addEventListener("toggle", () => this.fillTable());
   }
 
-  // Shows a setting's queries; the same query and candidate as before, if they are there.
+  // Shows a setting's queries, keeping the current query and candidate if they exist there.
   async open(setting, query = this.query, candidate = this.candidate) {
     this.opening = setting;
     this.say("");
     const pairs = await pairsOf(setting);
-    if (this.opening !== setting) return; // another setting was asked for meanwhile
+    if (this.opening !== setting) return; // another setting was opened in the meantime
     this.pairs = pairs;
     const filters = Object.entries(pairs.filters).filter(([name, { queries }]) => name === "all" || queries.length);
     if (!filters.some(([name]) => name === this.filter)) this.filter = "all";
@@ -51,7 +51,7 @@ class Browser {
     this.showQuery();
   }
 
-  // What a link asked for and the page does not have.
+  // Reports a link target that is not on the page.
   say(text) {
     this.notice.textContent = text;
     this.notice.hidden = !text;
@@ -68,7 +68,7 @@ class Browser {
     const words = this.search.value.toLowerCase().split(/\s+/).filter(Boolean);
     this.listed = pairs.filters[this.filter].queries.filter((query) => pairs.matches(query, words));
     const number = this.listed.length.toLocaleString("en");
-    const cut = this.listed.length > MOST_ITEMS ? `, the first ${MOST_ITEMS} of them listed` : "";
+    const cut = this.listed.length > MOST_ITEMS ? `, first ${MOST_ITEMS} shown` : "";
     this.found.textContent = (this.listed.length === 1 ? "1 query" : `${number} queries`) + cut;
     this.queryList.show(this.listed.slice(0, MOST_ITEMS).map((query) => this.queryItem(query)), this.query);
     this.enableSteps();
@@ -86,7 +86,7 @@ class Browser {
       make("span", { class: "id" }, pairs.id(query)),
       make(
         "span",
-        { class: `credit ${verdict}`, title: `${verdict}; source less best other candidate` },
+        { class: `credit ${verdict}`, title: `${verdict}; similarity of the source minus best other candidate` },
         make("span", { class: "unseen" }, `${verdict}, `),
         `${margin === null ? "" : decimals(margin, 3)} ${signs[verdict]}`,
       ),
@@ -129,7 +129,7 @@ class Browser {
   showQuery() {
     const query = this.pairs.positions.get(this.query);
     this.candidates = this.pairs.candidates(query);
-    // Without a choice, what is most similar beside the source.
+    // By default, choose the most similar candidate other than the source.
     if (!this.candidates.some(({ id }) => id === this.candidate)) {
       this.candidate = (this.candidates.find((each) => !each.isSource) ?? this.candidates[0]).id;
     }
@@ -156,7 +156,7 @@ class Browser {
       make("span", { class: "name" }, id, isSource ? make("b", {}, "source") : null),
       bar,
       make("span", { class: "value" }, decimals(similarity)),
-      make("span", { class: "rank", title: "place in the list of candidates" }, `BM25 ${rank + 1}`),
+      make("span", { class: "rank", title: "rank in the list of candidates" }, `BM25 ${rank + 1}`),
     );
   }
 
@@ -194,7 +194,7 @@ class Browser {
           make("p", { class: "role" }, role === "user" ? "prompt" : role === "assistant" ? "answer" : role),
           make("div", { class: "content" }, content),
         ])
-      : [make("p", { class: "note" }, "This text is not at hand.")];
+      : [make("p", { class: "note" }, "This text is not available.")];
     return make(
       "article",
       {},
@@ -208,13 +208,13 @@ const browserRoot = document.getElementById("browser");
 
 const isLink = () => location.hash.startsWith("#pair=");
 
-// #pair=SETTING/QUERY/CANDIDATE leads to a pair; null if the address is not of that form.
+// Parses #pair=SETTING/QUERY/CANDIDATE; returns null for any other address.
 function linkedPair() {
   const found = /^#pair=([^/]+)\/([^/]+)(?:\/([^/]+))?$/.exec(location.hash);
   try {
     return found?.slice(1).map((part) => (part === undefined ? null : decodeURIComponent(part))) ?? null;
   } catch {
-    return null; // a percent sign that stands for nothing
+    return null; // malformed percent-encoding
   }
 }
 
@@ -230,7 +230,7 @@ if (browserRoot) {
     const opened = isKnown ? browser.open(setting, query, candidate) : browser.open(shown);
     showSetting(shown);
     await opened;
-    if (!isKnown) browser.say("The address leads to no query of this page.");
+    if (!isKnown) browser.say("The link does not match any query on this page.");
     else if (browser.query !== query) browser.say(`Query ${query} is not on this page.`);
     document.getElementById("queries").scrollIntoView({ behavior: "instant" });
     return true;

@@ -1,8 +1,8 @@
-// Similarities of a query's candidates by layer: a small panel for each component, blocks from left to right.
+// Similarities of a query's candidates by layer: one panel per component, blocks from left to right.
 
 const MARGIN = { left: 32, right: 6, top: 6, bottom: 15 };
 
-// [{title, inBlocks, points: [{layer, x}]}]: x is the block, or a place of its own where a layer is in none.
+// Returns [{title, inBlocks, points: [{layer, x}]}]. x is the block, or an index for layers outside the blocks.
 function panelsOf(layers) {
   const groups = new Map();
   layers.forEach((layer, position) => {
@@ -19,7 +19,7 @@ function panelsOf(layers) {
       const { block } = layers[at];
       const within = seen.get(block) ?? 0;
       seen.set(block, within + 1);
-      // Layers of one block stand beside each other.
+      // Layers of the same block are side by side.
       return { layer: at, x: inBlocks ? block + (within + 0.5) / sizes.get(block) - 0.5 : place };
     });
     return { title, inBlocks, points };
@@ -49,15 +49,15 @@ class LayerChart {
     }
     new ResizeObserver(() => this.redraw()).observe(container);
     container.addEventListener("keydown", (event) => this.onKey(event));
-    // A finger that is lifted has left, too, but its reader wants to read.
+    // Lifting a finger also fires pointerleave, but the readout should stay visible.
     container.addEventListener("pointerleave", (event) => {
       if (event.pointerType !== "touch") this.point(null);
     });
     container.addEventListener("blur", () => this.point(null));
   }
 
-  // series: [{name, role, values}], role "source", "compared", both, or ""; values: one a layer.
-  // Those without a role are drawn as one range.
+  // series: [{name, role, values}]; role is "source", "compared", both or ""; values has one entry per layer.
+  // Series without a role are drawn as a single range.
   show(series) {
     this.series = series;
     this.named = series.filter((each) => each.role).sort((a, b) => b.role.includes("source") - a.role.includes("source"));
@@ -119,7 +119,7 @@ class LayerChart {
     );
   }
 
-  // What the other candidates reach from and to.
+  // Range of the other candidates.
   range(panel) {
     if (!this.others) return [];
     const { low, high } = this.others;
@@ -139,7 +139,7 @@ class LayerChart {
     return panel.inBlocks && panel.points.length > 1;
   }
 
-  // Layers outside the blocks have no order that a line could show.
+  // Layers outside the blocks have no order, so they are drawn as markers.
   line(panel, { role, values }) {
     const places = panel.points.map(({ layer, x }) => [panel.x(x).toFixed(1), panel.y(values[layer]).toFixed(1)]);
     if (this.isLine(panel)) {
@@ -148,7 +148,7 @@ class LayerChart {
     return places.map(([x, y]) => this.spot(role, x, y));
   }
 
-  // The source is a disc, what is compared with it a diamond.
+  // The source is a disc, the compared candidate a diamond.
   spot(role, x, y) {
     return role.includes("source")
       ? draw("circle", { class: role, cx: x, cy: y, r: 3 })
@@ -161,7 +161,7 @@ class LayerChart {
     const { label, component, block } = this.layers[layer] ?? {};
     const where = block === null || block === undefined ? component : `${component}, block ${block}`;
     this.readout.replaceChildren(
-      make("b", {}, layer === null ? "Point at a layer, or use the arrow keys" : `${label} (${where})`),
+      make("b", {}, layer === null ? "Hover over a layer or use the arrow keys" : `${label} (${where})`),
       ...this.named.map(({ name, role, values }) => this.key(name, role, layer === null ? "" : decimals(values[layer]))),
       this.othersKey(layer),
     );
@@ -199,7 +199,7 @@ class LayerChart {
     }
   }
 
-  // The same numbers for those who cannot see the drawing, or want to sort them.
+  // The same values as an accessible, sortable table.
   table() {
     const heading = (text, number) =>
       make("th", { scope: "col", class: number && "number" }, make("button", { type: "button" }, text));

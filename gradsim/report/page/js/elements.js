@@ -1,6 +1,6 @@
-// Making elements. Texts are never markup: they become text nodes.
+// Element construction. Texts become text nodes, never markup.
 
-// What needs a script is shown to those who have one.
+// Reveals the controls that require a script.
 document.documentElement.classList.add("scripted");
 
 const SVG = "http://www.w3.org/2000/svg";
@@ -16,7 +16,7 @@ function fill(node, attributes, children) {
 const make = (tag, attributes = {}, ...children) => fill(document.createElement(tag), attributes, children);
 const draw = (tag, attributes = {}, ...children) => fill(document.createElementNS(SVG, tag), attributes, children);
 
-// Keys that the browser itself may mean something by, such as Alt and an arrow.
+// Modified keys belong to the browser, such as Alt with an arrow.
 const modified = (event) => event.altKey || event.ctrlKey || event.metaKey;
 
 const minus = (text) => text.replace("-", "−");

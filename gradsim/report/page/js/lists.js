@@ -1,4 +1,4 @@
-// A list of which one item is chosen, by pointer or by keys. Items bear their key in `data-item`.
+// A list with one selected item, controlled by pointer or keyboard. `data-item` holds the key of an item.
 
 const MOST_ITEMS = 1000;
 
@@ -21,14 +21,14 @@ class ChoiceList {
     return this.list.querySelector('[aria-selected="true"]');
   }
 
-  // Replaces all items; the chosen key may be in none of them.
+  // Replaces all items; no item has to match the chosen key.
   show(items, chosenKey) {
     this.list.replaceChildren(...items);
     for (const item of items) {
       item.setAttribute("role", "option");
       this.mark(item, item.dataset.item === chosenKey);
     }
-    // Somebody who tabs into the list must land somewhere.
+    // Keep one item focusable with Tab.
     if (!this.chosen && items.length) items[0].tabIndex = 0;
     this.reveal();
   }

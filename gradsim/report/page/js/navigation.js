@@ -1,4 +1,4 @@
-// The contents say which section is being read.
+// Highlights the current section in the table of contents.
 
 const links = new Map();
 for (const link of document.querySelectorAll("nav .links a")) {
@@ -17,7 +17,7 @@ function follow(section) {
   }
 }
 
-// A section is read while it covers a line in the upper part of the window.
+// A section is current while it covers a line in the upper part of the window.
 const reading = new IntersectionObserver(
   (entries) => {
     for (const entry of entries) if (entry.isIntersecting) follow(entry.target);

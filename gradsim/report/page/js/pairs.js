@@ -1,9 +1,9 @@
-// What the page knows of the queries of a setting and of their candidates.
+// Queries of a setting and their candidates.
 
 const STEPS = 32767;
 
 class Pairs {
-  // `index`: as gradsim.report.browser writes it. `similarities`: one number a pair and layer, pair by pair.
+  // `index`: as written by gradsim.report.browser. `similarities`: one value per pair and layer, grouped by pair.
   constructor(setting, index, similarities, layers, texts, originals) {
     Object.assign(this, { setting, layers, texts, originals });
     this.label = index.label;
@@ -42,7 +42,7 @@ class Pairs {
     return this.index.margin[query];
   }
 
-  // The most similar first.
+  // Candidates of a query, most similar first.
   candidates(query) {
     const { starts, candidate, originals, place: places, rank, similarity } = this.index;
     const end = query + 1 < starts.length ? starts[query + 1] : candidate.length;
@@ -58,7 +58,7 @@ class Pairs {
     return Array.from(this.similarities.subarray(pair * number, (pair + 1) * number), (value) => value / STEPS);
   }
 
-  // First words of the query, or nothing.
+  // Beginning of the query's text, or an empty string.
   snippet(query) {
     return this.texts?.[this.id(query)]?.[0]?.[1].slice(0, 120) ?? "";
   }
@@ -69,7 +69,7 @@ class Pairs {
     return words.every((word) => text.includes(word));
   }
 
-  // What happened to the query, in sentences.
+  // Description of the decision.
   story(query) {
     const candidates = this.candidates(query);
     const source = candidates.find((each) => each.isSource);
@@ -77,8 +77,8 @@ class Pairs {
     const said = [];
     if (margin === null) said.push("Its source is the only candidate.");
     else if (this.verdict(query) === "right") {
-      said.push(`Right: the source is more similar than every other candidate, by ${decimals(margin)} or more.`);
-    } else if (this.verdict(query) === "tied") said.push("Tied: the source shares the best similarity with another candidate.");
+      said.push(`Right: the source is the most similar candidate, by a margin of ${decimals(margin)}.`);
+    } else if (this.verdict(query) === "tied") said.push("Tied: the source shares the highest similarity with another candidate.");
     else {
       const { chosen, source: own, other } = this.index;
       said.push(
@@ -86,19 +86,19 @@ class Pairs {
           `(${decimals(own[query])}), by ${decimals(-margin)}.`,
       );
     }
-    // Imported results may bring similarities that are not those of their dots.
+    // Imported similarities may differ from those computed from the inner products.
     if (this.verdict(query) !== "tied" && this.index.chosen[query] !== candidates[0].id) {
-      said.push("The list is by the dots, which say otherwise than the similarities that were decided by.");
+      said.push("The list is sorted by the inner products, which disagree with the similarities behind the decision.");
     }
-    if (this.index.forced[query]) said.push("BM25 did not list the source; it was put in by rule.");
-    else if (this.index.forced[query] === null) said.push(`The source is in place ${source.rank + 1} of the list; whether by rule is not recorded.`);
+    if (this.index.forced[query]) said.push("BM25 did not list the source; it was forced.");
+    else if (this.index.forced[query] === null) said.push(`The source has rank ${source.rank + 1} in the list; whether it was forced is not recorded.`);
     else said.push(`BM25 ranks the source ${ordinal(source.rank + 1)}.`);
     const divergence = this.index.divergence;
     if (divergence) {
       said.push(
-        `${divergence.layer}, the best single layer, sees its candidates as the full gradient does with a cosine of ` +
-          `${decimals(divergence.cosine[query], 3)}: ${ordinal(divergence.rank[query] + 1)} in divergence of ` +
-          `${this.index.total.toLocaleString("en")} queries.`,
+        `The similarities in ${divergence.layer}, the best single layer, have a cosine of ` +
+          `${decimals(divergence.cosine[query], 3)} with those of the full gradient: ` +
+          `${ordinal(divergence.rank[query] + 1)} in divergence of ${this.index.total.toLocaleString("en")} queries.`,
       );
     }
     return said.join(" ");
@@ -115,7 +115,7 @@ const layers = layersScript ? JSON.parse(layersScript.textContent) : [];
 const known = new Map();
 let originalTexts = null;
 
-// The pairs of a setting, unpacked when they are first asked for.
+// Returns the pairs of a setting, unpacked on first use.
 function pairsOf(setting) {
   originalTexts ??= unpackedJson(block("texts", "originals"));
   if (!known.has(setting)) {

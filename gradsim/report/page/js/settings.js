@@ -1,11 +1,11 @@
-// One setting is shown at a time; without this script, all are.
+// Shows one setting at a time; without this script, all settings are visible.
 
 const switches = [...document.querySelectorAll(".switch input")];
 const settingListeners = [];
 
 let shownSetting = null;
 
-// What stands at the top of the window, to be put there again when another setting takes the place of the first.
+// Returns the element at the top of the window, to restore its position after switching settings.
 function anchor() {
   for (const node of document.querySelectorAll("[data-key], main > section > .head")) {
     const box = node.getBoundingClientRect();

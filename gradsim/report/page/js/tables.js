@@ -1,4 +1,4 @@
-// Sorts a table by the column whose heading is pressed; pressing it again turns the order round.
+// Sorts a table by the clicked column; a second click reverses the order.
 
 function sortable(table) {
   const headings = [...table.tHead.rows[0].cells];
