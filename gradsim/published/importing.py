@@ -147,7 +147,7 @@ def _write_definition(study: Study, path: Path) -> None:
 
 
 def _model_table(published: Published) -> pl.DataFrame:
-    """Return the layers and their sizes, or null sizes if any is unknown: shares of the parameters require all of them."""
+    """Return the layers and their sizes, all null if any is unknown: a share of the parameters requires every one."""
     sizes = [published.parameters[layer] for layer in published.layers]
     known = None not in sizes
     return pl.DataFrame(
@@ -163,7 +163,8 @@ def _model_table(published: Published) -> pl.DataFrame:
 def _projections_table(published: Published, model: pl.DataFrame, findings: list[str]) -> pl.DataFrame:
     """Return the dimension of each layer in each projection, by the original study's rounding rule.
 
-    Projections with an unknown share of the parameters are omitted and reported in `findings`.
+    Empty if the layer sizes are unknown. Projections whose share of the parameters is ambiguous are omitted and
+    reported in `findings`.
     """
     empty = SCHEMAS["projections"].empty()
     dimensions = sorted(

@@ -20,8 +20,8 @@ class TestCosines:
         single.write()
         with pytest.raises(
             TableError,
-            match=r"sample_size_full.json.*: query 's2', original 's2' is -1.5 and a cosine is never beyond 1 "
-            r"\(2 of 8 .* are, this one most\)",
+            match=r"sample_size_full.json.*: query 's2', original 's2' is -1.5, but a cosine is between -1 and 1 "
+            r"\(2 of 8 .* are not, this one is the farthest\)",
         ):
             single.read()
 
@@ -41,8 +41,8 @@ def test_a_dot_beyond_its_norms(single: Layout) -> None:
     single.write()
     with pytest.raises(
         TableError,
-        match=r"dot_products.json: query 's1', original 's3', layer 'head' is -.* and a dot is never beyond the "
-        r"product of its norms, .* \(2 of 24 dots are, this one most\)",
+        match=r"dot_products.json: query 's1', original 's3', layer 'head' is -.*, but a dot product never "
+        r"exceeds the product of the norms, .* \(2 of 24 dot products do, this one the most\)",
     ):
         single.read()
 
@@ -57,5 +57,7 @@ def test_a_dot_of_parallel_gradients(single: Layout) -> None:
 def test_a_dot_beside_a_zero_self_dot(single: Layout, table: str, sample: str) -> None:
     single.tables[table][sample]["head"] = 0
     single.write()
-    with pytest.raises(TableError, match=r"original 's2', layer 'head' is .* by the self dots 0 \(1 of 24 dots are"):
+    with pytest.raises(
+        TableError, match=r"original 's2', layer 'head' is .* 0 according to .* \(1 of 24 dot products do"
+    ):
         single.read()

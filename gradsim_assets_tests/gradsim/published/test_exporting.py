@@ -43,7 +43,7 @@ def test_two_projections_to_two_dimensions_of_two_partitions(store: Store, layou
     name = "data/gradient_similarity/random_projection/paraphrased/org/model/sample_size_full.json"
     assert (tmp_path / "out" / name).read_bytes() == (layout.root / name).read_bytes()
     assert left_out == [
-        f"paraphrased: sjlt, for another projection has {dimension} dimensions, too" for dimension in (64, 8)
+        f"paraphrased: sjlt, because another projection also has {dimension} dimensions" for dimension in (64, 8)
     ]
 
 
@@ -83,7 +83,7 @@ def test_both_folders_take_their_places_or_none(store: Store, tmp_path: Path, mo
         return rename(path, target)
 
     monkeypatch.setattr(Path, "rename", failing)
-    with pytest.raises(StudyError, match=r"out: cannot be written \(Input/output error\); name another folder"):
+    with pytest.raises(StudyError, match=r"out: cannot be written \(Input/output error\); choose another folder"):
         export_published(store, tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []
 
@@ -97,11 +97,11 @@ def test_what_a_killed_export_left_is_removed(store: Store, tmp_path: Path) -> N
 @pytest.mark.parametrize("taken", ["data", "results"])
 def test_results_that_are_there_are_left_alone(store: Store, tmp_path: Path, taken: str) -> None:
     (tmp_path / "out" / taken).mkdir(parents=True)
-    with pytest.raises(StudyError, match=f"out/{taken}: is there already"):
+    with pytest.raises(StudyError, match=f"out/{taken}: already exists"):
         export_published(store, tmp_path / "out")
 
 
 def test_a_folder_that_cannot_be_made(store: Store, tmp_path: Path) -> None:
     (tmp_path / "out").touch()
-    with pytest.raises(StudyError, match=r"out: cannot be written .*; name another folder"):
+    with pytest.raises(StudyError, match=r"out: cannot be written .*; choose another folder"):
         export_published(store, tmp_path / "out")

@@ -68,8 +68,8 @@ def test_all_tables_are_read(golden: Path, whole: Published) -> None:
             ours = frame.drop("projection", *unpublished, strict=False)
             assert ours.equals(expected.cast({"dimension": pl.Int64}) if "dimension" in ours.columns else expected)
     assert whole.findings == (
-        "Setting model_generated: there is no gradient similarity of this sample size; it will be computed from the "
-        "dots.",
+        "Setting model_generated: no gradient similarities for this sample size; they will be computed from the dot "
+        "products.",
     )
 
 
@@ -111,14 +111,14 @@ def test_parts_give_the_same_tables_but_originals_of_the_lowest_part(
 
 def test_what_is_said_of_parts(parts: Published) -> None:
     assert parts.findings == (
-        "Setting paraphrased: put together from parts: 20 of dot_products, 20 of query_self, 20 of original_self, "
+        "Setting paraphrased: assembled from parts: 20 of dot_products, 20 of query_self, 20 of original_self, "
         "10 of gradient_similarity, 50 of projections.",
-        "Setting paraphrased: 273,686 self dots of originals stand in more than one file; they differ by at most "
-        "2.9e-06 of their value, and the first file's are kept: the whole one's, then those of parts in order.",
-        "Setting model_generated: put together from parts: 10 of dot_products, 10 of query_self, "
+        "Setting paraphrased: 273,686 self dot products of originals are in more than one file and differ by at most "
+        "2.9e-06 of their value; the whole file takes precedence, then the parts in order.",
+        "Setting model_generated: assembled from parts: 10 of dot_products, 10 of query_self, "
         "10 of original_self, 50 of projections.",
-        "Setting model_generated: there is no gradient similarity of this sample size; it will be computed from the "
-        "dots.",
-        "Setting model_generated: 201,931 self dots of originals stand in more than one file; they differ by at most "
-        "2.9e-06 of their value, and the first file's are kept: the whole one's, then those of parts in order.",
+        "Setting model_generated: no gradient similarities for this sample size; they will be computed from the dot "
+        "products.",
+        "Setting model_generated: 201,931 self dot products of originals are in more than one file and differ by at most "
+        "2.9e-06 of their value; the whole file takes precedence, then the parts in order.",
     )

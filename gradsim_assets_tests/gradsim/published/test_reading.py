@@ -58,7 +58,7 @@ def test_originals_that_are_no_query_come_after_the_queries(single: Layout) -> N
         *published.ids
     ]
     assert published.findings == (
-        "Setting paraphrased: self dots of originals that no query is compared with, kept: of 1 originals.",
+        "Setting paraphrased: kept the self dot products of 1 originals that are not compared with any query.",
     )
 
 
@@ -93,23 +93,19 @@ def test_no_other_order_of_keys_matters_than_that_of_queries_candidates_and_laye
         )
         assert all(again[table].equals(original[table]) for table in original)
     assert published.findings[:3] == (
-        "Setting paraphrased: the gradient similarities stand in another order than dot_products; they were put in "
-        "that order.",
-        "Setting paraphrased: the similarities of projections to 8 dimensions stand in another order than "
-        "dot_products; they were put in that order.",
-        "Setting paraphrased: the similarities of projections to 64 dimensions stand in another order than "
-        "dot_products; they were put in that order.",
+        "Setting paraphrased: the gradient similarities were reordered to match dot_products.",
+        "Setting paraphrased: the similarities of projections to 8 dimensions were reordered to match dot_products.",
+        "Setting paraphrased: the similarities of projections to 64 dimensions were reordered to match dot_products.",
     )
     assert published.findings[-1] == (
-        "Setting model_generated: its queries stand in another order than those of setting paraphrased; they were put "
-        "in that order."
+        "Setting model_generated: the queries were reordered to match setting paraphrased."
     )
 
 
 def test_candidates_in_alphabetical_order_are_told(single: Layout) -> None:
     single.settings["paraphrased"] = tables_of(0, {query: sorted({"s0", "s1", query}) for query in IDS})
     single.write()
-    assert "the candidates of all 4 queries stand in alphabetical order" in single.read().findings[0]
+    assert "the candidates of all 4 queries are in alphabetical order" in single.read().findings[0]
 
 
 def test_the_digest_is_of_contents_and_not_of_the_place(layout: Layout, tmp_path: Path) -> None:
@@ -130,7 +126,8 @@ class TestParameters:
         published = single.read()
         assert published.parameters == dict.fromkeys(LAYERS)
         (finding,) = published.findings
-        assert finding.startswith("The sizes of 3 of 3 layers are not known: there is no ")
+        assert finding.startswith("The sizes of 3 of 3 layers are unknown: ")
+        assert finding.endswith("values.json does not exist.")
 
     def test_of_other_layers(self, single: Layout) -> None:
         del single.sizes["embed"]
@@ -139,22 +136,24 @@ class TestParameters:
         published = single.read()
         assert published.parameters == {"embed": None, "attention": 20, "head": 10}
         first, second = published.findings
-        assert first.startswith("The sizes of 1 of 3 layers are not known: ")
-        assert second.startswith("Of 1 of the 3 layers in ")
-        assert second.endswith("values.json there are no dots; they were left out.")
+        assert first.startswith("The sizes of 1 of 3 layers are unknown: ")
+        assert second.startswith("Ignored 1 of the 3 layers in ")
+        assert second.endswith("values.json: they have no dot products.")
 
     @pytest.mark.parametrize("value", [0, -3, 1.5, "many", True, None, {}])
     def test_that_are_no_numbers(self, single: Layout, value: object) -> None:
         single.sizes["embed"] = value
         single.write()
-        with pytest.raises(TableError, match=r"values.json: layer 'embed' has .* and no number of elements"):
+        with pytest.raises(TableError, match=r"values.json: the size of layer 'embed' is .*, not a positive integer"):
             single.read()
 
     @pytest.mark.parametrize("value", [2**53, 2**53 + 1, 10**400])
     def test_that_are_too_large(self, single: Layout, value: int) -> None:
         single.sizes["embed"] = value
         single.write()
-        with pytest.raises(TableError, match=r"values.json: layer 'embed' has .*elements"):
+        with pytest.raises(
+            TableError, match=r"values.json: the size of layer 'embed' is .*, not a positive integer below 2\^53"
+        ):
             single.read()
 
 
@@ -177,16 +176,19 @@ class TestMalformed:
     @pytest.mark.parametrize(
         ("spoil", "message"),
         [
-            (lambda text: text[: len(text) // 2], "is not JSON"),
-            (lambda text: text[:-1], "is not JSON .* - it may be cut off; take the file from its source again"),
-            (lambda text: b"", "is not JSON .* - it may be cut off"),
-            (lambda text: b"\xef\xbb\xbf" + text, "is not JSON .*BOM"),
+            (lambda text: text[: len(text) // 2], "is not valid JSON"),
+            (
+                lambda text: text[:-1],
+                "is not valid JSON .* - the file may be truncated; copy the file from its source again",
+            ),
+            (lambda text: b"", "is not valid JSON .* - the file may be truncated"),
+            (lambda text: b"\xef\xbb\xbf" + text, "is not valid JSON .*BOM"),
             (lambda text: text.replace(b'"s1"', b'"s\xe91"'), r"is not UTF-8 text \(byte \d+\)"),
-            (lambda text: b"version https://git-lfs.github.com/spec/v1\n", "is not JSON"),
-            (lambda text: b"[]", r"json: is a list where an object should be"),
-            (lambda text: b"1.5", r"json: is 1.5 where an object should be"),
-            (lambda text: b"{}", r"json is an empty object"),
-            (lambda text: b'{"s0": ' * 100_000, "is nested far too deeply"),
+            (lambda text: b"version https://git-lfs.github.com/spec/v1\n", "is not valid JSON"),
+            (lambda text: b"[]", r"json: expected an object, found a list"),
+            (lambda text: b"1.5", r"json: expected an object, found 1.5"),
+            (lambda text: b"{}", r"json: the object is empty"),
+            (lambda text: b'{"s0": ' * 100_000, "is nested too deeply"),
         ],
     )
     def test_text(self, single: Layout, table: str, spoil: Callable[[bytes], bytes], message: str) -> None:
@@ -209,7 +211,9 @@ class TestMalformed:
         text = path.read_text(encoding="utf-8")
         path.write_text(text.replace('"SPOIL"', spoilt), encoding="utf-8")
         message = (
-            rf"{path.name}.*: .*'{key}' is .* and no finite number \(1 of \d+ are none\)" if spoilt else "is not JSON"
+            rf"{path.name}.*: .*'{key}' is .*, not a finite number \(1 of \d+ values are not\)"
+            if spoilt
+            else "is not valid JSON"
         )
         with pytest.raises(TableError, match=message):
             single.read()
@@ -218,21 +222,19 @@ class TestMalformed:
         content = single.tables[table]
         content[next(iter(content))] = 0.5
         single.write()
-        with pytest.raises(TableError, match=r"(query|original|dimension).* is 0.5 where an object should be"):
+        with pytest.raises(TableError, match=r"(query|original|dimension).*: expected an object, found 0.5"):
             single.read()
 
     def test_too_many_levels(self, single: Layout, table: str) -> None:
         single.tables[table] = {"more": single.tables[table]}
         single.write()
-        with pytest.raises(
-            TableError, match=r"and no finite number|has other layers|have other layers|dimension should"
-        ):
+        with pytest.raises(TableError, match=r"not a finite number|have other layers|dimension 'more' is not"):
             single.read()
 
     def test_empty(self, single: Layout, table: str) -> None:
         inner(single, table).clear()
         single.write()
-        with pytest.raises(TableError, match="is an empty object"):
+        with pytest.raises(TableError, match="the object is empty"):
             single.read()
 
     @pytest.mark.parametrize("depth", ["outermost", "innermost"])
@@ -243,14 +245,14 @@ class TestMalformed:
         single.write()
         path = single.whole(table)
         path.write_text(path.read_text(encoding="utf-8").replace("TWICE", key), encoding="utf-8")
-        with pytest.raises(TableError, match=rf"key '{key}' stands twice in one object \(repeated keys in it: 1\)"):
+        with pytest.raises(TableError, match=rf"key '{key}' is a duplicate \(1 duplicate keys in this object\)"):
             single.read()
 
     def test_half_a_character(self, single: Layout, table: str) -> None:
         content = single.tables[table]
         content["\ud800"] = content.pop(next(iter(content)))
         single.write()
-        with pytest.raises(TableError, match=r"key '\\ud800' holds half a character"):
+        with pytest.raises(TableError, match=r"key '\\ud800' contains half a surrogate pair"):
             single.read()
 
     def test_unreadable(self, single: Layout, table: str) -> None:
@@ -269,7 +271,8 @@ class TestLayers:
         del inner(single, table)["attention"]
         single.write()
         with pytest.raises(
-            TableError, match=r"json: .*'s1'.* lacks 1 of 3 layers, 'attention' first \(1 of \d have other layers\)"
+            TableError,
+            match=r"json: .*'s1'.* lacks 1 of 3 layers, 'attention' first \(1 of \d rows have other layers\)",
         ):
             single.read()
 
@@ -283,9 +286,7 @@ class TestLayers:
     def test_more(self, single: Layout, table: str) -> None:
         inner(single, table)["bias"] = 1.0
         single.write()
-        expected = (
-            "lacks 1 of 4 layers, 'bias'" if table == "dot_products" else "has 1 layers that dot_products has not"
-        )
+        expected = "lacks 1 of 4 layers, 'bias'" if table == "dot_products" else "has 1 layers that dot_products lacks"
         with pytest.raises(TableError, match=expected):
             single.read()
 
@@ -296,7 +297,8 @@ class TestLayers:
             row["top"] = row.pop("head")
         layout.write()
         with pytest.raises(
-            TableError, match=rf"model_generated.* lacks 1 of 3 layers, 'head' first \({len(rows)} of {len(rows)} have"
+            TableError,
+            match=rf"model_generated.* lacks 1 of 3 layers, 'head' first \({len(rows)} of {len(rows)} rows have",
         ):
             layout.read()
 
@@ -306,7 +308,7 @@ def test_negative_self_dots(single: Layout, table: str) -> None:
     single.tables[table]["s2"]["head"] = -1e-9
     single.write()
     with pytest.raises(
-        TableError, match=r"'s2', layer 'head' is -1e-09 and a self dot is never negative \(1 of 12 are\)"
+        TableError, match=r"'s2', layer 'head' is -1e-09, but a self dot product is never negative \(1 of 12 are\)"
     ):
         single.read()
 
@@ -323,7 +325,9 @@ def test_zero_gradients_are_numbers(single: Layout) -> None:
 def test_dimensions_that_are_none(single: Layout, dimension: str) -> None:
     single.tables["projections"][dimension] = single.tables["projections"].pop("8")
     single.write()
-    with pytest.raises(TableError, match=f"{json.dumps(dimension)[1:-1] if dimension != '²' else '²'}' stands where"):
+    with pytest.raises(
+        TableError, match=f"{json.dumps(dimension)[1:-1] if dimension != '²' else '²'}' is not a positive"
+    ):
         single.read()
 
 
@@ -332,6 +336,6 @@ def test_dimensions_that_are_too_large(single: Layout, dimension: str) -> None:
     single.tables["projections"][dimension] = single.tables["projections"].pop("8")
     single.write()
     with pytest.raises(
-        TableError, match=rf"sample_size_full.json: dimension {dimension[:16]}.* more than any gradient"
+        TableError, match=rf"sample_size_full.json: dimension '{dimension[:16]}.* is not a positive integer below 2\^53"
     ):
         single.read()

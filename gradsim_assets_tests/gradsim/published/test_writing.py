@@ -171,7 +171,7 @@ class TestRefused:
 
     @pytest.mark.parametrize("model", ["", "/models/mine", "../mine", "a//b", "a/sample_size/b", "./a"])
     def test_a_model_that_names_no_folder(self, published: Published, tmp_path: Path, model: str) -> None:
-        with pytest.raises(StudyError, match="cannot name folders; give it a name such as organisation/model"):
+        with pytest.raises(StudyError, match="is not a valid folder name; use a name such as organisation/model"):
             export(published, tmp_path, model=model)
 
     @pytest.mark.parametrize("size", ["", "all", "0", "../full", "007"])
@@ -181,7 +181,7 @@ class TestRefused:
 
     @pytest.mark.parametrize("setting", ["", "..", "a/b", "/"])
     def test_a_setting_that_names_no_folder(self, published: Published, tmp_path: Path, setting: str) -> None:
-        with pytest.raises(StudyError, match="cannot name a folder"):
+        with pytest.raises(StudyError, match="is not a valid folder name"):
             export(published, tmp_path, setting=setting)
 
     @pytest.mark.parametrize("value", [None, float("nan"), float("inf")])
@@ -194,12 +194,12 @@ class TestRefused:
 
     def test_rows_that_stand_twice(self, published: Published, tmp_path: Path) -> None:
         rows = published.settings["paraphrased"].query_self
-        with pytest.raises(TableError, match="the row of embed stands twice"):
+        with pytest.raises(TableError, match="the row of s0, embed is a duplicate"):
             export(published, tmp_path, query_self=pl.concat([rows[:1], rows]))
 
     def test_rows_that_do_not_stand_together(self, published: Published, tmp_path: Path) -> None:
         rows = published.settings["paraphrased"].query_self
-        with pytest.raises(TableError, match="rows of query_id 's0' do not stand together"):
+        with pytest.raises(TableError, match="rows of query_id 's0' are not contiguous"):
             export(published, tmp_path, query_self=pl.concat([rows[1:], rows[:1]]))
 
     def test_candidates_out_of_order(self, published: Published, tmp_path: Path) -> None:
