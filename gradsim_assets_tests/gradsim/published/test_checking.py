@@ -1,4 +1,4 @@
-"""What does not fit together: queries, pairs and samples that some files have and others have not."""
+"""Inconsistencies between files: queries, pairs, samples, candidates, and impossible values."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ TABLES_OF_QUERIES = ["dot_products", "query_self", "gradient_similarity", "proje
 
 
 def lists_of(layout: Layout, table: str) -> dict[str, Any]:
-    """A table's queries."""
+    """Return the part of a table that is keyed by query."""
     return layout.tables[table]["8"] if table == "projections" else layout.tables[table]
 
 
@@ -136,6 +136,23 @@ def test_a_query_without_its_source(single: Layout) -> None:
         single.read()
 
 
+@pytest.mark.parametrize(
+    "candidates", [["s3", "s1", "s0"], ["s1", "s3"], ["s1", "s3", "s0", "s2"]], ids=["order", "fewer", "more"]
+)
+def test_candidate_lists_of_the_same_query_must_be_the_same(single: Layout, candidates: list[str]) -> None:
+    single.write()
+    lists = single.tables["dot_products"]
+    spare = {"s2": lists["s2"]["s2"], **lists["s1"]}
+    lists["s1"] = {original: spare[original] for original in candidates}
+    single.write_parts("dot_products", 2, 4, keep_whole=True)
+    with pytest.raises(
+        TableError,
+        match=r"dot_products.json and .*_part_0_2.json have different candidates for query 's1', or the same "
+        r"in a different order, which defines their ranks \(1 of 2 common queries\)",
+    ):
+        single.read()
+
+
 @pytest.mark.parametrize("table", ["gradient_similarity", "projections"])
 class TestPairs:
     def test_that_cosines_lack(self, single: Layout, table: str) -> None:
@@ -152,3 +169,60 @@ class TestPairs:
         single.write()
         with pytest.raises(TableError, match="has the pair of query 's2' and original 's0', unlike"):
             single.read()
+
+
+def product_of_norms(layout: Layout, query: str, original: str, layer: str) -> float:
+    tables = layout.tables
+    return float((tables["query_self"][query][layer] * tables["original_self"][original][layer]) ** 0.5)
+
+
+@pytest.mark.parametrize("table", ["gradient_similarity", "projections"])
+class TestCosines:
+    def test_beyond_one(self, single: Layout, table: str) -> None:
+        content = single.tables[table]
+        lists = content["8"] if table == "projections" else content
+        lists["s1"]["s3"], lists["s2"]["s2"] = 1.01, -1.5
+        single.write()
+        with pytest.raises(
+            TableError,
+            match=r"sample_size_full.json.*: query 's2', original 's2' is -1.5, but a cosine is between -1 and 1 "
+            r"\(2 of 8 .* are not, this one is the farthest\)",
+        ):
+            single.read()
+
+    def test_rounding(self, single: Layout, table: str) -> None:
+        content = single.tables[table]
+        lists = content["8"] if table == "projections" else content
+        lists["s1"]["s3"], lists["s2"]["s2"] = 1.00009, -1.00009
+        single.write()
+        single.read()
+
+
+def test_a_dot_beyond_its_norms(single: Layout) -> None:
+    for original, factor in (("s3", -1.01), ("s0", 1.002)):
+        single.tables["dot_products"]["s1"][original]["head"] = factor * product_of_norms(
+            single, "s1", original, "head"
+        )
+    single.write()
+    with pytest.raises(
+        TableError,
+        match=r"dot_products.json: query 's1', original 's3', layer 'head' is -.*, but a dot product never "
+        r"exceeds the product of the norms, .* \(2 of 24 dot products do, this one the most\)",
+    ):
+        single.read()
+
+
+def test_a_dot_of_parallel_gradients(single: Layout) -> None:
+    single.tables["dot_products"]["s1"]["s3"]["head"] = 1.0009 * product_of_norms(single, "s1", "s3", "head")
+    single.write()
+    single.read()
+
+
+@pytest.mark.parametrize(("table", "sample"), [("query_self", "s2"), ("original_self", "s2")])
+def test_a_dot_beside_a_zero_self_dot(single: Layout, table: str, sample: str) -> None:
+    single.tables[table][sample]["head"] = 0
+    single.write()
+    with pytest.raises(
+        TableError, match=r"original 's2', layer 'head' is .* 0 according to .* \(1 of 24 dot products do"
+    ):
+        single.read()

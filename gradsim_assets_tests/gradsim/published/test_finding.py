@@ -1,4 +1,4 @@
-"""Which files are found, and what is said where it is not clear which are meant."""
+"""Search for files, and the messages about ambiguous, invalid or skipped ones."""
 
 import shutil
 from pathlib import Path
@@ -138,40 +138,6 @@ def test_gradient_similarities_of_other_sizes_are_told(layout: Layout) -> None:
     )
 
 
-@pytest.mark.parametrize("table", ["dot_products", "query_self", "original_self", "gradient_similarity", "projections"])
-class TestParts:
-    """Parts whose names leave no doubt that something is wrong."""
-
-    def test_a_gap(self, single: Layout, table: str) -> None:
-        single.write()
-        single.write_parts(table, 1, 3, 4)
-        part = single.part(table, 1, 3)
-        part.unlink()
-        with pytest.raises(TableError, match=rf"{part.name} is missing before .*_part_3_4.json; add it, or parts"):
-            find_published(single.root)
-
-    def test_no_beginning(self, single: Layout, table: str) -> None:
-        single.write()
-        single.write_parts(table, 1, 3, 4)
-        single.part(table, 0, 1).unlink()
-        with pytest.raises(TableError, match="_part_0_1.json is missing before .*_part_1_3.json"):
-            find_published(single.root)
-
-    def test_an_overlap(self, single: Layout, table: str) -> None:
-        single.write()
-        single.write_parts(table, 1, 3, 4)
-        shutil.copyfile(single.part(table, 1, 3), single.part(table, 2, 4))
-        with pytest.raises(TableError, match=r"_part_2_4.json: starts at query 2, but .* extend to 3; remove"):
-            find_published(single.root)
-
-    def test_an_end_before_the_beginning(self, single: Layout, table: str) -> None:
-        single.write()
-        single.write_parts(table, 1, 4)
-        single.part(table, 1, 4).rename(single.part(table, 1, 1))
-        with pytest.raises(TableError, match=r"_part_1_1.json: the range in the file name is empty; correct"):
-            find_published(single.root)
-
-
 @pytest.mark.parametrize("name", ["para-phrased", "v.2", "results", "é"])
 def test_a_setting_that_no_study_can_have(layout: Layout, name: str) -> None:
     layout.settings[name] = layout.settings.pop("model_generated")
@@ -197,7 +163,7 @@ def test_a_setting_is_named_exactly_or_with_other_dashes(layout: Layout) -> None
 
 
 class TestSampleSizes:
-    """That are neither `full` nor a number."""
+    """Sample sizes that are neither `full` nor a number."""
 
     def test_beside_others(self, layout: Layout) -> None:
         layout.write()
@@ -252,7 +218,7 @@ class TestMisnamedCosines:
 class TestLinks:
     @pytest.mark.parametrize("depth", range(4))
     def test_are_followed(self, layout: Layout, tmp_path: Path, depth: int) -> None:
-        """The setting, the organisation, the model, or its sample sizes lie elsewhere."""
+        """Replace the folder of the setting, organisation, model or sample sizes by a link."""
         layout.write()
         plain = layout.read()
         linked = layout.root / "data/dot_products/model_generated"

@@ -1,4 +1,4 @@
-"""Published results as tables of a study: whole or not at all, and never in the place of what was computed."""
+"""Import of published results: atomic, and never replacing computed tables."""
 
 import fcntl
 import hashlib
@@ -30,7 +30,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """All files below, hidden ones too."""
+    """Return the digest of every file below a folder, including hidden ones."""
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
@@ -209,7 +209,7 @@ class TestAtomic:
 
 
 def test_names_with_a_dollar_are_names(layout: Layout, root: Path) -> None:
-    """Only of studies that people write are variables replaced."""
+    """Variables are only expanded in hand-written studies."""
     layout.write()
     for folder in ("dot_products/paraphrased", "dot_products/model_generated"):
         (layout.root / "data" / folder / MODEL).rename(layout.root / "data" / folder / "org/$HOME-${NO_SUCH}")
@@ -219,7 +219,7 @@ def test_names_with_a_dollar_are_names(layout: Layout, root: Path) -> None:
 
 
 class TestShares:
-    """What share of the parameters a projection keeps is told by its dimensions."""
+    """The share of the parameters that a projection keeps, derived from its dimension."""
 
     def stored(self, layout: Layout, root: Path, dimension: int, size: int) -> importing.Imported:
         layout.tables["projections"] = {str(dimension): layout.tables["projections"]["8"]}
