@@ -104,8 +104,8 @@ def write_published(
     if gradient_similarity is not None:
         tables.append((similarity_path(*place), gradient_similarity, ("query_id", "original_id"), "similarity"))
     if projected_similarity is not None:
-        rows, levels = _by_dimension(projected_similarity), ("dimension", "query_id", "original_id")
-        tables.append((projections_paths(*place)[0], rows, levels, "similarity"))
+        rows = _by_dimension(projected_similarity)
+        tables.append((projections_paths(*place)[0], rows, ("dimension", "query_id", "original_id"), "similarity"))
     for path, frame, levels, value in tables:
         _write_table(path, frame, levels, value)
     return [path for path, *_ in tables]

@@ -163,7 +163,7 @@ def _model_table(published: Published) -> pl.DataFrame:
 def _projections_table(published: Published, model: pl.DataFrame, findings: list[str]) -> pl.DataFrame:
     """Return the dimension of each layer in each projection, by the original study's rounding rule.
 
-    Empty if the layer sizes are unknown. Projections whose share of the parameters is ambiguous are omitted and
+    Empty if the layer sizes are unknown. Projections without a unique share of the parameters are omitted and
     reported in `findings`.
     """
     empty = SCHEMAS["projections"].empty()
