@@ -1,11 +1,10 @@
-"""The original study's published results: its JSON files as our tables, and our tables as its JSON files."""
+"""Import and export of the original study's published results, between its JSON files and gradsim's tables."""
 
 from gradsim.published.assembling import PROJECTION, Published, PublishedSetting, read_published
-from gradsim.published.exporting import export_published
-from gradsim.published.finding import find_published
+from gradsim.published.exporting import export_published, write_published
+from gradsim.published.finding import PublishedFiles, find_published
 from gradsim.published.importing import Imported, refuse_taken, store_published
-from gradsim.published.layout import WHOLE_STUDY, PublishedFiles
-from gradsim.published.writing import write_published
+from gradsim.published.layout import WHOLE_STUDY
 
 __all__ = [
     "PROJECTION",

@@ -1,57 +1,67 @@
-"""What must hold between the files of a study: the same queries, the same pairs, self dots of all samples."""
+"""Consistency checks between files: same queries and pairs, self dot products for all samples, possible values.
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+Every check raises a `TableError` that names the file and the first or worst fault.
+"""
+
+from collections.abc import Sequence
 from itertools import chain
-from typing import Literal
+from typing import Literal, NamedTuple
+
+import numpy as np
 
 from gradsim.errors import TableError
-from gradsim.published.merging import Merged
-from gradsim.published.reading import Block, Key
+from gradsim.published.merging import Merged, relative
+from gradsim.published.reading import AGAIN, Block, Floats
 
 _SHOWN = 3  # ranges in a message
 
+# Far above the rounding error of a float32 sum in any order.
+_COSINE_ROUNDING = 1e-4
+_DOT_ROUNDING = 1e-3
 
-@dataclass(frozen=True, slots=True)
-class QuerySet:
-    """The queries that some files speak of, in order."""
+
+class QuerySet(NamedTuple):
+    """Queries of one or more files, in order."""
 
     name: str
     queries: tuple[str, ...]
 
 
 def query_sets(blocks: Sequence[Block]) -> list[QuerySet]:
-    """The queries of a table's whole file and those of its parts together.
+    """Return the queries of a table's whole file, and those of all its parts together.
 
     Raises:
-        TableError: a part has another number of queries than its name says, or two parts have the same.
+        TableError: The number of queries in a part differs from its name, or two parts have the same query.
     """
-    parts = [block for block in blocks if block.part is not None]
-    sets = [QuerySet(block.name, block.queries) for block in blocks if block.part is None]
-    if not parts:
-        return sets
+    sets = []
     home: dict[str, str] = {}
-    for part in parts:
-        assert part.part is not None
-        if len(part.queries) != len(part.part):
+    for block in blocks:
+        queries = tuple(dict.fromkeys(key[0] for key in block.keys))
+        if block.part is None:
+            sets.append(QuerySet(block.name, queries))
+            continue
+        if len(queries) != len(block.part):
             raise TableError(
-                f"{part.name}: holds {len(part.queries)} queries, but its name says {len(part.part)} "
-                f"({part.part.start} up to, without, {part.part.stop}); bring the whole part or correct its name"
+                f"{block.name}: contains {len(queries)} queries, but its name says {len(block.part)} "
+                f"({block.part.start} up to, but not including, {block.part.stop}); complete the part or correct its "
+                "name"
             )
-        if again := [query for query in part.queries if query in home]:
+        if again := [query for query in queries if query in home]:
             raise TableError(
-                f"{home[again[0]]} and {part.name} both hold query {again[0]!r} (queries in both: {len(again)}), "
-                "which parts never do; remove the one that does not count"
+                f"{home[again[0]]} and {block.name} both contain query {again[0]!r} (queries in both: {len(again)}), "
+                "but parts must not overlap; remove the wrong one"
             )
-        home |= dict.fromkeys(part.queries, part.name)
-    return [*sets, QuerySet(f"{parts[0].name} and the parts after it", tuple(home))]
+        home |= dict.fromkeys(queries, block.name)
+    if home:
+        sets.append(QuerySet(f"{next(iter(home.values()))} and the parts after it", tuple(home)))
+    return sets
 
 
 def check_same_queries(sets: Sequence[QuerySet]) -> None:
-    """Whether all speak of the same queries.
+    """Check that all sets contain the same queries.
 
     Raises:
-        TableError: one lacks queries that another has; says which ranges.
+        TableError: A set lacks queries of another; the message lists their positions.
     """
     longest = max(sets, key=lambda each: len(each.queries))
     every = list(dict.fromkeys(chain(longest.queries, *(each.queries for each in sets))))
@@ -60,13 +70,13 @@ def check_same_queries(sets: Sequence[QuerySet]) -> None:
         if missing := [position for position, query in enumerate(every) if query not in there]:
             other = next(other for other in sets if every[missing[0]] in other.queries)
             raise TableError(
-                f"{each.name} lacks {len(missing)} of {len(every)} queries, which {other.name} has: "
-                f"{_ranges(missing, every)}; bring what is missing, or remove what does not belong to it"
+                f"{each.name}: lacks {len(missing)} of {len(every)} queries found in {other.name}: "
+                f"{_ranges(missing, every)}; add the missing queries, or remove those that do not belong"
             )
 
 
 def _ranges(positions: Sequence[int], names: Sequence[str]) -> str:
-    """Positions, ascending, as ranges."""
+    """Return ascending positions as a list of ranges, for messages."""
     ranges: list[list[int]] = []
     for position in positions:
         if ranges and position == ranges[-1][1] + 1:
@@ -83,39 +93,37 @@ def _ranges(positions: Sequence[int], names: Sequence[str]) -> str:
 
 
 def check_sample_size(sample_size: str, queries: QuerySet) -> None:
-    """Whether there are as many queries as the sample size says, if it says a number.
+    """Check that there are as many queries as a numeric sample size says.
 
     Raises:
-        TableError: there are more or fewer.
+        TableError: The numbers differ.
     """
     if sample_size.isdecimal() and int(sample_size) != len(queries.queries):
         raise TableError(
-            f"{queries.name}: holds {len(queries.queries)} queries, but its folder says sample size {sample_size}; "
-            "bring what is missing or correct the folder's name"
+            f"{queries.name}: contains {len(queries.queries)} queries, but its folder says sample size {sample_size}; "
+            "add the missing queries or rename the folder"
         )
 
 
 def check_last_part(blocks: Sequence[Block], queries: int) -> None:
-    """Whether a table's parts, which leave no gap, go up to the last query; for tables whose keys are no queries.
+    """Check that the parts of a table end at the last query. Needed for tables that are not keyed by query.
 
     Raises:
-        TableError: they end before or after it.
+        TableError: The last part ends before or after the last query.
     """
     for last in [block.part for block in blocks if block.part is not None][-1:]:
         if last.stop != queries:
+            fix = f"add parts from {last.stop} to {queries}" if last.stop < queries else "correct its name"
             raise TableError(
-                f"{blocks[-1].name}: is the last part, but there are {queries} queries; bring the parts from "
-                f"{last.stop} up to {queries}"
-                if last.stop < queries
-                else f"{blocks[-1].name}: goes beyond the last of {queries} queries; correct its name"
+                f"{blocks[-1].name}: is the last part and ends at {last.stop}, but there are {queries} queries; {fix}"
             )
 
 
 def check_lists(blocks: Sequence[Block]) -> None:
-    """Whether files of dots that have the same query give it the same candidates in the same order.
+    """Check that files with dot products of the same query have the same candidates in the same order.
 
     Raises:
-        TableError: they do not.
+        TableError: Candidates or their order differ.
     """
     first: dict[str, tuple[list[str], str]] = {}
     for block in blocks:
@@ -126,18 +134,18 @@ def check_lists(blocks: Sequence[Block]) -> None:
         wrong = [query for query, (candidates, _) in known.items() if candidates != lists[query]]
         for query in wrong[:1]:
             raise TableError(
-                f"{known[query][1]} and {block.name} list other candidates of query {query!r}, or in another order, "
-                f"which is their rank ({len(wrong)} of {len(known)} common queries); remove the file that does not "
-                "count"
+                f"{known[query][1]} and {block.name} have different candidates for query {query!r}, or the same in a "
+                f"different order, which defines their ranks ({len(wrong)} of {len(known)} common queries); remove the "
+                "wrong file"
             )
         first |= {query: (candidates, block.name) for query, candidates in lists.items()}
 
 
 def check_sources(dots: Merged) -> None:
-    """Whether each query's source is among its candidates.
+    """Check that the candidates of each query include its source.
 
     Raises:
-        TableError: a query lacks it.
+        TableError: A query lacks its source.
     """
     keys = set(dots.keys)
     queries = dict.fromkeys(query for query, _ in dots.keys)
@@ -145,50 +153,87 @@ def check_sources(dots: Merged) -> None:
     for query in lacking[:1]:
         raise TableError(
             f"{dots.names[0]}: query {query!r} lacks its source, the original of the same name, among its candidates "
-            f"({len(lacking)} of {len(queries)} queries do); compute its dot too, or leave the query out of every file"
+            f"({len(lacking)} of {len(queries)} queries); add its dot products, or remove the query from every file"
         )
 
 
 def check_samples(dots: Merged, self_dots: Merged, side: Literal["query", "original"]) -> None:
-    """Whether each sample of a pair has self dots.
+    """Check that each sample in a pair has self dot products.
 
     Args:
-        dots: of pairs.
-        self_dots: of the samples on one side.
-        side: which.
+        dots: Dot products of pairs.
+        self_dots: Self dot products of queries or originals.
+        side: Side of the pairs that `self_dots` is for.
 
     Raises:
-        TableError: a sample has none.
+        TableError: A sample has no self dot products.
     """
     there = {name for (name,) in self_dots.keys}
     needed = dict.fromkeys(query if side == "query" else original for query, original in dots.keys)
     lacking = [name for name in needed if name not in there]
     for name in lacking[:1]:
         raise TableError(
-            f"{_all_names(self_dots.names)}: no self dots of {side} {name!r}, which {_all_names(dots.names)} compares "
-            f"({len(lacking)} of {len(needed)} are missing); bring the file or part that has them"
+            f"{self_dots.all_names}: lacks self dot products of {side} {name!r}, which is in {dots.all_names} "
+            f"({len(lacking)} of {len(needed)} are missing); add the file or part that contains them"
         )
 
 
 def check_pairs(dots: Merged, similarities: Merged) -> None:
-    """Whether there are cosines of exactly the pairs that there are dots of.
+    """Check that similarities and dot products have the same pairs.
 
     Raises:
-        TableError: a pair is only in one of the two.
+        TableError: A pair is in only one of the two.
     """
     compared, measured = set(dots.keys), set(similarities.keys)
-    for keys, fault in ((_others(dots.keys, measured), "lacks"), (_others(similarities.keys, compared), "has")):
-        for query, original in keys[:1]:
+    missing = [key for key in dots.keys if key not in measured]
+    extra = [key for key in similarities.keys if key not in compared]
+    for pairs, fault in ((missing, "lacks"), (extra, "has")):
+        for query, original in pairs[:1]:
             raise TableError(
-                f"{_all_names(similarities.names)} {fault} query {query!r} with original {original!r}, other than "
-                f"{_all_names(dots.names)} (such pairs: {len(keys)}); bring files of the same candidates, or remove "
-                "the cosines"
+                f"{similarities.all_names}: {fault} the pair of query {query!r} and original {original!r}, unlike "
+                f"{dots.all_names} (such pairs: {len(pairs)}); use files with the same candidates, or remove the "
+                "similarities"
             )
 
 
-def _others(keys: Iterable[Key], known: set[Key]) -> list[Key]:
-    return [key for key in keys if key not in known]
+def check_cosines(cosines: Merged, kind: str) -> None:
+    """Check that all cosines are between -1 and 1, up to rounding.
+
+    Args:
+        cosines: Cosines of pairs.
+        kind: Plural noun for the cosines.
+
+    Raises:
+        TableError: A cosine is out of range.
+    """
+    sizes = np.abs(cosines.values)
+    beyond = sizes > 1 + _COSINE_ROUNDING
+    if beyond.any():
+        row, column = divmod(int(sizes.argmax()), sizes.shape[1])
+        raise TableError(
+            f"{cosines.file_of(row)}: {cosines.place_of(row, column)} is {cosines.values[row, column]}, but a cosine "
+            f"is between -1 and 1 ({beyond.sum():,} of {sizes.size:,} {kind} are not, this one is the farthest); "
+            f"{AGAIN}"
+        )
 
 
-def _all_names(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{names[0]} (and {len(names) - 1} more files)"
+def check_dots(dots: Merged, norms: Floats) -> None:
+    """Check that no dot product exceeds the product of the gradient norms (Cauchy-Schwarz), up to rounding.
+
+    Args:
+        dots: Dot products of pairs.
+        norms: Products of the two gradient norms, (pairs, layers).
+
+    Raises:
+        TableError: A dot product is too large.
+    """
+    shares = relative(dots.values, norms)
+    beyond = shares > 1 + _DOT_ROUNDING
+    if beyond.any():
+        row, column = divmod(int(shares.argmax()), shares.shape[1])
+        raise TableError(
+            f"{dots.file_of(row)}: {dots.place_of(row, column)} is {dots.values[row, column]}, but a dot product never "
+            f"exceeds the product of the norms, {norms[row, column]:.8g} according to the self dot products "
+            f"({beyond.sum():,} of {shares.size:,} dot products do, this one the most). The files are from different "
+            "runs or damaged: copy them from their source again"
+        )

@@ -1,4 +1,4 @@
-"""Folders that are filled out of sight, so that what is seen is whole."""
+"""Hidden working folders, so that results become visible only when complete."""
 
 import fcntl
 import os
@@ -10,79 +10,85 @@ from pathlib import Path
 
 from gradsim.errors import StudyError
 
-# What gave way to the new, inside of a hidden folder.
-_REPLACED = "replaced"
+_REPLACED = "replaced"  # folder inside a hidden one for what was replaced
 
 
 @contextmanager
 def hidden_folder(parent: Path, name: str) -> Iterator[Path]:
-    """A new folder `.NAME.TOKEN` of a parent, which is made if need be; it is removed in the end.
+    """Create a folder `.NAME.TOKEN` for the duration of the block, and remove it at the end.
 
-    Those of the same name that were left behind by processes that were killed are removed first.
+    Folders of the same name that killed processes left behind are removed first.
 
     Args:
-        parent: where it lies, on the same disk as what is to be seen.
-        name: what is made in it.
+        parent: Folder to create it in; created if it does not exist.
+        name: Purpose of the folder.
 
     Raises:
-        OSError: it cannot be made.
-        StudyError: it, or one that was left behind, cannot be removed.
+        OSError: The folder cannot be created.
+        StudyError: The folder, or one left behind, cannot be removed.
     """
     parent.mkdir(parents=True, exist_ok=True)
     for left_behind in sorted(parent.glob(f".{name}.*")):
-        with _at_work(left_behind) as mine:
+        with _locked(left_behind) as mine:
             if mine:
                 _remove(left_behind)
     folder = parent / f".{name}.{os.getpid()}-{secrets.token_hex(4)}"
     folder.mkdir()
-    with _at_work(folder):
+    with _locked(folder):
         try:
             yield folder
         except BaseException:
-            with suppress(StudyError):  # the first error counts; the next one that comes here says what is left
+            with suppress(StudyError):  # report the first error; the next process to come here reports this one
                 _remove(folder)
             raise
         _remove(folder)
 
 
-def swap_in(hidden: Path, name: str) -> None:
-    """Let a folder inside of a hidden one take its place beside that, of what is there, which is removed with it.
+def move_out(hidden: Path, *, replace: bool = False) -> None:
+    """Move the content of a hidden folder to the folder that contains it: all of it, or nothing on errors.
 
-    A link that is there is replaced, and what it leads to is left alone.
+    Args:
+        hidden: Hidden folder.
+        replace: Replace what is there, which is then removed with the hidden folder. A link is replaced itself; its
+            target is left alone.
 
     Raises:
-        OSError: it cannot; what gave way comes back with the end of the hidden folder.
+        OSError: Something cannot be moved. What was replaced is restored when the hidden folder is removed.
     """
-    place, replaced = hidden.parent / name, hidden / _REPLACED
-    if os.path.lexists(place):
-        replaced.mkdir()
-        place.rename(replaced / name)
-    (hidden / name).rename(place)
-
-
-def _give_back(hidden: Path) -> None:
-    """What gave way comes back, if nothing has taken its place."""
-    for old in (hidden / _REPLACED).glob("*"):
-        if not os.path.lexists(place := hidden.parent / old.name):
-            old.rename(place)
+    moved: list[Path] = []
+    try:
+        for made in sorted(hidden.iterdir()):
+            place = hidden.parent / made.name
+            if replace and os.path.lexists(place):
+                (hidden / _REPLACED).mkdir(exist_ok=True)
+                place.rename(hidden / _REPLACED / made.name)
+            made.rename(place)
+            moved.append(place)
+    except OSError:
+        for place in moved:
+            place.rename(hidden / place.name)
+        raise
 
 
 def _remove(hidden: Path) -> None:
+    """Remove a hidden folder, after restoring what was replaced if nothing has taken its place."""
     try:
-        _give_back(hidden)
+        for old in (hidden / _REPLACED).glob("*"):
+            if not os.path.lexists(place := hidden.parent / old.name):
+                old.rename(place)
         shutil.rmtree(hidden)
     except OSError as error:
-        raise StudyError(f"{hidden}: cannot be removed ({error.strerror}); remove it yourself") from error
+        raise StudyError(f"{hidden}: cannot be removed ({error.strerror}); remove it manually") from error
 
 
 @contextmanager
-def _at_work(folder: Path) -> Iterator[bool]:
-    """Says, for the block, that somebody is at work in a folder; gives whether nobody else is."""
+def _locked(folder: Path) -> Iterator[bool]:
+    """Lock a folder during the block, and yield whether the lock was acquired."""
     file = os.open(folder, os.O_RDONLY)
     try:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:  # somebody else is, or the file system cannot say so
+        except OSError:  # locked by another process, or the file system does not support locks
             yield False
         else:
             yield True

@@ -1,4 +1,4 @@
-"""Published results as a study of their own."""
+"""Import published results as a study without a model."""
 
 import os
 from dataclasses import dataclass
@@ -13,30 +13,27 @@ from gradsim.analysis.projections import AS_PUBLISHED
 from gradsim.errors import StudyError
 from gradsim.gradients.projection.dimensions import published_dimension
 from gradsim.published.assembling import PROJECTION, Published, PublishedSetting
-from gradsim.published.hidden import hidden_folder, swap_in
+from gradsim.published.hidden import hidden_folder, move_out
 from gradsim.published.layout import WHOLE_STUDY
 from gradsim.study import Study
 from gradsim.study.loading import IMPORTED_FILE, load_study
 from gradsim.tables import SCHEMAS, Lineage, Provenance, Store, TableKey
 from gradsim.tables.files import atomic_path, writing_to
 
-# The original's projections, as its code made them.
-_KIND = "rademacher"
+_KIND = "rademacher"  # kind of the original study's projections
+_ROUNDING = 1e-5  # above the rounding error of a cosine computed in float32
 
-# Cosines that were summed in float32 are off by less.
-_ROUNDING = 1e-5
-
-# Its shares are whole hundredths of a percent.
+# Candidate shares of the parameters: multiples of 0.01 %.
 _SHARES = tuple(hundredths / 10_000 for hundredths in range(1, 10_001))
 
 
 @dataclass(frozen=True)
 class Imported:
-    """What an import came to.
+    """Result of an import.
 
     Attributes:
-        store: the study's tables.
-        findings: what was noticed and how it was resolved, in sentences.
+        store: Tables of the study.
+        findings: Sentences about irregularities and how they were resolved.
     """
 
     store: Store
@@ -44,42 +41,53 @@ class Imported:
 
 
 def refuse_taken(data_root: Path, name: str, *, force: bool) -> None:
-    """Whether a study of this name can be imported.
+    """Check that the tables of an imported study can be stored under this name.
+
+    Args:
+        data_root: Folder of all tables.
+        name: Study name.
+        force: Allow replacing an earlier import.
 
     Raises:
-        StudyError: there is something that was not imported, that cannot be told, or `force` is not set.
+        StudyError: The name is used by an earlier import and `force` is not set, or by anything that may not be an
+            import.
     """
     folder = data_root / name
     definition = folder / IMPORTED_FILE
     if not os.path.lexists(folder):
         return
     if not definition.is_file():
-        raise StudyError(f"{folder}: is there, and is no imported study; choose another name for the import")
+        raise StudyError(f"{folder}: already exists and is not an imported study; choose another name for the import")
     try:
         imported = load_study(definition).imported
     except StudyError as error:
         raise StudyError(
-            f"{error} - or remove {folder} yourself: nothing that may be computed is replaced, so choose another name "
-            "for the import"
+            f"{error} - or remove {folder} yourself, or choose another name for the import: the folder may contain "
+            "computed results, so it is not replaced"
         ) from error
     if not imported:
-        raise StudyError(f"{folder}: holds what study '{name}' has computed; choose another name for the import")
+        raise StudyError(f"{folder}: contains results computed by study '{name}'; choose another name for the import")
     if not force:
-        raise StudyError(f"{folder}: study '{name}' was imported before; --force replaces it, or choose another name")
+        raise StudyError(
+            f"{folder}: study '{name}' was imported before; use --force to replace it, or choose another name"
+        )
 
 
 def store_published(published: Published, data_root: Path, name: str, *, force: bool = False) -> Imported:
-    """Write published results as tables of a study, all of them or none.
+    """Store published results as the tables of a study, either all of them or none.
 
     Args:
-        published: what was read.
-        data_root: where tables lie.
-        name: of the study.
-        force: replace what was imported by this name before, with what was made of it.
+        published: Results to store.
+        data_root: Folder of all tables.
+        name: Study name.
+        force: Replace an earlier import of this name, including tables computed from it.
+
+    Returns:
+        The stored tables, and the findings of reading and importing them.
 
     Raises:
-        StudyError: as `refuse_taken`, or what was replaced cannot be removed.
-        TableError: the data root cannot be written.
+        StudyError: The name is taken (see `refuse_taken`), or a replaced folder cannot be removed.
+        TableError: The data root cannot be written.
     """
     study, findings = _study_of(published, name), list(published.findings)
     refuse_taken(data_root, name, force=force)
@@ -88,15 +96,15 @@ def store_published(published: Published, data_root: Path, name: str, *, force: 
         _write_definition(study, hidden / name / IMPORTED_FILE)
         store = Store(hidden, study)
         for key, rows in tables.items():
-            said = {"findings": findings} if key.name == "samples" else {}
-            store.write(key, rows, provenance=Provenance(model=published.model, measured=said))
-        refuse_taken(data_root, name, force=force)  # again, because writing takes its time
-        swap_in(hidden, name)
+            measured = {"findings": findings} if key.name == "samples" else {}
+            store.write(key, rows, provenance=Provenance(model=published.model, measured=measured))
+        refuse_taken(data_root, name, force=force)  # again, because writing takes time
+        move_out(hidden, replace=True)
     return Imported(Store(data_root, study), tuple(findings))
 
 
 def _tables(published: Published, lineage: Lineage, findings: list[str]) -> dict[TableKey, pl.DataFrame]:
-    """Every table that is imported; first those that give the others their ids and layers."""
+    """Return all tables to store, starting with those that define the ids and layers of the others."""
     model = _model_table(published)
     tables = {
         lineage.key("samples"): pl.DataFrame({"id": published.ids}).with_columns(
@@ -132,14 +140,14 @@ def _write_definition(study: Study, path: Path) -> None:
     content["settings"] = {name: {"method": setting.method} for name, setting in study.settings.items()}
     with atomic_path(path) as partial:
         partial.write_text(
-            "# Written by `gradsim import-published`, as the tables beside it were.\n"
+            "# Written by `gradsim import-published`, like the tables beside it.\n"
             + yaml.safe_dump(content, sort_keys=False, allow_unicode=True),
             encoding="utf-8",
         )
 
 
 def _model_table(published: Published) -> pl.DataFrame:
-    """Layers with their sizes, if all are known: a share of the parameters needs every one."""
+    """Return the layers and their sizes, all null if any is unknown: a share of the parameters requires every one."""
     sizes = [published.parameters[layer] for layer in published.layers]
     known = None not in sizes
     return pl.DataFrame(
@@ -153,7 +161,11 @@ def _model_table(published: Published) -> pl.DataFrame:
 
 
 def _projections_table(published: Published, model: pl.DataFrame, findings: list[str]) -> pl.DataFrame:
-    """Dimensions of each layer, by the original's rule; without rows where they cannot be told."""
+    """Return the dimension of each layer in each projection, by the original study's rounding rule.
+
+    Empty if the layer sizes are unknown. Projections without a unique share of the parameters are omitted and
+    reported in `findings`.
+    """
     empty = SCHEMAS["projections"].empty()
     dimensions = sorted(
         {
@@ -170,10 +182,10 @@ def _projections_table(published: Published, model: pl.DataFrame, findings: list
     for dimension in dimensions:
         shares = [share for share in _SHARES if published_dimension(share, total) == dimension]
         if len(shares) != 1:
-            found = f"{len(shares)} shares, {shares[0]:.2%} to {shares[-1]:.2%}," if shares else "no share"
+            found = f"{len(shares)} shares ({shares[0]:.2%} to {shares[-1]:.2%})" if shares else "no share"
             findings.append(
-                f"The projections to {dimension:,} dimensions are of {found} of the {total:,} parameters that the "
-                "original's rule rounds so; they are not compared with theory."
+                f"By the original study's rounding rule, {dimension:,} dimensions correspond to {found} of the "
+                f"{total:,} parameters; these projections are not compared with theory."
             )
             continue
         (share,) = shares
@@ -195,14 +207,14 @@ def _projections_table(published: Published, model: pl.DataFrame, findings: list
 
 
 def _setting_tables(setting: PublishedSetting, name: str, findings: list[str]) -> dict[str, pl.DataFrame]:
-    """The combined tables; gradient similarity is that of the dots where it was not published."""
+    """Return the combined tables, with gradient similarities computed from the dot products if not published."""
     computed = gradient_similarity(setting.dot_products, setting.query_self, setting.original_self)
     similarity = computed if setting.gradient_similarity is None else setting.gradient_similarity
     apart = np.abs(similarity["similarity"].to_numpy() - computed["similarity"].to_numpy()).max()
     if apart > _ROUNDING:
         findings.append(
-            f"{name}: its gradient similarities and those of its dots are up to {apart:.2g} apart; full-gradient "
-            "analyses follow the former, those of layers the latter."
+            f"{name}: published gradient similarities differ by up to {apart:.2g} from those computed from the dot "
+            "products; full-gradient analyses use the former, analyses of layers the latter."
         )
     projected = setting.projected_similarity
     return {

@@ -1,6 +1,6 @@
-"""The files of a table as one table, each fact once.
+"""Merge the files of a table into one table without duplicates, and check that duplicates agree.
 
-The value of the first file that has it is kept; the others must agree with it.
+A row that is in several files is taken from the first one in order of precedence.
 """
 
 from collections.abc import Sequence
@@ -19,12 +19,12 @@ Positions = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Repeats:
-    """Rows of a file that an earlier one has.
+    """Rows of a file that an earlier file also has.
 
     Attributes:
-        name: of the later file.
-        rows: which rows of the merged table they repeat.
-        values: what the later file says.
+        name: Name of the later file.
+        rows: Positions of the rows in the merged table.
+        values: Values in the later file, (rows, columns).
     """
 
     name: str
@@ -34,15 +34,15 @@ class Repeats:
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """A table from all its files.
+    """Table merged from all its files.
 
     Attributes:
-        names: of the files, in the order in which they count.
-        keys: one a row, in order of first appearance.
-        columns: the layers, or `COSINE`.
-        values: (rows, columns).
-        origin: position in `names` of the file that a row was taken from.
-        repeats: what else was said of some rows.
+        names: File names in order of precedence.
+        keys: Key of each row, in order of first appearance.
+        columns: Layers, or `COSINE`.
+        values: Values, (rows, columns).
+        origin: Position in `names` of the file that each row was taken from.
+        repeats: Values of the same rows in other files.
     """
 
     names: tuple[str, ...]
@@ -52,9 +52,29 @@ class Merged:
     origin: Positions
     repeats: tuple[Repeats, ...]
 
+    @property
+    def all_names(self) -> str:
+        """Name of the first file and number of other files, for messages."""
+        return self.names[0] if len(self.names) == 1 else f"{self.names[0]} (and {len(self.names) - 1} more files)"
+
+    def file_of(self, row: int) -> str:
+        """Return the name of the file that a row was taken from."""
+        return self.names[int(self.origin[row])]
+
+    def place_of(self, row: int, column: int) -> str:
+        """Return the samples and layer of a value, for messages."""
+        key = self.keys[row]
+        samples = "sample {!r}".format(*key) if len(key) == 1 else "query {!r}, original {!r}".format(*key)
+        return samples if self.columns == COSINE else f"{samples}, layer {self.columns[column]!r}"
+
+    def values_of(self, keys: Sequence[Key]) -> Floats:
+        """Return the values of the rows with these keys, (keys, columns)."""
+        row_of = {key: row for row, key in enumerate(self.keys)}
+        return self.values[[row_of[key] for key in keys]]
+
 
 def merge(blocks: Sequence[Block]) -> Merged:
-    """One table of what some files say, at least one; the first file that has a row counts."""
+    """Merge the contents of one or more files, in order of precedence."""
     row_of: dict[Key, int] = {}
     values, origin, repeats = [], [], []
     for position, block in enumerate(blocks):
@@ -76,17 +96,20 @@ def merge(blocks: Sequence[Block]) -> Merged:
     )
 
 
-def agreement(merged: Merged, scale: Floats, kind: str, measure: str) -> str | None:
-    """What to say of rows that several files have; None where there are none.
+def agreement(merged: Merged, scale: Floats, kind: str, unit: str) -> str | None:
+    """Check that repeated values agree, and describe them in a sentence without its full stop.
 
     Args:
-        merged: the table.
-        scale: (rows, columns), what differences are measured by.
-        kind: what the table holds, in the plural.
-        measure: what the scale is.
+        merged: Table to check.
+        scale: Scale of each value, (rows, columns).
+        kind: Plural noun for the values.
+        unit: Suffix that names the scale, such as ` of their value`; empty for absolute differences.
+
+    Returns:
+        The sentence; None if no row is in more than one file.
 
     Raises:
-        TableError: a repeated value differs by more than rule 5 lets it: `TOLERANCE` of its scale.
+        TableError: A repeated value differs from the kept one by more than `TOLERANCE` times its scale (rule 5).
     """
     if not merged.repeats:
         return None
@@ -97,41 +120,23 @@ def agreement(merged: Merged, scale: Floats, kind: str, measure: str) -> str | N
     largest = [float(difference.max()) for difference in differences]
     if max(largest) > TOLERANCE:
         worst = int(np.argmax(largest))
+        repeats = merged.repeats[worst]
+        at, column = divmod(int(differences[worst].argmax()), differences[worst].shape[1])
+        row = int(repeats.rows[at])
         differing = sum(int((difference > TOLERANCE).sum()) for difference in differences)
         raise TableError(
-            f"{_disagreement(merged, merged.repeats[worst], differences[worst])}; {differing:,} of {number:,} repeated "
-            f"{kind} differ by more than {TOLERANCE:g} of {measure}, this one most. Files of different runs were "
-            "mixed: remove those that do not count"
+            f"{merged.file_of(row)} and {repeats.name} disagree: {merged.place_of(row, column)} is "
+            f"{merged.values[row, column]} in the former and {repeats.values[at, column]} in the latter; {differing:,} "
+            f"of {number:,} repeated {kind} differ by more than {TOLERANCE:g}{unit}, this one the most. The files are "
+            "from different runs: remove the wrong ones"
         )
     return (
-        f"{number:,} {kind} stand in more than one file; they differ by at most {max(largest):.1e} of {measure}, and "
-        "the first file's are kept: the whole one's, then those of parts in order"
+        f"{number:,} {kind} are in more than one file and differ by at most {max(largest):.1e}{unit}; the whole file "
+        "takes precedence, then the parts in order"
     )
-
-
-def _disagreement(merged: Merged, repeats: Repeats, differences: Floats) -> str:
-    """Both files' names and values where they differ most."""
-    at, column = divmod(int(differences.argmax()), differences.shape[1])
-    row = int(repeats.rows[at])
-    return (
-        f"{file_of(merged, row)} and {repeats.name} disagree: {place_of(merged, row, column)} is "
-        f"{merged.values[row, column]} in one and {repeats.values[at, column]} in the other"
-    )
-
-
-def file_of(merged: Merged, row: int) -> str:
-    """Name of the file that a row was taken from."""
-    return merged.names[int(merged.origin[row])]
-
-
-def place_of(merged: Merged, row: int, column: int) -> str:
-    """What a value is of, for an error's text."""
-    key = merged.keys[row]
-    samples = "sample {!r}".format(*key) if len(key) == 1 else "query {!r}, original {!r}".format(*key)
-    return samples if merged.columns == COSINE else f"{samples}, layer {merged.columns[column]!r}"
 
 
 def relative(differences: Floats, scale: Floats) -> Floats:
-    """Sizes of differences as shares of a scale; one of nothing is none also where the scale is nothing."""
+    """Return absolute differences divided by a scale; a difference of zero is zero even if the scale is zero."""
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         return np.where(differences == 0, 0.0, np.abs(differences) / scale)

@@ -1,10 +1,9 @@
-"""From one JSON file to one flat array and the names of its rows, or an error that says where the file is wrong."""
+"""Read one JSON file into an array and the names of its rows, or report the place where the file is malformed."""
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from hashlib import sha256
 from itertools import chain
 from math import isfinite
@@ -20,37 +19,38 @@ from gradsim.published.layout import Source
 Floats = NDArray[np.float64]
 Key = tuple[str, ...]  # a sample, or a query and an original
 
-# What the keys of a file's nested objects are.
-DOT_LEVELS = ("query", "original", "layer")
-QUERY_LEVELS = ("query", "layer")
-ORIGINAL_LEVELS = ("original", "layer")
-SIMILARITY_LEVELS = ("query", "original")
+# What the keys of nested objects name, outermost first.
+_DOT_LEVELS: Mapping[str, tuple[str, ...]] = {
+    "dot_products": ("query", "original", "layer"),
+    "query_self": ("query", "layer"),
+    "original_self": ("original", "layer"),
+}
+_SIMILARITY_LEVELS = ("query", "original")
 
-COSINE = ("similarity",)  # the only column of cosines, which have no layers
+COSINE = ("similarity",)  # the only column of similarities, which have no layers
+AGAIN = "copy the file from its source again"
 
-_EXACT = 2**53  # from here on a float skips whole numbers
-
-AGAIN = "take the file from its source again"
+_EXACT = 2**53  # floats represent every integer below this
 
 
 @dataclass(frozen=True, slots=True)
-class JsonObject:
-    """An object as it stands in the text: a key may be there twice."""
+class _JsonObject:
+    """JSON object that keeps duplicate keys."""
 
     keys: tuple[str, ...]
     values: tuple[Any, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Block:
-    """What one file says of a table.
+    """Content of one file of a table.
 
     Attributes:
-        name: of the file, and of the part of its content.
-        part: positions of the queries that it is of, if it is a part.
-        keys: one a row.
-        columns: the layers, or `COSINE`.
-        values: (rows, columns).
+        name: File path; for projections, with the dimension.
+        part: Positions of the queries according to the file name; None for a whole file.
+        keys: Key of each row.
+        columns: Layers, or `COSINE`.
+        values: Values, (rows, columns).
     """
 
     name: str
@@ -59,138 +59,137 @@ class Block:
     columns: tuple[str, ...]
     values: Floats
 
-    @cached_property
-    def queries(self) -> tuple[str, ...]:
-        """The first names of the keys, each once, in order."""
-        return tuple(dict.fromkeys(key[0] for key in self.keys))
-
 
 class _Row(NamedTuple):
-    """An innermost object and the keys that lead to it."""
+    """Innermost JSON object and the keys that lead to it."""
 
     key: Key
-    content: JsonObject
+    content: _JsonObject
 
 
 class Reader:
-    """Reads files and keeps a digest of all that was read."""
+    """Reader of JSON files that keeps a digest of everything it has read.
+
+    Args:
+        folder: Folder that file names in the digest are relative to.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._digests: dict[str, str] = {}
 
-    def read(self, path: Path) -> JsonObject:
-        """The object that a file holds; every number is a float.
+    def read(self, path: Path) -> Any:
+        """Return the JSON value in a file, with every number as a float and every object as a `_JsonObject`.
 
         Raises:
-            TableError: it cannot be read, or is no JSON object in UTF-8.
+            TableError: The file cannot be read or is not JSON in UTF-8.
         """
         try:
             content = path.read_bytes()
         except OSError as error:
-            raise TableError(f"{path}: cannot be read ({error.strerror}); mend that and read again") from error
+            raise TableError(f"{path}: cannot be read ({error.strerror}); fix this and try again") from error
         self._digests[Path(os.path.relpath(path, self._folder)).as_posix()] = sha256(content).hexdigest()
         try:
-            # Numbers that are too large for a float become infinite, and are refused with all that are not finite.
-            found = json.loads(content.decode(), object_pairs_hook=_object, parse_int=float)
+            # Numbers beyond the range of floats become infinite and are rejected with the other non-finite values.
+            return json.loads(content.decode(), object_pairs_hook=_json_object, parse_int=float)
         except UnicodeDecodeError as error:
             raise TableError(f"{path}: is not UTF-8 text (byte {error.start}); {AGAIN}") from error
         except json.JSONDecodeError as error:
-            cut = " - it may be cut off" if error.pos >= len(error.doc.rstrip()) else ""
-            raise TableError(f"{path}: is not JSON ({error}){cut}; {AGAIN}") from error
+            cut = " - the file may be truncated" if error.pos >= len(error.doc.rstrip()) else ""
+            raise TableError(f"{path}: is not valid JSON ({error}){cut}; {AGAIN}") from error
         except RecursionError as error:
-            raise TableError(f"{path}: is nested far too deeply; {AGAIN}") from error
-        if not isinstance(found, JsonObject):
-            raise TableError(f"{path}: is {_shown(found)} where an object should be; {AGAIN}")
-        return found
+            raise TableError(f"{path}: is nested too deeply; {AGAIN}") from error
 
     def digest(self) -> str:
-        """SHA-256 of the names (from the folder on) and contents of all files read, in hexadecimal."""
+        """Return the hexadecimal SHA-256 of the relative paths and contents of all files read so far."""
         lines = (f"{name}\0{digest}\n" for name, digest in sorted(self._digests.items()))
         return sha256("".join(lines).encode()).hexdigest()
 
 
-def _object(pairs: list[tuple[str, Any]]) -> JsonObject:
-    return JsonObject(*zip(*pairs, strict=True)) if pairs else JsonObject((), ())
+def _json_object(pairs: list[tuple[str, Any]]) -> _JsonObject:
+    return _JsonObject(*zip(*pairs, strict=True)) if pairs else _JsonObject((), ())
 
 
-def read_dots(reader: Reader, source: Source, levels: Sequence[str], layers: Sequence[str] | None = None) -> Block:
-    """Dots or self dots, columns in the order of `layers`, whatever the file's; None: as its fullest row has them.
+def read_dots(reader: Reader, source: Source, table: str, layers: Sequence[str] | None = None) -> Block:
+    """Read dot products or self dot products.
+
+    Args:
+        reader: Reader of the file.
+        source: File to read.
+        table: `dot_products`, `query_self` or `original_self`.
+        layers: Layers in the order of the columns; None for those of the row with the most layers.
 
     Raises:
-        TableError: the file is not as it should be, a value is no finite number, a self dot is negative, or a row
-            has other layers.
+        TableError: The file is malformed, a value is not finite, a self dot product is negative, or a row has other
+            layers.
     """
-    name = str(source.path)
+    name, levels = str(source.path), _DOT_LEVELS[table]
     rows = list(_rows(reader.read(source.path), levels, name))
     layers = tuple(layers or max((row.content.keys for row in rows), key=len))
-    rows = _in_order(rows, levels, layers, name)
+    rows = _with_layers(rows, levels, layers, name)
     values = _numbers(rows, levels, name).reshape(len(rows), len(layers))
-    if levels is not DOT_LEVELS:
+    if table != "dot_products":
         for row, column in np.argwhere(values < 0)[:1]:
             raise TableError(
-                f"{name}: {_at(levels, (*rows[row].key, layers[column]))} is {values[row, column]} and a self dot is "
-                f"never negative ({(values < 0).sum()} of {values.size} are); {AGAIN}"
+                f"{name}: {_at(levels, (*rows[row].key, layers[column]))} is {values[row, column]}, but a self dot "
+                f"product is never negative ({(values < 0).sum()} of {values.size} are); {AGAIN}"
             )
     return Block(name, source.queries, [row.key for row in rows], layers, values)
 
 
 def read_similarities(reader: Reader, source: Source) -> Block:
-    """Cosines of pairs.
+    """Read gradient similarities.
 
     Raises:
-        TableError: the file is not as it should be, or a value is no finite number.
+        TableError: The file is malformed, or a value is not finite.
     """
     return _similarities(source, reader.read(source.path), str(source.path))
 
 
 def read_projections(reader: Reader, source: Source) -> dict[int, Block]:
-    """Dimension -> cosines of pairs.
+    """Read projected similarities, and return them by projection dimension.
 
     Raises:
-        TableError: as `read_similarities`, or a dimension is no positive whole number below 2^53.
+        TableError: The file is malformed, a value is not finite, or a dimension is not a positive integer below 2^53.
     """
     name = str(source.path)
-    content = reader.read(source.path)
-    _check_object(content, name)
+    content = _checked_object(reader.read(source.path), name)
     blocks = {}
     for key, similarities in zip(content.keys, content.values, strict=True):
-        if not (key.isascii() and key.isdecimal() and not key.startswith("0")):
-            raise TableError(f"{name}: {key!r} stands where a projection's dimension should; {AGAIN}")
-        # Python does not read numbers of thousands of digits.
-        if len(key) > len(str(_EXACT)) or int(key) >= _EXACT:
-            raise TableError(f"{name}: dimension {_cut(key)} is more than any gradient has; {AGAIN}")
+        digits = key.isascii() and key.isdecimal() and not key.startswith("0")
+        # Check the length first: Python refuses to parse integers with thousands of digits.
+        if not digits or len(key) > len(str(_EXACT)) or int(key) >= _EXACT:
+            shown = repr(key) if len(key) <= 20 else f"{key[:20]!r}... ({len(key)} characters)"
+            raise TableError(f"{name}: dimension {shown} is not a positive integer below 2^53; {AGAIN}")
         blocks[int(key)] = _similarities(source, similarities, f"{name}, dimension {key}")
     return blocks
 
 
 def _similarities(source: Source, content: Any, name: str) -> Block:
-    rows = list(_rows(content, SIMILARITY_LEVELS, name))
+    rows = list(_rows(content, _SIMILARITY_LEVELS, name))
     keys = [(*row.key, original) for row in rows for original in row.content.keys]
-    values = _numbers(rows, SIMILARITY_LEVELS, name).reshape(-1, 1)
+    values = _numbers(rows, _SIMILARITY_LEVELS, name).reshape(-1, 1)
     return Block(name, source.queries, keys, COSINE, values)
 
 
 def read_parameters(reader: Reader, path: Path) -> dict[str, int]:
-    """Layer -> number of its elements.
+    """Read the number of parameters in each layer.
 
     Raises:
-        TableError: the file is not as it should be, or a value is no positive whole number below 2^53.
+        TableError: The file is malformed, or a number is not a positive integer below 2^53.
     """
-    content = reader.read(path)
-    _check_object(content, str(path))
+    content = _checked_object(reader.read(path), str(path))
     for layer, value in zip(content.keys, content.values, strict=True):
-        if not (isinstance(value, float) and value.is_integer() and value > 0):
-            raise TableError(f"{path}: layer {layer!r} has {_shown(value)} and no number of elements; {AGAIN}")
-        if value >= _EXACT:
-            raise TableError(f"{path}: layer {layer!r} has {value:g} elements, more than any layer has; {AGAIN}")
+        if not (isinstance(value, float) and value.is_integer() and 0 < value < _EXACT):
+            raise TableError(
+                f"{path}: the size of layer {layer!r} is {_shown(value)}, not a positive integer below 2^53; {AGAIN}"
+            )
     return {layer: int(value) for layer, value in zip(content.keys, content.values, strict=True)}
 
 
 def _rows(content: Any, levels: Sequence[str], name: str, key: Key = ()) -> Iterator[_Row]:
-    """The innermost objects, in order."""
-    where = f"{name}: {_at(levels, key)}" if key else name
-    _check_object(content, where)
+    """Yield the innermost objects in file order."""
+    content = _checked_object(content, f"{name}: {_at(levels, key)}" if key else name)
     if len(key) == len(levels) - 1:
         yield _Row(key, content)
         return
@@ -198,57 +197,50 @@ def _rows(content: Any, levels: Sequence[str], name: str, key: Key = ()) -> Iter
         yield from _rows(value, levels, name, (*key, inner))
 
 
-def _check_object(content: Any, where: str) -> None:
-    """Whether it is an object that holds something, each key once, as text that can be stored."""
-    if not isinstance(content, JsonObject):
-        raise TableError(f"{where} is {_shown(content)} where an object should be; {AGAIN}")
+def _checked_object(content: Any, where: str) -> _JsonObject:
+    """Return the content if it is a non-empty object without duplicate keys, and every key can be stored as text."""
+    if not isinstance(content, _JsonObject):
+        raise TableError(f"{where}: expected an object, found {_shown(content)}; {AGAIN}")
     if not content.keys:
-        raise TableError(f"{where} is an empty object; {AGAIN}")
+        raise TableError(f"{where}: the object is empty; {AGAIN}")
     if repeated := len(content.keys) - len(set(content.keys)):
         first = next(key for key in content.keys if content.keys.count(key) > 1)
-        raise TableError(
-            f"{where}: key {first!r} stands twice in one object (repeated keys in it: {repeated}); {AGAIN}"
-        )
+        raise TableError(f"{where}: key {first!r} is a duplicate ({repeated} duplicate keys in this object); {AGAIN}")
     for key in content.keys:
-        if not key.isascii() and not _is_text(key):
-            raise TableError(f"{where}: key {key!r} holds half a character and is no text; {AGAIN}")
+        try:
+            key.encode()
+        except UnicodeEncodeError as error:  # lone surrogates are valid JSON but not valid text
+            raise TableError(f"{where}: key {key!r} contains half a surrogate pair; {AGAIN}") from error
+    return content
 
 
-def _is_text(key: str) -> bool:
-    try:
-        key.encode()
-    except UnicodeEncodeError:  # a lone surrogate is JSON but not text
-        return False
-    return True
-
-
-def _in_order(rows: Sequence[_Row], levels: Sequence[str], layers: tuple[str, ...], name: str) -> list[_Row]:
-    """Rows with their layers in this order."""
+def _with_layers(rows: Sequence[_Row], levels: Sequence[str], layers: tuple[str, ...], name: str) -> list[_Row]:
+    """Return the rows with their layers in the given order."""
     known, found, wrong = set(layers), [], []
     for row in rows:
         if row.content.keys == layers:
             found.append(row)
         elif set(row.content.keys) == known:
             value = dict(zip(row.content.keys, row.content.values, strict=True))
-            found.append(_Row(row.key, JsonObject(layers, tuple(value[layer] for layer in layers))))
+            found.append(_Row(row.key, _JsonObject(layers, tuple(value[layer] for layer in layers))))
         else:
             wrong.append(row)
     for row in wrong[:1]:
         there = set(row.content.keys)
         missing = [layer for layer in layers if layer not in there]
-        odd = [layer for layer in row.content.keys if layer not in known]
+        extra = [layer for layer in row.content.keys if layer not in known]
         fault = (
             f"lacks {len(missing)} of {len(layers)} layers, {missing[0]!r} first"
             if missing
-            else f"has {len(odd)} layers that dot_products has not, {odd[0]!r} first"
+            else f"has {len(extra)} layers that dot_products lacks, {extra[0]!r} first"
         )
-        count = f"{len(wrong)} of {len(wrong) + len(found)} have other layers"
+        count = f"{len(wrong)} of {len(rows)} rows have other layers"
         raise TableError(f"{name}: {_at(levels, row.key)} {fault} ({count}); {AGAIN}")
     return found
 
 
 def _numbers(rows: Sequence[_Row], levels: Sequence[str], name: str) -> Floats:
-    """All values, one row after the other."""
+    """Return the values of all rows, concatenated."""
     values = list(chain.from_iterable(row.content.values for row in rows))
     if set(map(type, values)) == {float}:
         numbers = np.array(values, dtype=np.float64)
@@ -258,23 +250,20 @@ def _numbers(rows: Sequence[_Row], levels: Sequence[str], name: str) -> Floats:
     places = ((*row.key, key) for row in rows for key in row.content.keys)
     place = next(place for index, place in enumerate(places) if index == wrong[0])
     raise TableError(
-        f"{name}: {_at(levels, place)} is {_shown(values[wrong[0]])} and no finite number "
-        f"({len(wrong)} of {len(values)} are none); {AGAIN}"
+        f"{name}: {_at(levels, place)} is {_shown(values[wrong[0]])}, not a finite number "
+        f"({len(wrong)} of {len(values)} values are not); {AGAIN}"
     )
 
 
-def _cut(digits: str) -> str:
-    return digits if len(digits) <= 20 else f"{digits[:20]}... ({len(digits)} digits)"
-
-
 def _at(levels: Sequence[str], key: Key) -> str:
+    """Return the place in a file that a key leads to, for an error message."""
     return ", ".join(f"{level} {name!r}" for level, name in zip(levels, key, strict=False))
 
 
 def _shown(value: Any) -> str:
-    """A JSON value for an error's text."""
+    """Return a JSON value for an error message."""
     match value:
-        case JsonObject():
+        case _JsonObject():
             return "an object"
         case list():
             return "a list"

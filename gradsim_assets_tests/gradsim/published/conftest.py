@@ -1,4 +1,4 @@
-"""Studies in the original's layout that tests spoil before they are written."""
+"""Studies in the original layout, for tests to modify before writing them."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from gradsim_assets_tests.gradsim.published.tiny import LISTS, Layout, tables_of
 
 @pytest.fixture
 def layout(tmp_path: Path) -> Layout:
-    """Two settings of four queries, not written yet; the second has no gradient similarity."""
+    """Return two unwritten settings of four queries; the second has no gradient similarities."""
     settings = {"paraphrased": tables_of(0, LISTS), "model_generated": tables_of(1, LISTS)}
     del settings["model_generated"]["gradient_similarity"]
     return Layout(tmp_path / "published", settings)
@@ -17,6 +17,6 @@ def layout(tmp_path: Path) -> Layout:
 
 @pytest.fixture
 def single(layout: Layout) -> Layout:
-    """The same with one setting."""
+    """Return `layout` with its first setting only."""
     del layout.settings["model_generated"]
     return layout

@@ -1,4 +1,4 @@
-"""The published numbers as the original's folders hold them, rebuilt from the golden tables by the recipe there."""
+"""The published results in the original layout, rebuilt from the golden tables."""
 
 import json
 import shutil
@@ -13,7 +13,7 @@ MODEL = "amd/AMD-OLMo-1B-SFT"
 SETTINGS = ("paraphrased", "model_generated")
 QUERIES = 988
 
-# How many queries the original put into one part, of the last fewer.
+# Queries per part in the original study; the last part has fewer.
 SIMILARITY_PART, PROJECTION_PART = 99, 20
 
 DOTS = (("query_id", "original_id", "layer"), "dot")
@@ -24,7 +24,7 @@ PROJECTIONS = (("projection_dim", "query_id", "original_id"), "similarity")
 
 
 def write_golden_layout(golden: Path, folder: Path, settings: Sequence[str] = SETTINGS, *, parts: bool = False) -> Path:
-    """Writes `data/` and `results/` below a folder, tables whole or in the original's parts; returns the folder."""
+    """Write `data/` and `results/`, with whole tables or the original parts, and return the folder."""
     published = golden / "published"
     for setting in settings:
         tables = {
@@ -73,7 +73,7 @@ def _write(
 
 
 def nested(frame: pl.DataFrame, levels: Sequence[str], value: str) -> dict[str, Any]:
-    """Nested objects in row order."""
+    """Return nested objects in row order."""
     content: dict[str, Any] = {}
     for *outer, last, number in zip(
         *(frame[level].cast(pl.String).to_list() for level in levels), frame[value].to_list(), strict=True
@@ -86,6 +86,6 @@ def nested(frame: pl.DataFrame, levels: Sequence[str], value: str) -> dict[str, 
 
 
 def write_json(path: Path, content: Any) -> None:
-    """As the original writes JSON."""
+    """Write JSON as the original study does."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(json.dumps(content, indent=4).encode())

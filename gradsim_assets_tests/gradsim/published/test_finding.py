@@ -1,4 +1,4 @@
-"""Which files are found, and what is said where it is not clear which are meant."""
+"""Search for files, and the messages about ambiguous, invalid or skipped ones."""
 
 import shutil
 from pathlib import Path
@@ -43,17 +43,17 @@ def test_projections_may_lie_in_a_folder_of_their_own(single: Layout) -> None:
 def test_projections_in_two_places_are_refused(single: Layout) -> None:
     single.write()
     shutil.copytree(single.root / "data/gradient_similarity/random_projection", single.root / "data/random_projection")
-    with pytest.raises(TableError, match="both hold projections of 'paraphrased'; remove"):
+    with pytest.raises(TableError, match="both contain projections for 'paraphrased'; remove"):
         find_published(single.root)
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("nowhere", "nowhere: no such folder; name the one that holds dot_products/"),
-        ("data/dot_products", r"lies within dot_products/; name the folder that holds it: .*published/data$"),
-        ("data/dot_products/paraphrased/org", r"name the folder that holds it: .*published/data$"),
-        ("results", "neither dot_products/ nor data/dot_products/ but parameters_per_layer; name"),
+        ("nowhere", "nowhere: no such folder; pass the folder that contains dot_products/"),
+        ("data/dot_products", r"is inside dot_products/; pass the folder that contains it: .*published/data$"),
+        ("data/dot_products/paraphrased/org", r"pass the folder that contains it: .*published/data$"),
+        ("results", "neither dot_products/ nor data/dot_products/, but parameters_per_layer; pass"),
     ],
 )
 def test_a_wrong_folder(layout: Layout, given: str, message: str) -> None:
@@ -64,7 +64,7 @@ def test_a_wrong_folder(layout: Layout, given: str, message: str) -> None:
 
 def test_a_folder_without_results(tmp_path: Path) -> None:
     (tmp_path / "dot_products/paraphrased/org/model/sample_size/full").mkdir(parents=True)
-    with pytest.raises(StudyError, match="dot_products: holds no <setting>/<model>/sample_size/<size>/"):
+    with pytest.raises(StudyError, match="dot_products: contains no <setting>/<model>/sample_size/<size>/"):
         find_published(tmp_path)
 
 
@@ -72,14 +72,14 @@ def test_of_several_models_one_must_be_named(layout: Layout) -> None:
     layout.write()
     folder = layout.root / "data/dot_products/paraphrased"
     shutil.copytree(folder / MODEL, folder / "org/other")
-    with pytest.raises(StudyError, match="more than one model: org/model, org/other; say which"):
+    with pytest.raises(StudyError, match="more than one model: org/model, org/other; choose one with --model"):
         find_published(layout.root)
-    with pytest.raises(StudyError, match="no results of model 'third'; it has org/model, org/other"):
+    with pytest.raises(StudyError, match="no results for model 'third'; it has org/model, org/other"):
         find_published(layout.root, model="third")
     assert list(find_published(layout.root, model=MODEL).settings) == ["paraphrased", "model_generated"]
     other = find_published(layout.root, model="org/other")
     assert list(other.settings) == ["paraphrased"]
-    assert other.findings == ("Setting model_generated is left out: it has only model org/model.",)
+    assert other.findings == ("Setting model_generated was skipped: it only has model org/model.",)
     assert other.parameters is None
 
 
@@ -91,14 +91,14 @@ def test_of_several_sample_sizes_full_is_taken_or_one_named(layout: Layout) -> N
     assert find_published(layout.root).sample_size == "full"
     three = find_published(layout.root, sample_size="3")
     assert (three.sample_size, list(three.settings)) == ("3", ["paraphrased"])
-    assert three.findings == ("Setting model_generated is left out: it has only sample size full.",)
-    with pytest.raises(StudyError, match="setting 'model_generated' has no results of org/model with sample size 3"):
+    assert three.findings == ("Setting model_generated was skipped: it only has sample size full.",)
+    with pytest.raises(StudyError, match="setting 'model_generated' has no results for org/model with sample size 3"):
         find_published(layout.root, sample_size="3", settings=["model_generated", "paraphrased"])
     shutil.rmtree(sizes / "full")
     shutil.rmtree(layout.whole("dot_products", "model_generated").parents[1])
-    with pytest.raises(StudyError, match="more than one sample size: 3, 4; say which"):
+    with pytest.raises(StudyError, match="more than one sample size: 3, 4; choose one with --sample-size"):
         find_published(layout.root)
-    with pytest.raises(StudyError, match="no results of sample size '5'; it has 3, 4"):
+    with pytest.raises(StudyError, match="no results for sample size '5'; it has 3, 4"):
         find_published(layout.root, sample_size="5")
 
 
@@ -111,7 +111,7 @@ def test_an_unknown_setting(layout: Layout) -> None:
 def test_a_setting_that_lacks_a_table(layout: Layout) -> None:
     layout.write()
     layout.whole("query_self", "model_generated").unlink()
-    with pytest.raises(TableError, match=r"full: lacks paraphrased_dot_products.json, whole and in parts; bring it"):
+    with pytest.raises(TableError, match=r"full: lacks paraphrased_dot_products.json, whole and in parts; add what"):
         find_published(layout.root)
     assert list(find_published(layout.root, settings=["paraphrased"]).settings) == ["paraphrased"]
 
@@ -121,7 +121,7 @@ def test_files_that_no_table_is_named_as_are_told(single: Layout) -> None:
     copy = single.whole("dot_products").with_name("dot_products (1).json")
     shutil.copyfile(single.whole("dot_products"), copy)
     (finding,) = find_published(single.root).findings
-    assert finding.startswith("Setting paraphrased: not read, because no table is named so: dot_products (1).json in")
+    assert finding == f"Setting paraphrased: skipped files with unknown names in {copy.parent}: {copy.name}."
 
 
 def test_gradient_similarities_of_other_sizes_are_told(layout: Layout) -> None:
@@ -133,50 +133,16 @@ def test_gradient_similarities_of_other_sizes_are_told(layout: Layout) -> None:
     published = layout.read()
     assert published.settings["model_generated"].gradient_similarity is None
     assert published.findings == (
-        "Setting model_generated: there is no gradient similarity of this sample size (but of 100, 3); it will be "
-        "computed from the dots.",
+        "Setting model_generated: no gradient similarities for this sample size (only for 100, 3); they will be "
+        "computed from the dot products.",
     )
-
-
-@pytest.mark.parametrize("table", ["dot_products", "query_self", "original_self", "gradient_similarity", "projections"])
-class TestParts:
-    """Parts whose names leave no doubt that something is wrong."""
-
-    def test_a_gap(self, single: Layout, table: str) -> None:
-        single.write()
-        single.write_parts(table, 1, 3, 4)
-        part = single.part(table, 1, 3)
-        part.unlink()
-        with pytest.raises(TableError, match=rf"queries 1 up to 3 are missing, .* bring {part.name} or the parts"):
-            find_published(single.root)
-
-    def test_no_beginning(self, single: Layout, table: str) -> None:
-        single.write()
-        single.write_parts(table, 1, 3, 4)
-        single.part(table, 0, 1).unlink()
-        with pytest.raises(TableError, match="queries 0 up to 1 are missing"):
-            find_published(single.root)
-
-    def test_an_overlap(self, single: Layout, table: str) -> None:
-        single.write()
-        single.write_parts(table, 1, 3, 4)
-        shutil.copyfile(single.part(table, 1, 3), single.part(table, 2, 4))
-        with pytest.raises(TableError, match=r"_part_2_4.json: begins with query 2, but .* go up to 3; remove"):
-            find_published(single.root)
-
-    def test_an_end_before_the_beginning(self, single: Layout, table: str) -> None:
-        single.write()
-        single.write_parts(table, 1, 4)
-        single.part(table, 1, 4).rename(single.part(table, 1, 1))
-        with pytest.raises(TableError, match=r"_part_1_1.json: is named as a part that ends where or before it begins"):
-            find_published(single.root)
 
 
 @pytest.mark.parametrize("name", ["para-phrased", "v.2", "results", "é"])
 def test_a_setting_that_no_study_can_have(layout: Layout, name: str) -> None:
     layout.settings[name] = layout.settings.pop("model_generated")
     layout.write()
-    message = f"'{name}' cannot be a setting's name: .*; rename its folders, or leave it out by naming the others"
+    message = f"'{name}' is not a valid setting name: .*; rename its folders, or select the other settings"
     with pytest.raises(StudyError, match=message):
         find_published(layout.root)
     with pytest.raises(StudyError, match=message):
@@ -192,12 +158,12 @@ def test_a_setting_is_named_exactly_or_with_other_dashes(layout: Layout) -> None
         find_published(layout.root, settings=["para-phrased"])
     data = layout.root / "data/dot_products"
     shutil.copytree(data / "model_generated", data / "model-generated")
-    with pytest.raises(StudyError, match="'model-generated' cannot be a setting's name"):
+    with pytest.raises(StudyError, match="'model-generated' is not a valid setting name"):
         find_published(layout.root, settings=["model-generated"])
 
 
 class TestSampleSizes:
-    """That are neither `full` nor a number."""
+    """Sample sizes that are neither `full` nor a number."""
 
     def test_beside_others(self, layout: Layout) -> None:
         layout.write()
@@ -206,7 +172,7 @@ class TestSampleSizes:
         files = find_published(layout.root)
         assert files.sample_size == "full"
         assert files.findings == (
-            "Setting paraphrased: sample size 'full (copy)' was not read: it is neither full nor a number.",
+            "Setting paraphrased: sample size 'full (copy)' was skipped: it is neither full nor a number.",
         )
 
     def test_alone_in_a_setting(self, layout: Layout) -> None:
@@ -214,7 +180,7 @@ class TestSampleSizes:
         sizes = layout.whole("dot_products", "model_generated").parents[1]
         (sizes / "full").rename(sizes / "half")
         assert find_published(layout.root).findings == (
-            "Setting model_generated is left out: it has only sample size half.",
+            "Setting model_generated was skipped: it only has sample size half.",
         )
 
     def test_alone(self, single: Layout) -> None:
@@ -222,7 +188,7 @@ class TestSampleSizes:
         sizes = single.whole("dot_products").parents[1]
         (sizes / "full").rename(sizes / "007")
         with pytest.raises(
-            StudyError, match="of org/model it has only sample size '007', neither full nor a number; rename"
+            StudyError, match="org/model only has sample size '007', which is neither full nor a number; rename"
         ):
             find_published(single.root)
 
@@ -236,23 +202,23 @@ class TestMisnamedCosines:
         (path.parent / "sample_size_3.json").touch()
         findings = single.read().findings
         assert findings[0] == (
-            f"Setting paraphrased: not read, because no table is named so: sample_size_full (1).json in {path.parent}."
+            f"Setting paraphrased: skipped files with unknown names in {path.parent}: sample_size_full (1).json."
         )
         if table == "gradient_similarity":
-            assert "no gradient similarity of this sample size (but of 3); it will" in findings[1]
+            assert "no gradient similarities for this sample size (only for 3); they will" in findings[1]
 
     def test_are_told_beside_good_ones(self, single: Layout) -> None:
         single.write()
         path = single.whole("gradient_similarity")
         (path.parent / "sample_size_full_part_0.json").touch()
         (finding,) = find_published(single.root).findings
-        assert "no table is named so: sample_size_full_part_0.json in" in finding
+        assert finding.endswith(f"skipped files with unknown names in {path.parent}: sample_size_full_part_0.json.")
 
 
 class TestLinks:
     @pytest.mark.parametrize("depth", range(4))
     def test_are_followed(self, layout: Layout, tmp_path: Path, depth: int) -> None:
-        """The setting, the organisation, the model, or its sample sizes lie elsewhere."""
+        """Replace the folder of the setting, organisation, model or sample sizes by a link."""
         layout.write()
         plain = layout.read()
         linked = layout.root / "data/dot_products/model_generated"
@@ -270,13 +236,13 @@ class TestLinks:
         link.symlink_to(single.root / "data/dot_products")
         files = find_published(single.root)
         assert (files.model, list(files.settings)) == (MODEL, ["paraphrased"])
-        assert files.findings == (f"{link} is a link that leads back to a folder above it; it was not followed.",)
+        assert files.findings == (f"{link} links back to a folder above it and was skipped.",)
 
     def test_that_lead_nowhere_are_told(self, single: Layout) -> None:
         single.write()
         link = single.root / "data/dot_products/model_generated"
         link.symlink_to(single.root / "nowhere")
-        assert find_published(single.root).findings == (f"{link} is a link that leads nowhere; it was not followed.",)
+        assert find_published(single.root).findings == (f"{link} is a broken link and was skipped.",)
 
     def test_a_setting_of_two_names_is_read_once(self, single: Layout) -> None:
         single.write()
@@ -285,7 +251,7 @@ class TestLinks:
         files = find_published(single.root)
         assert list(files.settings) == ["paraphrased"]
         rest = f"{MODEL}/sample_size/full"
-        finding = f"{dots}/a_copy/{rest} and {dots}/paraphrased/{rest} are one folder; it was read once."
+        finding = f"{dots}/a_copy/{rest} and {dots}/paraphrased/{rest} are the same folder; it was read once."
         assert files.findings == (finding,)
         assert list(find_published(single.root, settings=["a_copy"]).settings) == ["a_copy"]
 

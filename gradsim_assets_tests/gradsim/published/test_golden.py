@@ -1,4 +1,4 @@
-"""The published numbers: read as the golden tables have them, written as the original's files are."""
+"""The published results: reading gives the golden tables, and writing gives the original files."""
 
 import hashlib
 from pathlib import Path
@@ -10,7 +10,7 @@ from gradsim.published import Published, find_published, read_published, write_p
 from gradsim_assets_tests.gradsim.published.layout import MODEL, SETTINGS, write_golden_layout
 from gradsim_assets_tests.gradsim.published.tiny import frames
 
-# Names of the original's combined files in its repository.
+# Git blob hashes of the combined files in the original study's repository.
 BLOBS = {
     ("paraphrased", "dot_products"): "178b54d802df1ac12218b16dfd38246df4833cda",
     ("paraphrased", "paraphrased_dot_products"): "fb4a5b8c8f49cf7444b8657d3b50cd0de941dcc2",
@@ -22,7 +22,7 @@ BLOBS = {
 
 
 def blob(path: Path) -> str:
-    """What git calls a file of this content."""
+    """Return the git blob hash of a file."""
     content = path.read_bytes()
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
@@ -68,8 +68,8 @@ def test_all_tables_are_read(golden: Path, whole: Published) -> None:
             ours = frame.drop("projection", *unpublished, strict=False)
             assert ours.equals(expected.cast({"dimension": pl.Int64}) if "dimension" in ours.columns else expected)
     assert whole.findings == (
-        "Setting model_generated: there is no gradient similarity of this sample size; it will be computed from the "
-        "dots.",
+        "Setting model_generated: no gradient similarities for this sample size; they will be computed from the dot "
+        "products.",
     )
 
 
@@ -111,14 +111,14 @@ def test_parts_give_the_same_tables_but_originals_of_the_lowest_part(
 
 def test_what_is_said_of_parts(parts: Published) -> None:
     assert parts.findings == (
-        "Setting paraphrased: put together from parts: 20 of dot_products, 20 of query_self, 20 of original_self, "
+        "Setting paraphrased: assembled from parts: 20 of dot_products, 20 of query_self, 20 of original_self, "
         "10 of gradient_similarity, 50 of projections.",
-        "Setting paraphrased: 273,686 self dots of originals stand in more than one file; they differ by at most "
-        "2.9e-06 of their value, and the first file's are kept: the whole one's, then those of parts in order.",
-        "Setting model_generated: put together from parts: 10 of dot_products, 10 of query_self, "
+        "Setting paraphrased: 273,686 self dot products of originals are in more than one file and differ by at most "
+        "2.9e-06 of their value; the whole file takes precedence, then the parts in order.",
+        "Setting model_generated: assembled from parts: 10 of dot_products, 10 of query_self, "
         "10 of original_self, 50 of projections.",
-        "Setting model_generated: there is no gradient similarity of this sample size; it will be computed from the "
-        "dots.",
-        "Setting model_generated: 201,931 self dots of originals stand in more than one file; they differ by at most "
-        "2.9e-06 of their value, and the first file's are kept: the whole one's, then those of parts in order.",
+        "Setting model_generated: no gradient similarities for this sample size; they will be computed from the dot "
+        "products.",
+        "Setting model_generated: 201,931 self dot products of originals are in more than one file and differ by at "
+        "most 2.9e-06 of their value; the whole file takes precedence, then the parts in order.",
     )

@@ -1,4 +1,4 @@
-"""Published results as tables of a study: whole or not at all, and never in the place of what was computed."""
+"""Import of published results: atomic, and never replacing computed tables."""
 
 import fcntl
 import hashlib
@@ -30,7 +30,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """All files below, hidden ones too."""
+    """Return the digest of every file below a folder, including hidden ones."""
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
@@ -54,7 +54,7 @@ class TestTaken:
     def test_an_earlier_import_is_replaced_by_force_only(self, published: Published, root: Path) -> None:
         store_published(published, root, "study")
         before = digests(root)
-        with pytest.raises(StudyError, match="imported before; --force replaces it"):
+        with pytest.raises(StudyError, match="imported before; use --force to replace it"):
             store_published(published, root, "study")
         assert digests(root) == before
         (root / "study" / "report.html").touch()
@@ -72,13 +72,13 @@ class TestTaken:
     @pytest.mark.parametrize(
         ("content", "message"),
         [
-            (None, "is no imported study; choose another name"),
+            (None, "is not an imported study; choose another name"),
             (
                 "dataset: {path: rows.jsonl}\nsamples: 3\nmodel: {name: gpt2}\nsettings: {a: {method: word_dropout}}\n",
-                "holds what study 'study' has computed; choose another name",
+                "contains results computed by study 'study'; choose another name",
             ),
-            ("dataset: [", r"study.yaml, line \d: not YAML .* - or remove .*/study yourself: nothing"),
-            ("samples: 3", r"study.yaml: .* - or remove .*/study yourself: nothing"),
+            ("dataset: [", r"study.yaml, line \d: not YAML .* - or remove .*/study yourself, or choose another name"),
+            ("samples: 3", r"study.yaml: .* - or remove .*/study yourself, or choose another name"),
         ],
     )
     def test_anything_else_never(self, published: Published, root: Path, content: str | None, message: str) -> None:
@@ -101,7 +101,7 @@ class TestTaken:
             return write(*arguments, **named)  # type: ignore[arg-type]
 
         monkeypatch.setattr(Store, "write", slowly)
-        with pytest.raises(StudyError, match="is no imported study"):
+        with pytest.raises(StudyError, match="is not an imported study"):
             store_published(published, root, "study")
         assert names(root) == ["study"]
         assert names(root / "study") == []
@@ -120,7 +120,7 @@ class TestTaken:
     def test_a_link_that_leads_nowhere(self, published: Published, root: Path) -> None:
         root.mkdir()
         (root / "study").symlink_to(root / "nowhere")
-        with pytest.raises(StudyError, match="is no imported study; choose another name"):
+        with pytest.raises(StudyError, match="is not an imported study; choose another name"):
             store_published(published, root, "study", force=True)
         assert (root / "study").is_symlink()
 
@@ -197,7 +197,9 @@ class TestAtomic:
             raise PermissionError(13, "Permission denied")
 
         monkeypatch.setattr("gradsim.published.hidden.shutil.rmtree", failing)
-        with pytest.raises(StudyError, match=r"importing\..*: cannot be removed \(Permission denied\); remove it"):
+        with pytest.raises(
+            StudyError, match=r"importing\..*: cannot be removed \(Permission denied\); remove it manually"
+        ):
             store_published(published, root, "study")
 
     def test_a_data_root_that_cannot_be_written(self, published: Published, root: Path) -> None:
@@ -207,7 +209,7 @@ class TestAtomic:
 
 
 def test_names_with_a_dollar_are_names(layout: Layout, root: Path) -> None:
-    """Only of studies that people write are variables replaced."""
+    """Variables are only expanded in hand-written studies."""
     layout.write()
     for folder in ("dot_products/paraphrased", "dot_products/model_generated"):
         (layout.root / "data" / folder / MODEL).rename(layout.root / "data" / folder / "org/$HOME-${NO_SUCH}")
@@ -217,7 +219,7 @@ def test_names_with_a_dollar_are_names(layout: Layout, root: Path) -> None:
 
 
 class TestShares:
-    """What share of the parameters a projection keeps is told by its dimensions."""
+    """The share of the parameters that a projection keeps, derived from its dimension."""
 
     def stored(self, layout: Layout, root: Path, dimension: int, size: int) -> importing.Imported:
         layout.tables["projections"] = {str(dimension): layout.tables["projections"]["8"]}
@@ -235,7 +237,10 @@ class TestShares:
 
     @pytest.mark.parametrize(
         ("dimension", "found"),
-        [(4096, r"are of 18 shares, 1.28% to 1.45%, of the 300,000 "), (4097, "are of no share of the 300,000 ")],
+        [
+            (4096, r"correspond to 18 shares (1.28% to 1.45%) of the 300,000 "),
+            (4097, "correspond to no share of the 300,000 "),
+        ],
     )
     def test_several_or_none(self, single: Layout, root: Path, dimension: int, found: str) -> None:
         imported = self.stored(single, root, dimension, 100_000)

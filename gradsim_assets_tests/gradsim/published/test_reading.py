@@ -1,8 +1,7 @@
-"""Files that are not as they should be: what is said of them; and what a good one becomes."""
+"""Malformed files, and the messages that report them."""
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -10,153 +9,7 @@ import pytest
 
 from gradsim.errors import TableError
 from gradsim.published import find_published, read_published
-from gradsim.tables import SCHEMAS
-from gradsim_assets_tests.gradsim.published.tiny import IDS, LAYERS, LISTS, Layout, frames, tables_of
-
-
-def test_tables_are_as_ours(layout: Layout) -> None:
-    layout.write()
-    published = layout.read()
-    assert (published.model, published.sample_size) == ("org/model", "full")
-    assert (published.ids, published.layers) == (IDS, LAYERS)
-    assert published.parameters == {"embed": 30, "attention": 20, "head": 10}
-    pairs = [(query, original, rank) for query in IDS for rank, original in enumerate(LISTS[query])]
-    for name, setting in published.settings.items():
-        content = layout.settings[name]
-        for table, frame in frames(setting).items():
-            typed = {column: each.dtype for column, each in SCHEMAS[table].columns.items()}
-            assert {column: dtype.base_type() for column, dtype in frame.schema.items()} == typed
-            assert list(frame.columns) == list(typed)
-        assert setting.dot_products.rows() == [
-            (*pair, layer, content["dot_products"][pair[0]][pair[1]][layer]) for pair in pairs for layer in LAYERS
-        ]
-        assert setting.candidates.rows() == [(*pair, None, None) for pair in pairs]
-        for side in ("query", "original"):
-            assert getattr(setting, f"{side}_self").rows() == [
-                (each, layer, content[f"{side}_self"][each][layer], None, None) for each in IDS for layer in LAYERS
-            ]
-        assert setting.projected_similarity is not None
-        assert setting.projected_similarity.rows() == [
-            ("rademacher_as_published", int(dimension), *pair, lists[pair[0]][pair[1]])
-            for dimension, lists in content["projections"].items()
-            for pair in pairs
-        ]
-    similarity = published.settings["paraphrased"].gradient_similarity
-    assert similarity is not None
-    assert similarity.rows() == [(*pair, layout.tables["gradient_similarity"][pair[0]][pair[1]]) for pair in pairs]
-    assert similarity["query_id"].dtype == similarity["original_id"].dtype == pl.Enum(IDS)
-
-
-def test_originals_that_are_no_query_come_after_the_queries(single: Layout) -> None:
-    lists = {"s2": ["s9", "s2"], "s0": ["s0", "s7", "s2"]}
-    single.settings["paraphrased"] = tables_of(3, lists)
-    single.tables["original_self"]["s5"] = dict.fromkeys(LAYERS, 1.0)
-    single.write()
-    published = single.read()
-    assert published.ids == ("s2", "s0", "s9", "s7", "s5")
-    assert published.settings["paraphrased"].original_self["original_id"].unique(maintain_order=True).to_list() == [
-        *published.ids
-    ]
-    assert published.findings == (
-        "Setting paraphrased: self dots of originals that no query is compared with, kept: of 1 originals.",
-    )
-
-
-def test_no_other_order_of_keys_matters_than_that_of_queries_candidates_and_layers_in_dot_products(
-    layout: Layout, tmp_path: Path
-) -> None:
-    def backwards(content: Any, levels: int) -> Any:
-        if not isinstance(content, dict):
-            return content
-        return {key: backwards(content[key], levels - 1) for key in (reversed(content) if levels > 0 else content)}
-
-    layout.write()
-    straight = layout.read()
-    turned = Layout(tmp_path / "turned", {})
-    for setting, tables in layout.settings.items():
-        turned.settings[setting] = {
-            table: content if table == "dot_products" and setting == "paraphrased" else backwards(content, levels)
-            for (table, content), levels in zip(
-                tables.items(), (1, 2, 2, 2, 3) if len(tables) == 5 else (1, 2, 2, 3), strict=True
-            )
-        }
-    turned.write()
-    published = turned.read()
-    assert published.ids == straight.ids
-    for name, setting in published.settings.items():
-        original, again = frames(straight.settings[name]), frames(setting)
-        projections = original.pop("projected_similarity")
-        assert (
-            again.pop("projected_similarity")
-            .sort("dimension", descending=True, maintain_order=True)
-            .equals(projections)
-        )
-        assert all(again[table].equals(original[table]) for table in original)
-    assert published.findings[:3] == (
-        "Setting paraphrased: the gradient similarities stand in another order than dot_products; they were put in "
-        "that order.",
-        "Setting paraphrased: the similarities of projections to 8 dimensions stand in another order than "
-        "dot_products; they were put in that order.",
-        "Setting paraphrased: the similarities of projections to 64 dimensions stand in another order than "
-        "dot_products; they were put in that order.",
-    )
-    assert published.findings[-1] == (
-        "Setting model_generated: its queries stand in another order than those of setting paraphrased; they were put "
-        "in that order."
-    )
-
-
-def test_candidates_in_alphabetical_order_are_told(single: Layout) -> None:
-    single.settings["paraphrased"] = tables_of(0, {query: sorted({"s0", "s1", query}) for query in IDS})
-    single.write()
-    assert "the candidates of all 4 queries stand in alphabetical order" in single.read().findings[0]
-
-
-def test_the_digest_is_of_contents_and_not_of_the_place(layout: Layout, tmp_path: Path) -> None:
-    layout.write()
-    digest = layout.read().digest
-    layout.root = tmp_path / "elsewhere" / "again"
-    layout.write()
-    assert layout.read().digest == digest
-    layout.sizes["head"] = 11
-    layout.write()
-    assert layout.read().digest != digest
-
-
-class TestParameters:
-    def test_absent(self, single: Layout) -> None:
-        single.sizes = {}
-        single.write()
-        published = single.read()
-        assert published.parameters == dict.fromkeys(LAYERS)
-        (finding,) = published.findings
-        assert finding.startswith("The sizes of 3 of 3 layers are not known: there is no ")
-
-    def test_of_other_layers(self, single: Layout) -> None:
-        del single.sizes["embed"]
-        single.sizes["tied"] = 30
-        single.write()
-        published = single.read()
-        assert published.parameters == {"embed": None, "attention": 20, "head": 10}
-        first, second = published.findings
-        assert first.startswith("The sizes of 1 of 3 layers are not known: ")
-        assert second.startswith("Of 1 of the 3 layers in ")
-        assert second.endswith("values.json there are no dots; they were left out.")
-
-    @pytest.mark.parametrize("value", [0, -3, 1.5, "many", True, None, {}])
-    def test_that_are_no_numbers(self, single: Layout, value: object) -> None:
-        single.sizes["embed"] = value
-        single.write()
-        with pytest.raises(TableError, match=r"values.json: layer 'embed' has .* and no number of elements"):
-            single.read()
-
-    @pytest.mark.parametrize("value", [2**53, 2**53 + 1, 10**400])
-    def test_that_are_too_large(self, single: Layout, value: int) -> None:
-        single.sizes["embed"] = value
-        single.write()
-        with pytest.raises(TableError, match=r"values.json: layer 'embed' has .*elements"):
-            single.read()
-
+from gradsim_assets_tests.gradsim.published.tiny import LAYERS, Layout
 
 EVERY_TABLE = pytest.mark.parametrize(
     "table", ["dot_products", "query_self", "original_self", "gradient_similarity", "projections"]
@@ -165,28 +18,31 @@ DOTS = pytest.mark.parametrize("table", ["dot_products", "query_self", "original
 
 
 def inner(layout: Layout, table: str) -> dict[str, Any]:
-    """An innermost object."""
+    """Return an innermost object of a table."""
     content = layout.tables[table]["64" if table == "projections" else "s1"]
     return content["s3" if table == "dot_products" else "s1"] if table in ("dot_products", "projections") else content
 
 
 @EVERY_TABLE
 class TestMalformed:
-    """What is no JSON of this form, in any table."""
+    """Text that is not JSON of the expected form, in any table."""
 
     @pytest.mark.parametrize(
         ("spoil", "message"),
         [
-            (lambda text: text[: len(text) // 2], "is not JSON"),
-            (lambda text: text[:-1], "is not JSON .* - it may be cut off; take the file from its source again"),
-            (lambda text: b"", "is not JSON .* - it may be cut off"),
-            (lambda text: b"\xef\xbb\xbf" + text, "is not JSON .*BOM"),
+            (lambda text: text[: len(text) // 2], "is not valid JSON"),
+            (
+                lambda text: text[:-1],
+                "is not valid JSON .* - the file may be truncated; copy the file from its source again",
+            ),
+            (lambda text: b"", "is not valid JSON .* - the file may be truncated"),
+            (lambda text: b"\xef\xbb\xbf" + text, "is not valid JSON .*BOM"),
             (lambda text: text.replace(b'"s1"', b'"s\xe91"'), r"is not UTF-8 text \(byte \d+\)"),
-            (lambda text: b"version https://git-lfs.github.com/spec/v1\n", "is not JSON"),
-            (lambda text: b"[]", r"json: is a list where an object should be"),
-            (lambda text: b"1.5", r"json: is 1.5 where an object should be"),
-            (lambda text: b"{}", r"json is an empty object"),
-            (lambda text: b'{"s0": ' * 100_000, "is nested far too deeply"),
+            (lambda text: b"version https://git-lfs.github.com/spec/v1\n", "is not valid JSON"),
+            (lambda text: b"[]", r"json: expected an object, found a list"),
+            (lambda text: b"1.5", r"json: expected an object, found 1.5"),
+            (lambda text: b"{}", r"json: the object is empty"),
+            (lambda text: b'{"s0": ' * 100_000, "is nested too deeply"),
         ],
     )
     def test_text(self, single: Layout, table: str, spoil: Callable[[bytes], bytes], message: str) -> None:
@@ -209,7 +65,9 @@ class TestMalformed:
         text = path.read_text(encoding="utf-8")
         path.write_text(text.replace('"SPOIL"', spoilt), encoding="utf-8")
         message = (
-            rf"{path.name}.*: .*'{key}' is .* and no finite number \(1 of \d+ are none\)" if spoilt else "is not JSON"
+            rf"{path.name}.*: .*'{key}' is .*, not a finite number \(1 of \d+ values are not\)"
+            if spoilt
+            else "is not valid JSON"
         )
         with pytest.raises(TableError, match=message):
             single.read()
@@ -218,21 +76,19 @@ class TestMalformed:
         content = single.tables[table]
         content[next(iter(content))] = 0.5
         single.write()
-        with pytest.raises(TableError, match=r"(query|original|dimension).* is 0.5 where an object should be"):
+        with pytest.raises(TableError, match=r"(query|original|dimension).*: expected an object, found 0.5"):
             single.read()
 
     def test_too_many_levels(self, single: Layout, table: str) -> None:
         single.tables[table] = {"more": single.tables[table]}
         single.write()
-        with pytest.raises(
-            TableError, match=r"and no finite number|has other layers|have other layers|dimension should"
-        ):
+        with pytest.raises(TableError, match=r"not a finite number|have other layers|dimension 'more' is not"):
             single.read()
 
     def test_empty(self, single: Layout, table: str) -> None:
         inner(single, table).clear()
         single.write()
-        with pytest.raises(TableError, match="is an empty object"):
+        with pytest.raises(TableError, match="the object is empty"):
             single.read()
 
     @pytest.mark.parametrize("depth", ["outermost", "innermost"])
@@ -243,14 +99,14 @@ class TestMalformed:
         single.write()
         path = single.whole(table)
         path.write_text(path.read_text(encoding="utf-8").replace("TWICE", key), encoding="utf-8")
-        with pytest.raises(TableError, match=rf"key '{key}' stands twice in one object \(repeated keys in it: 1\)"):
+        with pytest.raises(TableError, match=rf"key '{key}' is a duplicate \(1 duplicate keys in this object\)"):
             single.read()
 
     def test_half_a_character(self, single: Layout, table: str) -> None:
         content = single.tables[table]
         content["\ud800"] = content.pop(next(iter(content)))
         single.write()
-        with pytest.raises(TableError, match=r"key '\\ud800' holds half a character"):
+        with pytest.raises(TableError, match=r"key '\\ud800' contains half a surrogate pair"):
             single.read()
 
     def test_unreadable(self, single: Layout, table: str) -> None:
@@ -263,13 +119,14 @@ class TestMalformed:
 
 @DOTS
 class TestLayers:
-    """Rows that have other layers than the rest."""
+    """Rows with missing or additional layers."""
 
     def test_missing(self, single: Layout, table: str) -> None:
         del inner(single, table)["attention"]
         single.write()
         with pytest.raises(
-            TableError, match=r"json: .*'s1'.* lacks 1 of 3 layers, 'attention' first \(1 of \d have other layers\)"
+            TableError,
+            match=r"json: .*'s1'.* lacks 1 of 3 layers, 'attention' first \(1 of \d rows have other layers\)",
         ):
             single.read()
 
@@ -283,9 +140,7 @@ class TestLayers:
     def test_more(self, single: Layout, table: str) -> None:
         inner(single, table)["bias"] = 1.0
         single.write()
-        expected = (
-            "lacks 1 of 4 layers, 'bias'" if table == "dot_products" else "has 1 layers that dot_products has not"
-        )
+        expected = "lacks 1 of 4 layers, 'bias'" if table == "dot_products" else "has 1 layers that dot_products lacks"
         with pytest.raises(TableError, match=expected):
             single.read()
 
@@ -296,7 +151,8 @@ class TestLayers:
             row["top"] = row.pop("head")
         layout.write()
         with pytest.raises(
-            TableError, match=rf"model_generated.* lacks 1 of 3 layers, 'head' first \({len(rows)} of {len(rows)} have"
+            TableError,
+            match=rf"model_generated.* lacks 1 of 3 layers, 'head' first \({len(rows)} of {len(rows)} rows have",
         ):
             layout.read()
 
@@ -306,7 +162,7 @@ def test_negative_self_dots(single: Layout, table: str) -> None:
     single.tables[table]["s2"]["head"] = -1e-9
     single.write()
     with pytest.raises(
-        TableError, match=r"'s2', layer 'head' is -1e-09 and a self dot is never negative \(1 of 12 are\)"
+        TableError, match=r"'s2', layer 'head' is -1e-09, but a self dot product is never negative \(1 of 12 are\)"
     ):
         single.read()
 
@@ -323,7 +179,9 @@ def test_zero_gradients_are_numbers(single: Layout) -> None:
 def test_dimensions_that_are_none(single: Layout, dimension: str) -> None:
     single.tables["projections"][dimension] = single.tables["projections"].pop("8")
     single.write()
-    with pytest.raises(TableError, match=f"{json.dumps(dimension)[1:-1] if dimension != '²' else '²'}' stands where"):
+    with pytest.raises(
+        TableError, match=f"{json.dumps(dimension)[1:-1] if dimension != '²' else '²'}' is not a positive"
+    ):
         single.read()
 
 
@@ -332,6 +190,24 @@ def test_dimensions_that_are_too_large(single: Layout, dimension: str) -> None:
     single.tables["projections"][dimension] = single.tables["projections"].pop("8")
     single.write()
     with pytest.raises(
-        TableError, match=rf"sample_size_full.json: dimension {dimension[:16]}.* more than any gradient"
+        TableError, match=rf"sample_size_full.json: dimension '{dimension[:16]}.* is not a positive integer below 2\^53"
     ):
         single.read()
+
+
+class TestParameters:
+    @pytest.mark.parametrize("value", [0, -3, 1.5, "many", True, None, {}])
+    def test_that_are_no_numbers(self, single: Layout, value: object) -> None:
+        single.sizes["embed"] = value
+        single.write()
+        with pytest.raises(TableError, match=r"values.json: the size of layer 'embed' is .*, not a positive integer"):
+            single.read()
+
+    @pytest.mark.parametrize("value", [2**53, 2**53 + 1, 10**400])
+    def test_that_are_too_large(self, single: Layout, value: int) -> None:
+        single.sizes["embed"] = value
+        single.write()
+        with pytest.raises(
+            TableError, match=r"values.json: the size of layer 'embed' is .*, not a positive integer below 2\^53"
+        ):
+            single.read()

@@ -1,4 +1,4 @@
-"""A small study in the original's layout, as nested dictionaries that tests spoil before they are written."""
+"""A small study in the original layout, as nested dictionaries that tests modify before writing them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ Tables = dict[str, dict[str, Any]]
 
 
 def tables_of(seed: int, lists: Mapping[str, list[str]]) -> Tables:
-    """A setting's tables, from gradients that are drawn at random."""
+    """Return a setting's tables for random gradients."""
     draw = np.random.default_rng(seed).standard_normal
     originals = dict.fromkeys([*lists, *(original for candidates in lists.values() for original in candidates)])
     gradients = {
@@ -53,12 +53,13 @@ def tables_of(seed: int, lists: Mapping[str, list[str]]) -> Tables:
 
 @dataclass
 class Layout:
-    """A study's content and its folder.
+    """Content and folder of a study.
 
     Attributes:
-        root: the folder that holds `data/` and `results/`.
-        settings: setting -> table -> what its JSON holds.
-        sizes: layer -> number of its elements.
+        root: Folder of `data/` and `results/`.
+        settings: Setting -> table -> JSON content.
+        sizes: Layer -> number of parameters.
+        size: Sample size.
     """
 
     root: Path
@@ -67,7 +68,7 @@ class Layout:
     size: str = "full"
 
     def whole(self, table: str, setting: str = "paraphrased") -> Path:
-        """Where a table's whole file lies."""
+        """Return the path of a table's whole file."""
         if table in STEMS:
             return (
                 self.root / "data/dot_products" / setting / MODEL / "sample_size" / self.size / f"{STEMS[table]}.json"
@@ -79,7 +80,7 @@ class Layout:
         return whole.with_name(f"{whole.stem}_part_{start}_{end}.json")
 
     def write(self) -> None:
-        """Every table as a whole file, and the sizes."""
+        """Write every table as a whole file, and the layer sizes."""
         for setting, tables in self.settings.items():
             for table, content in tables.items():
                 write_json(self.whole(table, setting), content)
@@ -87,7 +88,7 @@ class Layout:
             write_json(self.root / "results/parameters_per_layer" / MODEL / "values.json", self.sizes)
 
     def write_parts(self, table: str, *ends: int, setting: str = "paraphrased", keep_whole: bool = False) -> None:
-        """A table in parts that end before these positions."""
+        """Write a table in parts that end before these positions."""
         content = self.settings[setting][table]
         queries = list(self.settings[setting]["query_self"])
         for start, end in zip((0, *ends), ends, strict=False):
@@ -108,7 +109,7 @@ class Layout:
 
     @property
     def tables(self) -> Tables:
-        """Those of the paraphrased setting."""
+        """Tables of the paraphrased setting."""
         return self.settings["paraphrased"]
 
 
@@ -116,12 +117,12 @@ LISTS = {"s0": ["s1", "s0"], "s1": ["s1", "s3", "s0"], "s2": ["s2"], "s3": ["s0"
 
 
 def frames(setting: PublishedSetting) -> dict[str, pl.DataFrame]:
-    """The tables that are there."""
+    """Return the tables that are not None."""
     return {name: getattr(setting, name) for name in setting.__dataclass_fields__ if getattr(setting, name) is not None}
 
 
 def same_tables(first: PublishedSetting, second: PublishedSetting) -> bool:
-    """Whether two settings have the same tables, to the bit."""
+    """Return whether two settings have bitwise identical tables."""
     ours, theirs = frames(first), frames(second)
     return ours.keys() == theirs.keys() and all(
         ours[name].equals(theirs[name]) and ours[name].schema == theirs[name].schema for name in ours

@@ -129,7 +129,7 @@ def test_computing_says_that_there_is_no_model(published: Workplace, command: tu
 def test_an_import_does_not_replace_anything_unasked(copied: Workplace, refused) -> None:
     before = copied.digests()
     exported = str(copied.folder / "exported")
-    for name, why in (("published", "--force replaces it"), ("tiny", "there is a study file for 'tiny'")):
+    for name, why in (("published", "use --force to replace it"), ("tiny", "there is a study file for 'tiny'")):
         assert why in refused(copied, "import-published", exported, "--study", name)
     (copied.data / "other" / "samples").mkdir(parents=True)
     assert "choose another name" in refused(copied, "import-published", exported, "--study", "other", "--force")
@@ -143,7 +143,7 @@ def test_an_import_does_not_replace_anything_unasked(copied: Workplace, refused)
 
 def test_an_export_is_not_mixed_with_another(copied: Workplace, refused) -> None:
     folder = copied.folder / "exported"
-    assert f"{folder / 'data'}: is there already" in refused(copied, "export-published", "tiny", str(folder))
+    assert f"{folder / 'data'}: already exists" in refused(copied, "export-published", "tiny", str(folder))
 
 
 def test_tables_that_are_not_fresh_are_not_exported(copied: Workplace, refused) -> None:
