@@ -13,7 +13,7 @@ Subject = TypeVar("Subject")
 
 _SIGNS = {Mark.GOOD: "[green]✓[/]", Mark.DOUBTFUL: "[yellow]![/]", Mark.BAD: "[red]✗[/]"}
 
-_TO_MEND = {Mark.DOUBTFUL, Mark.BAD}
+_TO_FIX = {Mark.DOUBTFUL, Mark.BAD}
 
 _NAME_WIDTH = 11
 
@@ -57,12 +57,12 @@ def print_line(sign: str, name: str, finding: Finding) -> None:
     if not console.is_terminal:  # a file, which may be searched for whole lines
         console.print(f"{sign} {name:{_NAME_WIDTH}} {escape(finding.text)}", soft_wrap=True)
         return
-    text, _, mend = finding.text.partition("; ") if finding.mark in _TO_MEND else (finding.text, "", "")
+    text, _, fix = finding.text.partition("; ") if finding.mark in _TO_FIX else (finding.text, "", "")
     line = Table.grid(padding=(0, 1))
     line.add_column(width=1)
     line.add_column(width=_NAME_WIDTH, no_wrap=True)
     line.add_column(overflow="fold")
     line.add_row(sign, name, escape(text))
-    if mend:
+    if fix:
         line.add_row("", "", f"[bold]→[/] {escape(mend)}")
     console.print(line)

@@ -1,7 +1,7 @@
-"""The environment of jobs: this checkout's code and all it needs, installed on the cluster by its own pip.
+"""Installation of the jobs' environment, this checkout's code and its dependencies, with the cluster's own pip.
 
-It is built where it stays, since virtual environments do not move, by a script that goes on where the connection does
-not. A stamp says that it is whole; one without is made anew.
+The environment is built in its final place, because virtual environments cannot be moved, by a script that survives a
+lost connection. A stamp file marks a complete environment; one without the stamp is built again.
 """
 
 import re
@@ -26,34 +26,34 @@ _SCRIPT, _LOG, _STATUS = "install.sh", "install.log", "exit_status"
 
 _PYTHONS = ((3, 11), (3, 12))
 
-# Of a cluster that is away for a while.
+# Maximum length of an outage.
 _SECONDS_TO_ANSWER = 300
 
 _SHOWN_LINES = 15
 
-# Exit statuses of our commands there.
+# Exit statuses of the commands below.
 _NO_ROOM, _ENDED, _DIED, _AT_WORK = 4, 5, 6, 7
 
-# What pip says -> how to mend it.
-_MENDS = {
-    r"No space left|[Qq]uota exceeded": "make room there (pip keeps what it loads in ~/.cache/pip: PIP_CACHE_DIR), or "
+# Pattern in pip's output -> the fix.
+_FIXES = {
+    r"No space left|[Qq]uota exceeded": "make room there (pip caches downloads in ~/.cache/pip: PIP_CACHE_DIR), or "
     "set SLURM_REMOTE_BASE elsewhere",
     r"No matching distribution|ResolutionImpossible|Connection|name resolution|Timeout|ProxyError|SSLError": (
         "the login node must reach a package index that has these versions; set PIP_INDEX_URL, PIP_PROXY or "
         "PIP_FIND_LINKS in SLURM_SETUP"
     ),
-    r"ensurepip|No module named venv": "this SLURM_PYTHON cannot make environments; set it to another one",
+    r"ensurepip|No module named venv": "this SLURM_PYTHON cannot create environments; set it to another one",
     r"module: command not found": "begin SLURM_SETUP with `source /etc/profile`",
-    r"gradsim is \S+ there, not": "the checkout has changed meanwhile: run it again",
-    r"Killed|Cannot allocate memory": "the login node ended it; ask its operators where to install",
+    r"gradsim is \S+ there, not": "the checkout changed during the installation: run it again",
+    r"Killed|Cannot allocate memory": "the login node killed it; ask its operators where to install",
 }
 
 
 class InstallError(ClusterError):
-    """An installation that failed on the cluster.
+    """Error raised if an installation fails on the cluster.
 
     Attributes:
-        log: what was said last.
+        log: Last lines of the installation's log.
     """
 
     def __init__(self, message: str, log: str) -> None:
@@ -62,13 +62,13 @@ class InstallError(ClusterError):
 
 
 class Installation:
-    """This code's environment on the cluster."""
+    """Environment of this version of the code on the cluster."""
 
     def __init__(self, site: Site, connection: Connection, say: Callable[[str], None]) -> None:
         self._site = site
         self._connection = connection
         self._say = say
-        # Beside the environment, that it may be removed as a whole when it is made anew.
+        # Beside the environment, which is removed as a whole before it is built again.
         self._folder = site.environment.with_name(f"{site.environment.name}.install")
 
     @classmethod
@@ -138,17 +138,17 @@ class Installation:
         python = f"{self._site.settings.container} {shlex.quote(self._site.settings.python)}".strip()
         answer = self._ask(f"cd /; {setup_lines(self._site)}{python} -c 'import sys; print(*sys.version_info[:3])'")
         name = f"{self._site.address}: SLURM_PYTHON={self._site.settings.python}"
-        mend = (
+        fix = (
             "set it to a Python 3.11 or 3.12 there, such as /usr/bin/python3.12, or load one in SLURM_SETUP "
             "(source /etc/profile; module load ...)"
         )
         version = answer.text.splitlines()[-1] if answer.text else ""
         if answer.status or not re.fullmatch(r"\d+ \d+ \d+", version):
             said = (answer.errors.splitlines() or [f"exit status {answer.status}"])[-1]
-            raise ClusterError(f"{name} cannot be run ({said}); {mend}")
+            raise ClusterError(f"{name} cannot be run ({said}); {fix}")
         major, minor, _ = map(int, version.split())
         if (major, minor) not in _PYTHONS:
-            raise ClusterError(f"{name} is Python {version.replace(' ', '.')}; {mend}")
+            raise ClusterError(f"{name} is Python {version.replace(' ', '.')}; {fix}")
 
     def _begin(self, wheel: Path) -> None:
         """Start the script there, unless another one runs."""
@@ -214,9 +214,9 @@ class Installation:
 
     def _failure(self, status: str) -> InstallError:
         log = self._ask(f"tail -n {_SHOWN_LINES} {self._quoted(_LOG)}").text
-        mend = next((f"{mend}; " for pattern, mend in _MENDS.items() if re.search(pattern, log)), "")
+        fix = next((f"{fix}; " for pattern, fix in _FIXES.items() if re.search(pattern, log)), "")
         return InstallError(
-            f"{self._site.address}: installing failed with exit status {status}; {mend}its log: {self._folder / _LOG}",
+            f"{self._site.address}: installing failed with exit status {status}; {fix}its log: {self._folder / _LOG}",
             log,
         )
 

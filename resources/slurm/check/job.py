@@ -116,11 +116,11 @@ def _found(cluster: Cluster, job_id: int, look: Look) -> dict[str, Any]:
 def _refuse_unshared(cluster: Cluster, where: str, found: dict[str, Any]) -> None:
     if cluster.site.shared_data is None:
         return
-    mend = f"SLURM_DATA must be compute nodes' name of the folder GRADSIM_DATA ({cluster.token_folder.parent}), too"
+    fix = f"SLURM_DATA must be compute nodes' name of the folder GRADSIM_DATA ({cluster.token_folder.parent}), too"
     if found["data"]:
-        raise ClusterError(f"{where} does not see the data root ({found['data']}); {mend}")
+        raise ClusterError(f"{where} does not see the data root ({found['data']}); {fix}")
     if not cluster.is_seen(lambda: holds_token(cluster, NODE)):
-        raise ClusterError(f"what {where} wrote into the data root cannot be read here; {mend}")
+        raise ClusterError(f"what {where} wrote into the data root cannot be read here; {fix}")
 
 
 def _refuse_missing_gpus(cluster: Cluster, where: str, found: dict[str, Any]) -> None:
@@ -132,9 +132,9 @@ def _refuse_missing_gpus(cluster: Cluster, where: str, found: dict[str, Any]) ->
     if len(found["gpus"]) >= asked:
         return
     if cluster.site.settings.container:
-        mend = "let the container see GPUs (apptainer exec --nv), and have a CUDA build of torch there"
+        fix = "let the container see GPUs (apptainer exec --nv), and have a CUDA build of torch there"
     elif found["cuda"] is None:
-        mend = "that is a build without CUDA: install one with it (PIP_INDEX_URL in SLURM_SETUP)"
+        fix = "that is a build without CUDA: install one with it (PIP_INDEX_URL in SLURM_SETUP)"
     else:
-        mend = f"the node's driver may be older than CUDA {found['cuda']} needs: see nvidia-smi there"
-    raise ClusterError(f"{where} asked for {asked} GPU and torch {found['torch']} sees {len(found['gpus'])}; {mend}")
+        fix = f"the node's driver may be older than CUDA {found['cuda']} needs: see nvidia-smi there"
+    raise ClusterError(f"{where} asked for {asked} GPU and torch {found['torch']} sees {len(found['gpus'])}; {fix}")

@@ -36,12 +36,12 @@ def environment(cluster: Cluster) -> str:
     """The environment of jobs has the code that is here."""
     answer = cluster.ask_python(PRINT_CODE_VERSION)
     own = bool(cluster.site.settings.environment)
-    mend = f"install it there: pip install '.[node]', or unset SLURM_ENVIRONMENT and {_INSTALL}" if own else _INSTALL
+    fix = f"install it there: pip install '.[node]', or unset SLURM_ENVIRONMENT and {_INSTALL}" if own else _INSTALL
     if answer.status:
         there = cluster.site.environment
-        raise _trouble(cluster, f"{there} cannot run gradsim ({answer.complaint}); {_module_hint(answer)}{mend}")
+        raise _trouble(cluster, f"{there} cannot run gradsim ({answer.complaint}); {_module_hint(answer)}{fix}")
     if (found := answer.text.splitlines()[-1]) != code_version():
-        raise ClusterError(f"{cluster.site.environment} has gradsim {found}, here is {code_version()}; {mend}")
+        raise ClusterError(f"{cluster.site.environment} has gradsim {found}, here is {code_version()}; {fix}")
     return f"{cluster.site.environment}: gradsim {found}, as here"
 
 
@@ -79,16 +79,16 @@ def shared_data(cluster: Cluster) -> str:
         raise ClusterError(
             f"{here.parent} cannot be written ({error.strerror}); set GRADSIM_DATA to a folder that you can write"
         ) from error
-    mend = f"SLURM_DATA must be the cluster's name of the folder GRADSIM_DATA ({here.parent})"
+    fix = f"SLURM_DATA must be the cluster's name of the folder GRADSIM_DATA ({here.parent})"
     if cluster.ask(f"test -d {shlex.quote(str(shared))}").status:
-        raise ClusterError(f"there is no folder {shared} on the cluster; {mend}")
+        raise ClusterError(f"there is no folder {shared} on the cluster; {fix}")
     if not cluster.is_seen(lambda: cluster.ask(f"ls {there} >/dev/null; cat {there}/{HERE}").text == cluster.name):
-        raise ClusterError(f"a file written here is not seen in {shared}; {mend}")
+        raise ClusterError(f"a file written here is not seen in {shared}; {fix}")
     answer = cluster.ask(f"printf %s {cluster.name} > {there}/{LOGIN}")
     if answer.status:
         raise ClusterError(f"{shared} cannot be written on the cluster ({answer.complaint}); ask for the right to")
     if not cluster.is_seen(lambda: holds_token(cluster, LOGIN)):
-        raise ClusterError(f"a file written in {shared} cannot be read here; {mend}, for the same user")
+        raise ClusterError(f"a file written in {shared} cannot be read here; {fix}, for the same user")
     return f"{shared} is {here.parent}: files are seen both ways"
 
 
