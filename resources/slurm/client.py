@@ -74,7 +74,9 @@ class PartitionJobClient(SlurmPipesClient):
                     self._cancel(identity)
                 else:
                     by_hand = cancel_command(identity)
-                    self._log(f"interrupted; the Slurm job keeps running, run again to attach (to cancel it: {by_hand})")
+                    self._log(
+                        f"interrupted; the Slurm job keeps running, run again to attach (to cancel it: {by_hand})"
+                    )
                 raise
 
     # -- submitting --------------------------------------------------------------------------

@@ -23,7 +23,7 @@ _REFUSALS = {
     r"[Ii]nvalid qos": "set SLURM_QOS to one of `sacctmgr show assoc user=$USER format=account,partition,qos`",
     r"SubmitJob|MaxSubmit": "too many jobs are queued already; lower GRADSIM_CONCURRENT_JOBS, or wait",
     r"(?:QOS|Assoc)\w+": "a limit of the account or QOS; request less, or set SLURM_ACCOUNT or SLURM_QOS",
-    r"job submit limit": "a limit of the account or QOS; lower GRADSIM_CONCURRENT_JOBS, the job's size or SLURM_TIME",
+    r"job submit limit": "a limit of the account or QOS: lower GRADSIM_CONCURRENT_JOBS, the job's size or SLURM_TIME",
     r"time limit|TimeLimit": "the walltime is longer than the partition allows; set SLURM_TIME or SLURM_PARTITION",
     r"Memory specification|more memory": "no node has that much memory; lower SLURM_MEM",
     r"generic resource|\b(?:gres|GRES)\b": "no node has these GPUs; set SLURM_GPUS_PER_NODE (0 for none) or "
