@@ -95,7 +95,7 @@ class RemoteFiles:
             self._connection.patiently(f"cat {shlex.quote(str(there))}", target=target, timeout=_SECONDS_A_FILE)
         if _checksum(here) != checksum:
             raise ClusterError(
-                f"{there}: the copy has another checksum; run it again, and make sure that ~/.bashrc there prints nothing"
+                f"{there}: the copy has another checksum; run it again, and let ~/.bashrc there print nothing"
             )
 
 

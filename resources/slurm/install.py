@@ -84,8 +84,8 @@ class Installation:
         site = Site.read()
         if site.settings.environment:
             raise ClusterError(
-                f"SLURM_ENVIRONMENT={site.settings.environment} is your own environment, which gradsim does not change; "
-                "install there yourself (pip install --constraint constraints.txt '.[node]'), or unset it"
+                f"SLURM_ENVIRONMENT={site.settings.environment} is your own environment, which gradsim does not "
+                "change; install there yourself (pip install --constraint constraints.txt '.[node]'), or unset it"
             )
         connection = Connection(site, say)
         return cls(connection.at_home(seconds=0), connection, say)
