@@ -103,7 +103,10 @@ def test_a_job_keeps_freed_memory_and_lets_threads_sleep_unless_the_user_says_ot
     [
         ("sys.exit(7)", "it ended with exit status 7; its output is in the step's stderr"),
         ("os.kill(os.getpid(), signal.SIGSEGV)", "it was killed by SIGSEGV"),
-        ("os.kill(os.getpid(), signal.SIGKILL)", "it was killed by SIGKILL, which usually means that the system ran out of "),
+        (
+            "os.kill(os.getpid(), signal.SIGKILL)",
+            "it was killed by SIGKILL, which usually means that the system ran out of ",
+        ),
         ("path.with_suffix('.result.json').write_text('{\"partiti')", "it ended with exit status 0"),
     ],
     ids=["exit status", "crash", "out of memory", "half a result"],
@@ -129,7 +132,9 @@ def test_a_result_that_is_not_what_was_asked_for_is_refused(run, behaviour):
 
 def test_a_job_that_breaks_after_its_result_is_not_believed(run):
     description = run("leave(); sys.exit(1)").description
-    assert description.startswith("the partition job failed after it had written its result: it ended with exit status 1")
+    assert description.startswith(
+        "the partition job failed after it had written its result: it ended with exit status 1"
+    )
 
 
 def test_what_the_user_can_mend_is_said_in_the_jobs_own_words(run):

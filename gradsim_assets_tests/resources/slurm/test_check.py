@@ -168,7 +168,9 @@ def test_without_accounting_it_works(lab, look):
 
 def test_a_job_that_does_not_start_in_time_is_canceled_and_no_error(lab, look):
     lab.submit("sleep 1000", "--nodes=2", "--exclusive")
-    with pytest.raises(Doubt, match=r"did not start .* \((Resources|Priority|None)\) .* does not mean that the settings are wrong"):
+    with pytest.raises(
+        Doubt, match=r"did not start .* \((Resources|Priority|None)\) .* does not mean that the settings are wrong"
+    ):
         look("a job", seconds_to_start=1)
     ours = [job for job in lab.jobs() if job["JobName"].startswith("gradsim-check")]
     assert [job["JobState"] for job in ours[-1:]] == ["CANCELLED"]
