@@ -48,7 +48,9 @@ def install_on_cluster() -> bool:
         console.print(f"[dim]{escape(error.log)}[/]", soft_wrap=True)
         raise
     except KeyboardInterrupt:
-        console.print("interrupted; an installation that has started continues on the cluster: run again to wait for it")
+        console.print(
+            "interrupted; an installation that has started continues on the cluster: run again to wait for it"
+        )
         return False
     console.print(f"[green]✓[/] {escape(done)}", soft_wrap=True)
     if others:

@@ -42,7 +42,7 @@ class InstallationError(GradsimError):
 
 
 class Machine:
-    """The machine under examination. Each property is read once, when a check first needs it."""
+    """The machine under examination."""
 
     @cached_property
     def environment(self) -> Environment:

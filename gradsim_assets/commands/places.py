@@ -135,8 +135,8 @@ class Cluster:
         budget = session.environment.memory_budget or (known.memory_budget if known else None)
         if budget is None:
             raise ClusterError(
-                f"{self.name}: node memory unknown; measure it (gradsim plan {session.study.name} --measure), or set it "
-                "(GRADSIM_MEMORY_BUDGET=60GiB)"
+                f"{self.name}: node memory unknown; measure it (gradsim plan {session.study.name} --measure), or set "
+                "it (GRADSIM_MEMORY_BUDGET=60GiB)"
             )
         return Machine(self.device, budget, known.rates if known else None)
 

@@ -118,7 +118,7 @@ def test_an_interrupted_command_ends_its_job_and_its_run(slow, wait_until):
     assert command.returncode not in (0, None)
     assert "Traceback" not in output
     assert not job.is_running()
-    assert "interrupted; what was finished is kept, run again to go on" in output
+    assert "interrupted; finished work is kept, run again to continue" in output
     assert [run.status for run in slow.runs()] == [dg.DagsterRunStatus.FAILURE]
     assert set(paths(slow, FIRST)) <= set(stored(slow))
 

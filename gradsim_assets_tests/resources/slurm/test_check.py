@@ -71,7 +71,7 @@ def test_a_cluster_that_is_ready(lab, site, tmp_path):
     signs = re.findall(r"^(\S) (?=\w)", output, re.MULTILINE)
     assert signs == ["✓"] * len(LOOKS), output
     assert re.search(r"a job +node lab\d: 4 CPUs, 2.0 GB, torch \d\S+, no GPU", output)
-    assert output.endswith("the cluster is ready; GRADSIM_COMPUTE=slurm computes there\n")
+    assert output.endswith("the cluster is ready; set GRADSIM_COMPUTE=slurm to use it\n")
     assert list(data.iterdir()) == []
     assert not Path(lab.folder, "work/checks").exists()
 
@@ -177,7 +177,7 @@ def test_a_job_that_does_not_start_in_time_is_canceled_and_no_error(lab, look):
 
 
 def test_a_gpu_that_torch_does_not_see(look):
-    with pytest.raises(ClusterError, match=r"on node lab\d asked for 1 GPU and torch \S+ sees 0; "):
+    with pytest.raises(ClusterError, match=r"on node lab\d requested 1 GPU and torch \S+ sees 0; "):
         look("a job", SLURM_GPUS_PER_NODE="1", SLURM_SETUP="export CUDA_VISIBLE_DEVICES=")
 
 

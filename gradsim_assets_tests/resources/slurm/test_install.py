@@ -80,7 +80,7 @@ def test_it_is_installed_once_and_anew_where_it_was_not_finished(base, tmp_path)
 
     (base / "environments/gradsim-0.0.1+old").mkdir()
     again = install()
-    assert f"✓ {environment} is there already" in again.output
+    assert f"✓ {environment} is already installed" in again.output
     assert f"  0.0 MB  {environment.parent}/gradsim-0.0.1+old\n" in again.output
     assert "to remove one: ssh -p " in again.output
 
