@@ -64,5 +64,5 @@ def print_line(sign: str, name: str, finding: Finding) -> None:
     line.add_column(overflow="fold")
     line.add_row(sign, name, escape(text))
     if fix:
-        line.add_row("", "", f"[bold]→[/] {escape(mend)}")
+        line.add_row("", "", f"[bold]→[/] {escape(fix)}")
     console.print(line)
