@@ -66,8 +66,7 @@ AccountingStorageTRES=gres/gpu
 AccountingStorageEnforce=associations,limits,qos
 MinJobAge=300"""
 
-# Without accounting, only the controller remembers old jobs. A low MinJobAge makes it forget them soon, which takes
-# much longer on a busy real cluster.
+# Without accounting, only the controller remembers old jobs; here it forgets them after MinJobAge seconds.
 NO_ACCOUNTING = """\
 AccountingStorageType=accounting_storage/none
 MinJobAge=5"""
