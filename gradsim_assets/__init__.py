@@ -1,1 +1,1 @@
-"""The Dagster code location: assets, checks, jobs and the command line around the science in `gradsim`."""
+"""The Dagster code location: assets, checks, jobs and the command line on top of the `gradsim` library."""

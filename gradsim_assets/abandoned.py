@@ -1,4 +1,4 @@
-"""Runs whose process was killed: nothing in them could say so, and they would seem to run for ever."""
+"""Detection of runs with a killed process, which cannot report their own failure and would seem to run forever."""
 
 import os
 import socket
@@ -9,22 +9,26 @@ import psutil
 
 HOST, PROCESS, STARTED = "gradsim/host", "gradsim/process", "gradsim/process_started"
 
-# When a process began is told by a clock that is set now and then.
+# Tolerance for process start times, because the system clock may be adjusted.
 SECONDS_OF_CLOCKS = 300
 
-# Whose process it is: a run that is made from another one, such as a retry, inherits that one's tags.
+# Id of the run that set the tags: a derived run, such as a retry, inherits the tags of its parent.
 RUN = "gradsim/process_run"
 
 
 def process_tags(run_id: str | None = None) -> Mapping[str, str]:
-    """The tags by which a run is known to be of this process; without its id where it has none yet."""
+    """Return the tags that assign a run to this process.
+
+    Args:
+        run_id: Id of the run; None if it has none yet.
+    """
     started = str(psutil.Process().create_time())
     tags = {HOST: socket.gethostname(), PROCESS: str(os.getpid()), STARTED: started}
     return {**tags, RUN: run_id} if run_id else tags
 
 
 def fail_abandoned_runs(instance: dg.DagsterInstance) -> list[str]:
-    """Mark runs of this machine whose process is gone as failed; gives their ids."""
+    """Mark this machine's unfinished runs as failed if their process is gone, and return their ids."""
     unfinished = dg.RunsFilter(
         statuses=[dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED], tags={HOST: socket.gethostname()}
     )
@@ -39,7 +43,7 @@ def _is_tagged_itself(run: dg.DagsterRun) -> bool:
 
 
 def _is_alive(run: dg.DagsterRun) -> bool:
-    """Whether the process still is; another one may have inherited its number."""
+    """Return whether the run's process still exists; another process may have reused its pid."""
     try:
         started = psutil.Process(int(run.tags[PROCESS])).create_time()
     except psutil.NoSuchProcess:

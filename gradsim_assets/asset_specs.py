@@ -1,4 +1,4 @@
-"""Tables as assets: what the web UI shows of one before it is materialized, and what it depends on."""
+"""Asset specs of tables: description, group, column schema, dependencies and partitions."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -23,15 +23,15 @@ def table_asset(
     dispatch: Dispatch | None = None,
     runs_job: bool = False,
 ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
-    """A decorator that makes the asset of a table from the function that computes it.
+    """Return a decorator that turns the function that computes a table into the table's asset.
 
     Args:
-        lineage: of the study; it says what the table is made from and whether it has partitions.
-        key: the table.
-        kinds: what is used and stored.
-        ins: the function's arguments that are tables; other inputs are dependencies that it reads by itself.
-        dispatch: how a table's partitions are put into runs, and where jobs wait.
-        runs_job: whether the function runs a partition job.
+        lineage: Lineage of the study; defines the table's inputs and partitions.
+        key: Key of the table.
+        kinds: Kinds shown in the web UI.
+        ins: Function arguments that are loaded tables; the function reads the table's other inputs itself.
+        dispatch: Backfill policy of partitioned tables, and pool of partition jobs.
+        runs_job: Whether the function runs a partition job.
     """
     node, ins = lineage[key], ins or {}
     specification = table_spec(lineage, key, kinds=kinds)
@@ -56,7 +56,7 @@ def table_asset(
 
 
 def table_spec(lineage: Lineage, key: TableKey, *, kinds: set[str]) -> dg.AssetSpec:
-    """A table's asset where there is no function of its own: steps that make several, and imported tables."""
+    """Return the asset spec of a table, for steps that make several tables and for imported tables."""
     node, schema = lineage[key], SCHEMAS[key.name]
     return dg.AssetSpec(
         asset_key(key),
@@ -71,8 +71,8 @@ def table_spec(lineage: Lineage, key: TableKey, *, kinds: set[str]) -> dg.AssetS
 
 
 def group_of(key: TableKey) -> str:
-    """Which assets stand together: a study's, its settings', their analyses; no two groups depend on each other."""
-    if key.name in {"report", TRANSFER}:  # from all settings, which are from the study's
+    """Return a table's asset group: the study, a setting, its analyses, or the report. Groups form no cycle."""
+    if key.name in {"report", TRANSFER}:  # made from all settings, which depend on the study's group
         return f"{key.study}_report"
     if key.setting is None:
         return key.study
@@ -80,7 +80,7 @@ def group_of(key: TableKey) -> str:
 
 
 def column_schema(schema: TableSchema) -> dg.TableSchema:
-    """Columns with their types and meanings."""
+    """Return a table's columns with their types and descriptions, for the web UI."""
     return dg.TableSchema(
         columns=[
             dg.TableColumn(name, _type_name(column.dtype), description=column.description)

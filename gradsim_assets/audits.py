@@ -1,4 +1,4 @@
-"""Verdicts of a study's audits: nobody who runs a study may overlook a wrong number."""
+"""Verdicts of a study's audits. A failed audit fails the command, so that wrong numbers cannot go unnoticed."""
 
 from collections.abc import Sequence
 
@@ -9,11 +9,11 @@ from gradsim.tables.lineage import AUDIT
 
 
 class AuditError(GradsimError):
-    """Stored numbers are not those of plain autograd."""
+    """Error raised if stored numbers differ from plain autograd."""
 
 
 def audit_verdicts(store: Store, settings: Sequence[str]) -> dict[str, Verdict]:
-    """Return the verdict of each of these settings whose audit is there and fresh."""
+    """Return the verdicts of these settings, for audits that exist and are fresh."""
     keys = {setting: store.lineage.key(AUDIT, setting, "analysis") for setting in settings}
     return {
         setting: audit_verdict(store.read(key), store.study.model.precision)
@@ -23,15 +23,15 @@ def audit_verdicts(store: Store, settings: Sequence[str]) -> dict[str, Verdict]:
 
 
 def refuse_wrong_numbers(store: Store, settings: Sequence[str]) -> None:
-    """Raise for the first of these settings whose audit failed.
+    """Raise for the first of these settings with a failed audit.
 
     Raises:
-        AuditError: a setting's audit failed; names the worst number, and says what to do.
+        AuditError: A setting's audit failed. The message names the worst number and the next steps.
     """
     for setting, verdict in audit_verdicts(store, settings).items():
         if not verdict.passed:
             study = store.study.name
             raise AuditError(
-                f"the audit of {study}/{setting} failed: {verdict}. Do not rely on this setting's numbers; compute "
-                f"them again (gradsim run {study} --setting {setting} --force), and report the model if it fails again"
+                f"the audit of {study}/{setting} failed: {verdict}. Do not rely on this setting's numbers; recompute "
+                f"them (gradsim run {study} --setting {setting} --force), and report the model if it fails again"
             )

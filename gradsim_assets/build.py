@@ -1,4 +1,4 @@
-"""Assembles the code location: every study's assets, checks and jobs, and the resources they share."""
+"""Assembly of the code location: the assets, checks and jobs of every study, and the shared resources."""
 
 import warnings
 from collections.abc import Iterable, Mapping
@@ -38,12 +38,12 @@ def build_definitions(
     environment: Environment | None = None,
     resources: Mapping[str, Any] | None = None,
 ) -> dg.Definitions:
-    """All definitions.
+    """Build all definitions.
 
     Args:
-        studies: None: those of the studies folder.
-        environment: None: this machine's.
-        resources: put in the place of the usual ones, by key.
+        studies: Studies to include; None for all studies of the studies folder.
+        environment: Environment; None to read it from this machine.
+        resources: Replacements for the usual resources, by key.
     """
     environment = environment or read_environment()
     studies = list(load_studies(environment) if studies is None else studies)
@@ -52,13 +52,13 @@ def build_definitions(
         asset_checks=[check for study in studies for check in study_checks(study)],
         jobs=[job for study in studies for job in study_jobs(study)],
         resources={**usual_resources(studies, environment), **(resources or {})},
-        # Steps wait for partition jobs or move small tables: one process serves them.
+        # Steps only wait for partition jobs or move small tables, so one process is enough.
         executor=dg.in_process_executor,
     )
 
 
 def study_assets(study: Study, dispatch: Dispatch) -> list[dg.AssetsDefinition | dg.AssetSpec]:
-    """All assets of one study."""
+    """Return all assets of a study."""
     assets = imported_assets(study) if study.imported else computed_assets(study, dispatch)
     for setting in study.settings:
         assets += setting_analysis_assets(study, setting)
@@ -66,7 +66,7 @@ def study_assets(study: Study, dispatch: Dispatch) -> list[dg.AssetsDefinition |
 
 
 def computed_assets(study: Study, dispatch: Dispatch) -> list[dg.AssetsDefinition | dg.AssetSpec]:
-    """From the dataset to the combined tables, and what else needs the model."""
+    """Return a study's computed assets: dataset, variants, gradients, combined tables, audits and index."""
     assets: list[dg.AssetsDefinition | dg.AssetSpec] = [*dataset_assets(study)]
     for name, setting in study.ordered_settings():
         assets += variant_assets(study, name, setting, dispatch)
@@ -76,13 +76,13 @@ def computed_assets(study: Study, dispatch: Dispatch) -> list[dg.AssetsDefinitio
 
 
 def imported_assets(study: Study) -> list[dg.AssetsDefinition | dg.AssetSpec]:
-    """Tables that nothing here makes: Dagster shows them, and what is made from them."""
+    """Return the specs of a study's imported tables, which Dagster shows but does not compute."""
     lineage = Lineage(study)
     return [table_spec(lineage, node.key, kinds={"json", "parquet"}) for node in lineage if node.imported]
 
 
 def study_checks(study: Study) -> list[dg.AssetChecksDefinition]:
-    """All asset checks of one study; imported tables were checked when they were."""
+    """Return all asset checks of a study; an imported study has none, because the import checks its tables."""
     if study.imported:
         return []
     audits = [audit_check(study, setting) for setting in study.settings]
@@ -90,7 +90,7 @@ def study_checks(study: Study) -> list[dg.AssetChecksDefinition]:
 
 
 def usual_resources(studies: Iterable[Study], environment: Environment) -> dict[str, Any]:
-    """The resources as the environment says."""
+    """Return the resources for an environment."""
     storage = StorageResource(root=str(environment.data_root))
     return {
         "storage": storage,

@@ -1,4 +1,4 @@
-"""How steps that run partition jobs are dispatched: where, how many at a time, how many partitions in one."""
+"""Dispatch of partition jobs: where they run, how many run at a time, and how many partitions each computes."""
 
 from dataclasses import dataclass
 
@@ -14,11 +14,11 @@ LOCAL_POOL, SLURM_POOL = "local_jobs", "slurm_jobs"
 
 @dataclass(frozen=True)
 class Dispatch:
-    """What the steps of partition jobs have in common.
+    """Settings shared by all steps that run partition jobs.
 
     Attributes:
-        pool: whose slots they take, so that a long backfill floods neither this machine nor a cluster's queue.
-        partitions_per_job: how many partitions go into one run, and so into one job and one model load; None: all.
+        pool: Concurrency pool, which keeps a long backfill from flooding this machine or a cluster's queue.
+        partitions_per_job: Maximum number of partitions per run, and so per job and model load; None for all.
     """
 
     pool: str = LOCAL_POOL
@@ -26,27 +26,27 @@ class Dispatch:
 
     @classmethod
     def of(cls, environment: Environment) -> "Dispatch":
-        """As the environment says."""
+        """Return the dispatch for an environment."""
         pool = SLURM_POOL if environment.compute == "slurm" else LOCAL_POOL
         return cls(pool, environment.partitions_per_job)
 
     @property
     def backfill_policy(self) -> dg.BackfillPolicy:
-        """All partitions that are asked for in one run, or so many in each."""
+        """Backfill policy: all requested partitions in one run, or at most `partitions_per_job` in each."""
         if self.partitions_per_job is None:
             return dg.BackfillPolicy.single_run()
         return dg.BackfillPolicy.multi_run(self.partitions_per_job)
 
 
 def compute_resource(environment: Environment) -> ComputeResource:
-    """Where partition jobs run."""
+    """Return the compute resource for an environment: this machine or a Slurm cluster."""
     if environment.compute == "slurm":
         return slurm.SlurmCompute()
     return LocalCompute()
 
 
 def set_pool_limits(instance: dg.DagsterInstance, environment: Environment) -> None:
-    """Jobs of a pool that may run at a time: one here, as many as the environment says on a cluster."""
+    """Set how many jobs of each pool may run at a time: one on this machine, `GRADSIM_CONCURRENT_JOBS` on a cluster."""
     storage = instance.event_log_storage
     storage.set_concurrency_slots(LOCAL_POOL, 1)
     storage.set_concurrency_slots(SLURM_POOL, environment.concurrent_jobs)

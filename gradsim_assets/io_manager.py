@@ -1,4 +1,4 @@
-"""Assets as Parquet tables of a study's store: functions take frames and give frames."""
+"""I/O manager that stores assets as Parquet tables of a study, so that asset functions take and return frames."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,25 +12,29 @@ from gradsim.tables import Provenance, Store, TableKey
 from gradsim_assets.keys import table_key
 from resources.storage import StorageResource
 
-# Output metadata that become the table's provenance: samples left out, and why; layers left out; the model it is about.
+# Output metadata that become the table's provenance: excluded samples with reasons, excluded layers, model, revision.
 EXCLUDED, LAYERS_LEFT_OUT, MODEL, REVISION = "excluded", "layers_left_out", "model", "revision"
 
 
 class TableIOManager(dg.IOManager):
-    """Loads the partitions that a step needs as one frame, and splits what it gives by partition."""
+    """Loads the partitions that a step needs as one frame, and splits the step's output by partition."""
 
     def __init__(self, storage: StorageResource, studies: Mapping[str, Study]) -> None:
         self._storage = storage
         self._studies = studies
 
     def load_input(self, context: dg.InputContext) -> pl.DataFrame:
-        """All rows of the partitions that the step asks for, in order."""
+        """Return the rows of all partitions that the step needs, in order."""
         key = table_key(context.asset_key)
         partitions = context.asset_partition_keys if context.has_asset_partitions else [None]
         return self._store(key).read(key, partitions)
 
     def handle_output(self, context: dg.OutputContext, obj: pl.DataFrame) -> None:
-        """Write a table or its partitions, each whole or not at all."""
+        """Write a table or its partitions, each atomically.
+
+        Raises:
+            TableError: A row belongs to none of the step's partitions, or a file cannot be written.
+        """
         key = table_key(context.asset_key)
         store = self._store(key)
         said = {name: _plain(value) for name, value in context.output_metadata.items()}
@@ -47,7 +51,7 @@ class TableIOManager(dg.IOManager):
             rows = obj.filter(pl.first().cast(pl.String).is_in(mine))
             store.write(key, rows, partition, known.model_copy(update={EXCLUDED: excluded}))
             metadata = stored_metadata(store, key, partition)
-            # In the place of those of all partitions, which the step has said.
+            # Replace the step's metadata, which cover all partitions.
             own = {EXCLUDED: excluded} if known.excluded else {}
             context.step_context.add_asset_metadata(metadata | own, context.asset_key, partition)
 
@@ -56,14 +60,14 @@ class TableIOManager(dg.IOManager):
 
 
 def _refuse_strangers(key: TableKey, rows: pl.DataFrame, ids: set[str]) -> None:
-    """Rows are split by their first column; none may be lost on the way."""
+    """Raise for rows outside the partitions: rows are split by their first column, and none may be lost."""
     strangers = set(rows.to_series(0).unique().cast(pl.String)) - ids
     if strangers:
-        raise TableError(f"table {key}: {min(strangers)!r} belongs to none of the partitions that were asked for")
+        raise TableError(f"table {key}: {min(strangers)!r} belongs to none of the requested partitions")
 
 
 def stored_metadata(store: Store, key: TableKey, partition: str | None = None) -> dict[str, Any]:
-    """What the web UI shows of a stored table or partition: rows, place, definition, what was left out."""
+    """Return the web UI's metadata of a stored table or partition: row count, path, fingerprint, excluded samples."""
     path, provenance = store.path(key, partition), store.provenance(key, partition)
     metadata: dict[str, Any] = {
         "dagster/row_count": store.rows(key, partition),

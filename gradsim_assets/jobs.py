@@ -1,4 +1,4 @@
-"""Jobs of a study, for the web UI and for schedules: what is usually launched together."""
+"""Jobs of a study for the web UI and for schedules: assets that are usually launched together."""
 
 from typing import Any
 
@@ -10,9 +10,9 @@ from gradsim_assets.keys import asset_key
 
 
 def study_jobs(study: Study) -> list[Any]:
-    """`STUDY__dataset`, `STUDY__partitions` (to backfill), `STUDY__combine` and `STUDY__analysis`.
+    """Return the jobs `STUDY__dataset`, `STUDY__partitions` (to backfill), `STUDY__combine` and `STUDY__analysis`.
 
-    Of an imported study there is the last alone.
+    An imported study has only the last one.
     """
     lineage = Lineage(study)
     partitioned = [node.key for node in lineage if node.partitioned]
@@ -21,7 +21,7 @@ def study_jobs(study: Study) -> list[Any]:
     analysis = dg.define_asset_job(
         f"{study.name}__analysis",
         [asset_key(key) for key in analysed],
-        description="All analyses and the report, from the combined tables.",
+        description="Compute all analyses and the report from the combined tables.",
     )
     if study.imported:
         return [analysis]
@@ -30,17 +30,17 @@ def study_jobs(study: Study) -> list[Any]:
         dg.define_asset_job(
             f"{study.name}__dataset",
             [asset_key(key) for key in dataset],
-            description="Load the originals, have the model, tokenize.",
+            description="Load the original samples, download or train the model, and tokenize the samples.",
         ),
         dg.define_asset_job(
             f"{study.name}__partitions",
             [asset_key(key) for key in partitioned],
-            description="Queries, tokens, candidates and gradients of every setting, by partition.",
+            description="Compute queries, token ids, candidates and gradient dots of every setting, by partition.",
         ),
         dg.define_asset_job(
             f"{study.name}__combine",
             [asset_key(key) for key in combined],
-            description="Combine the partitions of every setting.",
+            description="Combine the partitions of every setting's tables into one table each.",
         ),
         analysis,
     ]

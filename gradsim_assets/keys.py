@@ -1,4 +1,4 @@
-"""Table keys as asset keys and back: an asset lies where its key says."""
+"""Conversion between table keys and asset keys, which have the same parts."""
 
 import dagster as dg
 
@@ -6,10 +6,10 @@ from gradsim.tables import TableKey
 
 
 def asset_key(key: TableKey) -> dg.AssetKey:
-    """The asset of a table."""
+    """Return the asset key of a table."""
     return dg.AssetKey(list(key.parts))
 
 
 def table_key(key: dg.AssetKey) -> TableKey:
-    """The table of an asset."""
+    """Return the table key of an asset."""
     return TableKey.from_parts(tuple(key.path))

@@ -1,4 +1,4 @@
-"""Partitions of a study's assets: ranges of query positions."""
+"""Partitions definition of a study's assets: ranges of query positions."""
 
 import dagster as dg
 
@@ -6,5 +6,5 @@ from gradsim.study import Study
 
 
 def query_ranges(study: Study) -> dg.StaticPartitionsDefinition:
-    """One partition a range, for example `0000-0099`; static, because a study states its number of samples."""
+    """Return one partition per range, such as `0000-0099`; static, because the study fixes its number of samples."""
     return dg.StaticPartitionsDefinition([partition.key for partition in study.partitions])

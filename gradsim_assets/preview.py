@@ -1,4 +1,4 @@
-"""What the web UI shows of an analysis: its first rows, and its figure."""
+"""Previews of analyses in the web UI: the first rows and the figure."""
 
 import base64
 
@@ -12,7 +12,7 @@ PREVIEW_ROWS = 12
 
 
 def preview(table: pl.DataFrame, figure: Figure | None = None) -> dict[str, dg.MarkdownMetadataValue]:
-    """Metadata of a table's asset: `preview`, and `figure` where there is one."""
+    """Return the metadata `preview` of a table and, if there is a figure, `figure`."""
     metadata = {"preview": dg.MetadataValue.md(_markdown(table.head(PREVIEW_ROWS)))}
     if figure is not None:
         image = base64.b64encode(plots.to_png(figure, dots_per_inch=110)).decode()

@@ -1,4 +1,4 @@
-"""The terminal: where commands print, and numbers as a person reads them."""
+"""Terminal output: the console, and human-readable numbers."""
 
 import math
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ def bytes_text(count: float) -> str:
 
 
 def operations_text(count: float) -> str:
-    """Return, for example, `12 TFLOP`: a number of operations, not a rate."""
+    """Return, for example, `12 TFLOP`, a number of operations (not a rate)."""
     return _scaled(count, 1000, _OPERATIONS)
 
 
@@ -35,9 +35,9 @@ def seconds_text(seconds: float) -> str:
 
 
 def _scaled(count: float, base: int, units: Sequence[str]) -> str:
-    """Return a number with three digits where the unit leaves room for them: 3.21, 32.1, 321."""
+    """Return a number with its unit, to three significant digits (3.21, 32.1, 321); a whole number in the base unit."""
     power = min(int(math.log(count, base)), len(units) - 1) if count >= 1 else 0
-    # A value that rounds up to the next unit is given in that unit.
+    # A value that would round up to the base takes the next unit.
     if power + 1 < len(units) and round(count / base**power) >= base:
         power += 1
     value = count / base**power

@@ -1,1 +1,1 @@
-"""What the assets are given: a device for the model, a place to compute, an API to ask."""
+"""Dagster resources: storage, the model's device, the place where jobs run, and the paraphrasing API."""

@@ -1,6 +1,6 @@
-"""The compute resource: runs a partition job somewhere, and brings back what it did or why it failed.
+"""The compute resource runs a partition job and returns its result, or the reason why it failed.
 
-Assets do not know where that is: `resources.local` on this machine, `resources.slurm` on a cluster.
+Assets do not depend on where the job runs: `resources.local` runs it on this machine, `resources.slurm` on a cluster.
 """
 
 from abc import ABC, abstractmethod
@@ -13,20 +13,20 @@ import dagster as dg
 from gradsim.errors import GradsimError
 from gradsim.partition_job import JobResult, PartitionJob
 
-# How often a job is sent again that failed for no reason of its own, and after how long.
+# Retries, and seconds between them, of a job that failed through no fault of its own.
 MOST_RETRIES, SECONDS_TO_RETRY = 3, 10
 
 
 @dataclass(frozen=True)
 class Performed:
-    """A job that has ended.
+    """The outcome of a job that has ended.
 
     Attributes:
-        result: what it left; None: nothing that can be read.
-        trouble: how it ended, where that was not well.
-        worth_a_retry: whether the same job may end well without anybody doing anything.
-        metadata: what else is known of it, for a step that fails.
-        used: what it used, for a step that succeeds.
+        result: The job's result; None if it left no readable one.
+        trouble: How the job ended, if it ended badly.
+        worth_a_retry: Whether the same job may succeed if it is simply run again.
+        metadata: Metadata for the step if it fails.
+        used: Resource usage for the step's metadata if it succeeds.
     """
 
     result: JobResult | None
@@ -42,22 +42,22 @@ class ComputeResource(dg.ConfigurableResource[None], ABC):
     @property
     @abstractmethod
     def is_here(self) -> bool:
-        """Whether they run on this machine, with what lies here."""
+        """Whether jobs run on this machine, with its files and its model cache."""
 
     @abstractmethod
     def perform(self, context: dg.AssetExecutionContext, job: PartitionJob) -> Performed:
-        """Run a job to its end, passing on what it says.
+        """Run a job until it ends, and forward its messages and logs to the step.
 
         Raises:
-            GradsimError: it cannot be run as things are.
+            GradsimError: The job cannot be run with the current settings or inputs.
         """
 
     def run(self, context: dg.AssetExecutionContext, job: PartitionJob) -> JobResult:
-        """Run a job to its end; what it did was what was asked for.
+        """Run a job until it ends and return its result, checked against the request.
 
         Raises:
-            dagster.Failure: the job failed; says why, and how to mend it where a user can.
-            dagster.RetryRequested: it failed for no reason of its own.
+            dagster.Failure: The job failed. The message gives the reason and, if there is one, the fix.
+            dagster.RetryRequested: The job failed through no fault of its own.
         """
         try:
             performed = self.perform(context, job)
@@ -73,7 +73,7 @@ class ComputeResource(dg.ConfigurableResource[None], ABC):
 
 
 def failure_of(performed: Performed, job: PartitionJob) -> dg.Failure | None:
-    """Why a job's outcome cannot be taken; None if it can."""
+    """Return the failure for a job whose outcome cannot be accepted; None if it can."""
     why = _why_not(performed, job)
     if why is None:
         return None
@@ -90,10 +90,10 @@ def _why_not(performed: Performed, job: PartitionJob) -> str | None:
         case JobResult(error=str(error)) if error:
             return error
         case JobResult(traceback=str(traceback)) if traceback:
-            return f"the partition job broke: {traceback.strip().splitlines()[-1]}"
+            return f"the partition job crashed: {traceback.strip().splitlines()[-1]}"
         case _ if performed.trouble:
-            return f"the partition job broke after its work: {performed.trouble}"
+            return f"the partition job failed after it had written its result: {performed.trouble}"
         case JobResult(partitions=job.partitions, fingerprints=job.fingerprints):
             return None
         case result:
-            return f"the partition job's result is not what was asked for: {result}"
+            return f"the partition job's result does not match the request: {result}"

@@ -1,4 +1,4 @@
-"""Checks that are made one after the other: each says what it found, or what is wrong and how to mend it."""
+"""Checks that run in sequence. Each reports what it found, or what is wrong and how to fix it."""
 
 import enum
 from collections.abc import Callable, Mapping
@@ -11,11 +11,11 @@ Subject = TypeVar("Subject")
 
 
 class Doubt(GradsimError):  # noqa: N818 - nothing is wrong
-    """Something that works, though not as well as it could, or that could not be made sure of."""
+    """A warning: something works but is not optimal, or could not be verified."""
 
 
 class Mark(enum.Enum):
-    """How a check came out."""
+    """Outcome of a check."""
 
     GOOD = enum.auto()
     DOUBTFUL = enum.auto()
@@ -25,12 +25,12 @@ class Mark(enum.Enum):
 
 @dataclass(frozen=True)
 class Check(Generic[Subject]):
-    """One thing to make sure of.
+    """A single check.
 
     Attributes:
-        name: what, in a word or two.
-        look: says what it found; raises `Doubt`, or another `GradsimError` where that does not work.
-        needs: names of the checks without which this one cannot be made.
+        name: One or two words for the terminal.
+        look: Function that returns what it found. It raises `Doubt` to warn, or another `GradsimError` to fail.
+        needs: Names of the checks that have to pass before this one can run.
     """
 
     name: str
@@ -40,11 +40,11 @@ class Check(Generic[Subject]):
 
 @dataclass(frozen=True)
 class Finding:
-    """How a check came out.
+    """Result of a check.
 
     Attributes:
-        mark: in short.
-        text: what was found, or what is wrong; then, behind a semicolon, how to mend it.
+        mark: Outcome.
+        text: What was found; or the problem and, after a semicolon, the fix.
     """
 
     mark: Mark
@@ -52,7 +52,7 @@ class Finding:
 
 
 def examine(check: Check[Subject], subject: Subject, earlier: Mapping[str, Finding]) -> Finding:
-    """Make a check, unless one that it needs failed or was not made itself."""
+    """Run a check, unless a check that it needs has failed or was skipped."""
     if any(earlier[need].mark in {Mark.BAD, Mark.UNTESTED} for need in check.needs):
         return Finding(Mark.UNTESTED)
     try:

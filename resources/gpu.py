@@ -1,6 +1,6 @@
-"""The GPU resource: which model runs where and how.
+"""The GPU resource selects the model, its device and its memory budget.
 
-It loads nothing itself: a partition job does, once a process, on the device of the machine where it runs.
+It loads nothing. Each partition job loads the model once per process, on the device of the machine where it runs.
 """
 
 import dagster as dg
@@ -13,24 +13,28 @@ from gradsim.tables import Store
 class GPUResource(dg.ConfigurableResource[None]):
     """The device for a study's model.
 
-    What changes numbers (model, revision, precision, attention implementation) stands in the study; what does not
-    stands here.
+    The study file holds everything that affects results: model, revision, precision and attention implementation.
+    This resource holds the rest.
 
     Attributes:
-        device: `cpu`, `cuda`, `cuda:N`, or `auto`: the first GPU if there is one.
-        memory_budget: bytes that gradients may take on the device; None: what is free, less a margin.
+        device: `cpu`, `cuda`, `cuda:N`, or `auto` for the first GPU if there is one.
+        memory_budget: Maximum number of bytes that gradients may use on the device; None for the free memory minus a
+            margin.
     """
 
     device: str = "auto"
     memory_budget: int | None = None
 
     def configuration(self, study: Study, store: Store, method: QueryMethod | None = None) -> ModelConfiguration:
-        """What a job is to load: the revision that the study's tables were begun with, on this device.
+        """Return the model that a job loads: the revision recorded in the study's `model` table, on this device.
 
         Args:
-            study: the study.
-            store: its tables.
-            method: the query method, if the job makes queries; it may have a model of its own.
+            study: The study.
+            store: The study's tables.
+            method: Query method, if the job makes queries; it may use a different model.
+
+        Raises:
+            TableError: The study has no `model` table yet.
         """
         if method and (own := method.model_configuration(self.device)):
             return own
@@ -45,10 +49,10 @@ class GPUResource(dg.ConfigurableResource[None]):
 
 
 def model_source(study: Study, store: Store) -> tuple[str, str | None]:
-    """Folder or Hub name of a study's model, and the revision that its `model` table names.
+    """Return the folder or Hub name of a study's model, and the revision recorded in its `model` table.
 
     Raises:
-        TableError: there is no such table yet.
+        TableError: The study has no `model` table yet.
     """
     name = study.model.name if isinstance(study.model, HubModel) else str(store.model_folder)
     return name, store.provenance(store.lineage.key("model")).revision

@@ -1,4 +1,4 @@
-"""Partition jobs on this machine: a crash or an out-of-memory kill ends the job's process, not the step's."""
+"""Partition jobs on this machine, in subprocesses: a crash or an out-of-memory kill does not end the step's process."""
 
 import os
 import signal
@@ -18,15 +18,15 @@ from resources.processes import end
 
 
 class LocalCompute(ComputeResource):
-    """Runs partition jobs in subprocesses of this machine, connected by Dagster's pipes."""
+    """Runs partition jobs in subprocesses on this machine, connected through Dagster Pipes."""
 
     @property
     def is_here(self) -> bool:
-        """They do."""
+        """Always true."""
         return True
 
     def perform(self, context: dg.AssetExecutionContext, job: PartitionJob) -> Performed:
-        """Run a job in its own process and wait for it."""
+        """Run a job in its own process and wait until it exits."""
         with tempfile.TemporaryDirectory(prefix="gradsim-job-") as folder:
             path = Path(folder) / "job.json"
             path.write_text(job.model_dump_json(), encoding="utf-8")
@@ -35,7 +35,7 @@ class LocalCompute(ComputeResource):
         return Performed(result, _explained(status) if status or result is None else None)
 
     def _run_process(self, context: dg.AssetExecutionContext, path: Path) -> int:
-        """The exit status of the job's process; minus the signal's number where one killed it."""
+        """Return the exit status of the job's process; the negative signal number if a signal killed it."""
         with dg.open_pipes_session(
             context=context,
             context_injector=dg.PipesTempFileContextInjector(),
@@ -48,7 +48,7 @@ class LocalCompute(ComputeResource):
             try:
                 return process.wait()
             finally:
-                # Only an interrupted wait leaves it running.
+                # The process is still running only if the wait was interrupted.
                 if process.poll() is None:
                     end([process])
 
@@ -58,8 +58,8 @@ def _explained(status: int) -> str:
         return f"it ended with exit status {status}; its output is in the step's stderr"
     if status == -signal.SIGKILL:
         return (
-            "it was killed by SIGKILL, as the system does when memory runs out: "
-            "bound what gradients may take (GRADSIM_MEMORY_BUDGET=4GiB), or make the study's partitions smaller"
+            "it was killed by SIGKILL, which usually means that the system ran out of memory: "
+            "limit the memory for gradients (GRADSIM_MEMORY_BUDGET=4GiB), or make the study's partitions smaller"
         )
     return f"it was killed by {signal.Signals(-status).name}"
 

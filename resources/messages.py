@@ -1,4 +1,4 @@
-"""What a partition job says while it runs: a reader of the messages that it writes to a file."""
+"""Reader for the Dagster Pipes messages that a partition job writes to a file while it runs."""
 
 import json
 import tempfile
@@ -15,15 +15,15 @@ SECONDS_BETWEEN_LOOKS = 0.05
 
 
 class WholeLineMessageReader(dg.PipesMessageReader):
-    """Takes a message when its line is complete.
+    """Message reader that handles a message only once its line is complete.
 
-    `PipesTempFileMessageReader` of Dagster 1.13 may see the first half of a line that is just being written; its
-    thread then dies with a traceback, and all that the job says later is lost.
+    Dagster 1.13's `PipesTempFileMessageReader` may read half of a line that is still being written. Its thread then
+    dies with a traceback, and all later messages of the job are lost.
     """
 
     @contextmanager
     def read_messages(self, handler: dg.PipesMessageHandler) -> Iterator[PipesParams]:
-        """Read while the job runs; gives what the job needs to know to write."""
+        """Read messages while the block runs; yield the parameters that the job's message writer needs."""
         with tempfile.TemporaryDirectory(prefix="gradsim-messages-") as folder:
             path = Path(folder) / "messages"
             path.touch()
@@ -37,12 +37,12 @@ class WholeLineMessageReader(dg.PipesMessageReader):
                 thread.join()
 
     def no_messages_debug_text(self) -> str:
-        """What Dagster adds to its warning that a job has never said anything."""
+        """Return the text that Dagster appends to its warning about a job without messages."""
         return "Read a temporary file of this machine."
 
 
 def _forward(path: Path, handler: dg.PipesMessageHandler, has_ended: Callable[[], bool]) -> None:
-    """Hand over each whole line; what a killed job left of one is dropped."""
+    """Pass each complete line to the handler; drop the incomplete last line of a killed job."""
     line = ""
     with path.open(encoding="utf-8") as messages:
         while True:

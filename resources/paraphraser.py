@@ -1,4 +1,7 @@
-"""The API resource: which OpenAI-compatible server rewrites samples. Neither key nor address enter run config."""
+"""The API resource: the OpenAI-compatible server that paraphrases samples.
+
+Neither its key nor its address enters the run config.
+"""
 
 from collections.abc import Callable
 
@@ -12,18 +15,18 @@ from gradsim.tables import Store
 
 
 class ParaphraserResource(dg.ConfigurableResource[None]):
-    """An OpenAI-compatible API, at `OPENAI_BASE_URL` and with the key `OPENAI_API_KEY`, both read when needed."""
+    """An OpenAI-compatible API. `OPENAI_BASE_URL` and `OPENAI_API_KEY` are read when they are needed."""
 
     def query_context(
         self, store: Store, setting: str, originals: pl.DataFrame, log: Callable[[str], None] = lambda line: None
     ) -> QueryContext:
-        """Return the context for making a setting's queries without a model on this machine.
+        """Return the context for making a setting's queries without a local model.
 
         Args:
-            store: the study's tables.
-            setting: its name.
-            originals: all of them.
-            log: is told what is about to be spent, and how far it is.
+            store: The study's tables.
+            setting: Name of the setting.
+            originals: All originals of the study.
+            log: Callback for the expected spending and for progress lines.
         """
         return QueryContext(
             name=f"{store.study.name}/{setting}",

@@ -1,4 +1,4 @@
-"""Ending processes that this one has started."""
+"""Termination of child processes."""
 
 import subprocess
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ SECONDS_TO_END = 20
 
 
 def end(processes: Sequence["subprocess.Popen[bytes]"]) -> None:
-    """Ask all of them to end, then make those end that have not done so in time."""
+    """Terminate all processes, and kill those that do not exit within `SECONDS_TO_END`."""
     for process in processes:
         process.terminate()
     for process in processes:

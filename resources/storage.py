@@ -1,4 +1,4 @@
-"""The storage resource: the data root that all tables lie below."""
+"""The storage resource: the data root, which holds the tables of all studies."""
 
 from pathlib import Path
 
@@ -9,10 +9,10 @@ from gradsim.tables import Store
 
 
 class StorageResource(dg.ConfigurableResource[None]):
-    """A folder, on a disk that every process of a study sees."""
+    """The data root: a folder that every process of a study can access."""
 
     root: str
 
     def store(self, study: Study) -> Store:
-        """The tables of one study."""
+        """Return the tables of a study."""
         return Store(Path(self.root), study)

@@ -1,7 +1,7 @@
-"""An OpenAI-compatible server of chat completions that does what it is told to: delays, errors, dropped connections.
+"""An OpenAI-compatible chat completions server for tests, with configurable delays, errors and dropped connections.
 
-It is a process of its own (`python chat_server.py CONFIGURATION.json`), which leaves a line in its log for every
-request, written before the answer is: so a test can tell what was asked for, and what was paid for.
+It runs in its own process (`python chat_server.py CONFIGURATION.json`) and logs every request before it answers, so
+that a test can tell which texts were requested and which were paid for.
 """
 
 import asyncio
@@ -22,19 +22,19 @@ Headers = dict[str, str]
 
 @dataclass(frozen=True)
 class Behaviour:
-    """What the server does.
+    """Configured behaviour of the server.
 
     Attributes:
-        seconds: until it answers.
-        faults: name of a fault -> share of the requests that meet it; a fault is a status such as `429`, or `dropped`,
-            `malformed`, `stalled`.
-        always: a fault for everything.
-        code: of the error that goes with a status.
-        answers: text -> what is answered; others are answered with themselves and a word.
-        finish_reasons: text -> reason.
-        retry_after: seconds that busy answers ask for.
-        port: 0: any that is free.
-        certificate: of TLS, with its key in the same file; None: plain HTTP.
+        seconds: Delay of every answer.
+        faults: Share of the requests that get each fault. A fault is a status such as `429`, or one of `dropped`,
+            `malformed`, `page` and `stalled`.
+        always: Fault of every request; None for none.
+        code: Error code in answers with an error status.
+        answers: Answers by text. Other texts are echoed with a suffix.
+        finish_reasons: Finish reasons by text; `stop` for other texts.
+        retry_after: Seconds in the `Retry-After` header of answers with an error status; None for no header.
+        port: Port to listen on; 0 for any free port.
+        certificate: TLS certificate file that also contains the key; None for plain HTTP.
     """
 
     seconds: float = 0.0
@@ -50,29 +50,34 @@ class Behaviour:
 
 @dataclass(frozen=True)
 class ChatServer:
-    """A server that runs."""
+    """A running server.
+
+    Attributes:
+        folder: Folder of the server's configuration, port and log.
+        scheme: `http` or `https`.
+    """
 
     folder: Path
     scheme: str
 
     @property
     def base_url(self) -> str:
-        """As `OPENAI_BASE_URL` wants it."""
+        """Value for `OPENAI_BASE_URL`."""
         return f"{self.scheme}://127.0.0.1:{(self.folder / 'port').read_text()}/v1"
 
     def requests(self) -> list[dict[str, Any]]:
-        """Everything it was asked, in order, with the outcome."""
+        """Return all requests in order, with their outcomes."""
         path = self.folder / "requests.jsonl"
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
     def answered(self) -> list[str]:
-        """Texts that it answered with a completion, in order."""
+        """Return the texts that were answered with a completion, in order."""
         return [request["text"] for request in self.requests() if request["outcome"] == "answered"]
 
 
 @contextmanager
 def chat_server(folder: Path, behaviour: Behaviour | None = None) -> Iterator[ChatServer]:
-    """A server in a process of its own, while the block lasts."""
+    """Run a server in its own process while the block runs."""
     behaviour = behaviour or Behaviour()
     folder.mkdir(parents=True, exist_ok=True)
     configuration, port = folder / "behaviour.json", folder / "port"
@@ -96,19 +101,19 @@ class _Server:
         self._log = (folder / "requests.jsonl").open("a", buffering=1, encoding="utf-8")
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Requests of one connection, one after the other."""
+        """Handle the requests of one connection in sequence."""
         try:
             while (headers := await _headers(reader)) is not None:
                 body = await reader.readexactly(int(headers["content-length"]))
                 if not await self._answer(json.loads(body), headers, writer):
                     break
         except (ConnectionError, asyncio.IncompleteReadError):
-            pass  # the client has hung up
+            pass  # the client closed the connection
         finally:
             writer.close()
 
     async def _answer(self, asked: dict[str, Any], headers: Headers, writer: asyncio.StreamWriter) -> bool:
-        """Whether the connection goes on."""
+        """Answer a request, and return whether the connection stays open."""
         text = asked["messages"][-1]["content"]
         await asyncio.sleep(self._behaviour.seconds)
         fault = self._behaviour.always or self._fault()
@@ -128,7 +133,7 @@ class _Server:
             case "page":
                 await _send(writer, 200, "<html>Welcome</html>", {"Content-Type": "text/html"})
             case status:
-                # As servers do: an error repeats the key that was sent.
+                # Real servers repeat the API key in error messages, too.
                 error = {"message": f"no: {headers.get('authorization')}", "code": self._behaviour.code}
                 after = self._behaviour.retry_after
                 more = {} if after is None else {"Retry-After": str(after)}
@@ -164,7 +169,7 @@ class _Server:
 
 
 async def _headers(reader: asyncio.StreamReader) -> Headers | None:
-    """The headers of the next request; None where no other comes."""
+    """Read the headers of the next request; None if the client sends no more."""
     head = await reader.readuntil(b"\r\n\r\n") if not reader.at_eof() else b""
     if not head:
         return None

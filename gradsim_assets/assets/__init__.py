@@ -1,1 +1,1 @@
-"""Factories of assets: of a study, or of one of its settings."""
+"""Asset factories for studies and settings."""

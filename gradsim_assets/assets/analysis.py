@@ -1,4 +1,4 @@
-"""Analysis assets: each answers one question from combined tables, with a figure where people would rather look."""
+"""Analysis assets: each answers one question from the combined tables, with a figure if one helps."""
 
 from collections.abc import Mapping, Sequence
 
@@ -22,12 +22,12 @@ KINDS = {"polars", "parquet"}
 
 
 def study_analysis_assets(study: Study) -> list[dg.AssetsDefinition]:
-    """What can be said of the model alone, and of all settings together."""
+    """Return the analyses of the model alone and of all settings together."""
     return [_parameters_per_layer(study), _selection_transfer(study)]
 
 
 def setting_analysis_assets(study: Study, setting: str) -> list[dg.AssetsDefinition]:
-    """What can be said of one setting's combined tables."""
+    """Return the analyses of one setting's combined tables."""
     lineage = Lineage(study)
     return [_answer(lineage, setting, name) for name in lineage.analyses if name != AUDIT]
 
@@ -87,6 +87,6 @@ def _without_prefix(tables: Mapping[str, Frame], prefix: str) -> dict[str, Frame
 
 
 def _shown(table: Frame, figure: Figure | None, layers_left_out: Sequence[str] = ()) -> dg.Output[Frame]:
-    """Return a table with its first rows, its figure and the layers that it leaves out in the asset's metadata."""
+    """Return a table as an output with metadata: its first rows, its figure and the excluded layers."""
     left_out = {LAYERS_LEFT_OUT: list(layers_left_out)} if layers_left_out else {}
     return dg.Output(table, metadata={**preview(table, figure), **left_out})

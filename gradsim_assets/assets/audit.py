@@ -1,4 +1,4 @@
-"""The audit of a setting, made by a partition job, and its check: are the stored dots those of plain autograd?"""
+"""The audit of a setting, made by a partition job, and its check: stored dots have to agree with plain autograd."""
 
 import math
 
@@ -21,7 +21,7 @@ from resources.storage import StorageResource
 
 
 def audit_asset(study: Study, setting: str, dispatch: Dispatch) -> dg.AssetsDefinition:
-    """`gradient_audit` of a setting."""
+    """Return the asset `gradient_audit` of a setting."""
     lineage = Lineage(study)
     key = lineage.key(AUDIT, setting, "analysis")
 
@@ -53,14 +53,14 @@ def audit_asset(study: Study, setting: str, dispatch: Dispatch) -> dg.AssetsDefi
 
 
 def audit_check(study: Study, setting: str) -> dg.AssetChecksDefinition:
-    """Whether every audited number is within the tolerance of the study's precision. It blocks nothing."""
+    """Return the non-blocking check that every audited number is within the tolerance of the study's precision."""
     key = Lineage(study).key(AUDIT, setting, "analysis")
 
     @dg.asset_check(
         name="gradients_agree_with_autograd",
         asset=asset_key(key),
-        description="Dots of a few pairs, those of the longest and the most memorised sample among them, are those of "
-        "plain autograd, one sample at a time.",
+        description="The gradient dot products of a few pairs, including the longest and the most memorised sample, "
+        "agree with plain autograd run on one sample at a time.",
     )
     def gradients_agree_with_autograd(storage: StorageResource) -> dg.AssetCheckResult:
         verdict = audit_verdict(storage.store(study).read(key), study.model.precision)
@@ -75,5 +75,5 @@ def audit_check(study: Study, setting: str) -> dg.AssetChecksDefinition:
 
 
 def _shown(error: float) -> float | str:
-    """The web UI's queries know no NaN."""
+    """Return an error for the web UI, as text if it is not finite: the UI's GraphQL API does not support NaN."""
     return error if math.isfinite(error) else str(error)

@@ -1,4 +1,4 @@
-"""Assets of a study itself: its originals, its model, the originals as token ids, and its projections."""
+"""Assets of the study itself: its original samples, its model, the originals' token ids, and its projections."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from resources.storage import StorageResource
 
 
 def dataset_assets(study: Study) -> list[dg.AssetsDefinition]:
-    """`samples`, `model`, `tokenized` and `projections`."""
+    """Return the assets `samples`, `model`, `tokenized` and `projections`."""
     model = _trained_model if isinstance(study.model, ReferenceModel) else _hub_model
     return [_samples(study), model(study), _tokenized(study), _projections(study)]
 
@@ -35,10 +35,10 @@ def _samples(study: Study) -> dg.AssetsDefinition:
 
 
 def load_originals(study: Study) -> pl.DataFrame:
-    """The study's samples, validated.
+    """Load and validate the study's samples.
 
     Raises:
-        SampleError: the dataset cannot be had, or holds what no study can use.
+        SampleError: The dataset cannot be loaded, or contains invalid samples.
     """
     match study.dataset:
         case HubDataset(hub=name, split=split, revision=revision, where=where):
@@ -95,8 +95,8 @@ def _trained_model(study: Study) -> dg.AssetsDefinition:
         context.add_output_metadata(
             {
                 "parameters": trained.parameters,
-                "loss at first (nats)": trained.first_loss,
-                "loss at last (nats)": trained.final_loss,
+                "first loss (nats)": trained.first_loss,
+                "final loss (nats)": trained.final_loss,
             }
         )
         return _model_table(study, str(folder), models.fetch(str(folder)).revision)
@@ -105,7 +105,7 @@ def _trained_model(study: Study) -> dg.AssetsDefinition:
 
 
 def _model_table(study: Study, name: str, revision: str) -> dg.Output[pl.DataFrame]:
-    """Return the parameter tensors of the model as the study runs it; read no weights."""
+    """Return the table of the model's parameter tensors as the study runs it, without reading any weights."""
     local = Path(name).is_dir()
     found = models.parameter_shapes(
         name,
@@ -149,7 +149,14 @@ def _tokenized(study: Study) -> dg.AssetsDefinition:
 def tokenize_samples(
     study: Study, store: Store, wanted: pl.DataFrame, excluded: dict[str, str] | None = None
 ) -> dg.Output[pl.DataFrame]:
-    """Token ids of samples, and which were excluded and why: those given, and those that the study excludes."""
+    """Tokenize samples, and return the table with the excluded samples as metadata.
+
+    Args:
+        study: The study.
+        store: The study's tables.
+        wanted: Samples to tokenize.
+        excluded: Samples that were excluded before (id -> reason), added to those that tokenization excludes.
+    """
     name, revision = model_source(study, store)
     model = models.build_without_weights(
         models.read_configuration(name, revision),

@@ -1,4 +1,4 @@
-"""The assets that need the model's gradients, of which one pass makes all that are asked for; and running such jobs."""
+"""Gradient assets, all computed by one partition job per run, and the functions that run partition jobs."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -21,15 +21,20 @@ from resources.storage import StorageResource
 
 
 class JobConfig(dg.Config):
-    """Options of a step that runs a partition job."""
+    """Options of a step that runs a partition job.
+
+    Attributes:
+        force: Recompute partitions that are already fresh.
+    """
 
     force: bool = False
 
 
 def gradient_assets(study: Study, dispatch: Dispatch) -> dg.AssetsDefinition:
-    """Dots, self dots, similarities and projected similarities of all settings; any subset can be asked for.
+    """Return the asset of all settings' dots, self dots, similarities and projected tables, in any subset.
 
-    They are one step, so that what is asked for together is one job, which runs the originals that settings share once.
+    All of them are one step, so that tables requested together form one job, which runs originals shared by several
+    settings only once.
     """
     lineage = Lineage(study)
     keys = [lineage.key(table, setting) for setting, _ in study.ordered_settings() for table in GRADIENT_TABLES]
@@ -56,12 +61,12 @@ def gradient_assets(study: Study, dispatch: Dispatch) -> dg.AssetsDefinition:
 
 
 def gradients_op(study: Study) -> str:
-    """Name of the step that makes a study's gradient tables."""
+    """Return the name of the step that computes a study's gradient tables."""
     return f"{study.name}__gradients"
 
 
 def job_op(study: Study, key: TableKey) -> str | None:
-    """Name of the step that makes a table by a partition job; None for a table that needs none."""
+    """Return the name of the step that computes a table with a partition job; None for tables made without a job."""
     if key.name in GRADIENT_TABLES and key.room is None:
         return gradients_op(study)
     if key.name in (AUDIT, INDEX):
@@ -71,7 +76,7 @@ def job_op(study: Study, key: TableKey) -> str | None:
 
 
 def _query_method(study: Study, key: TableKey) -> QueryMethod | None:
-    """Return the method that makes a table's queries; None for other tables."""
+    """Return the query method of a queries table; None for other tables."""
     return study.settings[str(key.setting)] if key.name == "queries" else None
 
 
@@ -84,7 +89,7 @@ def compute_tables(
     gpu: GPUResource,
     compute: ComputeResource,
 ) -> Iterator[dg.MaterializeResult[None]]:
-    """Run one partition job for these tables and the step's partitions, and report each table."""
+    """Run one partition job for these tables and the step's partitions, and yield each table's result."""
     store = storage.store(study)
     partitions = context.partition_keys
     result = run_job(context, store, keys, partitions, config, gpu, compute)
@@ -103,8 +108,8 @@ def run_job(
     gpu: GPUResource,
     compute: ComputeResource,
 ) -> JobResult:
-    """Run one partition job for these tables and these partitions of each."""
-    # A run that waits for hours must be known to be dead when its process is.
+    """Run one partition job for these tables and partitions, and return its result."""
+    # Allows `fail_abandoned_runs` to detect that the run's process died, even during hours of waiting.
     context.instance.add_run_tags(context.run.run_id, process_tags(context.run.run_id))
     job = make_job(store, keys, partitions, gpu, force=config.force)
     return compute.run(context, job.of_what_is_stored(store))
@@ -113,7 +118,7 @@ def run_job(
 def make_job(
     store: Store, keys: Sequence[TableKey], partitions: Sequence[str | None], gpu: GPUResource, *, force: bool
 ) -> PartitionJob:
-    """The job of these tables and these partitions of each."""
+    """Return the partition job for these tables and partitions."""
     return PartitionJob(
         study=store.study,
         keys=tuple(keys),
@@ -128,7 +133,7 @@ def make_job(
 
 
 def _cost(result: JobResult, key: TableKey) -> dict[str, Any]:
-    """How much of a table this job computed, and what the job cost."""
+    """Return metadata: how many of a table's partitions the job computed, and the job's measurements."""
     computed = len(result.computed.get(str(key), []))
     return {
         "partitions_computed": computed,
@@ -138,5 +143,5 @@ def _cost(result: JobResult, key: TableKey) -> dict[str, Any]:
 
 
 def measured_metadata(result: JobResult) -> dict[str, Any]:
-    """What a job cost."""
+    """Return a job's measurements as metadata."""
     return {name: value for name, value in result.measured.items() if isinstance(value, int | float | str)}

@@ -1,4 +1,4 @@
-"""The gradient index of a study: its originals' projected gradients, made by partition jobs."""
+"""The gradient index of a study: the originals' projected gradients, computed by partition jobs."""
 
 from collections.abc import Iterator
 
@@ -19,7 +19,7 @@ from resources.storage import StorageResource
 
 
 def index_assets(study: Study, dispatch: Dispatch) -> list[dg.AssetsDefinition]:
-    """`gradient_index`, where the study stores projected gradients."""
+    """Return the asset `gradient_index` if the study stores projected gradients, else nothing."""
     return [_gradient_index(study, dispatch)] if study.stored_projection else []
 
 

@@ -1,4 +1,4 @@
-"""The report asset: everything a study found, in one page."""
+"""The report asset: all results of a study on one page."""
 
 from collections.abc import Iterable
 
@@ -17,13 +17,13 @@ from resources.storage import StorageResource
 
 
 def report_asset(study: Study) -> dg.AssetsDefinition:
-    """`report.html`, from the stored tables of all settings."""
+    """Return the asset of `report.html`, made from the stored tables of all settings."""
     lineage = Lineage(study)
     node = lineage[lineage.key("report")]
 
     @dg.asset(
         key=asset_key(node.key),
-        description="Everything the study found, in one page that needs no network.",
+        description="All results of the study on one self-contained HTML page, readable offline.",
         group_name=f"{study.name}_report",  # apart from the dataset, so that groups have no cycle
         owners=OWNERS,
         kinds={"html"},
@@ -38,10 +38,10 @@ def report_asset(study: Study) -> dg.AssetsDefinition:
 
 
 def gather(store: Store) -> ReportData:
-    """What the report of a study is made from.
+    """Read the data of a study's report from its stored tables.
 
     Raises:
-        TableError: a table is missing or unreadable.
+        TableError: A table is missing or unreadable.
     """
     study, key = store.study, store.lineage.key
     return ReportData(
@@ -70,7 +70,7 @@ def _setting(store: Store, setting: str) -> SettingReport:
 
 
 def _provenance(store: Store) -> dict[str, str]:
-    """How the numbers came about; where partitions differ, all that is true of one. What is unknown is left out."""
+    """Return the provenance of the numbers by label; lists all values if partitions differ, and omits unknown ones."""
     lineage = store.lineage
     room = "results" if store.study.imported else None
     dots = [lineage.key("dot_products", setting, room) for setting in store.study.settings]
@@ -87,13 +87,13 @@ def _provenance(store: Store) -> dict[str, str]:
             created[0] if len(set(created)) == 1 else f"{created[0]} to {created[-1]}"
         ),
         "Code version": _listed(file.code_version for file in files),
-        "Noticed by the import": " ".join(_import_findings(store)),
+        "Import findings": " ".join(_import_findings(store)),
     }
     return {label: value for label, value in said.items() if value}
 
 
 def _import_findings(store: Store) -> list[str]:
-    """What `gradsim import-published` said of the results."""
+    """Return the findings of `gradsim import-published`; none for a computed study."""
     if not store.study.imported:
         return []
     return list(store.provenance(store.lineage.key("samples")).measured.get("findings", []))
@@ -108,7 +108,7 @@ def _listed(values: Iterable[str | None]) -> str:
 
 
 def _exclusions(store: Store) -> pl.DataFrame:
-    """Every sample that was left out anywhere, and why."""
+    """Return a table of all excluded samples and the reasons, over all stages."""
     keys: list[TableKey] = [store.lineage.key("tokenized")]
     for setting in store.study.settings:
         keys += [store.lineage.key(table, setting) for table in ("queries", "tokenized", "dot_products")]

@@ -1,4 +1,4 @@
-"""Combined tables: all partitions of a setting's table in one file, written as they are read."""
+"""Combined tables: all partitions of a setting's table in one file, streamed block by block."""
 
 import dagster as dg
 
@@ -14,7 +14,7 @@ from resources.storage import StorageResource
 
 
 def result_assets(study: Study, setting: str) -> list[dg.AssetsDefinition]:
-    """One combined table for each table that has partitions and is analysed."""
+    """Return one combined-table asset for each partitioned table that analyses use."""
     return [_combined(study, setting, table) for table in COMBINED_TABLES]
 
 
@@ -36,10 +36,10 @@ def _combined(study: Study, setting: str, table: str) -> dg.AssetsDefinition:
 
 
 def _refuse_faulty(store: Store, key: TableKey) -> None:
-    """A failed check stops its run, not the next one: what is stored and faulty must not get further then either.
+    """Raise if a stored partition fails a check: a failed asset check stops its own run, but not later ones.
 
     Raises:
-        TableError: a partition is not what its checks want.
+        TableError: A partition fails one of its checks.
     """
     for partition in store.partitions(key):
         for check, fault in validate(store, key, str(partition)).items():

@@ -1,4 +1,4 @@
-"""Assets of a setting before any gradient: its queries, their token ids and their candidates."""
+"""Assets of a setting that need no gradients: its queries, their token ids and their candidates."""
 
 from collections.abc import Sequence
 
@@ -23,7 +23,7 @@ from resources.storage import StorageResource
 
 
 def variant_assets(study: Study, name: str, setting: QueryMethod, dispatch: Dispatch) -> list[dg.AssetsDefinition]:
-    """`queries`, `tokenized` and `candidates` of one setting, by partition."""
+    """Return the partitioned assets `queries`, `tokenized` and `candidates` of a setting."""
     return [
         _queries(study, name, setting, dispatch),
         _tokenized(study, name, dispatch),
@@ -127,11 +127,11 @@ def _candidates(study: Study, name: str, dispatch: Dispatch) -> dg.AssetsDefinit
 
 
 def _plain_ids(samples: pl.DataFrame) -> pl.DataFrame:
-    """Ids as texts, as the functions that read samples from anywhere want them."""
+    """Return samples with string ids, as the functions for samples from any source expect them."""
     return samples.with_columns(pl.col("id").cast(pl.String))
 
 
 def _ids(study: Study, samples: pl.DataFrame, partition_keys: Sequence[str]) -> list[str]:
-    """Ids at the positions of these partitions."""
+    """Return the ids of the samples in these partitions."""
     wanted = select_partitions(study.partitions, partition_keys)
     return [sample for partition in wanted for sample in samples["id"][partition.start : partition.end]]

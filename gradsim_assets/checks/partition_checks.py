@@ -1,4 +1,4 @@
-"""Asset checks: whether stored partitions are complete and their numbers possible. They block what lies downstream."""
+"""Blocking asset checks: stored partitions have to be complete, with valid ids and possible numbers."""
 
 from collections.abc import Iterator
 
@@ -14,7 +14,7 @@ from resources.storage import StorageResource
 
 
 def partition_checks(study: Study) -> list[dg.AssetChecksDefinition]:
-    """For every table that has partitions: its checks, evaluated in one step."""
+    """Return the checks of every partitioned table, one step per table."""
     return [_checks(study, node.key) for node in Lineage(study) if node.partitioned]
 
 

@@ -1,4 +1,4 @@
-"""Asset checks of what was rewritten: how many texts have which fault. They warn; what to do is the study's choice."""
+"""Asset checks that count faulty query texts. They only warn; the study decides how to treat each fault."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +16,7 @@ from gradsim_assets.keys import asset_key
 from gradsim_assets.partitions import query_ranges
 from resources.storage import StorageResource
 
-# Fault -> the check that looks for it.
+# Fault -> name of its check.
 CHECK_NAMES: Mapping[str, str] = {
     "empty": "texts_not_empty",
     "truncated": "texts_not_truncated",
@@ -27,15 +27,15 @@ CHECK_NAMES: Mapping[str, str] = {
     "length": "length_kept",
 }
 
-# What Markdown makes something of.
+# Characters with a meaning in Markdown.
 _MARKUP = re.compile(r"[\\`*_\[\]<>!|#~]")
 
-# Texts that are shown, and so much of each.
+# Maximum number of texts shown, and of characters of each.
 _SHOWN, _SHOWN_CHARACTERS = 20, 200
 
 
 class FaultyText(NamedTuple):
-    """A message with a fault, as it is and as it was."""
+    """A message with a fault, before and after rewriting."""
 
     query: str
     role: str
@@ -45,7 +45,7 @@ class FaultyText(NamedTuple):
 
 
 def quality_checks(study: Study) -> list[dg.AssetChecksDefinition]:
-    """For the queries of each setting: a check a fault, evaluated in one step."""
+    """Return the checks of each setting's queries: one check per fault, one step per setting."""
     return [_checks(study, name, method) for name, method in study.ordered_settings()]
 
 
@@ -79,16 +79,16 @@ def _checks(study: Study, setting: str, method: QueryMethod) -> dg.AssetChecksDe
 
 def _description(fault: str, method: QueryMethod) -> str:
     choice = getattr(method.quality, fault)
-    return f"How many texts have the fault {fault} ({FAULTS[fault]}); the study's choice: {choice}."
+    return f"Counts query texts with the fault '{fault}' ({FAULTS[fault]}). Setting in the study file: {choice}."
 
 
 def faults_of(method: QueryMethod) -> list[str]:
-    """Faults that the texts of a method can have, in the order of `FAULTS`."""
+    """Return the faults that a method's texts can have, in the order of `FAULTS`."""
     return [fault for fault in FAULTS if any(fault in faults for faults in method.faults.values())]
 
 
 def _verdicts(store: Store, key: TableKey, method: QueryMethod, partition: str) -> dict[str, Verdict]:
-    """What each check says of a partition."""
+    """Return the verdict of each check on a partition."""
     queries = store.read(key, [partition])
     reasons = list(store.provenance(key, partition).excluded.values())
     texts = list(_faulty_texts(store, method, queries, partition))
@@ -100,7 +100,7 @@ def _verdicts(store: Store, key: TableKey, method: QueryMethod, partition: str) 
 
 
 def _faulty_texts(store: Store, method: QueryMethod, queries: pl.DataFrame, partition: str) -> Iterator[FaultyText]:
-    """The texts with faults, beside those that they were made from; a row a fault."""
+    """Yield the faulty texts, one per fault, with the texts that they were made from."""
     wanted = queries.filter(pl.col("faults").list.eval(pl.element().list.len() > 0).list.any())
     if wanted.is_empty():
         return
@@ -114,7 +114,7 @@ def _faulty_texts(store: Store, method: QueryMethod, queries: pl.DataFrame, part
 
 
 def _verdict(faulty: Sequence[FaultyText], queries: int, excluded: int) -> Verdict:
-    """Of one fault: how many queries have it, and which texts."""
+    """Return the verdict on one fault: how many queries have it, and which texts."""
     count = len({text.query for text in faulty})
     counted = {"queries": queries, "faulty queries kept": count, "samples excluded": excluded}
     if not count and not excluded:
@@ -126,7 +126,7 @@ def _verdict(faulty: Sequence[FaultyText], queries: int, excluded: int) -> Verdi
 
 
 def _as_markdown(faulty: Sequence[FaultyText]) -> str:
-    """The first few texts, a line each."""
+    """Return a Markdown table of the first few texts, one per row."""
     lines = ["| id | role | before | after |", "| --- | --- | --- | --- |"]
     lines += [
         f"| {text.query} | {text.role} | {_in_a_line(text.before)} | {_in_a_line(text.after)} |"
@@ -136,7 +136,7 @@ def _as_markdown(faulty: Sequence[FaultyText]) -> str:
 
 
 def _in_a_line(text: str) -> str:
-    """As text: what a model writes is not to be Markdown here."""
+    """Return a text on one line, truncated, with Markdown characters escaped."""
     line = " ".join(text.split())
     shown = line if len(line) <= _SHOWN_CHARACTERS else f"{line[:_SHOWN_CHARACTERS]} …"
     return _MARKUP.sub(r"\\\g<0>", shown)

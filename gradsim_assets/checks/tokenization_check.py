@@ -1,4 +1,4 @@
-"""An asset check that asks the real open-instruct, where its submodule is checked out."""
+"""An asset check against the original open-instruct code, if its submodule is checked out."""
 
 import dagster as dg
 
@@ -11,13 +11,13 @@ from resources.storage import StorageResource
 
 
 def tokenization_check(study: Study) -> dg.AssetChecksDefinition:
-    """Whether the originals' token ids are those of open-instruct."""
+    """Return the check that the originals' token ids and labels agree with open-instruct."""
     lineage = Lineage(study)
 
     @dg.asset_check(
         name="agrees_with_open_instruct",
         asset=asset_key(lineage.key("tokenized")),
-        description="Token ids and labels are those of the open-instruct submodule; not compared where it is absent.",
+        description="Token ids and labels agree with the open-instruct submodule. Skipped if it is not checked out.",
     )
     def agrees_with_open_instruct(storage: StorageResource) -> dg.AssetCheckResult:
         open_instruct = dataset.open_instruct

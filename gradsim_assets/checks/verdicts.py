@@ -1,4 +1,4 @@
-"""What asset checks say of partitions, as Dagster wants to hear it."""
+"""Verdicts of asset checks on partitions, and their conversion to Dagster's evaluations."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -9,17 +9,17 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (
     AssetCheckEvaluationTargetMaterializationData as TargetMaterialization,
 )
 
-# Metadata by which the result for all partitions of a step is told from those of single ones.
+# Metadata that distinguishes the result for all partitions of a step from those of single partitions.
 PARTITIONS = "partitions"
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a check says of a partition.
+    """Verdict of a check on a partition.
 
     Attributes:
-        fault: what is wrong; None: nothing.
-        metadata: what the web UI shows beside it.
+        fault: What is wrong; None if nothing is.
+        metadata: Metadata of the evaluation in the web UI.
     """
 
     fault: str | None = None
@@ -33,18 +33,18 @@ def evaluations(
     *,
     blocking: bool,
 ) -> Iterator[dg.AssetCheckEvaluation | dg.AssetCheckResult]:
-    """The results of a step that checks partitions of an asset.
+    """Yield the results of a step that checks partitions of an asset.
 
     Args:
-        context: of the step.
-        asset: that is checked.
-        verdicts: partition -> check -> what it says; of all checks that the step was asked for, at least.
-        blocking: whether a fault stops what lies downstream; otherwise it is a warning.
+        context: Context of the step.
+        asset: Key of the checked asset.
+        verdicts: Verdicts by partition and check, for at least the checks selected in the step.
+        blocking: Whether a fault is an error that blocks downstream assets, instead of a warning.
     """
     severity = dg.AssetCheckSeverity.ERROR if blocking else dg.AssetCheckSeverity.WARN
     step = context.op_execution_context
     names = [check.name for check in sorted(context.selected_asset_check_keys)]
-    if not step.has_partition_key:  # a run over a range, which may also be of one partition
+    if not step.has_partition_key:  # a run over a range, possibly of a single partition
         yield from _by_partition(step.instance, asset, names, verdicts, severity, blocking=blocking)
     for name in names:
         said = {partition: verdict[name] for partition, verdict in verdicts.items()}
@@ -69,7 +69,7 @@ def _by_partition(
     *,
     blocking: bool,
 ) -> Iterator[dg.AssetCheckEvaluation]:
-    """One evaluation a partition: in a run over a range, Dagster 1.13 would record a single one, of none of them."""
+    """Yield one evaluation per partition: in a range run, Dagster 1.13 records only one, without a partition."""
     for partition, verdict in verdicts.items():
         target = _latest_materialization(instance, asset, partition)
         for name in names:
@@ -89,7 +89,7 @@ def _by_partition(
 def _latest_materialization(
     instance: dg.DagsterInstance, asset: dg.AssetKey, partition: str
 ) -> TargetMaterialization | None:
-    """What an evaluation is of; the web UI shows none that does not name the partition's latest materialization."""
+    """Return the partition's latest materialization; the web UI hides evaluations that do not target it."""
     found = instance.fetch_materializations(dg.AssetRecordsFilter(asset, asset_partitions=[partition]), limit=1)
     if not found.records:
         return None

@@ -1,4 +1,4 @@
-"""What each `gradsim` command does. Exports load on first use: Dagster and torch take seconds."""
+"""Implementations of the `gradsim` commands. Exports load on first use, because Dagster and torch import slowly."""
 
 import lazy_loader
 

@@ -10,36 +10,37 @@ from resources.slurm.install import Installation, InstallError
 
 
 def check_cluster(*, job: bool, wait: float) -> bool:
-    """Check the cluster, print the findings, and return whether nothing is wrong.
+    """Check the cluster, print the findings, and return whether no check failed.
 
     Args:
-        job: run a short job on a compute node, too.
-        wait: seconds that the job may wait in the queue.
+        job: Whether to run a short test job on a compute node.
+        wait: Maximum number of seconds that the test job may wait in the queue.
     """
     findings = Findings()
     examine_cluster(findings, job=job, wait=wait)
     if findings.failed:
         return False
-    verdict = "nothing is wrong; see what is marked !" if findings.doubtful else "the cluster is ready"
+    verdict = "no check failed; see the warnings marked !" if findings.doubtful else "the cluster is ready"
     local = read_environment().compute == "local"
-    console.print(verdict + ("; GRADSIM_COMPUTE=slurm computes there" if local else ""))
+    console.print(verdict + ("; set GRADSIM_COMPUTE=slurm to use it" if local else ""))
     return True
 
 
 def examine_cluster(findings: Findings, *, job: bool, wait: float) -> None:
-    """Run the checks of the cluster; arguments as of `check_cluster`."""
+    """Run the checks of the cluster, with the arguments of `check_cluster`."""
     with Cluster(read_environment(), findings.say, seconds_to_start=wait) as cluster:
         findings.examine([*CHECKS, *(JOB_CHECKS if job else ())], cluster)
 
 
 def install_on_cluster() -> bool:
-    """Install this version of the code on the cluster, and return whether that was done.
+    """Install this version of the code on the cluster; return whether it is installed, false after an interrupt.
 
     Raises:
-        InstallError: it failed; the log has been printed.
+        ClusterError: The installation cannot be started.
+        InstallError: The installation failed; its log has been printed.
     """
     try:
-        with console.status("looking at the cluster") as status:
+        with console.status("connecting to the cluster") as status:
             installation = Installation.open(lambda text: status.update(f"[dim]{escape(text)}[/]"))
             done = installation.run()
             others = installation.others()
@@ -47,11 +48,13 @@ def install_on_cluster() -> bool:
         console.print(f"[dim]{escape(error.log)}[/]", soft_wrap=True)
         raise
     except KeyboardInterrupt:
-        console.print("interrupted; what has begun there goes on: run it again to wait for it")
+        console.print(
+            "interrupted; an installation that has started continues on the cluster: run again to wait for it"
+        )
         return False
     console.print(f"[green]✓[/] {escape(done)}", soft_wrap=True)
     if others:
-        console.print("other versions there, which running jobs may still need:")
+        console.print("other installed versions, which running jobs may still need:")
         for folder, size in others.items():
             console.print(f"  {size:>8}  {escape(folder)}", soft_wrap=True)
         console.print(f"to remove one: [bold]{escape(installation.removal)}[/]", soft_wrap=True)

@@ -1,4 +1,4 @@
-"""`gradsim doctor`: what is wrong with this installation and its places, and how to mend it."""
+"""The command `doctor`: checks of the installation, its settings and its folders, with fixes."""
 
 import importlib.metadata
 import os
@@ -28,49 +28,49 @@ from resources.diagnosis import Check, Doubt
 
 PYTHONS = ((3, 11), (3, 12))
 
-# Tables of a study of the paper's size.
+# Size of the tables of a study as large as the paper's.
 LEAST_FREE_GB = 5
 
-# Where SQLite's locks cannot be relied on.
+# File systems with unreliable locks for SQLite.
 NETWORK_FILE_SYSTEMS = re.compile(r"nfs|cifs|smb|lustre|beegfs|gpfs|ceph|gluster|afs|9p|fuse\.sshfs", re.IGNORECASE)
 
 _INSTALL = "install it again: make install, or pip install -c constraints.txt -e '.[platform]'"
 
 
 class InstallationError(GradsimError):
-    """An installation that is not as it should be."""
+    """Error raised if the installation is broken."""
 
 
 class Machine:
-    """This machine while it is examined."""
+    """The machine under examination."""
 
     @cached_property
     def environment(self) -> Environment:
-        """Its facts.
+        """Environment of this machine.
 
         Raises:
-            StudyError: a variable holds what it cannot hold.
+            StudyError: A variable has an invalid value.
         """
         return read_environment()
 
     @cached_property
     def studies(self) -> list[Study]:
-        """All that it knows.
+        """All studies of the studies folder, and all imported ones.
 
         Raises:
-            StudyError: a file cannot be followed.
+            StudyError: A study file is invalid.
         """
         return load_studies(self.environment)
 
     @property
     def dagster_home(self) -> Path:
-        """Where Dagster's instance lies, or will."""
+        """Folder of the Dagster instance, which may not exist yet."""
         home = os.environ.get("DAGSTER_HOME") or self.environment.data_root / ".dagster"
         return Path(home).expanduser().resolve()
 
 
 def python(_: Machine) -> str:
-    """A version that the tests ran with."""
+    """Check that the Python version is supported."""
     version = ".".join(map(str, sys.version_info[:3]))
     if sys.version_info[:2] not in PYTHONS:
         raise InstallationError(f"Python {version}; gradsim needs 3.11 or 3.12: make clean install PYTHON=python3.11")
@@ -78,7 +78,7 @@ def python(_: Machine) -> str:
 
 
 def packages(_: Machine) -> str:
-    """All that gradsim requires is there, at best in the versions that the tests ran with."""
+    """Check that all required packages are installed; warn about versions other than the tested ones."""
     needed = requirements("gradsim", {"platform"})
     versions = {name: _version(name) for name in needed}
     if missing := sorted(name for name, version in versions.items() if version is None):
@@ -89,18 +89,18 @@ def packages(_: Machine) -> str:
         if not needed[name].specifier.contains(str(versions[name]), prereleases=True)
     ]
     if wrong:
-        raise InstallationError(f"of another version: {', '.join(wrong)}; {_INSTALL}")
+        raise InstallationError(f"wrong version: {', '.join(wrong)}; {_INSTALL}")
     pins = constraints(project_root() / "constraints.txt")
     others = {name: version for name in pins if (version := _version(name)) and version.split("+")[0] != pins[name]}
     if others:
         shown = ", ".join(f"{name} {version} (tested {pins[name]})" for name, version in sorted(others.items())[:3])
         more = f" and {len(others) - 3} more" if len(others) > 3 else ""
-        raise Doubt(f"not in the versions of constraints.txt: {shown}{more}; to have those, {_INSTALL}")
-    return f"{len(needed)} required" + (f", all {len(pins)} pins of constraints.txt kept" if pins else "")
+        raise Doubt(f"versions differ from constraints.txt: {shown}{more}; to get the tested ones, {_INSTALL}")
+    return f"{len(needed)} required" + (f", all {len(pins)} pins of constraints.txt met" if pins else "")
 
 
 def requirements(distribution: str, extras: set[str]) -> dict[str, Requirement]:
-    """Name -> what a distribution requires with some extras, directly or by its own other extras."""
+    """Return the requirements of a distribution with these extras, by name; extras that include others are resolved."""
     found: dict[str, Requirement] = {}
     for line in importlib.metadata.requires(distribution) or ():
         requirement = Requirement(line)
@@ -115,7 +115,7 @@ def requirements(distribution: str, extras: set[str]) -> dict[str, Requirement]:
 
 
 def constraints(path: Path) -> dict[str, str]:
-    """Name -> version; none where there is no such file."""
+    """Return the pinned versions of a constraints file, by name; empty if there is no such file."""
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     return dict(line.split("==") for line in lines if re.fullmatch(r"[\w.-]+==[\w.+-]+", line))
 
@@ -128,7 +128,7 @@ def _version(name: str) -> str | None:
 
 
 def settings(machine: Machine) -> str:
-    """The environment and `.env` can be followed."""
+    """Check that the environment and `.env` are valid."""
     environment = machine.environment
     file = project_root() / ".env"
     source = f"the environment and {file}" if file.is_file() else "the environment (there is no .env)"
@@ -136,7 +136,7 @@ def settings(machine: Machine) -> str:
 
 
 def studies(machine: Machine) -> str:
-    """Every study file can be followed."""
+    """Check that every study file is valid."""
     names = [study.name for study in machine.studies if not study.imported]
     if not names:
         raise Doubt(f"no study in {machine.environment.studies_folder}; set GRADSIM_STUDIES, or write one")
@@ -144,7 +144,7 @@ def studies(machine: Machine) -> str:
 
 
 def api(machine: Machine) -> str:
-    """There is a key for studies whose texts an API rewrites; the API is not asked."""
+    """Check that there is an API key if a study needs one; send no request."""
     names = [
         study.name
         for study in machine.studies
@@ -154,12 +154,12 @@ def api(machine: Machine) -> str:
         return "no study needs an API"
     host = text_api.host_of(machine.environment.openai_base_url or text_api.OPENAI)
     if not os.environ.get("OPENAI_API_KEY"):
-        raise Doubt(f"no key for {host}, which {', '.join(names)} would ask; set OPENAI_API_KEY in .env")
-    return f"a key for {host}, which {', '.join(names)} would ask"
+        raise Doubt(f"no key for {host}, which {', '.join(names)} would use; set OPENAI_API_KEY in .env")
+    return f"a key for {host}, which {', '.join(names)} would use"
 
 
 def imported(machine: Machine) -> str:
-    """Every imported study can be followed, and its tables are there."""
+    """Check that every imported study is valid and has all its tables."""
     studies, faults = imported_studies(machine.environment)
     if faults:
         raise faults[0]
@@ -174,7 +174,7 @@ def imported(machine: Machine) -> str:
 
 
 def data_root(machine: Machine) -> str:
-    """What is computed can be written, and has room."""
+    """Check that the data root is writable and has enough free space."""
     root = machine.environment.data_root
     free = _free_gb(root, "GRADSIM_DATA")
     if free < LEAST_FREE_GB:
@@ -184,7 +184,7 @@ def data_root(machine: Machine) -> str:
 
 
 def dagster(machine: Machine) -> str:
-    """Dagster's instance can be written, where its database is safe."""
+    """Check that Dagster's instance folder is writable, and warn about SQLite on a network file system."""
     home = machine.dagster_home
     _free_gb(home, "DAGSTER_HOME")
     kind = _file_system(home)
@@ -197,7 +197,7 @@ def dagster(machine: Machine) -> str:
 
 
 def _has_storage_elsewhere(home: Path) -> bool:
-    """Whether the instance is configured not to use SQLite."""
+    """Return whether the instance is configured with a database other than SQLite."""
     path = next((path for path in (home / "dagster.yaml", project_root() / "dagster.yaml") if path.is_file()), None)
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) if path else None
@@ -207,7 +207,11 @@ def _has_storage_elsewhere(home: Path) -> bool:
 
 
 def _free_gb(folder: Path, variable: str) -> float:
-    """Room where a folder is or would be, after something was written there."""
+    """Return the free gigabytes of a folder that may not exist yet, after a test write.
+
+    Raises:
+        InstallationError: The folder is not writable.
+    """
     there = next(parent for parent in (folder, *folder.parents) if parent.exists())
     try:
         with tempfile.TemporaryFile(dir=there):
@@ -215,27 +219,27 @@ def _free_gb(folder: Path, variable: str) -> float:
         return shutil.disk_usage(there).free / 1e9
     except OSError as error:
         raise InstallationError(
-            f"{folder} cannot be written ({error.strerror}); set {variable} to a folder that you can write"
+            f"{folder} cannot be written ({error.strerror}); set {variable} to a folder that you can write to"
         ) from error
 
 
 def _file_system(folder: Path) -> str:
-    """The kind of the file system that a folder is on, or would be."""
+    """Return the type of the file system of a folder that may not exist yet; "" if unknown."""
     mounts = {Path(each.mountpoint): each.fstype for each in psutil.disk_partitions(all=True)}
     return next((mounts[parent] for parent in (folder, *folder.parents) if parent in mounts), "")
 
 
 def device(machine: Machine) -> str:
-    """The studied model's device is there; on a cluster, that is the nodes' matter."""
+    """Check that the model's device is available; if jobs run on a cluster, check only that torch can be imported."""
     try:
         import torch  # noqa: PLC0415 - may fail
     except (ImportError, OSError) as error:
-        raise InstallationError(f"torch cannot be loaded ({str(error).splitlines()[0]}); {_INSTALL}") from error
+        raise InstallationError(f"torch cannot be imported ({str(error).splitlines()[0]}); {_INSTALL}") from error
     if machine.environment.compute == "slurm":
-        return f"the cluster's; here torch {torch.__version__} only plans"
+        return f"on the cluster; torch {torch.__version__} here only makes plans"
     try:
         found = models.resolve_device(machine.environment.device)
-    except RuntimeError as error:  # as torch names a device that it does not know
+    except RuntimeError as error:  # torch's error for an unknown device
         raise DeviceError(
             f"MT_DEVICE={machine.environment.device} ({str(error).splitlines()[0]}); correct it"
         ) from error
@@ -245,7 +249,7 @@ def device(machine: Machine) -> str:
     if shutil.which("nvidia-smi") and machine.environment.device == "auto" and machine.environment.compute == "local":
         raise Doubt(
             f"this machine has a GPU driver, but torch {torch.__version__} sees no GPU and the model runs on the CPU; "
-            "install a CUDA build that the driver can run (nvidia-smi says which), or set MT_DEVICE=cpu"
+            "install a CUDA build that the driver supports (nvidia-smi shows which), or set MT_DEVICE=cpu"
         )
     return f"cpu: {torch.get_num_threads()} threads, torch {torch.__version__}"
 
@@ -264,11 +268,11 @@ CHECKS = (
 
 
 def examine_installation(*, job: bool, wait: float) -> bool:
-    """Check this machine, and the cluster if jobs run there; print the findings, and return whether nothing is wrong.
+    """Check this machine, and the cluster if jobs run there; print the findings, and return whether no check failed.
 
     Args:
-        job: run a short job on a compute node, too.
-        wait: seconds that the job may wait in the queue.
+        job: Whether to run a short test job on a compute node.
+        wait: Maximum number of seconds that the test job may wait in the queue.
     """
     machine, findings = Machine(), Findings()
     findings.examine(CHECKS, machine)

@@ -1,4 +1,4 @@
-"""The batch scripts of what would run on a cluster."""
+"""Batch scripts that a run would submit to a cluster."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -19,15 +19,15 @@ from resources.slurm.walltime import walltime
 
 
 def print_scripts(session: Session, launches: Sequence[Launch], *, force: bool) -> None:
-    """What would be submitted for each job of these launches; nothing is.
+    """Print the `sbatch` command and script of each job of these launches, without submitting anything.
 
     Raises:
-        ClusterError: the site's settings cannot be followed, or the cluster does not say where its user's home is.
+        ClusterError: The site's settings are invalid, or the cluster cannot be reached for the user's home folder.
     """
     connection = Connection(Site.read(), console.print)
     site = connection.at_home(seconds=0)
     if session.store.state(session.store.lineage.key("model")) is not State.FRESH:
-        console.print("\nbatch scripts can be shown when the dataset and the model are there (run 1)")
+        console.print("\nbatch scripts can be shown once the dataset and the model are materialized (run 1)")
         return
     for number, launch in enumerate(launches, start=1):
         for job in _jobs(session, launch, force=force):
@@ -39,7 +39,7 @@ def print_scripts(session: Session, launches: Sequence[Launch], *, force: bool) 
 
 
 def _jobs(session: Session, launch: Launch, *, force: bool) -> Iterator[PartitionJob]:
-    """The jobs of a launch: of its tables, those that one step makes are one job's."""
+    """Yield the jobs of a launch; tables made by the same step share a job."""
     gpu = GPUResource(device=session.environment.device, memory_budget=session.environment.memory_budget)
     steps: dict[str, list[TableKey]] = {}
     for key in launch.keys:
@@ -47,6 +47,6 @@ def _jobs(session: Session, launch: Launch, *, force: bool) -> Iterator[Partitio
             steps.setdefault(op, []).append(key)
     for keys in steps.values():
         job = make_job(session.store, keys, launch.partitions or (None,), gpu, force=force)
-        with suppress(TableError):  # of what an earlier step of the same run makes
+        with suppress(TableError):  # an input that an earlier step of the same run makes
             job = job.of_what_is_stored(session.store)
         yield job

@@ -1,4 +1,4 @@
-"""Checks at the terminal: a line each as they come, with what was found or how to mend what is wrong."""
+"""Checks in the terminal: one line per check as it finishes, with its finding or with the problem and its fix."""
 
 from collections.abc import Sequence
 from typing import TypeVar
@@ -13,17 +13,17 @@ Subject = TypeVar("Subject")
 
 _SIGNS = {Mark.GOOD: "[green]✓[/]", Mark.DOUBTFUL: "[yellow]![/]", Mark.BAD: "[red]✗[/]"}
 
-_TO_MEND = {Mark.DOUBTFUL, Mark.BAD}
+_TO_FIX = {Mark.DOUBTFUL, Mark.BAD}
 
 _NAME_WIDTH = 11
 
 
 class Findings:
-    """What was found so far, which is on the screen already.
+    """Findings so far, which are already printed.
 
     Attributes:
-        failed: whether a check did.
-        doubtful: whether one could not be made sure of, or works less well than it could.
+        failed: Whether any check failed.
+        doubtful: Whether any check gave a warning.
     """
 
     def __init__(self) -> None:
@@ -32,11 +32,11 @@ class Findings:
         self._status = console.status("")
 
     def say(self, text: str) -> None:
-        """What goes on meanwhile."""
+        """Show a progress message behind the name of the running check."""
         self._status.update(f"{self._name}: [dim]{escape(text)}[/]")
 
     def examine(self, checks: Sequence[Check[Subject]], subject: Subject) -> None:
-        """Make checks in their order, and print what comes out."""
+        """Run the checks in order, and print each finding."""
         findings: dict[str, Finding] = {}
         for check in checks:
             self._name = check.name
@@ -53,16 +53,16 @@ class Findings:
 
 
 def print_line(sign: str, name: str, finding: Finding) -> None:
-    """One finding; how to mend it stands below."""
-    if not console.is_terminal:  # a file, which may be searched for whole lines
+    """Print a finding; in a terminal, its fix goes on a line of its own."""
+    if not console.is_terminal:  # keep each finding on one line, so that files can be searched
         console.print(f"{sign} {name:{_NAME_WIDTH}} {escape(finding.text)}", soft_wrap=True)
         return
-    text, _, mend = finding.text.partition("; ") if finding.mark in _TO_MEND else (finding.text, "", "")
+    text, _, fix = finding.text.partition("; ") if finding.mark in _TO_FIX else (finding.text, "", "")
     line = Table.grid(padding=(0, 1))
     line.add_column(width=1)
     line.add_column(width=_NAME_WIDTH, no_wrap=True)
     line.add_column(overflow="fold")
     line.add_row(sign, name, escape(text))
-    if mend:
-        line.add_row("", "", f"[bold]→[/] {escape(mend)}")
+    if fix:
+        line.add_row("", "", f"[bold]→[/] {escape(fix)}")
     console.print(line)

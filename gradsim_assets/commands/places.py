@@ -1,4 +1,4 @@
-"""Where a study would run, for its plan: this machine or a cluster, how fast that is, and how to find it out."""
+"""Places where a study can run, for its plan: this machine or a cluster, their speed, and how to measure it."""
 
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -23,40 +23,40 @@ from resources.slurm.site import Site
 
 
 class Place(Protocol):
-    """Where a study would run."""
+    """A place where a study can run."""
 
     @property
     def name(self) -> str:
-        """For people."""
+        """Display name."""
 
     @property
     def device(self) -> str:
-        """Of a job: cpu or cuda:N."""
+        """Device of a job: `cpu`, `cuda` or `cuda:N`."""
 
     def known(self, session: Session) -> MeasuredRates | None:
-        """What was measured there for the study; None: nothing."""
+        """Return the rates measured there for the study's precision; None if there are none."""
 
     def machine(self, session: Session, known: MeasuredRates | None) -> Machine:
-        """For predictions.
+        """Return the machine for predictions.
 
         Raises:
-            ClusterError: nothing is known of it.
+            ClusterError: The memory of the cluster's nodes is unknown.
         """
 
     def measure(self, session: Session, sources: Sources) -> MeasuredRates:
-        """Time a few of the study's originals there.
+        """Time a few of the study's originals there, and return the rates.
 
         Raises:
-            GradsimError: they cannot be run.
+            GradsimError: The measurement cannot run.
         """
 
 
 def place_of(session: Session) -> Place:
-    """Where the environment has partition jobs run.
+    """Return the place where the environment runs partition jobs.
 
     Raises:
-        DeviceError: this machine's device is not there.
-        ClusterError: the site's settings cannot be followed.
+        DeviceError: This machine does not have the requested device.
+        ClusterError: The site's settings are invalid.
     """
     if session.environment.compute == "slurm":
         return Cluster(Site.read())
@@ -65,25 +65,25 @@ def place_of(session: Session) -> Place:
 
 @dataclass(frozen=True)
 class ThisMachine:
-    """Here."""
+    """This machine."""
 
     device: str
 
     @property
     def name(self) -> str:
-        """The device and its model."""
+        """Device and its hardware name."""
         return ("" if self.device == "cpu" else f"{self.device}: ") + models.device_name(self.device)
 
     def known(self, session: Session) -> MeasuredRates | None:
-        """What was measured on this device."""
+        """Return the rates measured on this device; None if there are none."""
         return read_rates(session.store, self.device, session.study.model.precision)
 
     def machine(self, session: Session, known: MeasuredRates | None) -> Machine:
-        """With what is free now, or the environment's budget."""
+        """Return the machine with the environment's memory budget, or else with the memory that is free now."""
         return Machine(self.device, session.environment.memory_budget, known.rates if known else None)
 
     def measure(self, session: Session, sources: Sources) -> MeasuredRates:
-        """In this process."""
+        """Measure in this process."""
         study = session.study
         configuration = sources.model_configuration(self.device)
         assert sources.tokenized is not None  # a model that can be loaded has a tokenizer
@@ -114,32 +114,36 @@ class Cluster:
 
     @property
     def name(self) -> str:
-        """The queue."""
+        """Name of the queue."""
         return self.site.queue
 
     @property
     def device(self) -> str:
-        """Of a node."""
+        """Device of a node."""
         return self.site.device
 
     def known(self, session: Session) -> MeasuredRates | None:
-        """What was measured on this queue last."""
+        """Return the latest rates measured on this queue; None if there are none."""
         return read_site_rates(session.store, self.site.queue, session.study.model.precision)
 
     def machine(self, session: Session, known: MeasuredRates | None) -> Machine:
-        """With what a job had there when it measured, or the environment's budget."""
+        """Return the machine with the environment's memory budget, or else with the one found by the measurement.
+
+        Raises:
+            ClusterError: Neither is known.
+        """
         budget = session.environment.memory_budget or (known.memory_budget if known else None)
         if budget is None:
             raise ClusterError(
-                f"{self.name}: nobody knows yet what a node can hold; measure it (gradsim plan {session.study.name} "
-                "--measure), or say it (GRADSIM_MEMORY_BUDGET=60GiB)"
+                f"{self.name}: node memory unknown; measure it (gradsim plan {session.study.name} --measure), or set "
+                "it (GRADSIM_MEMORY_BUDGET=60GiB)"
             )
         return Machine(self.device, budget, known.rates if known else None)
 
     def measure(self, session: Session, sources: Sources) -> MeasuredRates:
-        """In a job that runs as all others do."""
+        """Measure in a job that runs like all others."""
         store = session.store
-        # A job reads tables; the dataset's are made here.
+        # The job reads the dataset's tables, so make them first.
         if launches := session.plan([store.lineage.key("tokenized")]):
             session.run(launches)
         job = PartitionJob(
@@ -161,12 +165,16 @@ class Cluster:
         )
 
 
-# Of what a job of rates tells.
+# Measurements of a rates job that are kept.
 MEASURED = ("device", "operations_per_second", "bytes_per_second", "memory_budget")
 
 
 def _run_alone(job: PartitionJob, session: Session) -> dict[str, Any]:
-    """What a job measured that no table is made of: a run that no instance remembers."""
+    """Run a job without any table, in an ephemeral Dagster instance, and return its measurements.
+
+    Raises:
+        RunError: The job failed.
+    """
     measured: dict[str, Any] = {}
 
     @dg.asset(key=[session.study.name, RATES])

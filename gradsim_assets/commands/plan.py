@@ -1,4 +1,4 @@
-"""What `gradsim plan` says before anything runs. It stores no table, and loads no weights unless it is to measure."""
+"""The command `plan`: a forecast of a study's cost. It stores no tables, and loads weights only to measure."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -26,21 +26,21 @@ from gradsim_assets.terminal import bytes_text, console, operations_text, second
 
 Cell = Callable[[SettingForecast], str]
 
-# Longer names of settings may break.
+# Longer setting names may wrap.
 _NAME_WIDTH = 11
 
 
 def print_plan(session: Session, *, measure: bool = False) -> None:
-    """What each setting's missing partitions take on this machine; with `measure`, find out first how fast it is.
+    """Print the cost of each setting's missing partitions where jobs run; with `measure`, measure the speed first.
 
     Raises:
-        GradsimError: something that is needed cannot be had, or does not fit the machine.
+        GradsimError: An input cannot be loaded, or the study does not fit the machine.
     """
     place = place_of(session)
     sources = Sources(session.store, partial(load_originals, session.study))
     if measure:
         path = write_rates(session.store, place.measure(session, sources))
-        console.print(f"measured; kept in [bold]{escape(str(path))}[/]", soft_wrap=True)
+        console.print(f"measured; stored in [bold]{escape(str(path))}[/]", soft_wrap=True)
     known = place.known(session)
     forecaster = Forecaster(sources, place.machine(session, known))
     with console.status("planning"):
@@ -66,11 +66,11 @@ def _print_heading(study: Study, sources: Sources, place: str) -> None:
 
 
 def _table(forecasts: Sequence[SettingForecast], weights: int) -> Table:
-    """A column a setting, a row a quantity."""
+    """Return the forecast as a table with one column per setting and one row per quantity."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("", no_wrap=True)
     for forecast in forecasts:
-        # Three settings and all together fit a terminal of 80 columns if long names may break where their words do.
+        # Wrapping long names at underscores fits three settings and their total into 80 columns.
         name = forecast.setting
         lines = (name if len(name) <= _NAME_WIDTH else name.replace("_", "_\n")).split("\n")
         width = min(max(map(len, lines)), _NAME_WIDTH)
@@ -86,7 +86,7 @@ def _table(forecasts: Sequence[SettingForecast], weights: int) -> Table:
 
 
 def _sections(weights: int) -> Iterator[tuple[str, Sequence[tuple[str, Cell]]]]:
-    """Titles, and their rows; a row that is empty for every setting is left out."""
+    """Yield the titles and rows of the table's sections; rows that are empty for every setting are omitted."""
     yield (
         "what is compared",
         (
@@ -95,7 +95,7 @@ def _sections(weights: int) -> Iterator[tuple[str, Sequence[tuple[str, Cell]]]]:
             ("originals", lambda f: f"{len(f.inputs.originals):,}"),
             ("unique samples", lambda f: f"{f.together.plan.unique_samples:,}"),
             ("pairs", lambda f: f"{len(f.inputs.pairs):,}"),
-            ("known", lambda f: "estimated" if f.estimated else "exactly"),
+            ("counts", lambda f: "estimated" if f.estimated else "exact"),
         ),
     )
     yield (
@@ -147,16 +147,16 @@ def _time(seconds: float | None) -> str:
 
 
 def _notes(sources: Sources, forecasts: Sequence[SettingForecast]) -> Iterator[str]:
-    """What the table's numbers leave out or take for granted."""
+    """Yield notes on what the table's numbers leave out or assume."""
     study = sources.store.study
     if computed := [forecast.setting for forecast in forecasts[: len(study.settings)] if not forecast.missing]:
-        yield f"{', '.join(computed)}: all is computed; this is what computing it again would take (--force)"
+        yield f"{', '.join(computed)}: already computed; the numbers are for computing everything again (--force)"
     estimated = frozenset().union(*(forecast.estimated for forecast in forecasts))
     if LENGTHS in estimated:
-        originals = f"originals have a token for {CHARACTERS_PER_TOKEN} characters, " * sources.originals.estimated
+        originals = f"originals have one token per {CHARACTERS_PER_TOKEN} characters, " * sources.originals.estimated
         yield f"estimated lengths: {originals}queries are as long as their originals"
     if CANDIDATES in estimated:
-        yield "estimated candidates: the true source, and others by lot"
+        yield "estimated candidates: the true source and random others"
     if sources.model_source is None:
         yield "not counted: the model is trained first"
     for name, method in study.settings.items():
@@ -167,7 +167,7 @@ def _notes(sources: Sources, forecasts: Sequence[SettingForecast]) -> Iterator[s
 
 
 def _index_notes(sources: Sources) -> Iterator[str]:
-    """What the gradient index would take."""
+    """Yield a note on the cost of the gradient index, if partitions of it are missing."""
     study = sources.store.study
     stored = study.stored_projection
     missing = [each for each in study.partitions if stored and not sources.fresh(INDEX, None, each.key)]
@@ -177,19 +177,19 @@ def _index_notes(sources: Sources) -> Iterator[str]:
         originals = sum(each.end - each.start for each in missing)
         size = originals * width * (2 if stored.stored_format == "float16" else 4)
         yield (
-            f"not counted: the gradient index runs {originals:,} originals once more, "
+            f"not counted: the gradient index runs {originals:,} originals once more "
             f"and writes {bytes_text(size)} of projected gradients"
         )
 
 
 def _lacks_queries(sources: Sources, setting: str) -> bool:
-    """Whether queries have still to be made."""
+    """Return whether some of a setting's queries still have to be made."""
     return not all(sources.fresh("queries", setting, each.key) for each in sources.store.study.partitions)
 
 
 def _rates_note(study: Study, known: MeasuredRates | None) -> str:
     if known is None:
-        return f"time: run with --measure (gradsim plan {study.name} --measure)"
+        return f"time: unknown, run with --measure (gradsim plan {study.name} --measure)"
     return (
         f"time: at {operations_text(known.operations_per_second)}/s and {bytes_text(known.bytes_per_second)}/s, "
         f"measured {f'on its {known.device}' if known.site else 'here'} {known.measured}"

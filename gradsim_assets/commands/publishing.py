@@ -29,24 +29,24 @@ def import_study(
     settings: Sequence[str] | None = None,
     force: bool = False,
 ) -> None:
-    """Store the original study's JSON results as a study without a model.
+    """Import the original study's JSON results as a study without a model.
 
     Args:
-        folder: the one that holds `dot_products/`, or its parent.
-        name: of the new study.
-        model: needed if the folder has several.
-        sample_size: `full` or a number, needed if the folder has several.
-        settings: None: all.
-        force: replace an earlier import of this name.
+        folder: Folder that contains `dot_products/`, or its parent.
+        name: Name of the new study.
+        model: Model of the results; required if the folder has several.
+        sample_size: `full` or a number; required if the folder has several.
+        settings: Settings to import; None for all.
+        force: Whether to replace an earlier import of this name.
 
     Raises:
-        GradsimError: files are missing, malformed or contradictory, or the name is taken.
+        GradsimError: Files are missing, malformed or contradictory, or the name is taken.
     """
     began = time.perf_counter()
     environment = read_environment()
     _refuse_name(name, environment)
     refuse_taken(environment.data_root, name, force=force)
-    with open_instance(environment):  # refused now, not when the tables are written
+    with open_instance(environment):  # fail now if it cannot be opened, not after the tables are written
         pass
     with console.status("reading"):
         published = read_published(find_published(folder, model=model, sample_size=sample_size, settings=settings))
@@ -60,10 +60,10 @@ def import_study(
 
 
 def export_study(name: str, folder: Path) -> None:
-    """Write a study's combined tables as the original study's JSON files into an empty folder.
+    """Write a study's combined tables in the original study's JSON format into an empty folder.
 
     Raises:
-        GradsimError: tables are missing or stale, or the folder cannot be written.
+        GradsimError: Tables are missing or stale, or the folder cannot be written.
     """
     session = Session.open(name)
     with console.status("writing"):
@@ -78,11 +78,11 @@ def _refuse_name(name: str, environment: Environment) -> None:
     if not re.fullmatch(NAME, name):
         raise StudyError(f"'{name}' cannot be a study's name; use letters, digits and underscores")
     if name in study_names(environment):
-        raise StudyError(f"there is a study file for '{name}'; choose another name for the import")
+        raise StudyError(f"a study file for '{name}' already exists; choose another name for the import")
 
 
 def _tell_dagster(imported: Imported, environment: Environment) -> None:
-    """The web UI then shows where the tables came from, though no run made them."""
+    """Record the imported tables as materializations, so that the web UI shows them although no run made them."""
     store = imported.store
     with open_instance(environment) as instance:
         for node in store.lineage:

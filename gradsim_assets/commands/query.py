@@ -1,4 +1,4 @@
-"""What `gradsim query` says: the originals nearest to a text, from the stored index."""
+"""The command `query`: the originals nearest to a text, from the stored index."""
 
 import time
 
@@ -13,18 +13,18 @@ from gradsim_assets.commands.session import Session
 from gradsim_assets.terminal import console
 from resources.gpu import GPUResource
 
-# Characters of an original's prompt that are shown.
+# Maximum number of characters shown of an original's prompt.
 _SHOWN = 160
 
 
 def print_nearest(session: Session, text: str, answer: str, top: int) -> None:
-    """The `top` originals whose projected gradients are most like that of a prompt and its answer.
+    """Print the `top` originals with projected gradients most similar to that of a prompt and its answer.
 
     Raises:
-        GradsimError: the study stores no projected gradients, or they cannot be used.
+        GradsimError: The study stores no projected gradients, or they cannot be used.
     """
     store, environment = session.store, session.environment
-    index = store.index()  # before the model is loaded, which takes longer
+    index = store.index()  # fail before the model is loaded, which takes longer
     model = GPUResource(device=environment.device).configuration(session.study, store)
     models.hide_progress_bars()
     with console.status("loading the model"):
@@ -38,13 +38,13 @@ def print_nearest(session: Session, text: str, answer: str, top: int) -> None:
 
 
 def _doubt(nearest: pl.DataFrame) -> str:
-    """How far the similarities may be from those of whole gradients."""
+    """Return a remark on the standard error that the projection adds to similarities; empty if unknown."""
     error = nearest["standard_error"].max()
-    return f"; by projection, similarities are uncertain by ±{error:.2g}" if isinstance(error, float) else ""
+    return f"; projection adds a standard error of up to {error:.2g}" if isinstance(error, float) else ""
 
 
 def _table(nearest: pl.DataFrame, originals: pl.DataFrame) -> Table:
-    """Place, similarity, id and prompt."""
+    """Return the table of ranks, similarities, ids and prompts."""
     prompts = {sample: messages[0]["content"] for sample, messages in originals.select("id", "messages").iter_rows()}
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("", justify="right")

@@ -1,4 +1,4 @@
-"""One command's view of a study: its definition, its tables, the machine, and running what is asked for."""
+"""A command's view of a study: its definition, its tables, the environment, and its runs."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -25,24 +25,24 @@ class Session:
 
     @classmethod
     def open(cls, name: str) -> "Session":
-        """The study of this name, as the environment wants it.
+        """Open the study of this name, with the changes that the environment requests.
 
         Raises:
-            StudyError: there is no such study, or its file or the environment cannot be followed.
+            StudyError: There is no such study, or its file or the environment is invalid.
         """
         environment = read_environment()
         return cls(load_study(name, environment), environment)
 
     @cached_property
     def store(self) -> Store:
-        """The study's tables."""
+        """Tables of the study."""
         return Store(self.environment.data_root, self.study)
 
     def settings(self, name: str | None) -> list[str]:
-        """The setting asked for, or all; `model-generated` may stand for `model_generated`.
+        """Return the named setting as a list, or all settings; dashes count as underscores (`model-generated`).
 
         Raises:
-            StudyError: the study has no such setting.
+            StudyError: The study has no such setting.
         """
         if name is None:
             return list(self.study.settings)
@@ -60,38 +60,42 @@ class Session:
         force: bool = False,
         runs: int = 1,
     ) -> list[Launch]:
-        """What has to run to have these tables, of these partitions or all."""
+        """Return the launches that make these tables, for these partitions or all; arguments as of `plan_launches`.
+
+        Raises:
+            TableError: An imported table is missing or stale.
+        """
         partitions = self.study.partitions if partitions is None else partitions
         return plan_launches(self.store, targets, partitions, force=force, runs=runs)
 
     def run(self, launches: Sequence[Launch], *, force: bool = False) -> None:
-        """Run what was planned.
+        """Run planned launches.
 
         Raises:
-            GradsimError: a run failed.
+            GradsimError: A run failed.
         """
         if not launches:
-            console.print("nothing to do: what is asked for is there and fresh")
+            console.print("nothing to do: everything requested is fresh")
             return
         run_launches(self.study, launches, self.environment, force=force)
 
     def refuse_imported(self) -> None:
-        """For commands that need more than tables.
+        """Raise for an imported study, in commands that need more than its tables.
 
         Raises:
-            StudyError: the study was imported.
+            StudyError: The study was imported.
         """
         if self.study.imported:
             raise StudyError(
                 f"study '{self.study.name}' was imported and has no model, no texts and no partitions; "
-                f"gradsim run {self.study.name} makes its analyses and report"
+                f"make its analyses and report: gradsim run {self.study.name}"
             )
 
     def check_device(self, launches: Sequence[Launch]) -> None:
-        """Refuse a device that is not there before any work starts.
+        """Raise for a missing device before any work starts, if these launches need it.
 
         Raises:
-            DeviceError: the device is not there.
+            DeviceError: This machine does not have the device.
         """
         device = self.environment.device
         needed = any(job_op(self.study, key) for launch in launches for key in launch.keys)
@@ -99,14 +103,14 @@ class Session:
             models.resolve_device(device)
 
     def failed_partitions(self) -> set[tuple[TableKey, str | None]]:
-        """Partitions whose last materialization failed, as Dagster's instance remembers."""
+        """Return the partitions with a failed latest materialization, from the Dagster instance."""
         return failed_partitions(self.store, self.environment)
 
     def refuse_partitions(self, launches: Sequence[Launch]) -> None:
-        """For commands that only read what partitions have made.
+        """Raise if these launches contain partitions, in commands that only combine or analyse computed partitions.
 
         Raises:
-            TableError: partitions have to be computed first.
+            TableError: Partitions are missing or stale.
         """
         for launch in launches:
             if launch.partitions:

@@ -1,4 +1,4 @@
-"""What would be sent to an API, and what that would cost, before anything is sent."""
+"""Estimates of what a study would send to an API, and of the cost, before anything is sent."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -17,15 +17,15 @@ from resources.paraphraser import ParaphraserResource
 def spending(
     session: Session, partitions: Mapping[str, Sequence[str]], originals: pl.DataFrame | None = None
 ) -> Iterator[str]:
-    """A line for each setting whose texts an API is to rewrite.
+    """Yield one line for each setting with texts to be rewritten by an API.
 
     Args:
-        session: the study's.
-        partitions: setting -> of which its queries are to be made.
-        originals: all of the study's; None: as stored, or loaded.
+        session: Session of the study.
+        partitions: Partitions with queries to make, by setting.
+        originals: All originals of the study; None to read the stored table, or else load the dataset.
 
     Raises:
-        GradsimError: the originals cannot be had, or the API's address is none.
+        GradsimError: The originals cannot be loaded, or the API's address is invalid.
     """
     for name, keys in partitions.items():
         method = session.study.settings[name]
@@ -40,7 +40,7 @@ def spending(
 
 
 def missing_queries(session: Session) -> dict[str, list[str]]:
-    """Setting -> partitions whose queries have still to be made."""
+    """Return the partitions with missing or stale queries, by setting."""
     store = session.store
     return {
         name: [
@@ -53,7 +53,7 @@ def missing_queries(session: Session) -> dict[str, list[str]]:
 
 
 def launched_queries(launches: Sequence[Launch]) -> dict[str, list[str]]:
-    """Setting -> partitions whose queries these launches make."""
+    """Return the partitions with queries that these launches make, by setting."""
     found: dict[str, list[str]] = {}
     for launch in launches:
         for key in launch.keys:

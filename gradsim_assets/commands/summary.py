@@ -1,4 +1,4 @@
-"""Tables at the terminal: what will run, what was found, what is there."""
+"""Summaries in the terminal: planned runs, results, and the state of tables."""
 
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -20,9 +20,9 @@ from gradsim_assets.terminal import console
 
 
 def print_launches(launches: Sequence[Launch]) -> None:
-    """What would run, in order."""
+    """Print the runs that would happen, in order."""
     if not launches:
-        console.print("nothing to do: everything asked for is there and fresh")
+        console.print("nothing to do: everything requested is fresh")
     for number, launch in enumerate(launches, start=1):
         console.print(f"[bold]run {number} of {len(launches)}[/]  {describe(launch)}")
         for key in launch.keys:
@@ -30,13 +30,13 @@ def print_launches(launches: Sequence[Launch]) -> None:
 
 
 def print_spending(session: Session, launches: Sequence[Launch]) -> None:
-    """What these launches would send to an API, and what it would cost."""
+    """Print what these launches would send to an API, and the cost."""
     for line in spending(session, launched_queries(launches)):
         console.print(escape(line), soft_wrap=True)
 
 
 def print_results(session: Session) -> None:
-    """The headline numbers of every setting that is analysed, and where the report lies."""
+    """Print the headline numbers and the audit verdict of every analysed setting, and the path of the report."""
     store, key = session.store, session.store.lineage.key
     analysed = [
         setting
@@ -51,7 +51,7 @@ def print_results(session: Session) -> None:
 
 
 def _accuracies(store: Store, settings: Sequence[str]) -> Table:
-    """Share of queries whose source is found: a row a method or control, a column a setting."""
+    """Return the share of queries whose source is found, with a row per method or control and a column per setting."""
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("sources found (%)", no_wrap=True)
     methods: dict[str, dict[str, str]] = {}
@@ -73,10 +73,10 @@ def _accuracies(store: Store, settings: Sequence[str]) -> Table:
 
 
 def _print_audits(store: Store, settings: Sequence[str]) -> None:
-    """Print what the audits of these settings came to, where they are there and fresh."""
+    """Print the verdicts of these settings' audits, for audits that exist and are fresh."""
     for setting, verdict in audit_verdicts(store, settings).items():
         if verdict.passed:
-            agreement = f"{verdict.numbers} numbers are those of plain autograd, to within {verdict.worst:.2g}"
+            agreement = f"{verdict.numbers} numbers agree with plain autograd to within {verdict.worst:.2g}"
             console.print(f"{setting}: {agreement}")
         else:
             console.print(f"[bold red]{setting}:[/] {escape(str(verdict))}", soft_wrap=True)
@@ -88,7 +88,7 @@ def _share(row: dict[str, float]) -> str:
 
 
 def print_status(session: Session) -> None:
-    """Print how many partitions of each table are done, failed, missing and stale, and what the audits came to."""
+    """Print how many partitions of each table are done, failed, missing and stale, and the audit verdicts."""
     store = session.store
     table = Table(title=f"{session.study.name} in {store.root}", title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("table", overflow="fold")
@@ -108,7 +108,7 @@ def print_status(session: Session) -> None:
 
 
 def _state_cells(store: Store, key: TableKey, failed: Collection[tuple[TableKey, str | None]]) -> list[str]:
-    """How many partitions of a table are done, failed, missing and stale."""
+    """Return the cells for a table's numbers of done, failed, missing and stale partitions."""
     counts: Counter[str] = Counter()
     for partition in store.partitions(key):
         state = store.state(key, partition)

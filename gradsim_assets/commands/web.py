@@ -1,4 +1,4 @@
-"""The web UI and the daemon, as two processes that end together."""
+"""The command `web`: Dagster's web UI and daemon, as two processes that stop together."""
 
 import signal
 import socket
@@ -16,17 +16,17 @@ from resources.processes import end
 
 
 def serve(port: int) -> int:
-    """Serve until interrupted, or until one of the two processes ends; gives the exit status.
+    """Serve until interrupted, or until one of the two processes exits, and return the exit status.
 
     Raises:
-        StudyError: the port is taken, or the instance's folder cannot be written.
+        StudyError: The port is in use, or the instance's folder cannot be written.
     """
     _refuse_taken(port)
     with open_instance(read_environment()) as instance:
         home = instance.root_directory
         fail_abandoned_runs(instance)
     workspace = ["--workspace", str(project_root() / "workspace.yaml")]
-    console.print(f"web UI on [bold]http://localhost:{port}[/], instance in {home}; Ctrl-C ends both")
+    console.print(f"web UI on [bold]http://localhost:{port}[/], instance in {home}; Ctrl-C stops it")
     commands = [
         [_script("dagster-webserver"), *workspace, "--host", "127.0.0.1", "--port", str(port)],
         [_script("dagster-daemon"), "run", *workspace],
@@ -37,14 +37,14 @@ def serve(port: int) -> int:
         while all(process.poll() is None for process in processes):
             time.sleep(0.5)
     except KeyboardInterrupt:
-        console.print("ending")
+        console.print("stopping")
         return 0
     finally:
         ended = [process.poll() for process in processes]
         end(processes)
     for command, status in zip(commands, ended, strict=True):
         if status is not None:
-            console.print(f"[bold red]error:[/] {Path(command[0]).name} ended with status {status}; see its output")
+            console.print(f"[bold red]error:[/] {Path(command[0]).name} exited with status {status}; see its output")
     return 1
 
 
@@ -55,10 +55,10 @@ def _refuse_taken(port: int) -> None:
             listener.bind(("127.0.0.1", port))
         except OSError as error:
             raise StudyError(
-                f"port {port} cannot be had ({error.strerror}); choose another: --port, or make web PORT=..."
+                f"port {port} cannot be used ({error.strerror}); choose another: --port, or make web PORT=..."
             ) from error
 
 
 def _script(name: str) -> str:
-    """A command of this environment, whether or not it is activated."""
+    """Return the path of a command of this virtual environment, which need not be activated."""
     return str(Path(sys.executable).with_name(name))

@@ -1,1 +1,1 @@
-"""Starting runs from the command line: the Dagster instance, targets, progress."""
+"""Runs from the command line: the Dagster instance, the selection of targets, and progress display."""

@@ -1,4 +1,4 @@
-"""What a person sees of a run at the terminal: a line for each finished asset, and a bar for long work."""
+"""Progress display of a run in the terminal: a line per finished asset, and a bar for long work."""
 
 import logging
 import re
@@ -26,20 +26,20 @@ from gradsim_assets.terminal import console
 
 LOGGER_KEY = "terminal"
 
-# As the assets and partition jobs log their progress: "paraphrased gradients: 40 of 120 samples".
+# Progress lines of assets and partition jobs: "paraphrased gradients: 40 of 120 samples".
 _PROGRESS = re.compile(r"^(?P<what>[\w ]+): (?P<done>\d+) of (?P<total>\d+) \w+$")
 
-# What steps say themselves; errors are Dagster's, and told when the run has failed.
+# Levels of the steps' own log lines. Errors come from Dagster and are reported once the run has failed.
 _SAID = {logging.INFO, logging.WARNING}
 
 
 @dataclass
 class _Made:
-    """Of a table, in all partitions of a step.
+    """A table's materialized rows, over all partitions of a step.
 
     Attributes:
-        rows: how many there are.
-        left_out: id of a sample that has none -> why.
+        rows: Number of rows.
+        left_out: Excluded samples (id -> reason).
     """
 
     rows: int = 0
@@ -47,16 +47,16 @@ class _Made:
 
 
 class TerminalHandler(logging.Handler):
-    """Turns a run's events into lines and bars."""
+    """Logging handler that turns a run's events into lines and progress bars."""
 
     def __init__(self, progress: Progress) -> None:
-        super().__init__(logging.DEBUG)  # as Dagster logs its events
+        super().__init__(logging.DEBUG)  # Dagster's level for its events
         self._progress = progress
         self._bars: dict[str, TaskID] = {}
         self._made: dict[str, _Made] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Show what matters of an event or a log line."""
+        """Show an event or a log line, if it matters to the user."""
         meta = getattr(record, "dagster_meta", {})
         event: dg.DagsterEvent | None = meta.get("dagster_event")
         message: str = meta.get("orig_message", record.getMessage())
@@ -72,7 +72,7 @@ class TerminalHandler(logging.Handler):
             self._progress.print(f"  [dim]{escape(message)}[/]", soft_wrap=True)
 
     def _materialized(self, event: dg.DagsterEvent) -> None:
-        """Partitions of a table come one after the other."""
+        """Collect a materialization, to print one line for all partitions of a table."""
         materialization = event.step_materialization_data.materialization
         made = self._made.setdefault(str(table_key(materialization.asset_key)), _Made())
         known: dict[str, Any] = {name: value.value for name, value in materialization.metadata.items()}
@@ -80,7 +80,7 @@ class TerminalHandler(logging.Handler):
         made.left_out |= known.get(EXCLUDED, {})
 
     def _announce(self) -> None:
-        """What was made since this was last called."""
+        """Print a line for each table materialized since the last call."""
         for key, made in self._made.items():
             rows = f"  [dim]{made.rows:,} rows[/]" if made.rows else ""
             self._progress.print(f"  [green]✓[/] {key}{rows}")
@@ -88,12 +88,12 @@ class TerminalHandler(logging.Handler):
                 sample, reason = min(made.left_out.items())
                 more = f", and {len(made.left_out) - 1} more" if len(made.left_out) > 1 else ""
                 self._progress.print(
-                    f"  [yellow]![/] {key} leaves out {escape(f'{sample} ({reason}){more}')}", soft_wrap=True
+                    f"  [yellow]![/] {key} excludes {escape(f'{sample} ({reason}){more}')}", soft_wrap=True
                 )
         self._made.clear()
 
     def _checked(self, evaluation: dg.AssetCheckEvaluation) -> None:
-        """What warns; what blocks fails the run, which is told then."""
+        """Print a failed check that only warns; a blocking check fails the run and is reported then."""
         if not (evaluation.passed or evaluation.blocking) and PARTITIONS in evaluation.metadata:
             check = f"{table_key(evaluation.asset_key)} {evaluation.check_name}"
             self._progress.print(
@@ -110,7 +110,7 @@ class TerminalHandler(logging.Handler):
 
 @contextmanager
 def run_display() -> Iterator[dg.LoggerDefinition]:
-    """A display for the runs of a block, and the Dagster logger that feeds it."""
+    """Show progress while the block runs, and yield the Dagster logger that feeds the display."""
     columns = (
         TextColumn("  {task.description}"),
         BarColumn(),

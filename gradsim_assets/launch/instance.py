@@ -1,4 +1,4 @@
-"""The persistent Dagster instance that the command line and the web UI share."""
+"""The persistent Dagster instance, shared by the command line and the web UI."""
 
 import os
 from pathlib import Path
@@ -12,12 +12,13 @@ from gradsim_assets.dispatch import set_pool_limits
 
 
 def prepare_home(environment: Environment) -> Path:
-    """Set `DAGSTER_HOME` if it is not: `<data root>/.dagster`.
+    """Create the instance folder, set `DAGSTER_HOME` to it, and return it; the default is `<data root>/.dagster`.
 
-    That folder gets the tracked `dagster.yaml`; one that was set gets it only where it has none.
+    The default folder always gets a copy of the project's `dagster.yaml`. A user's own `DAGSTER_HOME` gets one only if
+    it has no `dagster.yaml` yet.
 
     Raises:
-        StudyError: the folder cannot be written.
+        StudyError: The folder cannot be written.
     """
     home = Path(os.environ.get("DAGSTER_HOME") or environment.data_root / ".dagster").expanduser().resolve()
     ours = not os.environ.get("DAGSTER_HOME")
@@ -29,17 +30,17 @@ def prepare_home(environment: Environment) -> Path:
     except OSError as error:
         raise StudyError(
             f"{home}: cannot be written ({error.strerror}); "
-            "set GRADSIM_DATA or DAGSTER_HOME to a folder that you can write"
+            "set GRADSIM_DATA or DAGSTER_HOME to a folder that you can write to"
         ) from error
     os.environ["DAGSTER_HOME"] = str(home)
     return home
 
 
 def open_instance(environment: Environment) -> dg.DagsterInstance:
-    """The instance in `DAGSTER_HOME`.
+    """Open the Dagster instance in `DAGSTER_HOME`, with the environment's pool limits.
 
     Raises:
-        StudyError: the folder cannot be written.
+        StudyError: The folder cannot be written.
     """
     prepare_home(environment)
     instance = dg.DagsterInstance.get()

@@ -1,4 +1,4 @@
-"""Runs launches in this process, in the persistent instance, one after the other."""
+"""Execution of launches in this process, in sequence, recorded in the persistent instance."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,19 +22,25 @@ from gradsim_assets.terminal import console
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 
 
-# Who has typed a command sees it fail; the daemon that may serve a web UI beside it keeps its hands off.
+# The user sees the command fail, so a daemon that is running beside it must not retry the run.
 NOT_RETRIED = {"dagster/max_retries": "0"}
 
 
 class RunError(GradsimError):
-    """A run failed; says which step and why."""
+    """Error raised if a run fails; names the step and the reason."""
 
 
 def run_launches(study: Study, launches: Sequence[Launch], environment: Environment, *, force: bool = False) -> None:
-    """Materialize what the launches say; stops at the first failure, and keeps what was finished.
+    """Materialize launches in order; stop at the first failure, and keep what was finished.
+
+    Args:
+        study: The study.
+        launches: Launches in order.
+        environment: Environment of this machine.
+        force: Whether partition jobs recompute fresh partitions.
 
     Raises:
-        RunError: a step or a blocking check failed.
+        RunError: A step or a blocking check failed.
     """
     with open_instance(environment) as instance, run_display() as logger:
         fail_abandoned_runs(instance)
@@ -55,7 +61,7 @@ def run_launches(study: Study, launches: Sequence[Launch], environment: Environm
 
 
 def describe(launch: Launch) -> str:
-    """For example `sample/paraphrased: queries, tokenized, candidates (0000-0019 to 0040-0059)`."""
+    """Return, for example, `sample/paraphrased: queries, tokenized, candidates (0000-0019 to 0040-0059)`."""
     places = {"/".join(key.parts[:-1]) for key in launch.keys}
     names = [key.name if len(places) == 1 else str(key) for key in launch.keys]
     settings = list(dict.fromkeys(key.setting for key in launch.keys if key.setting))
@@ -68,12 +74,12 @@ def describe(launch: Launch) -> str:
     return f"{text} ({first})" if first == last else f"{text} ({first} to {last})"
 
 
-# Longer lists of tables are counted.
+# Longer lists of tables are abbreviated to their number.
 LISTED = 7
 
 
 def partition_tags(partitions: Sequence[str]) -> Mapping[str, str]:
-    """The tags by which a run knows its partitions."""
+    """Return the tags that assign partitions to a run."""
     match partitions:
         case []:
             return {}
@@ -84,13 +90,13 @@ def partition_tags(partitions: Sequence[str]) -> Mapping[str, str]:
 
 
 def _forced_ops(study: Study, keys: Sequence[TableKey]) -> dict[str, Any]:
-    """Run config that tells steps with partition jobs not to keep what is fresh."""
+    """Return the run config that makes partition jobs recompute fresh partitions."""
     ops = {op for key in keys if (op := job_op(study, key))}
     return {op: {"config": {"force": True}} for op in sorted(ops)}
 
 
 def failure_text(result: dg.ExecuteInProcessResult, store: Store) -> str:
-    """What failed first, in the words of the error that a user can mend, else of the first cause."""
+    """Return the first failure: the message of the first error meant for the user, or else of the root cause."""
     for event in result.all_events:
         if event.event_type is dg.DagsterEventType.ASSET_CHECK_EVALUATION:
             check = event.asset_check_evaluation_data
@@ -99,7 +105,7 @@ def failure_text(result: dg.ExecuteInProcessResult, store: Store) -> str:
                 return f"{path}: {check.check_name}: {check.description}; delete it and run again"
         if event.is_step_failure and (error := event.step_failure_data.error):
             if error.cls_name == dg.DagsterExecutionInterruptedError.__name__:
-                return f"{event.step_key}: interrupted; what was finished is kept, run again to go on"
+                return f"{event.step_key}: interrupted; finished work is kept, run again to continue"
             while error.cause and error.cls_name not in _own_errors():
                 error = error.cause
             # Dagster writes `module.Class: message`.
@@ -112,12 +118,12 @@ def _names(error: type[Exception]) -> set[str]:
 
 
 def _own_errors() -> set[str]:
-    """Names of the errors whose message is for the user; some are defined only when they are needed."""
+    """Return the names of the errors with messages for the user; collected late, as some are defined on first use."""
     return _names(GradsimError) | {dg.Failure.__name__}
 
 
 def failed_partitions(store: Store, environment: Environment) -> set[tuple[TableKey, str | None]]:
-    """Partitions whose last materialization failed."""
+    """Return the partitions with a failed latest materialization."""
     failed: set[tuple[TableKey, str | None]] = set()
     with open_instance(environment) as instance:
         for node in store.lineage:

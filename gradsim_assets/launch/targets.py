@@ -1,4 +1,4 @@
-"""What a command has to materialize: what is asked for, with what it needs, less what is fresh."""
+"""Planning of a command's runs: the requested tables and their inputs, without those that are fresh."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,12 @@ from gradsim.tables import Node, State, Store, TableKey
 
 @dataclass(frozen=True)
 class Launch:
-    """Assets that one run materializes, for some consecutive partitions or for none."""
+    """Assets that one run materializes.
+
+    Attributes:
+        keys: Keys of the tables.
+        partitions: Consecutive partitions; empty for tables without partitions.
+    """
 
     keys: tuple[TableKey, ...]
     partitions: tuple[str, ...] = ()
@@ -25,17 +30,17 @@ def plan_launches(
     force: bool = False,
     runs: int = 1,
 ) -> list[Launch]:
-    """Runs in the order in which they have to happen.
+    """Return the runs that make the targets, in order.
 
     Args:
-        store: the study's tables as they are.
-        targets: tables asked for; one that was imported is there.
-        partitions: partitions asked for; a combined table needs all of its table's, asked for or not.
-        force: targets are made again, of the partitions asked for, even where they are fresh.
-        runs: in how many runs partitions are computed, at least where there are as many.
+        store: The study's tables.
+        targets: Requested tables; imported ones are never made.
+        partitions: Requested partitions; a combined table needs all partitions of its input in any case.
+        force: Whether to make the targets' requested partitions again even if they are fresh.
+        runs: Minimum number of runs for each group of consecutive partitions, if it has that many partitions.
 
     Raises:
-        TableError: an imported table is gone, or of another import than the study.
+        TableError: An imported table is missing, or belongs to another import than the study.
     """
     work = _Work(store, set(targets), [partition.key for partition in partitions], force=force)
     shared = tuple(key for key in work.whole if _is_shared(store.lineage[key]))
@@ -46,12 +51,12 @@ def plan_launches(
 
 
 def _is_shared(node: Node) -> bool:
-    """Whether a table is the study's own, made before any setting's."""
+    """Return whether a table depends on no setting, and so is made before the settings' tables."""
     return all(key.setting is None for key in (node.key, *node.inputs))
 
 
 class _Work:
-    """What has to be made, found in one walk from first inputs to last results."""
+    """Tables and partitions to make, found in one pass over the lineage, inputs first."""
 
     def __init__(self, store: Store, targets: set[TableKey], partitions: list[str], *, force: bool) -> None:
         self._store = store
@@ -72,7 +77,7 @@ class _Work:
 
     @property
     def partitioned(self) -> dict[str, tuple[TableKey, ...]]:
-        """Partition -> its tables, of all settings and of the study itself, inputs first."""
+        """Tables to make by partition, of all settings and of the study itself, inputs first."""
         tables: dict[str, list[TableKey]] = {}
         for key, partitions in self._made.items():
             for partition in partitions:
@@ -102,7 +107,7 @@ class _Work:
 
 
 def _needed(store: Store, targets: set[TableKey], partitions: list[str]) -> dict[TableKey, list[str | None]]:
-    """Targets and all they are made from -> the partitions that are needed."""
+    """Return the needed partitions of the targets and all their inputs, by table."""
     needed: dict[TableKey, set[str | None]] = {}
     for node in reversed(list(store.lineage)):
         if node.key in targets:
@@ -119,7 +124,7 @@ def _needed(store: Store, targets: set[TableKey], partitions: list[str]) -> dict
 
 
 def _partition_launches(store: Store, work: dict[str, tuple[TableKey, ...]], runs: int) -> list[Launch]:
-    """Consecutive partitions that need the same tables go into one run, or into as many as asked for."""
+    """Return launches for consecutive partitions that need the same tables, split into up to `runs` launches each."""
     order = {partition.key: position for position, partition in enumerate(store.study.partitions)}
     indexed = [(order[partition] - index, tables, partition) for index, (partition, tables) in enumerate(work.items())]
     launches = []

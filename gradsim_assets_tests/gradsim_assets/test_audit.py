@@ -93,7 +93,7 @@ def test_every_setting_of_a_whole_study_carries_its_proof(finished):
 def test_the_command_and_the_report_say_so(finished):
     output = (finished.folder / "output.txt").read_text(encoding="utf-8")
     for setting in finished.study().settings:
-        assert re.search(rf"^{setting}: \d+ numbers are those of plain autograd, to within [\d.e-]+$", output, re.M)
+        assert re.search(rf"^{setting}: \d+ numbers agree with plain autograd to within [\d.e-]+$", output, re.M)
     report = (finished.data / "tiny" / "report.html").read_text(encoding="utf-8")
     assert report.count("computed again with plain autograd") == 3
 
@@ -181,8 +181,8 @@ class TestAPoisonedJob:
         assert re.fullmatch(
             r"error: the audit of tiny/word_dropout failed: plain autograd differs from \d+ of \d+ numbers by more "
             rf"than 1e-05 of the norms' product; the worst, the (self )?dot of .* in "
-            rf"{re.escape(POISONED_LAYER)}, is off by 0\.002\. Do not rely on this setting's numbers; compute them "
-            r"again \(gradsim run tiny --setting word_dropout --force\), and report the model if it fails again",
+            rf"{re.escape(POISONED_LAYER)}, is off by 0\.002\. Do not rely on this setting's numbers; recompute them "
+            r"\(gradsim run tiny --setting word_dropout --force\), and report the model if it fails again",
             last,
         )
 
@@ -212,7 +212,7 @@ class TestAPoisonedJob:
     def test_the_advice_helps_where_the_code_was_corrected(self, poisoned, tmp_path):
         corrected = poisoned.copy(tmp_path)
         output = corrected.gradsim("run", "tiny", "--setting", "word_dropout", "--force")
-        assert "numbers are those of plain autograd" in output
+        assert "numbers agree with plain autograd" in output
 
     def test_a_backfill_of_the_web_ui_is_red_too(self, poisoned, tmp_path, wait_until):
         place = poisoned.copy(tmp_path)

@@ -121,7 +121,7 @@ def gradient(model, tokenized, sample):
 def test_a_second_run_finds_nothing_to_do_and_touches_nothing(computed):
     before = computed.digests()
     output = computed.gradsim("run", "tiny")
-    assert "nothing to do: what is asked for is there and fresh" in output
+    assert "nothing to do: everything requested is fresh" in output
     assert f"report: {computed.data / 'tiny' / 'report.html'}" in output
     assert computed.digests() == before
     assert not computed.home.exists(), "no Dagster instance is needed to find that out"

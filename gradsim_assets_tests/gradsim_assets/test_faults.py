@@ -73,7 +73,7 @@ def test_a_killed_job_and_a_killed_command_lose_nothing_that_was_finished(slow, 
     job.kill()
     output, _ = command.communicate(timeout=60)
     assert command.returncode == 1
-    assert "it was killed by SIGKILL, as the system does when memory runs out: bound what gradients may take" in output
+    assert "which usually means that the system ran out of memory: limit the memory for gradients" in output
     assert "Traceback" not in output
     after_first = stored(slow)
     assert set(paths(slow, FIRST)) <= set(after_first)
@@ -118,7 +118,7 @@ def test_an_interrupted_command_ends_its_job_and_its_run(slow, wait_until):
     assert command.returncode not in (0, None)
     assert "Traceback" not in output
     assert not job.is_running()
-    assert "interrupted; what was finished is kept, run again to go on" in output
+    assert "interrupted; finished work is kept, run again to continue" in output
     assert [run.status for run in slow.runs()] == [dg.DagsterRunStatus.FAILURE]
     assert set(paths(slow, FIRST)) <= set(stored(slow))
 

@@ -160,7 +160,7 @@ def test_who_is_interrupted_keeps_what_was_in_flight(place, tmp_path, wait_until
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=60)
         assert process.returncode != 0
-        assert "interrupted; what was finished is kept" in output
+        assert "interrupted; finished work is kept" in output
         answered = len(server.answered())
         (journal,) = (place.data / ".journals").glob("*.jsonl")
         assert 2 <= answered < 12

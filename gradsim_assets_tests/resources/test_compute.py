@@ -103,7 +103,10 @@ def test_a_job_keeps_freed_memory_and_lets_threads_sleep_unless_the_user_says_ot
     [
         ("sys.exit(7)", "it ended with exit status 7; its output is in the step's stderr"),
         ("os.kill(os.getpid(), signal.SIGSEGV)", "it was killed by SIGSEGV"),
-        ("os.kill(os.getpid(), signal.SIGKILL)", "it was killed by SIGKILL, as the system does when memory runs out: "),
+        (
+            "os.kill(os.getpid(), signal.SIGKILL)",
+            "it was killed by SIGKILL, which usually means that the system ran out of ",
+        ),
         ("path.with_suffix('.result.json').write_text('{\"partiti')", "it ended with exit status 0"),
     ],
     ids=["exit status", "crash", "out of memory", "half a result"],
@@ -124,12 +127,14 @@ def test_an_out_of_memory_kill_says_how_to_mend_it(run):
     ids=["partitions", "fingerprints"],
 )
 def test_a_result_that_is_not_what_was_asked_for_is_refused(run, behaviour):
-    assert run(behaviour).description.startswith("the partition job's result is not what was asked for: ")
+    assert run(behaviour).description.startswith("the partition job's result does not match the request: ")
 
 
 def test_a_job_that_breaks_after_its_result_is_not_believed(run):
     description = run("leave(); sys.exit(1)").description
-    assert description.startswith("the partition job broke after its work: it ended with exit status 1")
+    assert description.startswith(
+        "the partition job failed after it had written its result: it ended with exit status 1"
+    )
 
 
 def test_what_the_user_can_mend_is_said_in_the_jobs_own_words(run):
@@ -138,7 +143,7 @@ def test_what_the_user_can_mend_is_said_in_the_jobs_own_words(run):
 
 def test_a_fault_of_ours_brings_its_traceback(run):
     failure = run("leave(traceback='Traceback (most recent call last):\\n  File x\\nValueError: boom\\n'); sys.exit(1)")
-    assert failure.description == "the partition job broke: ValueError: boom"
+    assert failure.description == "the partition job crashed: ValueError: boom"
     assert "  File x\nValueError: boom" in failure.metadata["traceback"].value
 
 

@@ -1,9 +1,11 @@
-"""A cluster that runs Slurm, reached over ssh through dagster-slurm.
+"""Partition jobs on a Slurm cluster, reached over ssh through dagster-slurm.
 
-`site` says where it is and what a job asks for; `connection` runs commands there; `client` submits a job or takes it
-up again, `watch` follows it by what `job_state` reads, `failures` explains; `files` brings inputs there and results
-back where no file system is shared; `compute` is the compute resource of all that. `check` and `install` serve
-people.
+- `site` holds the cluster's address and what jobs request; `connection` runs commands on its login node.
+- `client` submits a job or resumes watching it, `watch` follows it with the state that `job_state` reads, and
+  `failures` explains what went wrong.
+- `files` copies inputs and results if the cluster does not share the data root.
+- `compute` combines these into the compute resource.
+- `check` and `install` implement `gradsim cluster check` and `gradsim cluster install`.
 """
 
 import lazy_loader

@@ -1,4 +1,4 @@
-"""Small files on their way to the cluster, as tar writes them."""
+"""Tar archives of small files to send to the cluster."""
 
 import io
 import tarfile
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 
 def archive(files: Mapping[str, bytes]) -> bytes:
-    """An archive of files that only their owner may read: name -> content."""
+    """Return a tar archive of these files (name -> content), readable by their owner only."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as writer:
         for name, content in files.items():

@@ -1,10 +1,11 @@
-"""dagster-slurm's client, less what its release 1.22.0 gets wrong.
+"""A Slurm client that avoids three problems of dagster-slurm 1.22.0.
 
-- It may take up another partition's job, and record its data: a job is known here by what it computes
-  (`PartitionJob.identity`), asked of Slurm itself, and never by an asset's name.
-- Seconds without ssh or Slurm fail the run and leave the job an orphan: here looking at a job goes on until there is an
-  answer, and a submission whose answer was lost is found again.
-- Without accounting it waits five minutes, then takes a job for successful: here only a job's own result counts.
+- The stock client identifies a job by its asset's name, so it may attach to another partition's job and record its
+  data. This one identifies a job by what it computes (`PartitionJob.identity`), and asks Slurm itself.
+- A few seconds without ssh or Slurm fail the stock client's run and orphan the job. This one polls until it gets an
+  answer, and finds a submitted job again if the reply to the submission was lost.
+- Without accounting, the stock client waits five minutes and then assumes success. This one trusts only the job's own
+  result.
 """
 
 import shlex
@@ -26,20 +27,20 @@ from resources.slurm.script import JOB_FILE, SCRIPT, batch_script, describe, sba
 from resources.slurm.site import Site
 from resources.slurm.watch import JobWatch
 
-# How long a cluster may be away before a job of this run is there; afterwards there is no limit.
+# How long the cluster may be unreachable before the job is submitted; there is no limit afterwards.
 SECONDS_TO_SUBMIT = 600
 
-# Of the files of a job whose result was taken: who wonders about it may look.
+# How long a job's files are kept after its result was collected, for debugging.
 _MINUTES_TO_KEEP = 24 * 60
 
 _SECONDS_TO_CANCEL = 60
 
-# Exit statuses of our submission: no folder, sbatch or squeue failed, somebody else is submitting the same job.
+# Exit statuses of the submission script: no folder, sbatch or squeue failed, another process submits the same job.
 _NO_FOLDER, _REFUSED, _BUSY = 4, 5, 7
 
 
 class PartitionJobClient(SlurmPipesClient):
-    """Runs one partition job to its end, whatever happens between here and the cluster."""
+    """Runs one partition job until it ends, across network and Slurm outages."""
 
     def __init__(self, site: Site, connection: Connection, walltime: timedelta, log: Callable[[str], None]) -> None:
         super().__init__(site.resource(), BashLauncher())
@@ -48,15 +49,16 @@ class PartitionJobClient(SlurmPipesClient):
         self._walltime = walltime
         self._log = log
 
-    def run(  # type: ignore[override]  # the stock one takes any script, and cannot know what it computes
+    def run(  # type: ignore[override]  # the stock method takes an arbitrary script
         self, *, context: dg.AssetExecutionContext, job: PartitionJob, identity: str
     ) -> JobEnd:
-        """Submit a job, or take up the living one that does the same; wait for its end.
+        """Submit a job, or attach to a live job with the same identity, and wait until it ends.
 
-        An interrupt cancels the job if the run is being terminated, and otherwise leaves it to the next run.
+        If the run is being terminated, an interrupt cancels the job. Otherwise the job keeps running for the next run
+        to attach to, unless it is forced.
 
         Raises:
-            ClusterError: the job cannot be submitted, or will never start.
+            ClusterError: The job cannot be submitted, or will never start.
         """
         folder = self._site.job_folder(identity)
         reader = FedMessageReader(str(folder / MESSAGES))
@@ -67,27 +69,29 @@ class PartitionJobClient(SlurmPipesClient):
                 number = self.submit(job, identity, pipes.get_bootstrap_env_vars())
                 return self._wait(context, JobWatch(self._connection, folder, number, reader, self._log), identity)
             except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
-                # A job that computes again what is there is this run's alone: no other would take it up.
+                # A forced job belongs to this run alone: no other run would attach to it.
                 if job.force or self._is_run_canceling(context.op_execution_context):
                     self._cancel(identity)
                 else:
                     by_hand = cancel_command(identity)
-                    self._log(f"interrupted; its Slurm job goes on, run again to take it up (to end it: {by_hand})")
+                    self._log(
+                        f"interrupted; the Slurm job keeps running, run again to attach (to cancel it: {by_hand})"
+                    )
                 raise
 
     # -- submitting --------------------------------------------------------------------------
 
     def submission(self, job: PartitionJob, identity: str, variables: Mapping[str, str]) -> tuple[str, str]:
-        """The `sbatch` command of a job, and its script."""
+        """Return a job's `sbatch` command and its batch script."""
         folder = self._site.job_folder(identity)
         command = sbatch_command(self._site, self._walltime, job_name(identity), folder, describe(job))
         return " ".join(command), batch_script(self._site, job, folder, variables)
 
     def submit(self, job: PartitionJob, identity: str, variables: Mapping[str, str]) -> int:
-        """Slurm's number of the job that does this: a living one, one that has done it unseen, or a new one.
+        """Return the Slurm id of the job for this identity: a live one, a finished unread one, or a new one.
 
         Raises:
-            ClusterError: it cannot be submitted; says why, and how to mend it.
+            ClusterError: The job cannot be submitted. The message gives the reason and the fix.
         """
         sbatch, script = self.submission(job, identity, variables)
         command = _submit_command(self._site, identity, sbatch)
@@ -97,14 +101,14 @@ class PartitionJobClient(SlurmPipesClient):
             waits = answer.status == _BUSY or is_away(answer)
             if not waits or time.monotonic() > deadline:
                 raise ClusterError(refusal(answer, self._site))
-            said = (answer.errors.splitlines() or ["somebody submits the same job"])[-1]
-            self._log(f"Slurm's controller does not answer, or is busy ({said}); trying again")
+            said = (answer.errors.splitlines() or ["another process is submitting the same job"])[-1]
+            self._log(f"Slurm's controller does not answer or is busy ({said}); retrying")
             time.sleep(5)
         number = job_number(answer)
         told = {
             "submitted": f"submitted Slurm job {number}",
-            "living": f"Slurm job {number} does this already; taken up again",
-            "finished": f"Slurm job {number} did this while nobody looked; its result is taken",
+            "living": f"Slurm job {number} is already computing this; attached to it",
+            "finished": f"Slurm job {number} finished while nothing was watching; using its result",
         }
         how = next(text for word, text in told.items() if word in answer.text)
         self._log(f"{how} ({describe(job)}); its files: {self._site.job_folder(identity)}")
@@ -131,11 +135,11 @@ class PartitionJobClient(SlurmPipesClient):
     # -- leaving -----------------------------------------------------------------------------
 
     def _cancel(self, identity: str) -> None:
-        """Cancel the job, and the submission that may still be on its way."""
+        """Cancel the job, and wait for a submission that may still be in flight."""
         deadline = time.monotonic() + _SECONDS_TO_CANCEL
         folder = shlex.quote(str(self._site.job_folder(identity)))
         command = f"cd {folder} 2>/dev/null && exec 9>lock && flock -w 20 9; {cancel_command(identity)}"
-        said = "the cluster is away"
+        said = "the cluster is unreachable"
         while time.monotonic() < deadline:
             try:
                 answer = self._connection.patiently(command, seconds=deadline - time.monotonic())
@@ -143,34 +147,38 @@ class PartitionJobClient(SlurmPipesClient):
                 said = str(error)
                 break
             if answer.status == 0:
-                self._log("its Slurm job is canceled, if there was one")
+                self._log("canceled the Slurm job, if there was one")
                 return
             said = answer.errors
             time.sleep(2)
-        self._log(f"its Slurm job could not be canceled ({said}); do it by hand: {cancel_command(identity)}")
+        self._log(f"the Slurm job could not be canceled ({said}); cancel it by hand: {cancel_command(identity)}")
 
     def mark_taken(self, identity: str) -> None:
-        """Say that a job's result was taken: its files go when they are old, since another run may still read them."""
+        """Mark a job's result as collected.
+
+        A later submission deletes the job's files once the mark is a day old; until then another run may read them.
+        """
         self._connection.patiently(f"touch {shlex.quote(str(self._site.job_folder(identity) / TAKEN))} || true")
 
 
 def job_name(identity: str) -> str:
-    """By which Slurm knows a job."""
+    """Return the name of a job in Slurm."""
     return f"gradsim-{identity}"
 
 
 def cancel_command(identity: str) -> str:
-    """The command that ends a job."""
+    """Return the command that cancels a job."""
     return f"scancel --name={job_name(identity)}"
 
 
 def _submit_command(site: Site, identity: str, sbatch: str) -> str:
-    """Looks whether the job is there, else submits it; both under a lock, so that it may run twice.
+    """Return a shell script that finds a job, or submits it if there is none.
 
-    A file system may have no locks; a lock that is held by somebody else must be waited for.
+    Both happen under a lock, so the script may safely run twice. It waits for a lock that another process holds, and
+    goes on without one if the file system does not support locks.
     """
     folder, name = shlex.quote(str(site.job_folder(identity))), job_name(identity)
-    # What a container holds the login node need not see.
+    # An interpreter inside a container is not visible on the login node.
     python = "" if site.settings.container else f"[ -x {shlex.quote(str(site.python))} ] || exit {NO_ENVIRONMENT}"
     return f"""
 {python}

@@ -16,7 +16,7 @@ from resources.slurm.job_state import LOG_LINES, JobEnd
 from resources.slurm.site import Site
 from resources.slurm.walltime import walltime
 
-# Of what Slurm's accounting knows of a job.
+# Metrics of Slurm's accounting that the step's metadata show.
 SHOWN_METRICS = (
     SlurmMetric.ELAPSED_SECONDS,
     SlurmMetric.CPU_EFFICIENCY,
@@ -33,22 +33,24 @@ class SlurmCompute(ComputeResource):
 
     @property
     def is_here(self) -> bool:
-        """They run on a node, which loads the model from its own cache."""
+        """Always false: jobs run on a node, which loads the model from its own cache."""
         return False
 
     def perform(self, context: dg.AssetExecutionContext, job: PartitionJob) -> Performed:
-        """Submit a job, or take up the one that does the same; wait for it, and have its results here.
+        """Submit a job or attach to a live one, wait until it ends, and make its results available here.
+
+        A job without any work to do is not submitted.
 
         Raises:
-            ClusterError: the cluster cannot be used as it is.
-            TableError: a result cannot be written here.
+            ClusterError: The cluster cannot be used with the current settings.
+            TableError: A result cannot be written here.
         """
         if not (job.force or job.work(job.store())):
             return Performed(JobResult(partitions=job.partitions, fingerprints=job.fingerprints))
         return self.perform_there(context, job)
 
     def perform_there(self, context: dg.AssetExecutionContext, job: PartitionJob) -> Performed:
-        """The same for a job that has something to do, or is sent all the same."""
+        """Run a job as `perform` does, even if it has no work to do."""
         connection = Connection(Site.read(), context.log.info)
         site = connection.at_home(seconds=SECONDS_TO_SUBMIT)
         data = site.data(job.root)
@@ -67,13 +69,13 @@ class SlurmCompute(ComputeResource):
                 else:
                     wait_until_seen(job, data)
             finally:
-                # Also where its results cannot be had: the next run then computes them again.
+                # Also if fetching failed: the next run then computes the results again.
                 client.mark_taken(identity)
         return performed
 
 
 def at_site(job: PartitionJob, site: Site) -> PartitionJob:
-    """The same job as a node of the site sees it: its data root, its device."""
+    """Return the job with the data root, model path and device that a node of the site uses."""
     name = job.model.name
     if Path(name).is_relative_to(job.root):
         name = str(site.data(job.root) / Path(name).relative_to(job.root).as_posix())
@@ -86,7 +88,7 @@ def at_site(job: PartitionJob, site: Site) -> PartitionJob:
 
 
 def _identity(context: dg.AssetExecutionContext, job: PartitionJob) -> str:
-    """Of the job; one that computes again what is there is another in every run, but for that run's retries."""
+    """Return the job's identity; a forced job gets one of its own for each run, shared with the run's retries."""
     if not job.force:
         return job.identity
     return f"{job.identity}-{(context.run.root_run_id or context.run.run_id).split('-')[0]}"

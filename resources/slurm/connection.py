@@ -1,4 +1,4 @@
-"""Commands on the login node: one ssh connection that all share, patient with a network that is not."""
+"""Commands on the login node, over one shared ssh connection, with retries across network outages."""
 
 import base64
 import contextlib
@@ -14,44 +14,44 @@ from typing import Any, BinaryIO
 from gradsim.errors import ClusterError
 from resources.slurm.site import Site
 
-# ssh's own exit status when it is ssh that failed.
+# Exit status of ssh if ssh itself failed.
 SSH_FAILED = 255
 
-# Longer than a busy login node takes; what takes longer hangs.
+# Timeout of a command, longer than a busy login node takes.
 SECONDS_TO_ANSWER = 60
 
-# Between tries while the cluster cannot be reached, the last one for ever.
+# Seconds between retries while the cluster cannot be reached; the last pause repeats.
 _PAUSES = (1, 2, 4, 8, 15)
 
-# What a person must be told at most this often.
+# Limits how often an ongoing outage is logged.
 _SECONDS_BETWEEN_COMPLAINTS = 300
 
-# What ssh says -> how to mend it; the first that it says counts. Nothing of this mends itself.
+# Pattern in ssh's output -> the fix; the first match counts. Retrying fixes none of these.
 _REFUSED = {
     r"invalid format|error in libcrypto|UNPROTECTED PRIVATE KEY": "SLURM_SSH_KEY cannot be used as a private key",
     r"Permission denied|Too many authentication failures": "the login was refused; SLURM_SSH_USER and SLURM_SSH_KEY "
-    "must be a user of the cluster and the private key whose public half it knows (ssh-copy-id -i KEY.pub)",
-    r"REMOTE HOST IDENTIFICATION HAS CHANGED": "its host key is another than the known one; ask the cluster's "
+    "must be a user of the cluster and that user's private key, registered there (ssh-copy-id -i KEY.pub)",
+    r"REMOTE HOST IDENTIFICATION HAS CHANGED": "its host key differs from the known one; ask the cluster's "
     "operators, then correct SLURM_SSH_KNOWN_HOSTS_FILE",
-    r"Host key verification failed": "its host key is not known; compare it with what the cluster's operators publish, "
-    "then add it: ssh-keyscan -p {port} {host} >> {known_hosts}",
-    r"too long for Unix domain socket": "the path of the shared connection's socket is too long; set "
+    r"Host key verification failed": "its host key is not known; compare it with the one that the cluster's operators "
+    "publish, then add it: ssh-keyscan -p {port} {host} >> {known_hosts}",
+    r"too long for Unix domain socket": "the path of the shared ssh connection's socket is too long; set "
     "DAGSTER_SLURM_SSH_CONTROL_DIR to a short folder of your own, such as /tmp/$USER-ssh",
-    r"Bad configuration option|command-line": "ssh does not understand its options (SLURM_SSH_OPTS_EXTRA)",
+    r"Bad configuration option|command-line": "ssh rejects its options; correct SLURM_SSH_OPTS_EXTRA",
 }
 
 
-# Before what a command prints; what comes earlier a shell has said that greets whoever logs in.
+# Precedes a command's output; anything before it is the login shell's greeting.
 _BEGIN = "=====gradsim-begins====="
 
 
 class UnreachableError(Exception):
-    """The login node does not answer now; it may later."""
+    """Error raised if the login node does not answer at the moment."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a command on the login node gave."""
+    """Exit status and output of a command on the login node."""
 
     status: int
     output: bytes
@@ -59,12 +59,12 @@ class Answer:
 
     @property
     def text(self) -> str:
-        """The output as text."""
+        """Output as text."""
         return self.output.decode(errors="replace").strip()
 
     @property
     def complaint(self) -> str:
-        """What was said last of what is wrong, in one line."""
+        """Last line of the error output, or of the output if there are no errors."""
         lines = [line.strip() for line in (self.errors or self.text).splitlines() if line.strip()]
         return lines[-1].removeprefix("sbatch: ").removeprefix("error: ") if lines else f"exit status {self.status}"
 
@@ -72,7 +72,8 @@ class Answer:
 class Connection:
     """Runs shell commands on a site's login node.
 
-    Commands share one connection (OpenSSH's ControlMaster, as dagster-slurm names its socket): login nodes count them.
+    All commands share one connection (OpenSSH's ControlMaster, on dagster-slurm's socket), because login nodes limit
+    the number of connections.
     """
 
     def __init__(self, site: Site, log: Callable[[str], None]) -> None:
@@ -88,17 +89,17 @@ class Connection:
         target: BinaryIO | None = None,
         timeout: float = SECONDS_TO_ANSWER,
     ) -> Answer:
-        """Run a command in a clean shell.
+        """Run a command in a clean bash.
 
         Args:
-            command: of the login node's shell.
-            source: what it reads.
-            target: file that takes what it prints; None: the answer does.
-            timeout: seconds.
+            command: Shell command.
+            source: Standard input.
+            target: File that receives standard output; None to return it in the answer.
+            timeout: Timeout in seconds.
 
         Raises:
-            ClusterError: the login is refused, which does not mend itself.
-            UnreachableError: there was no answer, and it is not known whether the command ran.
+            ClusterError: The login is refused, which a retry does not fix.
+            UnreachableError: There was no answer. The command may or may not have run.
         """
         remote = _in_bash(command if target else f"printf %s {_BEGIN}; {command}")
         reads: dict[str, Any] = {"input": source} if isinstance(source, bytes) else {"stdin": source}
@@ -133,10 +134,10 @@ class Connection:
         timeout: float = SECONDS_TO_ANSWER,
         seconds: float = float("inf"),
     ) -> Answer:
-        """The same for a command that may run twice: tries again while there is no answer, for so many `seconds`.
+        """Run an idempotent command as `run` does, and retry for up to `seconds` while there is no answer.
 
         Raises:
-            ClusterError: the login is refused, or there was no answer in all that time.
+            ClusterError: The login is refused, or there was no answer within `seconds`.
         """
         began = time.monotonic()
         complained = -float("inf")
@@ -155,7 +156,7 @@ class Connection:
                         f"{self.site.address}: cannot be reached ({error}); are SLURM_SSH_HOST and _PORT right?"
                     ) from error
                 if now - complained > _SECONDS_BETWEEN_COMPLAINTS:
-                    self._log(f"{self.site.address} cannot be reached ({error}); trying again until it can")
+                    self._log(f"{self.site.address} cannot be reached ({error}); retrying until it can")
                     complained = now
                 time.sleep(pause)
                 continue
@@ -165,34 +166,37 @@ class Connection:
         raise AssertionError  # the pauses never end
 
     def at_home(self, *, seconds: float) -> Site:
-        """The site with its user's home folder; asking for it is the first contact.
+        """Return the site with the user's home folder, read over the connection's first command.
 
         Raises:
-            ClusterError: the cluster cannot be had within so many seconds.
+            ClusterError: The login is refused, or the cluster does not answer within `seconds`.
         """
         self.site = self.site.with_home(self.patiently('printf %s "$HOME"', seconds=seconds).text)
         return self.site
 
     def drop(self) -> None:
-        """Leave the shared connection, so that the next command makes a new one; a hung one would hang them all."""
+        """Drop the shared connection, so that the next command opens a new one instead of hanging on a dead one."""
         path = self.site.ssh.control_socket_path()
         if path:
-            # Who still uses it may go on; one that does not even answer this is left alone with its socket gone.
+            # `stop` lets its other users finish. If even that gets no answer, the connection only loses its socket.
             command = ["ssh", "-O", "stop", "-o", f"ControlPath={path}", self.site.ssh.get_remote_target()]
             with contextlib.suppress(subprocess.TimeoutExpired):
                 subprocess.run(command, capture_output=True, timeout=5, check=False)
             Path(path).unlink(missing_ok=True)
 
     def _refuse(self, errors: str) -> None:
-        """Where a login is refused that has worked before, something is away that may come back."""
+        """Raise `ClusterError` with a fix if ssh's errors are permanent.
+
+        A refusal after a successful login is treated as an outage.
+        """
         if self._has_answered:
             return
-        for pattern, mend in _REFUSED.items():
+        for pattern, fix in _REFUSED.items():
             if re.search(pattern, errors):
                 ssh = self.site.ssh
                 known_hosts = ssh.known_hosts_file or "~/.ssh/known_hosts"
                 raise ClusterError(
-                    f"{self.site.address}: {mend.format(host=ssh.host, port=ssh.port, known_hosts=known_hosts)}"
+                    f"{self.site.address}: {fix.format(host=ssh.host, port=ssh.port, known_hosts=known_hosts)}"
                 )
 
     @staticmethod
@@ -201,6 +205,6 @@ class Connection:
 
 
 def _in_bash(command: str) -> str:
-    """A command for bash, whatever shell the user has there: others read quotes and line ends in their own ways."""
+    """Return a command that runs in bash whatever the login shell is; base64 protects quotes and line ends."""
     text = base64.b64encode(command.encode()).decode()
     return f"bash --noprofile --norc -c 'eval \"$(echo {text} | base64 -d)\"'"

@@ -1,4 +1,4 @@
-"""A job's files, where the cluster does not see the data root: inputs there, results back, each by its checksum."""
+"""Transfer of a job's inputs and results if the cluster does not share the data root, verified by checksums."""
 
 import hashlib
 import secrets
@@ -13,24 +13,24 @@ from gradsim.tables import State
 from gradsim.tables.files import atomic_path
 from resources.slurm.connection import Connection
 
-# A network file system shows a new file everywhere within about a minute.
+# A new file becomes visible everywhere on a network file system within about a minute.
 SECONDS_TO_BE_SEEN = 90
 
 _SECONDS_A_FILE = 3600
 
 
 class RemoteFiles:
-    """The site's own data root, below which files lie as they do here."""
+    """The site's own data root, with the same layout as the local one."""
 
     def __init__(self, connection: Connection, root: PurePosixPath) -> None:
         self._connection = connection
         self._root = root
 
     def send_inputs(self, job: PartitionJob, log: Callable[[str], None]) -> None:
-        """Have every file there that a job reads.
+        """Copy the job's input files to the cluster, except those that are already there.
 
         Raises:
-            ClusterError: a file cannot be written there.
+            ClusterError: A file cannot be written there.
         """
         here = {path.relative_to(job.root): path for path in input_files(job)}
         checksums = {relative: _checksum(path) for relative, path in here.items()}
@@ -41,11 +41,11 @@ class RemoteFiles:
         log(f"input files copied to {self._root}: {len(missing)} of {len(here)}")
 
     def fetch_results(self, job: PartitionJob, log: Callable[[str], None]) -> None:
-        """Have every file here that a job wrote, and is not here and fresh yet.
+        """Copy the job's results here, except those that are already here and fresh.
 
         Raises:
-            ClusterError: a file is not there, or cannot be copied whole.
-            TableError: it cannot be written here.
+            ClusterError: A file is missing on the cluster, is damaged by the copy, or was made from other inputs.
+            TableError: A file cannot be written here.
         """
         store = job.store()
         wanted = {
@@ -62,12 +62,12 @@ class RemoteFiles:
             with atomic_path(path) as partial:
                 self._fetch(there, partial, checksums[relative])
                 if (state := store.state(key, partition, partial)) is not State.FRESH:
-                    raise ClusterError(f"{there} is {state}: not made from what lies here now; run it again")
+                    raise ClusterError(f"{there} is {state}: it was not made from the current inputs; run it again")
         if wanted:
             log(f"results copied from {self._root}: {len(wanted)}")
 
     def _checksums(self, files: Iterable[Path]) -> dict[Path, str]:
-        """Of those files that are there."""
+        """Return the checksums of these files; files missing on the cluster are left out."""
         names = "".join(f"{relative.as_posix()}\0" for relative in files).encode()
         root = shlex.quote(str(self._root))
         answer = self._connection.patiently(
@@ -95,7 +95,7 @@ class RemoteFiles:
             self._connection.patiently(f"cat {shlex.quote(str(there))}", target=target, timeout=_SECONDS_A_FILE)
         if _checksum(here) != checksum:
             raise ClusterError(
-                f"{there}: came here with another checksum; run it again, and have nothing printed there by ~/.bashrc"
+                f"{there}: the copy has another checksum; run it again, and let ~/.bashrc there print nothing"
             )
 
 
@@ -105,7 +105,7 @@ def _checksum(path: Path) -> str:
 
 
 def input_files(job: PartitionJob) -> Iterator[Path]:
-    """What a job reads: tables, and the weights of a model that the study made."""
+    """Yield the files that a job reads: its input tables, and the weights of a model trained by the study."""
     store = job.store()
     yield from sorted(store.path(key, partition) for key, partition in job.inputs(store))
     if store.model_folder.is_dir():
@@ -113,10 +113,10 @@ def input_files(job: PartitionJob) -> Iterator[Path]:
 
 
 def wait_until_seen(job: PartitionJob, there: PurePosixPath) -> None:
-    """Wait until the results of a job on a shared file system are seen here, too.
+    """Wait until a job's results on a shared file system are visible here.
 
     Raises:
-        ClusterError: they are not.
+        ClusterError: A result is damaged, or does not appear within `SECONDS_TO_BE_SEEN`.
     """
     store = job.store()
     end = time.monotonic() + SECONDS_TO_BE_SEEN
@@ -124,7 +124,7 @@ def wait_until_seen(job: PartitionJob, there: PurePosixPath) -> None:
         while (state := store.state(key, partition)) is not State.FRESH:
             if time.monotonic() > end or state is State.CORRUPT:
                 raise ClusterError(
-                    f"{store.path(key, partition)} is {state}, though the job says that it wrote it: "
-                    f"SLURM_DATA ({there}) must be the cluster's name of GRADSIM_DATA ({job.root})"
+                    f"{store.path(key, partition)} is {state}, although the job reports that it wrote it: "
+                    f"SLURM_DATA ({there}) must be the cluster's path of GRADSIM_DATA ({job.root})"
                 )
             time.sleep(1)

@@ -1,7 +1,7 @@
-"""The environment of jobs: this checkout's code and all it needs, installed on the cluster by its own pip.
+"""Installation of the jobs' environment, this checkout's code and its dependencies, with the cluster's own pip.
 
-It is built where it stays, since virtual environments do not move, by a script that goes on where the connection does
-not. A stamp says that it is whole; one without is made anew.
+The environment is built in its final place, because virtual environments cannot be moved, by a script that survives a
+lost connection. A stamp file marks a complete environment; one without the stamp is built again.
 """
 
 import re
@@ -26,34 +26,34 @@ _SCRIPT, _LOG, _STATUS = "install.sh", "install.log", "exit_status"
 
 _PYTHONS = ((3, 11), (3, 12))
 
-# Of a cluster that is away for a while.
+# Maximum length of an outage.
 _SECONDS_TO_ANSWER = 300
 
 _SHOWN_LINES = 15
 
-# Exit statuses of our commands there.
+# Exit statuses of the commands below.
 _NO_ROOM, _ENDED, _DIED, _AT_WORK = 4, 5, 6, 7
 
-# What pip says -> how to mend it.
-_MENDS = {
-    r"No space left|[Qq]uota exceeded": "make room there (pip keeps what it loads in ~/.cache/pip: PIP_CACHE_DIR), or "
+# Pattern in pip's output -> the fix.
+_FIXES = {
+    r"No space left|[Qq]uota exceeded": "make room there (pip caches downloads in ~/.cache/pip: PIP_CACHE_DIR), or "
     "set SLURM_REMOTE_BASE elsewhere",
     r"No matching distribution|ResolutionImpossible|Connection|name resolution|Timeout|ProxyError|SSLError": (
         "the login node must reach a package index that has these versions; set PIP_INDEX_URL, PIP_PROXY or "
         "PIP_FIND_LINKS in SLURM_SETUP"
     ),
-    r"ensurepip|No module named venv": "this SLURM_PYTHON cannot make environments; set it to another one",
+    r"ensurepip|No module named venv": "this SLURM_PYTHON cannot create environments; set it to another one",
     r"module: command not found": "begin SLURM_SETUP with `source /etc/profile`",
-    r"gradsim is \S+ there, not": "the checkout has changed meanwhile: run it again",
-    r"Killed|Cannot allocate memory": "the login node ended it; ask its operators where to install",
+    r"gradsim is \S+ there, not": "the checkout changed during the installation: run it again",
+    r"Killed|Cannot allocate memory": "the login node killed it; ask its operators where to install",
 }
 
 
 class InstallError(ClusterError):
-    """An installation that failed on the cluster.
+    """Error raised if an installation fails on the cluster.
 
     Attributes:
-        log: what was said last.
+        log: Last lines of the installation's log.
     """
 
     def __init__(self, message: str, log: str) -> None:
@@ -62,44 +62,44 @@ class InstallError(ClusterError):
 
 
 class Installation:
-    """This code's environment on the cluster."""
+    """Environment of this version of the code on the cluster."""
 
     def __init__(self, site: Site, connection: Connection, say: Callable[[str], None]) -> None:
         self._site = site
         self._connection = connection
         self._say = say
-        # Beside the environment, that it may be removed as a whole when it is made anew.
+        # Beside the environment, which is removed as a whole before it is built again.
         self._folder = site.environment.with_name(f"{site.environment.name}.install")
 
     @classmethod
     def open(cls, say: Callable[[str], None]) -> "Installation":
-        """The installation on the cluster of the settings.
+        """Return the installation for the cluster that the settings name.
 
         Args:
-            say: takes what goes on meanwhile.
+            say: Callback for progress messages.
 
         Raises:
-            ClusterError: the cluster cannot be had, or has an environment that is not ours.
+            ClusterError: The cluster cannot be reached, or `SLURM_ENVIRONMENT` names the user's own environment.
         """
         site = Site.read()
         if site.settings.environment:
             raise ClusterError(
-                f"SLURM_ENVIRONMENT={site.settings.environment} is an environment of your own, which is left alone; "
-                "install there yourself (pip install --constraint constraints.txt '.[node]'), or unset it"
+                f"SLURM_ENVIRONMENT={site.settings.environment} is your own environment, which gradsim does not "
+                "change; install there yourself (pip install --constraint constraints.txt '.[node]'), or unset it"
             )
         connection = Connection(site, say)
         return cls(connection.at_home(seconds=0), connection, say)
 
     def run(self) -> str:
-        """Have the environment there, and say so.
+        """Install the environment unless it is there already, and return a line about the outcome.
 
         Raises:
-            InstallError: it failed there.
-            ClusterError: it cannot be begun.
+            InstallError: The installation failed on the cluster.
+            ClusterError: The installation cannot be started.
         """
         environment = self._site.environment
         if self._ask(f"test -e {shlex.quote(str(environment / STAMP))}").status == 0:
-            return f"{environment} is there already"
+            return f"{environment} is already installed"
         self._refuse_python()
         began = time.monotonic()
         with tempfile.TemporaryDirectory() as folder:
@@ -110,7 +110,7 @@ class Installation:
         return f"{environment} is installed, {_duration(time.monotonic() - began)}"
 
     def others(self) -> dict[str, str]:
-        """Environment of another version on the cluster -> its size, or "?" where counting takes too long."""
+        """Return the environments of other versions on the cluster, and their sizes; "?" if counting takes too long."""
         base = shlex.quote(str(self._site.environment.parent))
         name = self._site.environment.name
         command = (
@@ -126,7 +126,7 @@ class Installation:
 
     @property
     def removal(self) -> str:
-        """The command that removes an environment, of which the folder is to be put behind it."""
+        """Command that removes an environment; replace `FOLDER` with the environment's path."""
         ssh = self._site.ssh
         port = "" if ssh.port == 22 else f"-p {ssh.port} "
         return f"ssh {port}{ssh.user}@{ssh.host} rm -r FOLDER"
@@ -138,20 +138,20 @@ class Installation:
         python = f"{self._site.settings.container} {shlex.quote(self._site.settings.python)}".strip()
         answer = self._ask(f"cd /; {setup_lines(self._site)}{python} -c 'import sys; print(*sys.version_info[:3])'")
         name = f"{self._site.address}: SLURM_PYTHON={self._site.settings.python}"
-        mend = (
-            "set it to a Python 3.11 or 3.12 there, such as /usr/bin/python3.12, or load one in SLURM_SETUP "
+        fix = (
+            "set it to a Python 3.11 or 3.12 on the cluster, such as /usr/bin/python3.12, or load one in SLURM_SETUP "
             "(source /etc/profile; module load ...)"
         )
         version = answer.text.splitlines()[-1] if answer.text else ""
         if answer.status or not re.fullmatch(r"\d+ \d+ \d+", version):
             said = (answer.errors.splitlines() or [f"exit status {answer.status}"])[-1]
-            raise ClusterError(f"{name} cannot be run ({said}); {mend}")
+            raise ClusterError(f"{name} cannot be run ({said}); {fix}")
         major, minor, _ = map(int, version.split())
         if (major, minor) not in _PYTHONS:
-            raise ClusterError(f"{name} is Python {version.replace(' ', '.')}; {mend}")
+            raise ClusterError(f"{name} is Python {version.replace(' ', '.')}; {fix}")
 
     def _begin(self, wheel: Path) -> None:
-        """Start the script there, unless another one runs."""
+        """Start the installation script on the cluster, unless one is already running."""
         constraints = wheel.parent / CONSTRAINTS
         shutil.copyfile(checkout() / CONSTRAINTS, constraints)
         (wheel.parent / _SCRIPT).write_text(self._script(wheel.name), encoding="utf-8")
@@ -159,14 +159,14 @@ class Installation:
         folder = shlex.quote(str(self._folder))
         answer = self._ask(
             f"mkdir -p {folder} && cd {folder} || exit {_NO_ROOM}\n"
-            # The script inherits the lock, and keeps it as long as it lives; not every file system has locks.
+            # The script inherits the lock and holds it until it exits. Not every file system supports locks.
             f"exec 9>>lock; flock -n 9; [ $? = 1 ] && exit {_AT_WORK}\n"
             f"rm -f {_LOG} {_STATUS}; tar -xf - && : > {_LOG} || exit {_NO_ROOM}\n"
             f"setsid bash {_SCRIPT} </dev/null >{_LOG} 2>&1 &",
             files,
         )
         if answer.status == _AT_WORK:
-            self._say("somebody installs it already; waiting for that")
+            self._say("another process is installing it already; waiting for it")
         elif answer.status:
             raise ClusterError(
                 f"{self._folder} cannot be written ({answer.errors}); set SLURM_REMOTE_BASE to a folder that you can "
@@ -195,9 +195,9 @@ class Installation:
     # -- meanwhile ---------------------------------------------------------------------------
 
     def _wait(self) -> None:
-        """Until the script has ended; where this is interrupted it goes on, and the next call waits for it."""
+        """Wait until the script has ended. If the wait is interrupted, the script goes on and the next call resumes."""
         began = time.monotonic()
-        # Whether it lives is asked first: what it leaves last is there by then.
+        # Test the lock first: once the script is dead, its last output is already written.
         command = (
             f"cd {self._quoted()} && exec 9>>lock && flock -n 9 && dead=yes\n"
             f"tail -n 1 {_LOG}; cat {_STATUS} 2>/dev/null && exit {_ENDED}\n"
@@ -214,9 +214,9 @@ class Installation:
 
     def _failure(self, status: str) -> InstallError:
         log = self._ask(f"tail -n {_SHOWN_LINES} {self._quoted(_LOG)}").text
-        mend = next((f"{mend}; " for pattern, mend in _MENDS.items() if re.search(pattern, log)), "")
+        fix = next((f"{fix}; " for pattern, fix in _FIXES.items() if re.search(pattern, log)), "")
         return InstallError(
-            f"{self._site.address}: installing failed with exit status {status}; {mend}its log: {self._folder / _LOG}",
+            f"{self._site.address}: installation failed with exit status {status}; {fix}its log: {self._folder / _LOG}",
             log,
         )
 
@@ -228,10 +228,10 @@ class Installation:
 
 
 def _size(size: int) -> str:
-    """Of bytes, such as 5.4 GB."""
+    """Return a number of bytes as text, for example `5.4 GB`."""
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
 def _duration(seconds: float) -> str:
-    """Minutes and seconds, such as 2:05."""
+    """Return a duration as minutes and seconds, for example `2:05`."""
     return f"{int(seconds) // 60}:{int(seconds) % 60:02}"

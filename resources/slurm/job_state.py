@@ -1,4 +1,4 @@
-"""What Slurm and a job's own files tell of it: one command to look while it lives, one when it has ended."""
+"""The state of a job, from Slurm and from the job's files: one command for a live job, one for a job that has ended."""
 
 import re
 import shlex
@@ -14,7 +14,7 @@ from resources.slurm.connection import Answer
 
 RESULT, STATUS, MESSAGES, LOG = "job.result.json", "exit_status", "messages.jsonl", "job.log"
 
-# There when the result was taken.
+# Marker file: the result was collected.
 TAKEN = "taken"
 
 ENDED = frozenset(
@@ -32,7 +32,7 @@ ENDED = frozenset(
     }
 )
 
-# Reasons for which a job waits that no waiting mends; one that somebody holds, somebody may release.
+# Reasons for which a pending job will never start. A held job may be released, so it is not among them.
 _FOR_EVER = re.compile(
     r"Partition(Time|Node)Limit|BadConstraints|Invalid(Account|QOS)|QOSNotAllowed|AccountNotAllowed|"
     r"Max\w*Per(Job|Node)|\w*MinutesPerJob"
@@ -40,16 +40,16 @@ _FOR_EVER = re.compile(
 
 LOG_LINES = 50
 
-# Of messages and of the log, at most so many bytes at one look.
+# Maximum number of bytes of messages, and of the log, that one look reads.
 _LOOK_BYTES = 1_000_000
 
-# Stands between the parts of an answer; no log has it by chance.
+# Separator between the parts of an answer; no log contains it by chance.
 _CUT = "=====gradsim-4f1c9e====="
 
-# A controller or database that does not answer must not hold up everything.
+# A controller or database that does not answer must not block the whole command.
 _SLURM = "timeout 30"
 
-# The collector asks through one only where it is not given what sacct said.
+# The collector uses a connection pool only if it is not given sacct's output.
 _NO_POOL: Any = None
 
 _SACCT_FIELDS = SlurmMetricsCollector.SACCT_FORMAT
@@ -57,13 +57,13 @@ _SACCT_FIELDS = SlurmMetricsCollector.SACCT_FORMAT
 
 @dataclass(frozen=True)
 class Look:
-    """A living job, looked at.
+    """One observation of a job.
 
     Attributes:
-        state: as Slurm names it; "": Slurm knows the job no more; None: Slurm does not answer.
-        reason: why it is in that state, as Slurm says it; of None, what was said in place of an answer.
-        messages: what the job has written of its messages since the last look.
-        log: the same of its log.
+        state: Slurm's name of the state; "" if Slurm no longer lists the job; None if Slurm does not answer.
+        reason: Slurm's reason for the state; squeue's output if the state is None.
+        messages: Bytes of the message file since the last look.
+        log: Bytes of the log since the last look.
     """
 
     state: str | None
@@ -73,17 +73,24 @@ class Look:
 
     @property
     def has_ended(self) -> bool:
-        """Whether the job will do nothing more."""
+        """Whether the job has ended, or has left the queue."""
         return self.state == "" or self.state in ENDED
 
     @property
     def will_never_start(self) -> bool:
-        """Whether it waits for what does not come by waiting."""
+        """Whether the job is pending for a reason that waiting does not resolve."""
         return self.state == "PENDING" and bool(_FOR_EVER.search(self.reason))
 
 
 def look_command(folder: PurePosixPath, job_id: int, messages_from: int, log_from: int) -> str:
-    """Prints state and reason, new messages, new lines of the log; the numbers are bytes seen before."""
+    """Return the command that prints a job's state and reason, its new messages, and its new log output.
+
+    Args:
+        folder: Folder of the job on the cluster.
+        job_id: Slurm job id.
+        messages_from: Bytes of the message file that were read before.
+        log_from: Bytes of the log that were read before.
+    """
     return (
         f"{_enter(folder)}; "
         f"{_SLURM} squeue -h -a -t all -j {job_id} -o '%T|%r' 2>&1; printf '\\nstatus=%s\\n{_CUT}' $?; "
@@ -93,12 +100,12 @@ def look_command(folder: PurePosixPath, job_id: int, messages_from: int, log_fro
 
 
 def _enter(folder: PurePosixPath) -> str:
-    """Goes where the job's files are; where that is gone none of them is found, and Slurm is asked all the same."""
+    """Return the command that enters the job's folder, or `/` if it is gone, so that Slurm is asked in any case."""
     return f"cd {shlex.quote(str(folder))} 2>/dev/null || cd /"
 
 
 def parse_look(answer: Answer) -> Look:
-    """What `look_command` printed."""
+    """Parse the output of `look_command`."""
     queue, messages, log, *_ = [*answer.output.split(_CUT.encode()), b"", b""]
     text, _, status = queue.decode(errors="replace").strip().rpartition("status=")
     state, reason = _queue_state(text.strip(), status)
@@ -107,7 +114,7 @@ def parse_look(answer: Answer) -> Look:
 
 def _queue_state(text: str, status: str) -> tuple[str | None, str]:
     if status == "0":
-        # Of a job that was requeued squeue may print a line for each of its lives; the last one is the living.
+        # For a requeued job, squeue may print a line per attempt; the last line is the current one.
         last = text.splitlines()[-1] if text else ""
         state, _, reason = last.partition("|")
         return state.split(" ")[0], reason
@@ -117,14 +124,14 @@ def _queue_state(text: str, status: str) -> tuple[str | None, str]:
 
 
 def job_number(answer: Answer) -> int:
-    """Slurm's number of a job that was submitted: what stands alone in the last such line, whatever sbatch says beside.
+    """Return the Slurm id of a submitted job: the last line that holds only an id. Other output is ignored.
 
     Raises:
-        ClusterError: there is none.
+        ClusterError: There is no such line.
     """
     found = re.findall(r"^(?:\w+ )?(\d+)(?:;\S*)?$", answer.text, re.MULTILINE)
     if not found:
-        raise ClusterError(f"sbatch said {answer.text!r}, which names no job; look for it: squeue --me")
+        raise ClusterError(f"sbatch printed {answer.text!r}, without a job id; look for the job: squeue --me")
     return int(found[-1])
 
 
@@ -133,15 +140,15 @@ class JobEnd:
     """A job that has ended.
 
     Attributes:
-        job_id: Slurm's number of it.
-        state: how, as Slurm names it; "": nobody knows, the cluster keeps no accounting.
-        exit_status: of its script; None: the script did not come to its end.
-        signal: the signal that ended it, 0 if none.
-        asked: what it had asked for that may have been too little: `memory`, `walltime`; as Slurm says it.
-        node: where it ran, "" if nobody knows.
-        result: what it left; None: nothing that can be read.
-        log: the last lines of its log.
-        metrics: what it used, by Slurm's accounting; None: there is none, or it does not answer.
+        job_id: Slurm job id.
+        state: Slurm's name of the final state; "" if it is unknown, for example without accounting.
+        exit_status: Exit status of the batch script; None if the script did not finish.
+        signal: Signal that ended the job; 0 if none.
+        asked: Limits that the job requested, `memory` and `walltime`, in Slurm's notation.
+        node: Node where the job ran; "" if unknown.
+        result: The job's result; None if it left no readable one.
+        log: Last lines of the job's log.
+        metrics: Resource usage from Slurm's accounting; None if accounting is missing or does not answer.
     """
 
     job_id: int
@@ -156,14 +163,14 @@ class JobEnd:
 
     @property
     def lacks_files(self) -> bool:
-        """Whether it seems to have ended well, and has not left what every job leaves that comes to its end."""
+        """Whether the job seems to have succeeded, but its exit status file is not visible."""
         return self.state in {"COMPLETED", ""} and self.exit_status is None
 
 
 def end_command(folder: PurePosixPath, job_id: int) -> str:
-    """Prints exit status, result, the log's last lines, the controller's and the accounting's record of the job."""
+    """Return the command that prints a job's exit status, result, last log lines, and Slurm's records of the job."""
     return (
-        # Listing a folder has a network file system look again.
+        # Listing a folder refreshes a network file system's cache.
         f"{_enter(folder)}; ls >/dev/null 2>&1; "
         f"cat {STATUS} 2>/dev/null; printf '{_CUT}'; "
         f"cat {RESULT} 2>/dev/null; printf '{_CUT}'; "
@@ -174,7 +181,13 @@ def end_command(folder: PurePosixPath, job_id: int) -> str:
 
 
 def parse_end(answer: Answer, job_id: int, seen: str) -> JobEnd:
-    """What `end_command` printed, of a job that was last seen in a state."""
+    """Parse the output of `end_command`.
+
+    Args:
+        answer: Output of the command.
+        job_id: Slurm job id.
+        seen: State in which the job was last seen, used if Slurm no longer reports one.
+    """
     status, result, log, controller, accounting, *_ = [
         part.decode(errors="replace").strip() for part in [*answer.output.split(_CUT.encode()), *[b""] * 5]
     ]
@@ -199,7 +212,7 @@ def parse_end(answer: Answer, job_id: int, seen: str) -> JobEnd:
 
 
 def _signal(exit_code: str) -> int:
-    """Of Slurm's `status:signal`."""
+    """Return the signal of Slurm's `status:signal`; 0 if there is none."""
     _, _, signal = exit_code.partition(":")
     return int(signal) if signal.isdigit() else 0
 

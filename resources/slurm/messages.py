@@ -1,4 +1,4 @@
-"""What a job says over Dagster's pipes, fed to its reader by whoever looks at the job."""
+"""Reader for the Dagster Pipes messages of a job on the cluster, fed by the code that polls the job."""
 
 import json
 from collections.abc import Iterator
@@ -9,9 +9,9 @@ from dagster_pipes import PipesDefaultMessageWriter, PipesParams
 
 
 class FedMessageReader(dg.PipesMessageReader):
-    """Hands over whole lines of a file on the cluster, of which it is given each new piece.
+    """Message reader that receives a file on the cluster piece by piece and handles its complete lines.
 
-    An outage delays messages and loses none: where to go on is known in bytes.
+    An outage delays messages but loses none, because reading resumes at a byte offset.
     """
 
     def __init__(self, remote_path: str) -> None:
@@ -21,21 +21,25 @@ class FedMessageReader(dg.PipesMessageReader):
 
     @contextmanager
     def read_messages(self, handler: dg.PipesMessageHandler) -> Iterator[PipesParams]:
-        """Take pieces while the block lasts; gives what the job needs to know to write."""
+        """Accept pieces while the block runs; yield the parameters that the job's message writer needs."""
         self._handler = handler
         yield {PipesDefaultMessageWriter.FILE_PATH_KEY: self._remote_path}
 
     def feed(self, piece: bytes) -> bool:
-        """Hand over the whole lines of a piece that begins where the last whole line ended; whether there were any."""
+        """Handle the complete lines of a piece, and return whether there were any.
+
+        Args:
+            piece: Bytes of the file from offset `read_bytes`, the end of the last complete line.
+        """
         assert self._handler is not None
         whole = piece[: piece.rfind(b"\n") + 1]
         self.read_bytes += len(whole)
         for line in whole.splitlines():
-            # A job that was killed may leave half a line, which its next life goes on behind; a dead node even less.
+            # A killed job may leave half a line, to which a requeued one appends; a dead node may leave garbage.
             with suppress(ValueError):
                 self._handler.handle_message(json.loads(line))
         return bool(whole)
 
     def no_messages_debug_text(self) -> str:
-        """What Dagster adds to its warning that a job has never said anything."""
+        """Return the text that Dagster appends to its warning about a job without messages."""
         return f"Looked at {self._remote_path} on the cluster."

@@ -13,20 +13,20 @@ from resources.slurm.site import Site
 
 JOB_FILE, SCRIPT = "job.json", "job.sh"
 
-# What the code of an environment says of itself.
+# Prints the version of an environment's code.
 PRINT_CODE_VERSION = "from gradsim.partition_job import code_version; print(code_version())"
 
-assert RESULT == "job.result.json", "the job leaves its result beside the job file"
+assert RESULT == "job.result.json", "the job writes its result beside the job file"
 
 
 def batch_script(site: Site, job: PartitionJob, folder: PurePosixPath, variables: Mapping[str, str]) -> str:
-    """The script: what the site wants run first, then the same command that runs on one machine.
+    """Return a job's batch script: the site's setup lines, then the command that also runs jobs locally.
 
     Args:
-        site: the cluster.
-        job: what is computed.
-        folder: where the job file lies on the cluster.
-        variables: of the job's environment.
+        site: The cluster.
+        job: The job to run.
+        folder: Folder of the job file on the cluster.
+        variables: Environment variables of the job.
     """
     return python_script(site, describe(job), folder, f"-m gradsim.partition_job {JOB_FILE}", variables)
 
@@ -34,23 +34,23 @@ def batch_script(site: Site, job: PartitionJob, folder: PurePosixPath, variables
 def python_script(
     site: Site, title: str, folder: PurePosixPath, arguments: str, variables: Mapping[str, str] = MappingProxyType({})
 ) -> str:
-    """A script that runs the site's Python in a folder, and leaves its exit status there.
+    """Return a script that runs the site's Python in a folder and writes its exit status there.
 
     Args:
-        site: the cluster.
-        title: for who reads the script.
-        folder: on the cluster.
-        arguments: of Python, as the shell reads them.
-        variables: of the environment.
+        site: The cluster.
+        title: Title in the script's first comment.
+        folder: Folder on the cluster.
+        arguments: Arguments of Python, quoted for the shell.
+        variables: Environment variables.
     """
     exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items())
-    # What the cluster, the user's profile or the site's setup has set is left as it is.
+    # Defaults only: the cluster, the user's profile and the site's setup take precedence.
     defaults = "".join(f'export {name}="${{{name}:-{value}}}"\n' for name, value in JOB_VARIABLES.items())
     return (
         "#!/bin/bash\n"
         f"# gradsim: {title}\n"
         f"cd {shlex.quote(str(folder))} || exit 1\n"
-        # Of the life before a requeue.
+        # Left by an attempt before a requeue.
         f"rm -f {RESULT} {STATUS}\n"
         f"{setup_lines(site)}"
         f"{defaults}"
@@ -63,25 +63,25 @@ def python_script(
 
 
 def setup_lines(site: Site) -> str:
-    """What the site wants run first, in whole lines."""
+    """Return the shell lines that the site runs first (`SLURM_SETUP`)."""
     setup = site.settings.setup.strip()
     return f"{setup}\n" if setup else ""
 
 
 def python_command(site: Site) -> str:
-    """The site's Python, in the site's container."""
+    """Return the command of the site's Python, inside the site's container if there is one."""
     return f"{site.settings.container} {shlex.quote(str(site.python))}".strip()
 
 
 def sbatch_command(site: Site, walltime: timedelta, name: str, folder: PurePosixPath, comment: str) -> list[str]:
-    """What submits the script that lies in a folder, with all that the site asks for; quoted for a shell.
+    """Return the `sbatch` command that submits the script in a folder with the site's options, quoted for a shell.
 
     Args:
-        site: the cluster.
-        walltime: predicted, where the site says none.
-        name: of the job.
-        folder: on the cluster; takes the log, too.
-        comment: for who asks Slurm about the job.
+        site: The cluster.
+        walltime: Walltime to request if the site's settings give none.
+        name: Name of the job.
+        folder: Folder of the script on the cluster; also receives the log.
+        comment: Slurm comment of the job.
     """
     settings = site.settings
     gpus = f"gpu:{settings.gpu_type}:{settings.gpus}" if settings.gpu_type else f"gpu:{settings.gpus}"
@@ -105,7 +105,7 @@ def sbatch_command(site: Site, walltime: timedelta, name: str, folder: PurePosix
 
 
 def describe(job: PartitionJob) -> str:
-    """For example `sample paraphrased 0000-0019 to 0040-0059: dot_products and 2 more`."""
+    """Return, for example, `sample paraphrased 0000-0019 to 0040-0059: dot_products and 2 more`."""
     where = " ".join([job.study.name, *job.settings])
     partitions = [partition for partition in job.partitions if partition]
     span = f" {partitions[0]}" if partitions else ""

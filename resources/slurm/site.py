@@ -1,4 +1,4 @@
-"""A cluster as its user sees it: where it is, what a job asks for, where things lie there."""
+"""A cluster from its user's point of view: its address, the resources that a job requests, and its folders."""
 
 import hashlib
 import os
@@ -18,12 +18,12 @@ from gradsim.environment import Settings, project_root, read_settings
 from gradsim.errors import ClusterError, StudyError
 from gradsim.partition_job import code_version
 
-# A connection that has died is noticed within a minute.
+# Detects a dead connection within a minute.
 _KEEPALIVE = ("ConnectTimeout=15", "ServerAliveInterval=15", "ServerAliveCountMax=3")
 
 
 class SiteSettings(Settings):
-    """What a site says beside its ssh connection, whose `SLURM_SSH_...` variables dagster-slurm reads."""
+    """Settings of a site, except for its ssh connection: dagster-slurm reads the `SLURM_SSH_...` variables itself."""
 
     partition: str | None = Field(None, alias="SLURM_PARTITION")
     account: str | None = Field(None, alias="SLURM_ACCOUNT")
@@ -46,14 +46,14 @@ class SiteSettings(Settings):
     @classmethod
     def _is_absolute(cls, path: str | None) -> str | None:
         if path is not None and not path.startswith(("/", "~/")):
-            raise ValueError("should be an absolute path on the cluster, or begin with ~/")
+            raise ValueError("should be an absolute path on the cluster, or start with ~/")
         return path
 
     @field_validator("memory")
     @classmethod
     def _is_memory(cls, text: str) -> str:
         if not re.fullmatch(r"\d+[KMGT]?|none", text):
-            raise ValueError("should be a size such as 32G, or none where the cluster wants none to be asked for")
+            raise ValueError("should be a size such as 32G, or none if jobs on this cluster must not request memory")
         return text
 
     @field_validator("walltime")
@@ -66,12 +66,12 @@ class SiteSettings(Settings):
 
 @dataclass(frozen=True)
 class Site:
-    """A cluster, and what a job asks of it.
+    """A cluster, and the resources that a job requests there.
 
     Attributes:
-        ssh: how to reach its login node.
-        settings: the rest.
-        home: the user's home folder there, for paths that begin with `~`; None: not asked for yet.
+        ssh: Connection to the login node.
+        settings: All other settings.
+        home: The user's home folder on the cluster, for paths that start with `~`; None before the first connection.
     """
 
     ssh: SSHConnectionResource
@@ -80,10 +80,10 @@ class Site:
 
     @classmethod
     def read(cls) -> "Site":
-        """The site of the environment or `.env`.
+        """Read the site from the environment and `.env`.
 
         Raises:
-            ClusterError: a variable is missing, or holds what it cannot hold.
+            ClusterError: A variable is missing or has an invalid value.
         """
         try:
             settings = read_settings(SiteSettings)
@@ -92,58 +92,58 @@ class Site:
             raise ClusterError(str(error)) from error
 
     def with_home(self, home: str) -> "Site":
-        """The same site, of whose user the home folder is known."""
+        """Return a copy of the site with the user's home folder."""
         return replace(self, home=home)
 
     @property
     def address(self) -> str:
-        """For messages: `user@host`, with the port where it is not ssh's own."""
+        """`user@host` for messages, with the port if it is not 22."""
         port = "" if self.ssh.port == 22 else f":{self.ssh.port}"
         return f"{self.ssh.user}@{self.ssh.host}{port}"
 
     @property
     def queue(self) -> str:
-        """Where jobs run, for people and for what was measured there."""
+        """Name of the place where jobs run, for messages and as the key of rates measured there."""
         return f"{self.address} {self.settings.partition or 'default partition'}, {self.settings.gpus} GPUs"
 
     @property
     def device(self) -> str:
-        """Where the model runs on a node; a job that was given no GPU must not fail only there."""
+        """Device of the model on a node: `cuda` if jobs request GPUs, else `cpu`."""
         return "cuda" if self.settings.gpus else "cpu"
 
     @cached_property
     def base(self) -> PurePosixPath:
-        """The folder of all that is ours on the cluster; login and compute nodes see it."""
+        """Folder of all gradsim files on the cluster, visible to login and compute nodes."""
         return self._there(self.settings.remote_base)
 
     @property
     def shared_data(self) -> PurePosixPath | None:
-        """The data root as the cluster sees it; None: it does not, and files are copied."""
+        """Data root's path on the cluster; None if the cluster does not share it and files are copied."""
         return self._there(self.settings.data) if self.settings.data else None
 
     def data(self, root: Path) -> PurePosixPath:
-        """The data root of jobs; where files are copied, one for each data root that they are copied from."""
+        """Return the data root of jobs: the shared one or, if files are copied, one per machine and local data root."""
         origin = hashlib.sha256(f"{socket.gethostname()}:{root}".encode()).hexdigest()[:8]
         return self.shared_data or self.base / "data" / origin
 
     @property
     def environment(self) -> PurePosixPath:
-        """The virtual environment of jobs; by default the one that `gradsim cluster install` makes for this code."""
+        """Virtual environment of jobs; by default the one that `gradsim cluster install` makes for this code."""
         if self.settings.environment:
             return self._there(self.settings.environment)
         return self.base / "environments" / f"gradsim-{code_version()}{_requirements_version()}"
 
     @property
     def python(self) -> PurePosixPath:
-        """The interpreter of jobs."""
+        """Python interpreter of jobs."""
         return self.environment / "bin" / "python"
 
     def job_folder(self, identity: str) -> PurePosixPath:
-        """Where a job's files lie."""
+        """Return the folder of a job's files."""
         return self.base / "jobs" / identity
 
     def resource(self) -> SlurmResource:
-        """The same for dagster-slurm's client, less what `script` asks for itself."""
+        """Return the site as a dagster-slurm resource, without the job options, which `script` sets itself."""
         return SlurmResource(
             ssh=self.ssh,
             queue=SlurmQueueConfig(),
@@ -153,7 +153,7 @@ class Site:
         )
 
     def walltime(self, predicted: timedelta) -> str:
-        """What jobs ask for: what the settings say, else a prediction."""
+        """Return the walltime that a job requests: the setting, or else the predicted one."""
         return self.settings.walltime or walltime_text(predicted)
 
     def _there(self, path: str) -> PurePosixPath:
@@ -163,7 +163,7 @@ class Site:
 
 
 def _requirements_version() -> str:
-    """Of what this checkout's environment is made of beside its own code; none without a checkout."""
+    """Return a version suffix of the environment's dependencies; empty without a checkout."""
     files = [project_root() / name for name in ("constraints.txt", "pyproject.toml")]
     if not all(file.is_file() for file in files):
         return ""
@@ -171,17 +171,17 @@ def _requirements_version() -> str:
 
 
 def walltime_text(walltime: timedelta) -> str:
-    """As Slurm writes it, in whole minutes, which it counts in: `1-04:30:00`."""
+    """Return a walltime in Slurm's notation, rounded up to minutes, Slurm's resolution: `1-04:30:00`."""
     minutes = max(1, ceil(walltime / timedelta(minutes=1)))
     days, minutes = divmod(minutes, 24 * 60)
     return f"{f'{days}-' if days else ''}{minutes // 60:02}:{minutes % 60:02}:00"
 
 
 def _read_ssh() -> SSHConnectionResource:
-    """The connection as dagster-slurm reads it from `SLURM_SSH_...`.
+    """Read the ssh connection from the `SLURM_SSH_...` variables, as dagster-slurm does.
 
     Raises:
-        ClusterError: a variable is missing, or holds what it cannot hold.
+        ClusterError: A variable is missing or has an invalid value.
     """
     _refuse_unreadable()
     try:
@@ -194,19 +194,19 @@ def _read_ssh() -> SSHConnectionResource:
         raise ClusterError(f"{error}; set it in .env, see docs/cluster.md") from error
     if any(each and (each.password or each.force_tty or each.post_login_command) for each in (ssh, ssh.jump_host)):
         raise ClusterError(
-            "SLURM_SSH_PASSWORD, _FORCE_TTY and _POST_LOGIN_COMMAND are not supported: nobody sits there to type; "
-            "log in by a key (SLURM_SSH_KEY) or an ssh agent"
+            "SLURM_SSH_PASSWORD, _FORCE_TTY and _POST_LOGIN_COMMAND are not supported, because logins are not "
+            "interactive; log in with a key (SLURM_SSH_KEY) or an ssh agent"
         )
     keepalive = [part for option in _KEEPALIVE for part in ("-o", option)]
     return ssh.model_copy(update={"extra_opts": [*ssh.extra_opts, *keepalive]})
 
 
 def _refuse_unreadable() -> None:
-    """What dagster-slurm would stumble over without naming the variable."""
+    """Raise for values on which dagster-slurm would fail without naming the variable."""
     for prefix in ("SLURM_SSH", "SLURM_SSH_JUMP"):
         port = os.environ.get(f"{prefix}_PORT", "").strip()
         if port and not (port.isdigit() and 0 < int(port) < 1 << 16):
-            raise ClusterError(f"{prefix}_PORT: {port!r} is no port; correct it in .env")
+            raise ClusterError(f"{prefix}_PORT: {port!r} is not a port; correct it in .env")
         key = os.environ.get(f"{prefix}_KEY", "").strip()
         if key and not Path(key).expanduser().exists():
             raise ClusterError(f"{prefix}_KEY: SSH key not found at path: {key}; correct it in .env")

@@ -1,4 +1,4 @@
-"""How long a job asks for: what rates measured on the site predict, with a margin."""
+"""The walltime that a job requests, predicted from rates measured on the site, with a margin."""
 
 from datetime import timedelta
 
@@ -7,21 +7,21 @@ from gradsim.partition_job import PartitionJob
 from gradsim.tables.rates import read_site_rates
 from resources.slurm.site import Site
 
-# Where nobody has measured, or nothing predicts this kind of job.
+# Used without measured rates, and for kinds of jobs that have no prediction.
 DEFAULT_WALLTIME = timedelta(hours=4)
 
-# What no prediction counts: a model that comes from a cold disk, the check of the rules.
+# Time that the prediction leaves out: loading the model from a cold disk, checking the gradient rules.
 _START = timedelta(minutes=10)
 
-# Nodes are shared and of many ages.
+# Nodes are shared and differ in speed.
 _MARGIN = 3
 
 
 def walltime(job: PartitionJob, site: Site) -> timedelta:
-    """What a job asks for, unless the site's settings say.
+    """Return the walltime that a job requests if `SLURM_TIME` is not set: predicted, or else the default.
 
     Raises:
-        GradsimError: what the job compares cannot be read, or does not fit the site's nodes.
+        GradsimError: The job's inputs cannot be read, or do not fit the site's nodes.
     """
     known = read_site_rates(job.store(), site.queue, job.model.precision)
     if site.settings.walltime or known is None or job.kind != "gradients":
@@ -30,5 +30,5 @@ def walltime(job: PartitionJob, site: Site) -> timedelta:
 
 
 def with_margin(seconds: float) -> timedelta:
-    """Of a prediction."""
+    """Return the walltime for a prediction in seconds."""
     return _START + timedelta(seconds=_MARGIN * seconds)

@@ -1,4 +1,4 @@
-"""Watching one job: passes on what it says, and tells when it has ended."""
+"""Polling of one job: forwards its messages and log, and detects its end."""
 
 import sys
 import time
@@ -9,19 +9,19 @@ from resources.slurm.connection import Connection
 from resources.slurm.job_state import JobEnd, Look, end_command, look_command, parse_end, parse_look
 from resources.slurm.messages import FedMessageReader
 
-# A login node's view of a network file system may be so old.
+# A login node's view of a network file system may be this many seconds old.
 SECONDS_TO_BE_SEEN, SECONDS_BETWEEN_LOOKS = 60, 3
 
-# A state that a requeue may still change is believed when it has lasted so long.
+# A state that a requeue may still change counts as final after this long.
 SECONDS_TO_REQUEUE = 5
 
 
 class JobWatch:
-    """What is known of a job so far.
+    """Observations of a job so far.
 
     Attributes:
-        saw_something_new: whether the last look did.
-        never_starts_because: why the job will never start, and how to mend it; "": it has started, or will.
+        saw_something_new: Whether the last look found new output or a new state.
+        never_starts_because: Why the job will never start, with the fix; "" if it has started or may start.
     """
 
     def __init__(
@@ -45,7 +45,10 @@ class JobWatch:
         self._since = time.monotonic()
 
     def has_ended(self) -> bool:
-        """Look at the job once, however long that takes; pass on its messages and log, and what Slurm says of it."""
+        """Look at the job once, forward its new messages, log and state, and return whether it has ended.
+
+        Waits through outages until the cluster answers.
+        """
         command = look_command(self._folder, self._job_id, self._reader.read_bytes, self._log_bytes)
         look = parse_look(self._connection.patiently(command))
         said = self._pass_on(look)
@@ -57,7 +60,7 @@ class JobWatch:
         self._state, self._reason = look.state, look.reason
         if look.will_never_start and not changed:
             self.never_starts_because = (
-                f"Slurm job {self._job_id} would never start ({look.reason}); ask for what the partition, account and "
+                f"Slurm job {self._job_id} would never start ({look.reason}); request what the partition, account and "
                 "QOS allow: SLURM_TIME, SLURM_CPUS, SLURM_MEM, SLURM_GPUS_PER_NODE"
             )
         self.saw_something_new = said or changed
@@ -65,7 +68,7 @@ class JobWatch:
         return look.has_ended and settled and not said
 
     def end(self) -> JobEnd:
-        """Of a job that has ended: how."""
+        """Return how the job ended. Call this only once `has_ended` has returned true."""
         deadline = time.monotonic() + SECONDS_TO_BE_SEEN
         while True:
             answer = self._connection.patiently(end_command(self._folder, self._job_id), timeout=120)

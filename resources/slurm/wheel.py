@@ -1,4 +1,4 @@
-"""A wheel of this checkout as it is now, for an environment elsewhere."""
+"""A wheel of this checkout in its current state, for an environment on another machine."""
 
 import importlib.util
 import shutil
@@ -11,30 +11,30 @@ from gradsim.errors import ClusterError
 
 CONSTRAINTS = "constraints.txt"
 
-# What a wheel is made of; the rest of a checkout, such as an old `build` folder, must not get into it.
+# Contents of the wheel. The rest of a checkout, such as an old `build` folder, must not get into it.
 _PACKAGES, _FILES = ("gradsim", "gradsim_assets", "resources"), ("pyproject.toml", "README.md", "LICENSE")
 
 
 def checkout() -> Path:
-    """The checkout that this code runs from.
+    """Return the folder of the checkout that this code runs from.
 
     Raises:
-        ClusterError: it was installed without one.
+        ClusterError: The code was installed without a checkout.
     """
     folder = Path(gradsim.__file__).resolve().parents[1]
     if not all((folder / name).exists() for name in (*_PACKAGES, *_FILES, CONSTRAINTS)):
         raise ClusterError(
-            f"gradsim runs from {folder}, which is no checkout of its sources; run this command from one, or make an "
+            f"gradsim runs from {folder}, which is not a source checkout; run this command from one, or create an "
             "environment on the cluster yourself and set SLURM_ENVIRONMENT"
         )
     return folder
 
 
 def build_wheel(folder: Path) -> Path:
-    """A wheel of this checkout as it is now, in a folder.
+    """Build a wheel of this checkout in a folder, and return its path.
 
     Raises:
-        ClusterError: there is no checkout, or it cannot be built.
+        ClusterError: There is no checkout, or the build failed.
     """
     source = folder / "source"
     for name in _PACKAGES:
@@ -45,12 +45,12 @@ def build_wheel(folder: Path) -> Path:
     wheels = sorted(folder.glob("*.whl"))
     if built.returncode or not wheels:
         said = (built.stderr or built.stdout).strip().splitlines()[-1:] or [f"exit status {built.returncode}"]
-        raise ClusterError(f"a wheel of {checkout()} cannot be built here ({said[0]}); see: pip wheel --no-deps .")
+        raise ClusterError(f"cannot build a wheel of {checkout()} ({said[0]}); see: pip wheel --no-deps .")
     return wheels[0]
 
 
 def _build_command(source: Path, folder: Path) -> list[str]:
-    """By pip; an environment that uv made has none."""
+    """Return the build command: pip's or, in an environment without pip (as uv makes them), uv's."""
     if importlib.util.find_spec("pip") or not (uv := shutil.which("uv")):
         return [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), str(source)]
     return [uv, "build", "--quiet", "--wheel", "--out-dir", str(folder), str(source)]

@@ -1,13 +1,14 @@
-"""A throw-away Slurm cluster on this machine, for tests and for trying things out.
+"""A disposable Slurm cluster on this machine, for tests and experiments.
 
-    scripts/slurm-lab start DIR     starts what does not run: munge, accounting, slurmctld, nodes with fake GPUs, sshd
-    scripts/slurm-lab stop DIR      cancels all jobs and stops all daemons
+    scripts/slurm-lab start DIR     start all daemons: munge, accounting, slurmctld, nodes with fake GPUs, sshd
+    scripts/slurm-lab stop DIR      cancel all jobs and stop all daemons
 
-It needs root but no systemd. What it writes lies in DIR, and it serves this machine only. `DIR/env.sh` tells a client
-how to get there through ssh. Jobs are processes of this machine. Partition `high` preempts `gpu`, and both `low`.
+It requires root, but not systemd. It writes only to DIR and serves only this machine. `DIR/env.sh` sets the variables
+that a client needs to connect through ssh. Jobs are processes on this machine. Partition `high` preempts `gpu`, and
+both preempt `low`.
 
-Single daemons can be stopped and started, as faults: `stop DIR --only sshd` ends open sessions too, as an outage would;
-`stop DIR --only slurmd-lab1 --kill` ends a node and its jobs without a word to the controller, as a power cut would.
+To simulate faults, stop and start single daemons. `stop DIR --only sshd` also closes open sessions, like an outage.
+`stop DIR --only slurmd-lab1 --kill` kills a node and its jobs without notifying the controller, like a power failure.
 """
 
 import argparse
@@ -43,16 +44,16 @@ FOR_ACCOUNTING = {"slurmdbd", "mariadb-server"}
 SETTINGS_FILE = "lab.json"
 ASKED_FOR = ("nodes", "cpus", "gpus", "memory", "port", "accounting")
 MOST_NODES = 28
-LONGEST_FOLDER = 60  # the path of a unix socket is at most 107 long, and a job step adds its name to the folder's
+LONGEST_FOLDER = 60  # unix socket paths are limited to 107 characters, and job steps append to the folder's path
 STATUS_NOT_POSSIBLE_HERE = 3
 
 
 def main() -> int:
-    """Do what the command line says."""
+    """Run the command line, and return the exit status."""
     parser = _parser()
     options = parser.parse_args()
     if options.command == "stop" and (options.purge if options.only else options.kill):
-        parser.error("--purge is for the whole lab, --kill for one daemon that --only names")
+        parser.error("--purge requires the whole lab, --kill requires a daemon named with --only")
     folder = options.folder.resolve()
     try:
         if options.command == "start":
@@ -70,19 +71,19 @@ def _parser() -> argparse.ArgumentParser:
         prog="slurm-lab", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    starting = commands.add_parser("start", help="start what does not run")
+    starting = commands.add_parser("start", help="start all daemons that are not running")
     starting.add_argument("--nodes", type=int, choices=range(1, MOST_NODES + 1), metavar="N", help="default: 2")
-    starting.add_argument("--cpus", type=int, metavar="N", help="of each node; default: 4")
-    starting.add_argument("--gpus", type=int, metavar="N", help="of each node, fake ones; default: 1")
-    starting.add_argument("--memory", type=int, metavar="MB", help="of each node; default: most of what there is")
-    starting.add_argument("--port", type=int, metavar="BASE", help="the first port; default: where enough are free")
+    starting.add_argument("--cpus", type=int, metavar="N", help="CPUs per node; default: 4")
+    starting.add_argument("--gpus", type=int, metavar="N", help="fake GPUs per node; default: 1")
+    starting.add_argument("--memory", type=int, metavar="MB", help="memory per node; default: a share of most of it")
+    starting.add_argument("--port", type=int, metavar="BASE", help="first port; default: a free range")
     starting.add_argument("--no-accounting", dest="accounting", action="store_const", const=False, help="without sacct")
-    stopping = commands.add_parser("stop", help="stop what runs")
-    stopping.add_argument("--purge", action="store_true", help="delete DIR too")
-    stopping.add_argument("--kill", action="store_true", help="kill the daemon, and all processes that it began")
+    stopping = commands.add_parser("stop", help="stop all daemons that are running")
+    stopping.add_argument("--purge", action="store_true", help="also delete DIR")
+    stopping.add_argument("--kill", action="store_true", help="kill the daemon and all processes that it started")
     for command in (starting, stopping):
         command.add_argument("folder", metavar="DIR", type=Path)
-        command.add_argument("--only", metavar="DAEMON", help="this one alone, such as sshd or slurmd-lab1")
+        command.add_argument("--only", metavar="DAEMON", help="only this daemon, such as sshd or slurmd-lab1")
     return parser
 
 
@@ -95,7 +96,7 @@ def _start(folder: Path, options: argparse.Namespace) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / SETTINGS_FILE).write_text(json.dumps(asdict(settings)), encoding="utf-8")
         start(Cluster(folder, settings), options.only)
-    print(f"slurm-lab: ready; its variables are in {folder}/env.sh")
+    print(f"slurm-lab: ready; set the client's variables with {folder}/env.sh")
 
 
 def _stop(folder: Path, options: argparse.Namespace) -> None:
@@ -110,11 +111,15 @@ def _stop(folder: Path, options: argparse.Namespace) -> None:
 
 @contextlib.contextmanager
 def _settings(folder: Path, given: dict[str, Any]) -> Iterator[Settings]:
-    """What the lab was made with, or is now: with ports that are kept for it while it starts."""
+    """Yield the settings of an existing lab or of a new one, and hold a new lab's ports while it starts.
+
+    Raises:
+        LabError: The lab exists with other settings, or no ports are free.
+    """
     if (folder / SETTINGS_FILE).is_file():
         settings = _stored_settings(folder)
         if other := [name for name, value in given.items() if getattr(settings, name) != value]:
-            raise LabError(f"{folder} was made with another {' and '.join(other)}; stop it with --purge first")
+            raise LabError(f"{folder} was made with other values of {', '.join(other)}; stop it with --purge first")
         yield settings
         return
     with free_range(folder, given.get("port")) as port:
@@ -127,14 +132,14 @@ def _stored_settings(folder: Path) -> Settings:
 
 def _check_folder(folder: Path) -> None:
     if len(str(folder)) > LONGEST_FOLDER or not re.fullmatch(r"[\w./+-]+", str(folder)):
-        raise LabError(f"Slurm wants a folder of at most {LONGEST_FOLDER} characters, without blanks: {folder}")
+        raise LabError(f"{folder}: Slurm requires a path of at most {LONGEST_FOLDER} characters, without blanks")
     if folder.exists() and any(folder.iterdir()) and not (folder / SETTINGS_FILE).is_file():
-        raise LabError(f"there is something else in {folder}")
+        raise LabError(f"{folder} contains other files; choose an empty or a new folder")
 
 
 def _check_machine(settings: Settings) -> None:
     if os.geteuid() != 0:
-        raise NotPossibleHereError("a lab's daemons need root; you are not")
+        raise NotPossibleHereError("a lab's daemons require root; run this command as root")
     packages = {
         program: package
         for program, package in PACKAGES.items()

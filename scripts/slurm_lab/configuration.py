@@ -1,4 +1,4 @@
-"""What a lab is made with, where its things are, and the files that its daemons and clients read."""
+"""A lab's settings, its paths and ports, and the configuration files of its daemons and clients."""
 
 import os
 import socket
@@ -12,9 +12,9 @@ from processes import SEARCH_PATH
 LOGIN_ADDRESS = "127.0.0.1"
 FOLDERS = ("etc", "log", "run", "controller", "devices", "munge", "ssh", "work")
 
-# cred_expire is also how long a requeued job waits before it starts again; else that is two minutes. SlurmdTimeout is
-# how long a silent node is believed to live. The scheduler rests for seconds unless told otherwise. Without cgroups,
-# OverMemoryKill is what holds jobs to their memory. The binding is explained below.
+# cred_expire also sets how long a requeued job waits before it restarts (two minutes by default). SlurmdTimeout is the
+# time until a silent node counts as down. The scheduler parameters avoid its default pauses of several seconds. Without
+# cgroups, OverMemoryKill enforces memory limits. The binding is explained below.
 SLURM_CONF = """\
 ClusterName=lab
 SlurmctldHost={host}({address})
@@ -56,7 +56,7 @@ PartitionName=gpu PriorityTier=10 Default=YES
 PartitionName=high PriorityTier=100
 """
 
-# What Slurm calls the password is the path of munge's socket.
+# Slurm's "password" setting takes the path of munge's socket.
 ACCOUNTING = """\
 AccountingStorageType=accounting_storage/slurmdbd
 AccountingStorageHost={address}
@@ -66,12 +66,12 @@ AccountingStorageTRES=gres/gpu
 AccountingStorageEnforce=associations,limits,qos
 MinJobAge=300"""
 
-# Who else would know of an old job? Here the controller forgets it soon, which takes days of a real one.
+# Without accounting, only the controller remembers old jobs; here it forgets them after MinJobAge seconds.
 NO_ACCOUNTING = """\
 AccountingStorageType=accounting_storage/none
 MinJobAge=5"""
 
-# The database is reached through its unix socket, where root needs no password.
+# Clients reach the database through its unix socket, where root needs no password.
 SLURMDBD_CONF = """\
 AuthType=auth/munge
 AuthInfo=socket={folder}/run/munge.sock
@@ -119,10 +119,10 @@ export SLURM_GPUS_PER_NODE=0
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What a lab is made with, and keeps as long as its folder is there."""
+    """Settings of a lab, fixed for as long as its folder exists."""
 
-    port: int  # the first of the lab's
-    memory: int = 0  # MB of each node; 0: the nodes share most of what the machine has
+    port: int  # the lab's first port
+    memory: int = 0  # MB per node; 0 shares most of the machine's memory among the nodes
     nodes: int = 2
     cpus: int = 4
     gpus: int = 1
@@ -130,7 +130,7 @@ class Settings:
 
 
 class Cluster:
-    """The names and addresses of what is in a lab's folder."""
+    """Paths, ports and addresses of a lab."""
 
     def __init__(self, folder: Path, settings: Settings) -> None:
         self.folder = folder
@@ -139,8 +139,8 @@ class Cluster:
         self.node_ports = {f"lab{i}": settings.port + 10 + i for i in range(1, settings.nodes + 1)}
         self.login_address = LOGIN_ADDRESS
         self.host = socket.gethostname()
-        # Slurm's daemons listen everywhere, or where their host's name leads to. Where that is not this machine alone,
-        # munge's key keeps others out.
+        # Slurm's daemons listen on all addresses, or on the address of the host name. If that is not a loopback
+        # address, munge's key still keeps other machines out.
         loopback = _loopback_address(self.host)
         self.address = loopback or LOGIN_ADDRESS
         self.binding = "CommunicationParameters=NoInAddrAny,NoCtldInAddrAny" if loopback else ""
@@ -152,15 +152,15 @@ class Cluster:
         }
 
     def log(self, daemon: str) -> Path:
-        """What a daemon says."""
+        """Return the path of a daemon's log."""
         return self.folder / f"log/{daemon}.log"
 
     def pid_file(self, daemon: str) -> Path:
-        """Which process a daemon is."""
+        """Return the path of a daemon's pid file."""
         return self.folder / f"run/{daemon}.pid"
 
     def write_files(self) -> None:
-        """Make the folders, and write every configuration file."""
+        """Create the folders, and write all configuration files."""
         for name in FOLDERS:
             (self.folder / name).mkdir(exist_ok=True)
         (self.folder / "munge").chmod(0o700)
@@ -175,7 +175,7 @@ class Cluster:
 
     def _write(self, name: str, content: str) -> None:
         path = self.folder / name
-        path.touch(mode=0o600)  # slurmdbd wants its own to be secret
+        path.touch(mode=0o600)  # slurmdbd requires that only its user can read its file
         path.write_text(content, encoding="utf-8")
 
     def _nodes(self) -> Iterator[str]:
@@ -192,7 +192,7 @@ class Cluster:
                 yield f"NodeName={node} Name=gpu Type=fake File={device} Flags=nvidia_gpu_env\n"
 
     def _device(self, gpu: int) -> Path:
-        """A character device, which Slurm wants a GPU to be: another /dev/null."""
+        """Create a fake GPU, a copy of /dev/null because Slurm requires a character device, and return its path."""
         path = self.folder / f"devices/gpu{gpu}"
         if not path.exists():
             os.mknod(path, 0o666 | stat.S_IFCHR, Path("/dev/null").stat().st_rdev)
@@ -204,7 +204,7 @@ def _most_memory() -> int:
 
 
 def _loopback_address(host: str) -> str | None:
-    """What a host's name leads to, if that is an address of this machine alone."""
+    """Return the address of a host name if it is a loopback address; else None."""
     try:
         address = socket.gethostbyname(host)
     except OSError:

@@ -1,4 +1,4 @@
-"""The daemons of a lab: how each is started in the foreground, how one sees that it serves, and what goes with it."""
+"""Daemons of a lab: foreground commands, readiness probes, and preparation."""
 
 import os
 from collections.abc import Callable
@@ -14,12 +14,12 @@ CHANGED_OR_NOTHING_TO_CHANGE = (0, 1)  # exit statuses of sacctmgr
 
 
 def nothing() -> None:
-    """What most daemons need besides being started."""
+    """Do nothing: default of the daemons' hooks."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Daemon:
-    """A server, its life described."""
+    """Description of a daemon."""
 
     name: str
     command: list[str]
@@ -28,22 +28,26 @@ class Daemon:
     environment: dict[str, str] = field(default_factory=dict)
     before_start: Callable[[], None] = nothing
     after_start: Callable[[], None] = nothing
-    sessions: Callable[[int], set[int]] = lambda _: set()  # processes that end whenever it does
-    work: Callable[[], set[int]] = set  # processes that outlive it, unless it is killed
+    sessions: Callable[[int], set[int]] = lambda _: set()  # processes that are stopped together with it
+    work: Callable[[], set[int]] = set  # processes that keep running when it is stopped, unless it is killed
 
 
 def all_daemons(cluster: Cluster) -> list[Daemon]:
-    """All daemons of a lab, in the order in which they start."""
+    """Return all daemons of a lab in starting order."""
     accounting = [_mariadbd(cluster), _slurmdbd(cluster)] if cluster.settings.accounting else []
     nodes = [_slurmd(cluster, node) for node in cluster.node_ports]
     return [_munged(cluster), *accounting, _slurmctld(cluster), *nodes, _sshd(cluster)]
 
 
 def choose(cluster: Cluster, only: str | None) -> list[Daemon]:
-    """All daemons, or the one of that name."""
+    """Return all daemons, or the one of that name.
+
+    Raises:
+        LabError: There is no such daemon.
+    """
     daemons = all_daemons(cluster)
     if only and only not in (names := [daemon.name for daemon in daemons]):
-        raise LabError(f"no daemon is called {only}, but {', '.join(names)}")
+        raise LabError(f"there is no daemon {only}; choose one of {', '.join(names)}")
     return [daemon for daemon in daemons if only in {None, daemon.name}]
 
 
@@ -95,7 +99,9 @@ def _slurmdbd(cluster: Cluster) -> Daemon:
             change("add", "cluster", "lab")
             change("add", "account", ACCOUNT)
             change("add", "user", user, f"account={ACCOUNT}")
-            change("modify", "user", user, "set", f"defaultaccount={ACCOUNT}")  # root has one of its own
+            change(
+                "modify", "user", user, "set", f"defaultaccount={ACCOUNT}"
+            )  # root already has another default account
 
     return Daemon(
         name="slurmdbd",
@@ -128,7 +134,7 @@ def _slurmd(cluster: Cluster, node: str) -> Daemon:
         command=["slurmd", "-D", "-N", node],
         serves=lambda: listens((cluster.address, port)),
         port=port,
-        environment={"SLURM_LAB_NODE": node},  # the job steps' own processes inherit it, the jobs do not
+        environment={"SLURM_LAB_NODE": node},  # slurmstepd processes inherit it, jobs do not
         before_start=lambda: (cluster.folder / f"spool-{node}").mkdir(exist_ok=True),
         work=steps_and_jobs,
     )
@@ -138,7 +144,7 @@ def _sshd(cluster: Cluster) -> Daemon:
     folder = cluster.folder / "ssh"
 
     def make_keys() -> None:
-        Path("/run/sshd").mkdir(exist_ok=True)  # sshd insists
+        Path("/run/sshd").mkdir(exist_ok=True)  # sshd requires it
         for name in ("host", "id"):
             if not (folder / name).exists():
                 command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "slurm-lab", "-f", f"{folder}/{name}"]
@@ -148,7 +154,7 @@ def _sshd(cluster: Cluster) -> Daemon:
 
     return Daemon(
         name="sshd",
-        command=[find_program("sshd") or "sshd", "-D", "-e", "-f", f"{folder}/sshd_config"],  # it wants its full path
+        command=[find_program("sshd") or "sshd", "-D", "-e", "-f", f"{folder}/sshd_config"],  # requires its full path
         serves=lambda: listens((LOGIN_ADDRESS, cluster.login_port)),
         port=cluster.login_port,
         before_start=make_keys,

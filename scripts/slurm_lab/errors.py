@@ -1,9 +1,9 @@
-"""What goes wrong in ways that the user can do something about."""
+"""Errors that the user can fix."""
 
 
 class LabError(Exception):
-    """What is said instead of a traceback."""
+    """Error that is printed without a traceback."""
 
 
 class NotPossibleHereError(LabError):
-    """This machine lacks a right or a program."""
+    """Error raised if this machine lacks a permission or a program."""

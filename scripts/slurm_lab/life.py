@@ -1,4 +1,4 @@
-"""Starting and stopping a lab, or single daemons of it."""
+"""Starting and stopping of a lab or of single daemons."""
 
 import contextlib
 import shutil
@@ -16,7 +16,7 @@ LINES_OF_LOG = 15
 
 
 def start(cluster: Cluster, only: str | None) -> None:
-    """Start what does not run, and put its nodes into service."""
+    """Start the daemons that are not running, and put the nodes into service."""
     cluster.write_files()
     for daemon in choose(cluster, only):
         if process_of(cluster, daemon.name) is None:
@@ -26,7 +26,13 @@ def start(cluster: Cluster, only: str | None) -> None:
 
 
 def stop(cluster: Cluster, only: str | None, kill: bool) -> None:
-    """Stop what runs; the whole lab with everything that it does, one daemon alone."""
+    """Stop the whole lab with its jobs, or a single daemon.
+
+    Args:
+        cluster: The lab.
+        only: Name of a single daemon to stop; None for the whole lab.
+        kill: Whether to kill the daemon and all processes that it started.
+    """
     if not only:
         _cancel_jobs(cluster)
     for daemon in reversed(choose(cluster, only)):
@@ -36,14 +42,15 @@ def stop(cluster: Cluster, only: str | None, kill: bool) -> None:
 
 
 def purge(cluster: Cluster) -> None:
-    """Delete all that a stopped lab left."""
+    """Delete the folder of a stopped lab."""
     shutil.rmtree(cluster.folder)
 
 
 def process_of(cluster: Cluster, daemon: str) -> int | None:
-    """The process of a daemon that runs.
+    """Return the pid of a running daemon; None if it is not running.
 
-    A pid file may outlive its process, and its number get to another; ours is what writes into the daemon's log.
+    A pid file may outlive its process, and another process may reuse the pid. The daemon is the one that writes to the
+    daemon's log.
     """
     try:
         process = int(cluster.pid_file(daemon).read_text(encoding="utf-8"))
@@ -76,7 +83,7 @@ def _start(cluster: Cluster, daemon: Daemon) -> None:
 def _last_words(cluster: Cluster, daemon: Daemon) -> str:
     log = cluster.log(daemon.name)
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LINES_OF_LOG:]
-    return "\n".join([f"{log} ends:", *lines])
+    return "\n".join([f"{log} ends with:", *lines])
 
 
 def _stop(cluster: Cluster, daemon: Daemon, how: signal.Signals) -> None:
@@ -88,18 +95,18 @@ def _stop(cluster: Cluster, daemon: Daemon, how: signal.Signals) -> None:
 
 
 def _cancel_jobs(cluster: Cluster) -> None:
-    with contextlib.suppress(LabError, subprocess.TimeoutExpired):  # the controller may not be able to
+    with contextlib.suppress(LabError, subprocess.TimeoutExpired):  # the controller may not respond
         if process_of(cluster, "slurmctld") and (jobs := run(["squeue", "-ho", "%A"], cluster.environment).split()):
             run(["scancel", *jobs], cluster.environment)
 
 
 def _put_nodes_into_service(cluster: Cluster) -> None:
-    """Wait until the controller uses all nodes that run; it may have drained them, or think that they are dead."""
+    """Wait until the controller uses all running nodes, which it may have drained or marked as down."""
     if not process_of(cluster, "slurmctld"):
         return
     running = [node for node in cluster.node_ports if process_of(cluster, f"slurmd-{node}")]
     if not wait_until(lambda: all(_is_in_service(cluster, node) for node in running), START_LIMIT):
-        raise LabError(f"not all nodes get into service; see {cluster.log('slurmctld')}")
+        raise LabError(f"some nodes did not go into service; see {cluster.log('slurmctld')}")
 
 
 def _is_in_service(cluster: Cluster, node: str) -> bool:

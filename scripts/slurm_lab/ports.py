@@ -1,4 +1,4 @@
-"""Ranges of ports on this machine that a lab can have for itself."""
+"""Ranges of free ports for a lab."""
 
 import contextlib
 import socket
@@ -9,11 +9,11 @@ from pathlib import Path
 from errors import LabError
 
 PORTS_OF_A_LAB = 40
-RANGES = range(20000, 32000, PORTS_OF_A_LAB)  # below the ports that systems give to clients
+RANGES = range(20000, 32000, PORTS_OF_A_LAB)  # below the ephemeral ports
 
 
 def is_taken(port: int) -> bool:
-    """Whether someone listens to a port, at any address."""
+    """Return whether a port is in use on any address."""
     try:
         socket.create_server(("", port)).close()
     except OSError:
@@ -23,9 +23,12 @@ def is_taken(port: int) -> bool:
 
 @contextlib.contextmanager
 def free_range(folder: Path, first: int | None) -> Iterator[int]:
-    """A range that nobody uses: the one that begins with `first`, or any.
+    """Yield the first port of a free range: the one that starts at `first`, or any.
 
-    While the caller begins to use it, its last port keeps it from labs that are started at the same time.
+    While the block runs, the range's last port is held, which keeps labs that start at the same time out of it.
+
+    Raises:
+        LabError: There is no free range.
     """
     for base in [first] if first else _ranges_for(folder):
         if claim := _claim(base):
@@ -33,11 +36,11 @@ def free_range(folder: Path, first: int | None) -> Iterator[int]:
                 yield base
             return
     which = f"{first} to {first + PORTS_OF_A_LAB - 1}" if first else f"{RANGES.start} to {RANGES.stop}"
-    raise LabError(f"of the ports {which}, too many are in use")
+    raise LabError(f"too many of the ports {which} are in use")
 
 
 def _claim(base: int) -> socket.socket | None:
-    """A server at a range's last port, if nobody uses the range."""
+    """Return a server on a range's last port if the whole range is free; else None."""
     *others, last = range(base, base + PORTS_OF_A_LAB)
     try:
         claim = socket.create_server(("", last))
@@ -50,6 +53,6 @@ def _claim(base: int) -> socket.socket | None:
 
 
 def _ranges_for(folder: Path) -> list[int]:
-    """All ranges, from another one for each folder: a lab that is stopped for a while will find its own still free."""
+    """Return all ranges, in an order that depends on the folder, so that a stopped lab usually finds its range free."""
     first = zlib.crc32(bytes(folder)) % len(RANGES)
     return [*RANGES[first:], *RANGES[:first]]

@@ -1,4 +1,4 @@
-"""Running commands, and finding and ending processes by what is theirs alone, never by their name."""
+"""Utilities to run commands, and to find and end processes by unique properties, never by name."""
 
 import contextlib
 import os
@@ -21,12 +21,16 @@ SEARCH_PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def find_program(name: str) -> str | None:
-    """The full path of a program."""
+    """Return the full path of a program; None if it is not installed."""
     return shutil.which(name, path=SEARCH_PATH)
 
 
 def run(command: list[str], environment: Mapping[str, str], expected: tuple[int, ...] = (0,)) -> str:
-    """What a command writes, if it ends as expected."""
+    """Run a command and return its output.
+
+    Raises:
+        LabError: The exit status is not among the expected ones.
+    """
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=COMMAND_LIMIT, check=False)
     if done.returncode not in expected:
         raise LabError(f"{' '.join(command)}: {(done.stderr or done.stdout).strip()}")
@@ -34,7 +38,7 @@ def run(command: list[str], environment: Mapping[str, str], expected: tuple[int,
 
 
 def succeeds(command: list[str], environment: Mapping[str, str]) -> bool:
-    """Whether a command ends well, and soon."""
+    """Return whether a command succeeds within `PROBE_LIMIT`."""
     try:
         done = subprocess.run(command, env=environment, capture_output=True, timeout=PROBE_LIMIT, check=False)
     except subprocess.TimeoutExpired:
@@ -43,7 +47,7 @@ def succeeds(command: list[str], environment: Mapping[str, str]) -> bool:
 
 
 def wait_until(condition: Callable[[], bool], limit: float) -> bool:
-    """Whether something comes true within so many seconds."""
+    """Wait for a condition, and return whether it became true within `limit` seconds."""
     end = time.monotonic() + limit
     while not condition():
         if time.monotonic() > end:
@@ -53,35 +57,35 @@ def wait_until(condition: Callable[[], bool], limit: float) -> bool:
 
 
 def listens(address: str | tuple[str, int]) -> bool:
-    """Whether someone accepts connections at a unix socket, or at a host's port."""
+    """Return whether a unix socket, or a host's port, accepts connections."""
     family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as client:
         return client.connect_ex(address) == 0
 
 
 def is_alive(process: int) -> bool:
-    """Whether a process still runs; one that only waits for its parent to notice its end does not."""
+    """Return whether a process is still running; zombies are not."""
     with contextlib.suppress(OSError):
         return _status(process)[0] not in {"Z", "X"}
     return False
 
 
 def command_name(process: int) -> str:
-    """The name of the program that a process runs."""
+    """Return the name of the program that a process runs; "" if there is no such process."""
     with contextlib.suppress(OSError):
         return Path(f"/proc/{process}/comm").read_text(encoding="utf-8").strip()
     return ""
 
 
 def writes_errors_to(process: int, path: Path) -> bool:
-    """Whether a process's standard error is this file."""
+    """Return whether a process's standard error is this file."""
     with contextlib.suppress(OSError):
         return Path(f"/proc/{process}/fd/2").readlink() == path
     return False
 
 
 def processes_with(**variables: str) -> set[int]:
-    """The processes that were started with these environment variables."""
+    """Return the processes that were started with these environment variables, without this one."""
     wanted = {f"{name}={value}".encode() for name, value in variables.items()}
     found = set()
     for process in _processes():
@@ -92,7 +96,7 @@ def processes_with(**variables: str) -> set[int]:
 
 
 def descendants(ancestor: int) -> set[int]:
-    """The children of a process, theirs, and so on."""
+    """Return all descendants of a process."""
     parents = {}
     for process in _processes():
         with contextlib.suppress(OSError):
@@ -104,7 +108,7 @@ def descendants(ancestor: int) -> set[int]:
 
 
 def end(find: Callable[[], set[int]], how: signal.Signals) -> None:
-    """Signal the processes that are found until there are none, and kill those that take too long."""
+    """Signal processes until `find` returns none, and kill those still alive after `STOP_LIMIT`."""
     told: set[int] = set()
     end_of_patience = time.monotonic() + STOP_LIMIT
     while found := {process for process in find() if is_alive(process)}:
@@ -123,5 +127,5 @@ def _processes() -> Iterator[int]:
 
 
 def _status(process: int) -> list[str]:
-    """State, parent and more; before them stands the name, in parentheses and with any characters."""
+    """Return a process's stat fields from its state on; the name before them may contain any characters."""
     return Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()

@@ -81,7 +81,7 @@ def test_faults_are_counted_and_shown_and_nothing_is_blocked(place):
 def test_what_the_study_excludes_is_left_out_and_listed(place):
     output = prepare(place, quality={"refused": "exclude", "length": "exclude", "shortest": 0.4})
     assert "✓ tiny/paraphrased/queries  8 rows" in output
-    assert "leaves out s01 (its prompt: declined instead of rewritten), and 1 more" in output
+    assert "excludes s01 (its prompt: declined instead of rewritten), and 1 more" in output
     assert re.search(r"! tiny/paraphrased/queries texts_changed +0000-0004: 1 of 4 queries", output)
     store = place.store()
     key = store.lineage.key("queries", "paraphrased")

@@ -79,10 +79,10 @@ def test_a_study_that_cannot_be_followed(examine, workplace):
 def test_a_study_that_an_api_rewrites_needs_a_key(examine, workplace):
     workplace.write_study("rewritten", settings={"paraphrased": {"method": "paraphrase"}})
     found, status = examine(OPENAI_API_KEY="", OPENAI_BASE_URL="http://127.0.0.1:8000/v1")
-    said = "no key for 127.0.0.1:8000, which rewritten would ask; set OPENAI_API_KEY in .env"
+    said = "no key for 127.0.0.1:8000, which rewritten would use; set OPENAI_API_KEY in .env"
     assert (found["API"], status) == (("!", said), 0)
     found, _ = examine(OPENAI_API_KEY="sk-none", OPENAI_BASE_URL="")
-    assert found["API"] == ("✓", "a key for api.openai.com, which rewritten would ask")
+    assert found["API"] == ("✓", "a key for api.openai.com, which rewritten would use")
     found, status = examine(OPENAI_API_KEY="sk-none", OPENAI_BASE_URL="http://someone:secret@127.0.0.1:8000/v1")
     assert (found["API"][0], status) == ("✗", 1)
     assert "secret" not in found["API"][1]
@@ -138,7 +138,7 @@ def test_packages_that_are_missing_or_of_another_version(monkeypatch):
     versions = {"polars": "0.1"}
     real = doctor._version
     monkeypatch.setattr(doctor, "_version", lambda name: versions.get(name, real(name)))
-    with pytest.raises(InstallationError, match=r"of another version: polars 0.1 \(needs .*\); install it again"):
+    with pytest.raises(InstallationError, match=r"wrong version: polars 0.1 \(needs .*\); install it again"):
         doctor.packages(doctor.Machine())
     versions["polars"] = None
     with pytest.raises(InstallationError, match="not installed: polars; install it again"):
@@ -149,5 +149,5 @@ def test_versions_that_the_tests_did_not_run_with_are_doubtful(monkeypatch, tmp_
     (tmp_path / "constraints.txt").write_text("# pins\nnumpy==1.0.0\n")
     monkeypatch.setattr(doctor, "project_root", lambda: tmp_path)
     assert constraints(tmp_path / "constraints.txt") == {"numpy": "1.0.0"}
-    with pytest.raises(Doubt, match=r"numpy \S+ \(tested 1.0.0\); to have those"):
+    with pytest.raises(Doubt, match=r"numpy \S+ \(tested 1.0.0\); to get the tested ones"):
         doctor.packages(doctor.Machine())

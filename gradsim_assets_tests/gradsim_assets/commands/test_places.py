@@ -12,8 +12,7 @@ from gradsim_assets.commands.session import Session
 
 QUEUE = "someone@login.example.org gpu, 2 GPUs"
 UNKNOWN = (
-    f"{QUEUE}: nobody knows yet what a node can hold; measure it (gradsim plan tiny --measure), "
-    "or say it (GRADSIM_MEMORY_BUDGET=60GiB)"
+    f"{QUEUE}: node memory unknown; measure it (gradsim plan tiny --measure), or set it (GRADSIM_MEMORY_BUDGET=60GiB)"
 )
 
 
@@ -54,7 +53,7 @@ def test_what_was_measured_on_another_queue_is_nothing(session):
         write_rates(opened.store, each)
     place = place_of(opened)
     assert place.known(opened) is None
-    with pytest.raises(ClusterError, match="nobody knows yet what a node can hold"):
+    with pytest.raises(ClusterError, match="node memory unknown"):
         place.machine(opened, None)
 
 
@@ -77,7 +76,7 @@ def test_a_budget_that_the_environment_says_wins(session, measured):
 
 def test_rates_without_a_budget_do_not_say_what_a_node_can_hold(session):
     opened = session()
-    with pytest.raises(ClusterError, match="nobody knows yet what a node can hold"):
+    with pytest.raises(ClusterError, match="node memory unknown"):
         place_of(opened).machine(opened, rates(memory_budget=None))
 
 

@@ -54,14 +54,14 @@ def test_before_anything_ran(workplace, said):
     assert (table["queries"], table["originals"], table["pairs"]) == (["20"], ["20"], ["60"])
     assert table["unique samples"] == table["samples run (passes)"] == ["40"]
     assert numbers(table["split: samples run (passes)"]) > [40]
-    assert table["known"] == ["estimated"]
+    assert table["counts"] == ["estimated"]
     assert table["time"] == ["--measure"]
     assert sum(map(int, table["built, kept as factors"][0].split(", "))) == 8
     for note in (
-        "estimated lengths: originals have a token for 4 characters, queries are as long as their originals",
-        "estimated candidates: the true source, and others by lot",
+        "estimated lengths: originals have one token per 4 characters, queries are as long as their originals",
+        "estimated candidates: the true source and random others",
         "not counted: the model is trained first",
-        "time: run with --measure (gradsim plan tiny --measure)",
+        "time: unknown, run with --measure (gradsim plan tiny --measure)",
     ):
         assert f"- {note}" in text
     assert not workplace.data.exists()
@@ -103,7 +103,7 @@ def test_of_stored_tables_the_plan_is_exact(finished, without_gradients, said):
     before = without_gradients.digests()
     table, text = said(without_gradients)
     assert table["partitions to compute"] == [*["3 of 3"] * 3, "9 of 9"]
-    assert table["known"] == ["exactly"] * 4
+    assert table["counts"] == ["exact"] * 4
     assert "estimated" not in text
     assert "not counted" not in text
     settings = list(without_gradients.study().settings)
@@ -126,7 +126,7 @@ def test_of_stored_tables_the_plan_is_exact(finished, without_gradients, said):
 def test_what_is_computed_is_counted_as_if_it_were_not(finished, without_gradients, said):
     table, text = said(finished)
     assert table["partitions to compute"] == [*["0 of 3"] * 3, "0 of 9"]
-    assert "all is computed; this is what computing it again would take (--force)" in text
+    assert "already computed; the numbers are for computing everything again (--force)" in text
     assert table["samples run (passes)"] == said(without_gradients)[0]["samples run (passes)"]
 
 

@@ -123,13 +123,16 @@ def test_the_web_ui_knows_imported_tables(published: Workplace) -> None:
 def test_computing_says_that_there_is_no_model(published: Workplace, command: tuple[str, ...], refused) -> None:
     line = refused(published, *command)
     assert "study 'published' was imported and has no model" in line
-    assert "gradsim run published makes its analyses and report" in line
+    assert "make its analyses and report: gradsim run published" in line
 
 
 def test_an_import_does_not_replace_anything_unasked(copied: Workplace, refused) -> None:
     before = copied.digests()
     exported = str(copied.folder / "exported")
-    for name, why in (("published", "use --force to replace it"), ("tiny", "there is a study file for 'tiny'")):
+    for name, why in (
+        ("published", "use --force to replace it"),
+        ("tiny", "a study file for 'tiny' already exists"),
+    ):
         assert why in refused(copied, "import-published", exported, "--study", name)
     (copied.data / "other" / "samples").mkdir(parents=True)
     assert "choose another name" in refused(copied, "import-published", exported, "--study", "other", "--force")

@@ -84,7 +84,7 @@ def joined(lines: list[str]) -> str:
 class TestLaunches:
     def test_nothing(self, said: Said) -> None:
         print_launches([])
-        assert said() == ["nothing to do: everything asked for is there and fresh"]
+        assert said() == ["nothing to do: everything requested is fresh"]
 
     def test_runs_and_their_tables(self, session: Session, said: Said) -> None:
         key = session.store.lineage.key

@@ -83,4 +83,4 @@ def test_a_port_that_is_taken_ends_the_command(workplace):
         listener.listen()
         port = listener.getsockname()[1]
         output = workplace.gradsim("web", "--port", str(port), fails=True)
-    assert output.startswith(f"error: port {port} cannot be had (Address already in use); choose another: --port")
+    assert output.startswith(f"error: port {port} cannot be used (Address already in use); choose another: --port")

@@ -95,5 +95,5 @@ def test_a_folder_that_cannot_be_written(environment: Environment) -> None:
         Path(folder).chmod(0o755)
     assert str(caught.value) == (
         f"{folder}/home: cannot be written (Permission denied); "
-        "set GRADSIM_DATA or DAGSTER_HOME to a folder that you can write"
+        "set GRADSIM_DATA or DAGSTER_HOME to a folder that you can write to"
     )

@@ -71,7 +71,7 @@ def test_a_cluster_that_is_ready(lab, site, tmp_path):
     signs = re.findall(r"^(\S) (?=\w)", output, re.MULTILINE)
     assert signs == ["✓"] * len(LOOKS), output
     assert re.search(r"a job +node lab\d: 4 CPUs, 2.0 GB, torch \d\S+, no GPU", output)
-    assert output.endswith("the cluster is ready; GRADSIM_COMPUTE=slurm computes there\n")
+    assert output.endswith("the cluster is ready; set GRADSIM_COMPUTE=slurm to use it\n")
     assert list(data.iterdir()) == []
     assert not Path(lab.folder, "work/checks").exists()
 
@@ -137,7 +137,7 @@ def test_settings_that_cannot_be_followed(look):
         (
             "shared data",
             {"SLURM_DATA": "/tmp"},
-            "written here is not seen in /tmp; SLURM_DATA must be the cluster's name",
+            "written here does not appear in /tmp; SLURM_DATA must be the cluster's path",
         ),
     ],
 )
@@ -162,26 +162,28 @@ def test_what_runs_containers_may_be_on_nodes_only(look):
 
 def test_without_accounting_it_works(lab, look):
     lab.stop("slurmdbd")
-    with pytest.raises(Doubt, match=r"sacct .*; works without: resource use is not shown"):
+    with pytest.raises(Doubt, match=r"sacct .*; jobs run without it: only resource usage is not shown"):
         look("accounting")
 
 
 def test_a_job_that_does_not_start_in_time_is_canceled_and_no_error(lab, look):
     lab.submit("sleep 1000", "--nodes=2", "--exclusive")
-    with pytest.raises(Doubt, match=r"did not start .* \((Resources|Priority|None)\) .* no error of the settings"):
+    with pytest.raises(
+        Doubt, match=r"did not start .* \((Resources|Priority|None)\) .* does not mean that the settings are wrong"
+    ):
         look("a job", seconds_to_start=1)
     ours = [job for job in lab.jobs() if job["JobName"].startswith("gradsim-check")]
     assert [job["JobState"] for job in ours[-1:]] == ["CANCELLED"]
 
 
 def test_a_gpu_that_torch_does_not_see(look):
-    with pytest.raises(ClusterError, match=r"on node lab\d asked for 1 GPU and torch \S+ sees 0; "):
+    with pytest.raises(ClusterError, match=r"on node lab\d requested 1 GPU and torch \S+ sees 0; "):
         look("a job", SLURM_GPUS_PER_NODE="1", SLURM_SETUP="export CUDA_VISIBLE_DEVICES=")
 
 
 def test_a_job_that_breaks(look):
     with pytest.raises(
-        ClusterError, match=r"could not start Python on node lab\d: .*/nowhere/bin/python.*; mend SLURM_SETUP"
+        ClusterError, match=r"could not start Python on node lab\d: .*/nowhere/bin/python.*; fix SLURM_SETUP"
     ):
         look("a job", SLURM_ENVIRONMENT="/nowhere")
 

@@ -14,7 +14,7 @@ ANSWER = 'exec bash -c "${@: -1}"'
 CLOSED = "kex_exchange_identification: read: Connection reset by peer"
 TIMED_OUT = "ssh: connect to host login.example.org port 22: Connection timed out"
 DOWN = f"{CLOSED}\n{TIMED_OUT}"
-UNREACHABLE = f"someone@login.example.org cannot be reached ({TIMED_OUT}); trying again until it can"
+UNREACHABLE = f"someone@login.example.org cannot be reached ({TIMED_OUT}); retrying until it can"
 
 
 @pytest.fixture
@@ -114,13 +114,13 @@ DENIED = "someone@login.example.org: Permission denied (publickey,password)."
 REFUSED = {
     DENIED: "the login was refused; SLURM_SSH_USER and SLURM_SSH_KEY must be a user",
     "@@@@@@@@@@@@@@\n@    WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!     @\n@@@@@@@@@@@@@@\n"
-    "Host key verification failed.": "its host key is another than the known one; ask the cluster's operators",
+    "Host key verification failed.": "its host key differs from the known one; ask the cluster's operators",
     "No ED25519 host key is known for login.example.org and you have requested strict checking.\n"
-    "Host key verification failed.": "its host key is not known; compare it with what the cluster's operators publish",
+    "Host key verification failed.": "its host key is not known; compare it with the one that the cluster's",
     'unix_listener: path "/home/someone/.ssh/x" too long for Unix domain socket': (
-        "the path of the shared connection's socket is too long; set DAGSTER_SLURM_SSH_CONTROL_DIR to a short folder"
+        "the path of the shared ssh connection's socket is too long; set DAGSTER_SLURM_SSH_CONTROL_DIR to a short"
     ),
-    "command-line: line 0: Bad configuration option: nonsense": "ssh does not understand its options (SLURM_SSH_OPTS",
+    "command-line: line 0: Bad configuration option: nonsense": "ssh rejects its options; correct SLURM_SSH_OPTS",
 }
 
 

@@ -12,15 +12,15 @@ WELL = "print('hello from the node'); leave(measured={'passes': 3})"
 FAILURES = {
     "sys.exit(7)": "ended with exit status 7; its log says why",
     "pass": "ended with exit status 0; its log says why",
-    "os.kill(os.getppid(), signal.SIGKILL); time.sleep(9)": "ended before its script was through (by signal 9)",
-    "leave(partitions=['0002-0003'])": "the partition job's result is not what was asked for: ",
-    "leave(fingerprints={'rates': 'another'})": "the partition job's result is not what was asked for: ",
+    "os.kill(os.getppid(), signal.SIGKILL); time.sleep(9)": "ended before its script was finished (by signal 9)",
+    "leave(partitions=['0002-0003'])": "the partition job's result does not match the request: ",
+    "leave(fingerprints={'rates': 'another'})": "the partition job's result does not match the request: ",
     "path.with_suffix('.result.json').write_text('{\"par')": "ended with exit status 0",
-    "leave(); sys.exit(1)": "the partition job broke after its work: Slurm job ",
+    "leave(); sys.exit(1)": "the partition job failed after it had written its result: Slurm job ",
     "leave(error='sample s01: mend it'); sys.exit(3)": "sample s01: mend it",
     "leave(traceback='Traceback:\\n  File x\\nValueError: boom\\n'); sys.exit(1)": "broke: ValueError: boom",
     "hog = [bytearray(50 << 20) for _ in range(40)]; time.sleep(20)": (
-        "needed more memory than its limit of 300M (OUT_OF_MEMORY): raise SLURM_MEM"
+        "exceeded its memory limit of 300M (OUT_OF_MEMORY): raise SLURM_MEM"
     ),
     "time.sleep(600)": "exceeded its walltime of 00:01:00 (TIMEOUT): raise SLURM_TIME, or lower",
 }
@@ -34,7 +34,7 @@ BROKE = "leave(traceback='Traceback:\\n  File x\\nValueError: boom\\n'); sys.exi
 def test_the_results_of_a_job_that_broke_are_not_looked_for(runs):
     """They would be waited for, and what is wrong would be told of them."""
     outcome = runs.start(BROKE, table="dot_products").outcome()
-    assert outcome["failure"] == "the partition job broke: ValueError: boom"
+    assert outcome["failure"] == "the partition job crashed: ValueError: boom"
     assert "File x" in outcome["metadata"]["traceback"]
     assert outcome["materialized"] == 0
 

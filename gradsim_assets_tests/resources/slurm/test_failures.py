@@ -24,13 +24,13 @@ REFUSALS = {
     ),
     f"{FAILED}Invalid qos specification": f"set SLURM_QOS to {ASSOCIATIONS}",
     f"{FAILED}{UNAVAILABLE}": (
-        "no node of the partition can give SLURM_CPUS, SLURM_MEM and SLURM_GPUS_PER_NODE together; lower one of them"
+        "no node of the partition has SLURM_CPUS, SLURM_MEM and SLURM_GPUS_PER_NODE together; lower one of them"
     ),
     f"sbatch: error: Memory specification can not be satisfied\n{FAILED}{UNAVAILABLE}": (
         "no node has that much memory; lower SLURM_MEM"
     ),
     f"{FAILED}Invalid generic resource (gres) specification": (
-        "no node has such GPUs; set SLURM_GPUS_PER_NODE (0 for none) or SLURM_PARTITION"
+        "no node has these GPUs; set SLURM_GPUS_PER_NODE (0 for none) or SLURM_PARTITION"
     ),
     f"{FAILED}Requested time limit is invalid (missing or exceeds some limit)": (
         "the walltime is longer than the partition allows; set SLURM_TIME or SLURM_PARTITION"
@@ -43,7 +43,7 @@ REFUSALS = {
     "mkdir: cannot create directory '/data': Permission denied": WRITABLE,
     "mkdir: cannot create directory '/data': Read-only file system": WRITABLE,
     "bash: line 6: sbatch: command not found": (
-        "the login node lacks a program; SLURM_SSH_HOST must be a host where sbatch and squeue run"
+        "the login node lacks a program; SLURM_SSH_HOST must be a host with sbatch and squeue"
     ),
     f"{FAILED}Unable to contact slurm controller (connect failure)": "",
     f"{FAILED}Unspecified error": "",
@@ -73,7 +73,7 @@ def test_a_folder_s_name_is_no_reason(site_of):
 
 def test_an_environment_that_is_not_installed(site_of):
     assert refusal(Answer(NO_ENVIRONMENT, b"", ""), site_of(SLURM_ENVIRONMENT="/opt/mine")) == (
-        "someone@login.example.org: /opt/mine/bin/python is not there; install this code's environment: "
+        "someone@login.example.org: /opt/mine/bin/python does not exist; install this code's environment: "
         "gradsim cluster install"
     )
 
@@ -100,31 +100,31 @@ def end(state="", exit_status=None, signal=0, log="", memory="300M", walltime="0
     return JobEnd(17, state, exit_status, signal, asked, node="lab1", result=None, log=log, metrics=None)
 
 
-KEPT = "; partitions that were finished are kept"
+KEPT = "; finished partitions are kept"
 MEMORY = (
-    "Slurm job 17 needed more memory than its limit of 300M (OUT_OF_MEMORY): raise SLURM_MEM, or bound what gradients "
-    f"may take (GRADSIM_MEMORY_BUDGET=4GiB){KEPT}"
+    "Slurm job 17 exceeded its memory limit of 300M (OUT_OF_MEMORY): raise SLURM_MEM, or limit the memory for "
+    f"gradients (GRADSIM_MEMORY_BUDGET=4GiB){KEPT}"
 )
 MEND_TIME = f"raise SLURM_TIME, or lower GRADSIM_PARTITIONS_PER_JOB{KEPT}"
 PYTHON = (
     "Slurm job 17 could not start Python; install the environment again (gradsim cluster install), and check "
     "SLURM_SETUP"
 )
-EARLY = "Slurm job 17 ended before its script was through "
+EARLY = "Slurm job 17 ended before its script was finished "
 
 # State -> what is said where the job's script did not come to its end.
 STATES = {
     "COMPLETED": f"{EARLY}(as COMPLETED); its log may say why",
     "FAILED": f"{EARLY}(as FAILED); its log may say why",
-    "CANCELLED": "Slurm job 17 was canceled on the cluster; run it again to go on",
+    "CANCELLED": "Slurm job 17 was canceled on the cluster; run it again to continue",
     "TIMEOUT": f"Slurm job 17 exceeded its walltime of 00:10:00 (TIMEOUT): {MEND_TIME}",
     "DEADLINE": f"Slurm job 17 exceeded its walltime of 00:10:00 (DEADLINE): {MEND_TIME}",
     "OUT_OF_MEMORY": MEMORY,
     "NODE_FAIL": "Slurm job 17 ended early: its node failed (NODE_FAIL)",
     "BOOT_FAIL": "Slurm job 17 ended early: its node did not start (BOOT_FAIL)",
-    "PREEMPTED": "Slurm job 17 ended early: it had to give way to another job (PREEMPTED)",
-    "REVOKED": "Slurm job 17 ended early: another cluster took it (REVOKED)",
-    "": f"{EARLY}(nobody knows how); its log may say why",
+    "PREEMPTED": "Slurm job 17 ended early: another job preempted it (PREEMPTED)",
+    "REVOKED": "Slurm job 17 ended early: another cluster took it over (REVOKED)",
+    "": f"{EARLY}(reason unknown); its log may say why",
 }
 
 

@@ -86,8 +86,8 @@ SITE = PurePosixPath("/cluster/data")
 def not_seen(job, state, table="dot_products"):
     path = job.root / f"tiny/word_dropout/{table}/0000-0001.parquet"
     return (
-        f"{path} is {state}, though the job says that it wrote it: "
-        f"SLURM_DATA (/cluster/data) must be the cluster's name of GRADSIM_DATA ({job.root})"
+        f"{path} is {state}, although the job reports that it wrote it: "
+        f"SLURM_DATA (/cluster/data) must be the cluster's path of GRADSIM_DATA ({job.root})"
     )
 
 
@@ -225,5 +225,5 @@ def test_a_result_that_comes_broken_is_an_error_and_leaves_nothing(job, files, t
     stand_in("ssh", f'[[ "{told}" == "cat "* ]] && {{ echo half; exit 0; }}; exec bash -c "${{@: -1}}"')
     with pytest.raises(ClusterError) as caught:
         files.fetch_results(job, print)
-    assert str(caught.value).startswith(f"{there / written[0]}: came here with another checksum; run it again, and")
+    assert str(caught.value).startswith(f"{there / written[0]}: the copy has another checksum; run it again, and")
     assert not list(Path(job.root).glob("tiny/word_dropout/dot_products/*"))

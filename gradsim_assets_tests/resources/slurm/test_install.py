@@ -80,7 +80,7 @@ def test_it_is_installed_once_and_anew_where_it_was_not_finished(base, tmp_path)
 
     (base / "environments/gradsim-0.0.1+old").mkdir()
     again = install()
-    assert f"✓ {environment} is there already" in again.output
+    assert f"✓ {environment} is already installed" in again.output
     assert f"  0.0 MB  {environment.parent}/gradsim-0.0.1+old\n" in again.output
     assert "to remove one: ssh -p " in again.output
 
@@ -109,7 +109,7 @@ def test_a_python_that_is_not_there_or_too_old(base, monkeypatch, tmp_path):
 
 def test_an_environment_of_ones_own_is_left_alone(base, monkeypatch):
     monkeypatch.setenv("SLURM_ENVIRONMENT", "/opt/mine")
-    with pytest.raises(ClusterError, match="SLURM_ENVIRONMENT=/opt/mine is an environment of your own"):
+    with pytest.raises(ClusterError, match="SLURM_ENVIRONMENT=/opt/mine is your own environment"):
         raise install().exception
 
 
@@ -127,5 +127,5 @@ def test_a_wheel_has_the_code_and_what_the_report_needs_and_nothing_else(tmp_pat
 
 def test_without_a_checkout_there_is_nothing_to_build(tmp_path, monkeypatch):
     monkeypatch.setattr(gradsim, "__file__", str(tmp_path / "site-packages/gradsim/__init__.py"))
-    with pytest.raises(ClusterError, match="no checkout of its sources; run this command from one, or"):
+    with pytest.raises(ClusterError, match="not a source checkout; run this command from one, or"):
         build_wheel(tmp_path)

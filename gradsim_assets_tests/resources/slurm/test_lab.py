@@ -117,7 +117,7 @@ def test_without_accounting_jobs_run_but_sacct_does_not(lab_without_accounting):
 def test_what_cannot_be_done_is_said(lab):
     with pytest.raises(subprocess.CalledProcessError) as error:
         lab.start("slurmd-lab9")
-    assert "no daemon is called slurmd-lab9, but munged, mariadbd," in error.value.stderr
+    assert "there is no daemon slurmd-lab9; choose one of munged, mariadbd," in error.value.stderr
     with pytest.raises(subprocess.CalledProcessError) as error:
         lab.control("start", "--nodes=3")
-    assert "was made with another nodes" in error.value.stderr
+    assert "was made with other values of nodes" in error.value.stderr

@@ -43,7 +43,7 @@ def test_a_refusal_is_one_clear_line(runs, lab, tmp_path, variables, description
 def test_a_job_that_would_never_start_is_canceled(runs):
     """Slurm takes a job of two days on a partition of one, and lets it wait for ever."""
     outcome = runs.run(SLURM_TIME="2-00:00:00")
-    assert "would never start (PartitionTimeLimit); ask for what the partition, account and" in outcome["failure"]
+    assert "would never start (PartitionTimeLimit); request what the partition, account and" in outcome["failure"]
     assert list(runs.submitted().values()) == ["CANCELLED"]
 
 

@@ -17,7 +17,7 @@ def test_a_living_job_of_a_run_that_ended(runs, number):
     job = runs.wait_for("RUNNING")
     first.end(number)
     outcome = runs.run(slowly(10))
-    assert f"Slurm job {job} does this already; taken up again" in outcome["said"][0]
+    assert f"Slurm job {job} is already computing this; attached to it" in outcome["said"][0]
     assert outcome["result"]["measured"]["slurm_job_id"] == int(job)
     assert list(runs.submitted()) == [job]
 
@@ -28,7 +28,7 @@ def test_a_job_that_ended_well_while_nobody_looked(runs):
     first.end(signal.SIGKILL)
     job = runs.wait_for("COMPLETED")
     outcome = runs.run()
-    assert f"Slurm job {job} did this while nobody looked; its result is taken" in outcome["said"][0]
+    assert f"Slurm job {job} finished while nothing was watching; using its result" in outcome["said"][0]
     assert outcome["materialized"] == 1
     assert list(runs.submitted()) == [job]
 

@@ -24,4 +24,4 @@ def test_a_job_that_leaves_no_result_does_not(runs):
 
 def test_nor_one_that_slurm_has_forgotten(runs, lab_without_accounting):
     run = runs.start("os.kill(os.getppid(), signal.SIGKILL); time.sleep(2)")
-    assert "ended before its script was through" in run.outcome()["failure"]
+    assert "ended before its script was finished" in run.outcome()["failure"]

@@ -1,6 +1,6 @@
-"""Is the cluster ready? One check after the other, from the settings to a job on a compute node.
+"""Checks of a cluster, in sequence from the settings to a job on a compute node.
 
-To add a check: a function of a `Cluster` that says what it found or raises a `ClusterError`, and a line here.
+To add a check, write a function of a `Cluster` that returns what it found or raises a `ClusterError`, and list it here.
 """
 
 from resources.diagnosis import Check

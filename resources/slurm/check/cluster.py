@@ -1,4 +1,4 @@
-"""The cluster that is checked: how to ask it, and what the check leaves there for a while."""
+"""The cluster under test: commands for the checks, and cleanup of their temporary files."""
 
 import contextlib
 import secrets
@@ -17,22 +17,23 @@ from resources.slurm.files import SECONDS_TO_BE_SEEN
 from resources.slurm.script import python_command, setup_lines
 from resources.slurm.site import Site
 
-# An environment on a busy network file system takes long to import from.
+# Imports from an environment on a busy network file system are slow.
 _SECONDS_TO_IMPORT = 300
 
-# Of one check: the first connection of all, which others share, must not stand for it.
+# The login check must open a new connection instead of sharing an existing one.
 _CONNECTION_OF_ITS_OWN = ("-o", "ControlPath=none")
 
 
 class Cluster:
-    """A cluster while it is checked; what was written for that goes when the block ends.
+    """A cluster under test. All files and jobs of the checks are removed when the block ends.
 
     Attributes:
-        environment: this machine.
-        say: takes what goes on meanwhile.
-        seconds_to_start: how long a job is waited for until it runs.
-        seconds_to_be_seen: how long a new file may take to be seen elsewhere.
-        name: of what this check writes and submits; no other's.
+        environment: Environment of this machine.
+        say: Callback for progress messages.
+        seconds_to_start: Maximum number of seconds that the test job may wait in the queue.
+        seconds_to_be_seen: Maximum number of seconds until a new file is visible on other machines.
+        name: Unique name of everything that this run of the checks writes and submits.
+        submitted: Whether the test job was submitted.
     """
 
     def __init__(
@@ -63,10 +64,10 @@ class Cluster:
 
     @cached_property
     def settings(self) -> Site:
-        """The site as the settings say, not asked yet.
+        """Site as configured, without contacting it.
 
         Raises:
-            ClusterError: a setting is missing, or holds what it cannot hold.
+            ClusterError: A setting is missing or has an invalid value.
         """
         return Site.read()
 
@@ -76,18 +77,18 @@ class Cluster:
 
     @cached_property
     def site(self) -> Site:
-        """The site.
+        """Site with its user's home folder.
 
         Raises:
-            ClusterError: it does not answer.
+            ClusterError: The cluster does not answer.
         """
         return self._connection.at_home(seconds=0)
 
     def log_in(self) -> Site:
-        """The site, asked over a new connection: one that lives on from before tells nothing of these settings.
+        """Log in over a new connection, and return the site. A connection left open would not test these settings.
 
         Raises:
-            ClusterError: it does not answer.
+            ClusterError: The login is refused, or the cluster does not answer.
         """
         ssh = self.settings.ssh
         ssh = ssh.model_copy(update={"extra_opts": [*_CONNECTION_OF_ITS_OWN, *ssh.extra_opts]})
@@ -96,36 +97,36 @@ class Cluster:
 
     @property
     def folder(self) -> PurePosixPath:
-        """What is ours on the cluster."""
+        """Folder of the checks' files on the cluster."""
         return self.site.base / "checks" / self.name
 
     @property
     def token_folder(self) -> Path:
-        """What is ours in the data root here."""
+        """Folder of the checks' files in the local data root."""
         return self.environment.data_root / f".{self.name}"
 
     def ask(self, command: str, source: bytes = b"", *, timeout: float = SECONDS_TO_ANSWER) -> Answer:
-        """What a command on the login node answers; it may run twice.
+        """Run a command, which has to be idempotent, on the login node and return its answer.
 
         Raises:
-            ClusterError: nothing for a minute.
+            ClusterError: There was no answer for a minute.
         """
         return self._connection.patiently(command, source, timeout=timeout, seconds=SECONDS_TO_ANSWER)
 
     def ask_python(self, code: str) -> Answer:
-        """What the site's Python answers on the login node, started as jobs start it.
+        """Run code with the site's Python on the login node, started as jobs start it, and return its answer.
 
         Raises:
-            ClusterError: nothing for minutes.
+            ClusterError: There was no answer for several minutes.
         """
         command = f"cd /; {setup_lines(self.site)}{python_command(self.site)} -c {shlex.quote(code)}"
         return self.ask(command, timeout=_SECONDS_TO_IMPORT)
 
     def write(self, files: dict[str, str]) -> None:
-        """Write files into our folder there.
+        """Write files (name -> text) into the checks' folder on the cluster.
 
         Raises:
-            ClusterError: they cannot be written.
+            ClusterError: A file cannot be written.
         """
         folder = shlex.quote(str(self.folder))
         for name, text in files.items():
@@ -134,7 +135,7 @@ class Cluster:
                 raise ClusterError(f"{self.folder}: cannot be written ({answer.complaint}); make room there")
 
     def is_seen(self, look: Callable[[], bool]) -> bool:
-        """Whether something is seen within the time that a network file system takes for it."""
+        """Return whether a look succeeds within `seconds_to_be_seen`, the delay of a network file system."""
         end = time.monotonic() + self.seconds_to_be_seen
         while not look():
             if time.monotonic() > end:

@@ -1,4 +1,4 @@
-"""A short job on a compute node: does it start, and does it find there what every job needs?"""
+"""A short test job on a compute node: whether it starts, and finds everything that a partition job needs."""
 
 import json
 import shlex
@@ -19,14 +19,14 @@ from resources.slurm.failures import explain, refusal
 from resources.slurm.job_state import Look, end_command, job_number, look_command, parse_end, parse_look
 from resources.slurm.script import SCRIPT, python_script
 
-# Enough to import torch from a cold network file system, and short enough to slip in between long jobs.
+# Long enough to import torch from a cold network file system, short enough for Slurm to backfill.
 WALLTIME = timedelta(minutes=10)
 
 _PROBE, _FOUND = "probe.py", "found.json"
 
 
 def job(cluster: Cluster) -> str:
-    """A job runs, and finds our folder, the environment, the data root and its GPUs."""
+    """Check that a job runs, and finds the job folder, the environment, the data root and its GPUs."""
     job_id = _submit(cluster)
     began = time.monotonic()
     look = _wait(cluster, job_id)
@@ -61,7 +61,7 @@ def _submit(cluster: Cluster) -> int:
 
 
 def _wait(cluster: Cluster, job_id: int) -> Look:
-    """Wait until a job has ended; its log is in what is returned."""
+    """Wait until a job has ended, and return the last look at it, with its whole log."""
     began = time.monotonic()
     while True:
         look = parse_look(cluster.ask(look_command(cluster.folder, job_id, 0, 0)))
@@ -77,22 +77,22 @@ def _wait(cluster: Cluster, job_id: int) -> Look:
 
 
 def _give_up(cluster: Cluster, job_id: int, look: Look, waited: float) -> None:
-    """On a job that will not start, or not soon."""
+    """Raise if a pending job will never start, or has waited longer than `seconds_to_start`."""
     if look.will_never_start:
         raise ClusterError(
-            f"Slurm job {job_id} would never start ({look.reason}); ask for what the partition, account and QOS allow: "
+            f"Slurm job {job_id} would never start ({look.reason}); request what the partition, account and QOS allow: "
             "SLURM_TIME, SLURM_CPUS, SLURM_MEM, SLURM_GPUS_PER_NODE"
         )
     if waited > cluster.seconds_to_start:
         reason = look.reason or "no reason given"
         raise Doubt(
-            f"Slurm job {job_id} did not start in {waited:.0f} s ({reason}) and is canceled, which is no error of the "
-            "settings; wait longer: --wait SECONDS"
+            f"Slurm job {job_id} did not start in {waited:.0f} s ({reason}) and was canceled, which does not mean that "
+            "the settings are wrong; wait longer: --wait SECONDS"
         )
 
 
 def _found(cluster: Cluster, job_id: int, look: Look) -> dict[str, Any]:
-    """What the job wrote."""
+    """Return what the probe found on the node."""
     path = shlex.quote(str(cluster.folder / _FOUND))
     if look.state in {"COMPLETED", ""}:
         cluster.is_seen(
@@ -107,20 +107,20 @@ def _found(cluster: Cluster, job_id: int, look: Look) -> dict[str, Any]:
     if not end.log and end.exit_status is None:
         raise ClusterError(
             f"Slurm job {job_id}{node} left nothing in {cluster.folder}; SLURM_REMOTE_BASE must be a folder that "
-            "compute nodes see under the same name"
+            "compute nodes share under the same path"
         )
-    said = end.log.splitlines()[-1] if end.log else "it said nothing"
-    raise ClusterError(f"{explain(end).text.split(';')[0]}{node}: {said}; mend SLURM_SETUP or the environment")
+    said = end.log.splitlines()[-1] if end.log else "its log is empty"
+    raise ClusterError(f"{explain(end).text.split(';')[0]}{node}: {said}; fix SLURM_SETUP or the environment")
 
 
 def _refuse_unshared(cluster: Cluster, where: str, found: dict[str, Any]) -> None:
     if cluster.site.shared_data is None:
         return
-    mend = f"SLURM_DATA must be compute nodes' name of the folder GRADSIM_DATA ({cluster.token_folder.parent}), too"
+    fix = f"SLURM_DATA must be the path of GRADSIM_DATA ({cluster.token_folder.parent}) on compute nodes, too"
     if found["data"]:
-        raise ClusterError(f"{where} does not see the data root ({found['data']}); {mend}")
+        raise ClusterError(f"{where} does not see the data root ({found['data']}); {fix}")
     if not cluster.is_seen(lambda: holds_token(cluster, NODE)):
-        raise ClusterError(f"what {where} wrote into the data root cannot be read here; {mend}")
+        raise ClusterError(f"what {where} wrote into the data root cannot be read here; {fix}")
 
 
 def _refuse_missing_gpus(cluster: Cluster, where: str, found: dict[str, Any]) -> None:
@@ -132,9 +132,9 @@ def _refuse_missing_gpus(cluster: Cluster, where: str, found: dict[str, Any]) ->
     if len(found["gpus"]) >= asked:
         return
     if cluster.site.settings.container:
-        mend = "let the container see GPUs (apptainer exec --nv), and have a CUDA build of torch there"
+        fix = "give the container access to GPUs (apptainer exec --nv), and install a CUDA build of torch in it"
     elif found["cuda"] is None:
-        mend = "that is a build without CUDA: install one with it (PIP_INDEX_URL in SLURM_SETUP)"
+        fix = "this build has no CUDA support: install one that has (PIP_INDEX_URL in SLURM_SETUP)"
     else:
-        mend = f"the node's driver may be older than CUDA {found['cuda']} needs: see nvidia-smi there"
-    raise ClusterError(f"{where} asked for {asked} GPU and torch {found['torch']} sees {len(found['gpus'])}; {mend}")
+        fix = f"the node's driver may be too old for CUDA {found['cuda']}: see nvidia-smi there"
+    raise ClusterError(f"{where} requested {asked} GPU and torch {found['torch']} sees {len(found['gpus'])}; {fix}")

@@ -1,6 +1,7 @@
-"""What a compute node tells of itself: `python probe.py DATA TOKEN RESULT`, by itself in a job's folder.
+"""A standalone script that reports what a job finds on a compute node: `python probe.py DATA TOKEN RESULT`.
 
-DATA is a folder of the shared data root, or nothing; TOKEN what its file `from-here` must hold.
+DATA is a folder in the shared data root, or empty; TOKEN is the expected content of its file `from-here`; RESULT is
+the JSON file to write.
 """
 
 import json
@@ -12,7 +13,7 @@ from typing import Any
 
 
 def main() -> None:
-    """Write what is found."""
+    """Write the findings to RESULT."""
     data, token, result = sys.argv[1:]
     found = {
         "node": os.environ.get("SLURMD_NODENAME") or socket.gethostname(),
@@ -22,7 +23,7 @@ def main() -> None:
         **_gpus(),
         "data": _exchange(Path(data), token) if data else "",
     }
-    # Whole or not at all: somebody waits for it.
+    # Atomic, because the check polls for the file.
     partial = Path(f"{result}.partial")
     partial.write_text(json.dumps(found), encoding="utf-8")
     partial.rename(result)
@@ -40,7 +41,7 @@ def _gpus() -> dict[str, Any]:
     names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     trouble = ""
     try:
-        for index in range(len(names)):  # a driver may list what this torch has no code for
+        for index in range(len(names)):  # a driver may list GPUs that this torch build does not support
             torch.ones(1, device=f"cuda:{index}").sum().item()
     except RuntimeError as error:
         trouble = str(error).splitlines()[0]
@@ -48,7 +49,7 @@ def _gpus() -> dict[str, Any]:
 
 
 def _exchange(data: Path, token: str) -> str:
-    """What is wrong with the shared data root."""
+    """Return what is wrong with the shared data root; empty if nothing is."""
     try:
         seen = (data / "from-here").read_text(encoding="utf-8") == token
         (data / "from-a-node").write_text(token, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What Slurm says of the partition, and of a job like ours without running it."""
+"""Checks of the partition, the job options (with `sbatch --test-only`), and the accounting."""
 
 import re
 from datetime import timedelta
@@ -14,12 +14,12 @@ from resources.slurm.walltime import DEFAULT_WALLTIME
 
 
 def submission(cluster: Cluster, site: Site, walltime: timedelta) -> list[str]:
-    """The `sbatch` command of a job in our folder, with the options of every other job of the site."""
+    """Return the `sbatch` command of a job in the checks' folder, with the same options as the site's other jobs."""
     return sbatch_command(site, walltime, cluster.name, cluster.folder, "gradsim cluster check")
 
 
 def partition(cluster: Cluster) -> str:
-    """The partition is there, up, and lets jobs run as long as ours ask for."""
+    """Check that the partition exists, is up, and allows the walltime that jobs request."""
     answer = cluster.ask("timeout 30 sinfo -a -h -o '%P|%a|%l|%D'")
     _refuse_silence(answer)
     rows = [line.split("|") for line in answer.text.splitlines()]
@@ -41,16 +41,16 @@ def partition(cluster: Cluster) -> str:
 
 
 def _refuse_long_walltime(asked: str, rows: list[list[str]]) -> None:
-    """Slurm may take such a job, and never start it."""
+    """Raise if the partition's time limit is too short: Slurm may accept such a job and never start it."""
     limits = [row[2] for row in rows]
     if all(limit != "infinite" and _seconds(limit) < _seconds(asked) for limit in limits):
         raise ClusterError(
-            f"jobs ask for {asked}, the partition allows {limits[0]}; set SLURM_TIME, or another SLURM_PARTITION"
+            f"jobs request {asked}, the partition allows {limits[0]}; set SLURM_TIME, or another SLURM_PARTITION"
         )
 
 
 def _seconds(walltime: str) -> int:
-    """Of Slurm's `days-hours:minutes:seconds`."""
+    """Return the seconds of Slurm's `days-hours:minutes:seconds`."""
     days, _, clock = walltime.rpartition("-")
     total = 0
     for part in clock.split(":"):
@@ -59,8 +59,8 @@ def _seconds(walltime: str) -> int:
 
 
 def options(cluster: Cluster) -> str:
-    """Slurm would take a job with our account, quality of service and sizes."""
-    # Nothing lies in the folder yet: the script comes over standard input.
+    """Check that Slurm accepts a job with the site's account, quality of service and resource requests."""
+    # The folder does not exist yet, so the script comes from standard input.
     sbatch, *said, _ = submission(cluster, cluster.site, DEFAULT_WALLTIME)
     answer = cluster.ask(f"printf '#!/bin/bash\\ntrue\\n' | {' '.join([sbatch, '--test-only', *said])}")
     _refuse_silence(answer)
@@ -69,20 +69,22 @@ def options(cluster: Cluster) -> str:
     start = re.search(r"to start at (\S+)", answer.errors)
     settings = cluster.site.settings
     named = [f"{name} {value}" for name, value in (("account", settings.account), ("QOS", settings.qos)) if value]
-    expected = f"Slurm would take a job and start it at {start[1].replace('T', ' ')}" if start else "accepted"
+    expected = f"Slurm would accept a job and start it at {start[1].replace('T', ' ')}" if start else "accepted"
     return ", ".join([expected, *named])
 
 
 def accounting(cluster: Cluster) -> str:
-    """What jobs used can be asked for; nothing depends on that."""
+    """Check that `sacct` reports resource usage; nothing depends on it."""
     answer = cluster.ask('timeout 30 sacct -n -X -u "$(id -un)" -S now-1hours -o JobID')
     if answer.status:
-        raise Doubt(f"sacct does not answer ({answer.complaint}); works without: resource use is not shown")
+        raise Doubt(
+            f"sacct does not answer ({answer.complaint}); jobs run without it: only resource usage is not shown"
+        )
     return "sacct answers"
 
 
 def _refuse_silence(answer: Answer) -> None:
-    silent = answer.status == 124  # as `timeout` says it
+    silent = answer.status == 124  # exit status of `timeout`
     if silent or is_away(answer):
         said = "within 30 s" if silent else f"({answer.complaint})"
         raise ClusterError(
