@@ -35,22 +35,22 @@ def _introduction(findings: Sequence[Row], *, timed: bool) -> str:
     outcomes = [finding["outcome"] for finding in findings]
     counts = [_line([meaning, str(outcomes.count(each))]) for each, meaning in MEANINGS.items() if each in outcomes]
     paragraphs = [
-        f"Every causal model type of transformers {transformers.__version__} as a tiny random model on a CPU, with torch "
-        f"{torch.__version__.partition('+')[0]}: `compare` on 4 queries and 5 originals of 6 to 46 tokens, against plain "
-        "autograd in float64, one sample at a time. "
+        f"Every causal model type of transformers {transformers.__version__} as a tiny random model on a CPU, with "
+        f"torch {torch.__version__.partition('+')[0]}: `compare` on 4 queries and 5 originals of 6 to 46 tokens, "
+        "against plain autograd in float64, one sample at a time. "
         "[`benchmarks/families.py`](../benchmarks/README.md) generates this page.",
-        "An error is the error of an inner product relative to the product of the layer's two norms. The table shows the "
-        "worst over all layers and pairs, with all free memory and with the smallest budget that `compare` accepts. A "
-        "layer's norm counts as at least a millionth of the whole gradient's norm. Exact means at most 1e-5 in float32 and "
-        "1e-10 in float64. Layers by autograd are equally exact, but slower; `*` stands for any number. For some models, "
-        "plain autograd in float32 itself exceeds 1e-5. If a model computes partly in float32, rounding changes float64 "
-        "results by more than 1e-10. Both cases are called ill-conditioned if the engine's error is at most five times as "
-        "large.",
+        "An error is the error of an inner product relative to the product of the layer's two norms. The table shows "
+        "the worst over all layers and pairs, with all free memory and with the smallest budget that `compare` "
+        "accepts. A layer's norm counts as at least a millionth of the whole gradient's norm. Exact means at most 1e-5 "
+        "in float32 and 1e-10 in float64. Layers by autograd are equally exact, but slower; `*` stands for any number. "
+        "For some models, plain autograd in float32 itself exceeds 1e-5. If a model computes partly in float32, "
+        "rounding changes float64 results by more than 1e-10. Both cases are called ill-conditioned if the engine's "
+        "error is at most five times as large.",
     ]
     if timed:
         paragraphs.append(
-            "Time is the time of `compare` divided by the time of plain batched training passes of the same 64 samples. "
-            "With models this small, most of it is a fixed cost."
+            "Time is the time of `compare` divided by the time of plain batched training passes of the same 64 "
+            "samples. With models this small, most of it is a fixed cost."
         )
     batched = sum(finding["together"] > 1 for finding in findings)
     counts.append(_line(["types for which several samples share a batch", str(batched)]))

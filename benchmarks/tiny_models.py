@@ -123,7 +123,7 @@ SPECIAL: dict[str, Settings] = {
     "zamba2": {"layers_block_type": ["linear_attention", "hybrid", "hybrid"], "num_hidden_layers": 3},
     "zaya": {"num_experts_per_tok": 1},
 }
-_DRAFTS = "it drafts from the hidden states of another model, and takes no tokens"
+_DRAFTS = "the model drafts from the hidden states of another model and takes no tokens"
 TAKES_NO_TOKENS = {"gemma4_assistant": _DRAFTS, "gemma4_unified_assistant": _DRAFTS}
 # Types whose causal model takes the configuration of a part.
 _PARTS = {"musicgen": "decoder", "musicgen_melody": "decoder"}
