@@ -1,4 +1,4 @@
-# Targets set up .venv by themselves; a stamp makes that quick when nothing has changed.
+# Every target installs .venv if needed; a stamp file skips this if nothing has changed.
 
 PYTHON ?= python3
 PORT ?= 3000
@@ -7,10 +7,10 @@ GRADSIM := .venv/bin/gradsim
 
 .PHONY: demo test lint web format install clean
 
-demo: $(STAMP)  ## run the bundled study end to end, and leave its report
+demo: $(STAMP)  ## run the bundled study end to end and write its report
 	$(GRADSIM) run sample
 
-test: $(STAMP)  ## every test
+test: $(STAMP)  ## all tests
 	OMP_NUM_THREADS=1 .venv/bin/pytest -n 2 --dist loadfile $(PYTEST_ARGS)
 
 lint: $(STAMP)  ## formatting, lint rules and types
@@ -22,7 +22,7 @@ format: $(STAMP)
 	.venv/bin/ruff format
 	.venv/bin/ruff check --fix
 
-web: $(STAMP)  ## the web UI with all studies, on PORT
+web: $(STAMP)  ## serve the web UI with all studies on PORT
 	$(GRADSIM) web --port $(PORT)
 
 install: $(STAMP)
