@@ -1,4 +1,4 @@
-# Targets set up .venv by themselves; a stamp makes that quick when nothing has changed.
+# Every target installs .venv if needed; a stamp file skips this if nothing has changed.
 
 PYTHON ?= python3
 PORT ?= 3000
@@ -7,10 +7,10 @@ GRADSIM := .venv/bin/gradsim
 
 .PHONY: demo test check lint web format install clean
 
-demo: $(STAMP)  ## run the bundled study end to end, and leave its report
+demo: $(STAMP)  ## run the bundled study end to end and write its report
 	$(GRADSIM) run sample
 
-test: $(STAMP)  ## every test
+test: $(STAMP)  ## all tests
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE .venv/bin/pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
 
 check: lint  ## lint, types and the fast tests
@@ -27,7 +27,7 @@ format: $(STAMP)
 	.venv/bin/ruff format
 	.venv/bin/ruff check --fix
 
-web: $(STAMP)  ## the web UI with all studies, on PORT
+web: $(STAMP)  ## serve the web UI with all studies on PORT
 	$(GRADSIM) web --port $(PORT)
 
 install: $(STAMP)

@@ -1,7 +1,7 @@
-"""What the tables of all pairs cost, without the model: `python benchmarks/all_pairs_tables.py`.
+"""Measure the tables of all pairs without the model: `python benchmarks/all_pairs_tables.py`.
 
-Dots are drawn at random and go the way of a partition job: tiles, partitions, checks, combined table. Prints seconds
-and the peak memory of the process after each step.
+Random dots pass through the steps of a partition job: tiles, partitions, checks, combined table. Prints seconds and the
+peak memory of the process after each step.
 """
 
 import argparse
@@ -32,7 +32,7 @@ WORDS = np.array([f"word{number}" for number in range(20_000)])
 
 
 def main() -> None:
-    """Write everything to a temporary folder, step by step."""
+    """Run all steps in a temporary folder."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--samples", type=int, default=988)
     parser.add_argument("--layers", type=int, default=113)
@@ -43,13 +43,13 @@ def main() -> None:
 
 
 def run(folder: Path, samples: int, layers: int, partition_size: int) -> None:
-    """All steps of a study of so many samples and layers."""
+    """Run all steps for a study with this many samples and layers."""
     study = make_study(folder, samples, partition_size)
     store = Store(folder / "store", study)
     names, key = [f"layer.{number}" for number in range(layers)], store.lineage.key
     dots, results = key("dot_products", SETTING), key("dot_products", SETTING, "results")
     partitions = [str(partition) for partition in store.partitions(dots)]
-    with measured("inputs, candidates of all pairs among them"):
+    with measured("make the inputs, including candidates of all pairs"):
         write_inputs(store, names)
     with measured("read what a job compares"):
         inputs = read_inputs(store, [(SETTING, partition) for partition in partitions])
@@ -73,7 +73,7 @@ def run(folder: Path, samples: int, layers: int, partition_size: int) -> None:
 
 @contextmanager
 def measured(what: str) -> Iterator[None]:
-    """Prints what a step cost."""
+    """Print the seconds and the peak memory of a step."""
     started = time.perf_counter()
     yield
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
@@ -81,7 +81,7 @@ def measured(what: str) -> Iterator[None]:
 
 
 def make_study(folder: Path, samples: int, partition_size: int) -> Study:
-    """A study of texts that are drawn at random, as many words long as people's."""
+    """Return a study of random texts of 10 to 99 words."""
     path, chance = folder / "originals.jsonl", np.random.default_rng(0)
     with path.open("w", encoding="utf-8") as file:
         for number in range(samples):
@@ -101,7 +101,7 @@ def make_study(folder: Path, samples: int, partition_size: int) -> Study:
 
 
 def write_inputs(store: Store, layers: list[str]) -> None:
-    """What a job reads: originals as queries, a few tokens each."""
+    """Write the inputs of a job: originals as queries, with a few tokens each."""
     key, n_layers = store.lineage.key, len(layers)
     samples = pl.read_ndjson(store.root.parent / "originals.jsonl")
     tokens = pl.Series([[1, 2]], dtype=pl.List(pl.Int32))
@@ -122,7 +122,7 @@ _TOKEN_COLUMNS = ("input_ids_prompt", "input_ids", "labels")
 
 
 def job_of(store: Store, partitions: list[str]) -> PartitionJob:
-    """A job for these partitions' dots."""
+    """Return a job for the dots of these partitions."""
     return PartitionJob(
         study=store.study,
         keys=(store.lineage.key("dot_products", SETTING),),
@@ -134,7 +134,7 @@ def job_of(store: Store, partitions: list[str]) -> PartitionJob:
 
 
 def tiles(inputs: JobInputs, layers: int) -> Iterator[Tile]:
-    """Dots as the engine hands them out: blocks of queries, in each a few originals at a time."""
+    """Yield random dots in the order of the engine: blocks of queries, and within each a few originals at a time."""
     chance, nothing = np.random.default_rng(0), np.empty(0, dtype=np.int64)
     queries, originals = len(inputs.queries), np.arange(len(inputs.originals))
     starts = np.searchsorted(inputs.pairs[:, 0], np.arange(queries + 1))

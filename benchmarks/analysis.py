@@ -1,10 +1,10 @@
-"""What analyses cost: import, every table of a setting with its intervals, both selections, a study ten times as large.
+"""Measure the cost of analyses: import, all tables of a setting with intervals, selections, ten times as many queries.
 
-Published dots (988 queries, 5 candidates, 113 layers) or random ones of that shape; nothing here needs torch.
+Uses published dots (988 queries, 5 candidates, 113 layers) or random dots of that shape. Does not need torch.
 
     python benchmarks/analysis.py [--published DIR] [--rounds 3]
 
-DIR is the folder that holds `dot_products/` in the original's layout, as `gradsim import-published` takes it.
+DIR is the folder that contains `dot_products/` in the original's layout, as for `gradsim import-published`.
 """
 
 import argparse
@@ -36,11 +36,11 @@ Tables = dict[str, pl.DataFrame]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--published", type=Path, help="measure these results, and their import")
+    parser.add_argument("--published", type=Path, help="use these results, and measure their import")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--part", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.part:  # in a process of its own, whose memory is its own
+    if arguments.part:  # the child process of a part
         print(json.dumps(PARTS[arguments.part](arguments.published)))
         return
     for part in PARTS:
@@ -58,7 +58,7 @@ def _in_its_own_process(part: str, published: Path | None) -> dict[str, float]:
 
 
 def measure_import(folder: Path | None) -> dict[str, float]:
-    """Reading one setting's JSON and writing its tables."""
+    """Measure reading one setting's JSON and writing its tables."""
     assert folder is not None
     with tempfile.TemporaryDirectory() as data:
         files = find_published(folder, settings=["paraphrased"])
@@ -79,18 +79,18 @@ def measure_import(folder: Path | None) -> dict[str, float]:
 
 
 def measure_analyses(folder: Path | None) -> dict[str, float]:
-    """Every question of a setting, and both greedy selections alone."""
+    """Measure all questions of a setting, and both greedy selections separately."""
     return _answers(_published(folder) if folder else _random(N_QUERIES))
 
 
 def measure_ten_times(_: Path | None) -> dict[str, float]:
-    """The same of ten times as many queries, over that of random dots of the usual number."""
+    """Measure the analyses of ten times as many random queries, and relate them to the usual number."""
     usual, large = (_answers(_random(n)) for n in (N_QUERIES, 10 * N_QUERIES))
     return {
         "all analyses (s)": large["all analyses (s)"],
-        "over those of a tenth": large["all analyses (s)"] / usual["all analyses (s)"],
+        "ratio to a tenth of the queries": large["all analyses (s)"] / usual["all analyses (s)"],
         "both selections (s)": large["both selections (s)"],
-        "selections over those of a tenth": large["both selections (s)"] / usual["both selections (s)"],
+        "selections: ratio to a tenth": large["both selections (s)"] / usual["both selections (s)"],
         "peak memory (GB)": _peak(),
     }
 
@@ -106,7 +106,7 @@ def _answers(tables: Tables) -> dict[str, float]:
     slowest = max(seconds, key=lambda name: seconds[name])
     return {
         "all analyses (s)": sum(seconds.values()),
-        f"of it {slowest} (s)": seconds[slowest],
+        f"of which {slowest} (s)": seconds[slowest],
         "both selections (s)": selections,
         "rows of dot_products": tables["dot_products"].height,
         "peak memory (GB)": _peak(),
@@ -132,7 +132,7 @@ def _published(folder: Path) -> Tables:
 
 
 def _random(n_queries: int) -> Tables:
-    """Dots whose sources are a little more alike than others, in the shape of the published study."""
+    """Return random tables in the shape of the published study; sources are slightly more similar than others."""
     random = np.random.default_rng(SEED)
     layers = ["model.embed_tokens.weight"]
     layers += [

@@ -1,8 +1,8 @@
-"""The gradient engine against the floor, the original's algorithm and its peers: `python benchmarks/engine.py`.
+"""Compare the gradient engine with the floor, the original's algorithm and its peers: `python benchmarks/engine.py`.
 
-Every comparison is paired: what is compared runs in turn on the same inputs, after a warm-up, round after round, and
-its ratio is the median of the rounds' ratios. The process keeps the memory that was freed, which helps both sides
-alike; --cold leaves that to the C library. Prints a JSON line for each comparison, and a table at the end.
+Every comparison is paired: both sides run in turn on the same inputs after a warm-up, and the ratio is the median over
+rounds. The process keeps freed memory, which helps both sides equally; --cold keeps the C library's default. Prints a
+JSON line for each comparison, and a table at the end.
 """
 
 import argparse
@@ -37,16 +37,16 @@ VOCABULARY = 4096
 
 @dataclass(frozen=True)
 class Measured:
-    """One line of the result.
+    """One row of the result.
 
     Attributes:
-        what: is compared.
-        target: that its ratio should reach.
-        ratio: median over rounds of one time over the other.
-        ratios: of the rounds.
-        ours: seconds of ours, each round.
-        other: seconds of the other, each round.
-        note: what else was seen.
+        what: description of the comparison.
+        target: target of the ratio.
+        ratio: median of `ratios`.
+        ratios: ratio of the two times in each round.
+        ours: seconds of gradsim in each round.
+        other: seconds of the other side in each round.
+        note: further observations.
     """
 
     what: str
@@ -68,7 +68,7 @@ def paired(
     speedup: bool,
     note: str = "",
 ) -> Measured:
-    """Time two things in turn; the ratio is other over ours for a speed-up, else ours over other."""
+    """Time two functions in turn; the ratio is other / ours for a speedup, otherwise ours / other."""
     times = in_turn(ours, other, rounds)
     ratios = [b / a if speedup else a / b for a, b in zip(*times, strict=True)]
     return _shown(Measured(what, target, statistics.median(ratios), ratios, *times, note))
@@ -87,7 +87,7 @@ def _rounded(value: object) -> object:
 
 
 def short(queries: int) -> Workload:
-    """Queries and as many originals of 64 to 192 tokens, top five."""
+    """Return queries and as many originals of 64 to 192 tokens, with five candidates per query."""
     return Workload(
         samples("query", between(64, 192, queries, seed=1), VOCABULARY, seed=1),
         samples("original", between(64, 192, queries, seed=2), VOCABULARY, seed=2),
@@ -100,24 +100,24 @@ def ours(model: PreTrainedModel, workload: Workload) -> Comparison:
 
 
 def against_floor(what: str, target: str, model: PreTrainedModel, workload: Workload, rounds: int) -> Measured:
-    """All layers' dots and self dots against plain training of the same unique samples."""
+    """Compare dots and self dots of all layers with plain training on the same unique samples."""
     together = [*workload.queries, *workload.originals]
     tokens = floor.fastest_batch_tokens(model, together[: len(together) // 4])
     tiles = compare_tiles(model, workload.queries, workload.originals, workload.pairs)
     tiles.together()
     return paired(
-        f"{what}, against the floor (batches of {tokens} tokens)",
+        f"{what}, vs. the floor (batches of {tokens} tokens)",
         target,
         partial(ours, model, workload),
         partial(floor.run, model, together, tokens),
         rounds,
         speedup=False,
-        note=f"checks {tiles.check_seconds / (tiles.check_seconds + tiles.seconds):.1%} of ours",
+        note=f"checks take {tiles.check_seconds / (tiles.check_seconds + tiles.seconds):.1%} of our time",
     )
 
 
 def against_original(model: PreTrainedModel, workload: Workload, rounds: int) -> list[Measured]:
-    """One table, and the results of all four sweeps."""
+    """Compare with the original's sweep for one table, and with all four sweeps."""
 
     def four_sweeps() -> None:
         original.dot_products(model, workload)
@@ -130,11 +130,11 @@ def against_original(model: PreTrainedModel, workload: Workload, rounds: int) ->
     original.similarities(model, warm_up)
     run_ours = partial(ours, model, workload)
     size = f"{len(workload.queries)} queries"
-    note = f"the original's passes run {original.repetition(workload):.2f} times the tokens"
+    note = f"the original's passes process {original.repetition(workload):.2f} times the unique tokens"
     return [
         paired(
-            f"dots of top five, {size}, against the original's sweep",
-            ">= 3 times faster",
+            f"dots of top five, {size}, vs. the original's sweep",
+            ">= 3x faster",
             run_ours,
             partial(original.dot_products, model, workload),
             rounds,
@@ -142,19 +142,19 @@ def against_original(model: PreTrainedModel, workload: Workload, rounds: int) ->
             note=note,
         ),
         paired(
-            f"everything, {size}, against the original's four sweeps",
-            ">= 11 times faster",
+            f"all tables, {size}, vs. the original's four sweeps",
+            ">= 11x faster",
             run_ours,
             four_sweeps,
             rounds,
             speedup=True,
-            note=f"{note}, four times",
+            note=f"{note} in each sweep",
         ),
     ]
 
 
 def against_peers(model: PreTrainedModel, workload: Workload, rounds: int) -> list[Measured]:
-    """All pairs, every layer, against each peer that is installed; and how far its numbers are from the right ones."""
+    """Compare all pairs in every layer with each installed peer, and measure the peer's errors."""
     queries, originals = workload.queries, workload.originals
     everything = partial(compare, model, queries, originals, "all")
     compare(model, queries[:2], originals[:2], "all")
@@ -180,13 +180,13 @@ def against_peers(model: PreTrainedModel, workload: Workload, rounds: int) -> li
             difference = disagreement(answer, reference)
             ratios = [b / a for a, b in zip(*seconds, strict=True)]
             note = f"exact in {len(difference.exact)} of {len(result.layers)} layers; {peer.covers}"
-            what = f"all pairs, {len(queries)} x {len(originals)}, against {peer.name} {peer.version}"
-            found.append(_shown(Measured(what, ">= 1 times", statistics.median(ratios), ratios, *seconds, note=note)))
+            what = f"all pairs, {len(queries)} x {len(originals)}, vs. {peer.name} {peer.version}"
+            found.append(_shown(Measured(what, ">= 1x", statistics.median(ratios), ratios, *seconds, note=note)))
     return found
 
 
 def show(comparisons: Sequence[Measured]) -> None:
-    """The table."""
+    """Print the results as a table."""
     machine = f"{torch.get_num_threads()} threads, {platform.machine()}, torch {torch.__version__}"
     table = Table(title=f"gradient engine, float32, {machine}", title_justify="left")
     for column in ("what", "target", "ratio", "ours (s)", "other (s)", "note"):
@@ -207,19 +207,19 @@ SECTIONS = ("floor", "ghost", "original", "peers")
 
 
 def main() -> int:
-    """Run the sections that are asked for."""
+    """Run the requested sections."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"of {', '.join(SECTIONS)}; all by default")
+    parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"{', '.join(SECTIONS)}; default: all")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--queries", type=int, default=64, help="and as many originals (default 64)")
+    parser.add_argument("--queries", type=int, default=64, help="number of queries, and of originals (default 64)")
     parser.add_argument(
-        "--original-queries", type=int, default=16, help="for the original's slow algorithm (default 16)"
+        "--original-queries", type=int, default=16, help="queries for the original's slow algorithm (default 16)"
     )
-    parser.add_argument("--cold", action="store_true", help="memory as the C library is used to handle it")
+    parser.add_argument("--cold", action="store_true", help="keep the C library's default memory handling")
     arguments = parser.parse_args()
     sections = arguments.sections or SECTIONS
     if unknown := set(sections) - set(SECTIONS):
-        parser.error(f"there is no section {', '.join(sorted(unknown))}; choose among {', '.join(SECTIONS)}")
+        parser.error(f"unknown section {', '.join(sorted(unknown))}; choose from {', '.join(SECTIONS)}")
     if not arguments.cold:
         keep_freed_memory()
     set_verbosity_error()

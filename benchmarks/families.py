@@ -1,12 +1,12 @@
-"""Every causal model type of the installed transformers, tiny and random, against plain autograd in float64.
+"""Compare tiny random models of every causal type of the installed transformers with plain autograd in float64.
 
-    python benchmarks/families.py                          # all types, a quarter of an hour on one core
+    python benchmarks/families.py                          # all types, 15 minutes on one core
     python benchmarks/families.py --types llama,gpt2 --time
     python benchmarks/families.py --write docs/models.md   # and write the page
 
-Each type runs in a process of its own that may take two minutes. It is compared in float32 and in float64, with all
-the memory that is free and with the least that `compare` accepts, where blocks are checkpointed. Prints a line of JSON
-for each type, and how many there are of each outcome.
+Each type runs in its own process with a limit of two minutes. It is compared in float32 and float64, with all free
+memory and with the smallest budget that `compare` accepts, which checkpoints blocks. Prints a line of JSON for each
+type, and the number of types for each outcome.
 """
 
 import argparse
@@ -40,31 +40,33 @@ from gradsim.gradients import Comparison, FallbackWarning, compare
 from gradsim.gradients.capture.capture import GradientCapture
 
 TOLERANCES = {"float32": 1e-5, "float64": 1e-10}
-# Some lengths twice, so that samples run together with and without padding.
+# Some lengths are repeated, so that batches occur with and without padding.
 QUERY_LENGTHS, ORIGINAL_LENGTHS = (6, 23, 23, 46), (9, 17, 17, 31, 46)
 TIMED_SAMPLES, ROUNDS = 32, 3
 SECONDS_PER_TYPE = 120
-# A layer's norm counts as at least this share of the whole gradient's: below it there is rounding.
+# A layer's norm counts as at least this share of the whole gradient's; below it, everything is rounding error.
 LEAST_SHARE = 1e-6
-# Rounding like that of the model itself is at most so many times as large.
+# Errors up to this multiple of plain autograd's errors are attributed to the model's own rounding.
 LIKE_ITS_OWN = 5
 
 Floats = NDArray[np.float64]
-# A server that has the heavy imports, and nothing else, forks the processes.
+# Processes are forked from a server that has only the heavy imports loaded.
 PROCESSES = multiprocessing.get_context("forkserver")
 
 
 @dataclass
 class Finding:
-    """What a type gave.
+    """Result for a model type.
 
     Attributes:
+        type: the model type.
         outcome: one of `OUTCOMES`.
-        by_autograd: the layers that autograd computes.
-        errors: the worst for each precision, over the product of the layer's norms.
-        together: most samples that ran in one pass.
-        slowdown: the time of `compare` over that of plain batched training passes of the samples.
-        notes: what went wrong, and the runs in which it did.
+        attention: the attention implementation.
+        by_autograd: layers that autograd computes.
+        errors: worst error for each precision, relative to the product of the layer's norms.
+        together: maximum number of samples in one pass.
+        slowdown: time of `compare` relative to plain batched training passes of the samples.
+        notes: failures, each with the runs in which it occurred.
     """
 
     type: str
@@ -77,13 +79,12 @@ class Finding:
     notes: dict[str, list[str]] = field(default_factory=dict)
 
     def fails(self, outcome: str, note: str, run: str = "") -> None:
-        """Take a failure down; the worst decides the outcome."""
+        """Record a failure; the worst one determines the outcome."""
         self.outcome = max(self.outcome, outcome, key=OUTCOMES.index)
         self.notes.setdefault(note, []).append(run)
 
 
-# From the best to the worst. Exact are "rules" and "autograd"; "ill-conditioned" is beyond the tolerance, but so is
-# plain autograd.
+# From best to worst. "rules" and "autograd" are exact; "ill-conditioned" exceeds the tolerance, as plain autograd does.
 OUTCOMES = ("rules", "autograd", "not measured", "ill-conditioned", "refused", "wrong", "crash")
 
 
@@ -99,7 +100,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class Problem:
-    """A model, samples, and what their inner products are."""
+    """Model, samples, and their correct inner products."""
 
     model: PreTrainedModel
     queries: list[Sample]
@@ -109,8 +110,8 @@ class Problem:
     def rounding_errors(self, precision: str) -> Floats:
         """Return the worst error of plain autograd in a precision, for every layer.
 
-        Errors are measured against float64. There, the weights are changed by 1e-12 of themselves, three times, which
-        changes numbers by more than 1e-10 only where a model computes partly in float32.
+        Errors are measured against float64. For float64 itself, the weights are perturbed by a relative 1e-12, three
+        times; this changes results by more than 1e-10 only if a model computes partly in float32.
         """
         if precision == "float32":
             return self._errors_of(self.model, torch.float32)
@@ -134,10 +135,10 @@ def _nudged(model: PreTrainedModel, seed: int) -> PreTrainedModel:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--types", type=lambda names: names.split(","), default=TYPES, help="with commas between them")
-    parser.add_argument("--time", action="store_true", help="time compare beside plain batched training passes")
+    parser.add_argument("--types", type=lambda names: names.split(","), default=TYPES, help="separated by commas")
+    parser.add_argument("--time", action="store_true", help="compare the time with plain batched training passes")
     parser.add_argument("--processes", type=int, choices=(1, 2), default=2)
-    parser.add_argument("--write", type=Path, metavar="PAGE", help="write what was found as a page in Markdown")
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="write the results as a Markdown page")
     arguments = parser.parse_args()
     PROCESSES.set_forkserver_preload(["transformers.modeling_utils", "gradsim.gradients"])
     with ThreadPoolExecutor(arguments.processes) as pool:
@@ -149,7 +150,7 @@ def main() -> None:
 
 
 def measure_apart(model_type: str, *, timed: bool) -> Finding:
-    """Measure a type in a process of its own, whose end or silence is a finding."""
+    """Measure a type in its own process; report a crash or a timeout as the result."""
     receiving, sending = PROCESSES.Pipe(duplex=False)
     process = PROCESSES.Process(target=_send_finding, args=(sending, model_type, timed))
     process.start()
@@ -162,7 +163,7 @@ def measure_apart(model_type: str, *, timed: bool) -> Finding:
             finding.fails("crash", f"no answer within {SECONDS_PER_TYPE} s")
     except EOFError:
         process.join()
-        finding.fails("crash", f"the process ended with status {process.exitcode}")
+        finding.fails("crash", f"the process exited with status {process.exitcode}")
     finally:
         process.kill()
         process.join()
@@ -176,11 +177,11 @@ def _send_finding(sending: Connection, model_type: str, timed: bool) -> None:
 
 
 def measure(model_type: str, *, timed: bool = False) -> Finding:
-    """Compare a type's tiny model with plain autograd in every precision, with much memory and with little."""
+    """Compare a type's tiny model with plain autograd in every precision, with all free memory and with the minimum."""
     finding = Finding(model_type)
     try:
         problem = make_problem(model_type)
-    except Exception as error:  # noqa: BLE001 - whatever transformers or a model's own code raises
+    except Exception as error:  # noqa: BLE001 - transformers and models may raise anything
         finding.fails("not measured", _one_line(error))
         return finding
     finding.attention = problem.model.config._attn_implementation
@@ -195,7 +196,7 @@ def measure(model_type: str, *, timed: bool = False) -> Finding:
 
 
 def make_problem(model_type: str) -> Problem:
-    """Make a type's model and samples, and compute what is right, in float32 if the model refuses float64."""
+    """Return a type's model, samples and reference, in float32 if the model does not support float64."""
     if model_type in TAKES_NO_TOKENS:
         raise ValueError(TAKES_NO_TOKENS[model_type])
     model = make_model(model_type)
@@ -208,7 +209,7 @@ def make_problem(model_type: str) -> Problem:
 
 
 def _compare(finding: Finding, problem: Problem, precision: str, run: str) -> None:
-    """Compare once, and add what comes of it to the finding."""
+    """Compare once, and record the result in the finding."""
     done_before = 0
 
     def progress(done: int, _: int) -> None:
@@ -228,7 +229,7 @@ def _compare(finding: Finding, problem: Problem, precision: str, run: str) -> No
     except GradsimError as error:
         finding.fails("refused", _one_line(error), run)
         return
-    except Exception as error:  # noqa: BLE001 - whatever else comes is a fault that the page names
+    except Exception as error:  # noqa: BLE001 - the page reports any other exception
         finding.fails("crash", _one_line(error), run)
         return
     finding.by_autograd = sorted({*finding.by_autograd, *by_autograd}, key=layers.index)
@@ -247,7 +248,7 @@ def is_fallback(warning: warnings.WarningMessage) -> bool:
 
 
 def compare_with_least_memory(model: PreTrainedModel, *arguments: object, **keywords: object) -> Comparison:
-    """Compare with the memory budget that `compare` itself says is the least."""
+    """Compare with the smallest memory budget that `compare` reports."""
     budget = 1
     while True:
         try:
@@ -260,7 +261,7 @@ def compare_with_least_memory(model: PreTrainedModel, *arguments: object, **keyw
 
 
 def layers_by_autograd(model: PreTrainedModel, warned: Sequence[str]) -> set[str]:
-    """Return the layers without a rule, and those whose rule was dropped with a warning."""
+    """Return layers without a rule, and layers with a rule that was dropped with a warning."""
     capture = GradientCapture(model)
     without_rule = {capture.layers[layer] for layer in capture.without_rule}
     dropped = {word for message in warned for word in re.split(r"[\s,:]+", message)}
@@ -268,9 +269,9 @@ def layers_by_autograd(model: PreTrainedModel, warned: Sequence[str]) -> set[str
 
 
 def relative_errors(result: Comparison | Reference, reference: Reference) -> Floats:
-    """Return the worst error of every layer, over the product of the two norms; infinite where numbers are missing."""
+    """Return the worst error of every layer, relative to the product of the two norms; infinite for NaN."""
     if result.layers != reference.layers:
-        raise ValueError(f"layers are {result.layers[:2]}, not {reference.layers[:2]}")
+        raise ValueError(f"layers are {result.layers[:2]}, expected {reference.layers[:2]}")
     query, original = _norms(reference.query_self_dots), _norms(reference.original_self_dots)
     errors = [
         np.abs(result.dots.reshape(reference.dots.shape) - reference.dots) / (query[:, None] * original[None]),
@@ -289,7 +290,7 @@ def _norms(self_dots: Floats) -> Floats:
 def make_reference(
     model: PreTrainedModel, queries: Sequence[Sample], originals: Sequence[Sample], dtype: torch.dtype
 ) -> Reference:
-    """Compute all inner products, in float64, from gradients that plain autograd computes in another format."""
+    """Return all inner products, in float64, of gradients that plain autograd computes in another format."""
     of_queries = [plain_gradients(model, query, dtype) for query in queries]
     of_originals = [plain_gradients(model, original, dtype) for original in originals]
     reference = Reference(
@@ -304,10 +305,10 @@ def make_reference(
 
 
 def plain_gradients(model: PreTrainedModel, sample: Sample, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Gradient of a sample's mean cross-entropy by autograd, on a copy of the model that no sample has touched."""
+    """Return the gradient of a sample's mean cross-entropy by autograd, on a fresh copy of the model."""
     fresh = copy.deepcopy(model).to(dtype).eval().requires_grad_(True)  # type: ignore[arg-type]
     if hasattr(fresh, "set_experts_implementation"):
-        fresh.set_experts_implementation("eager")  # grouped products, the default, know no float64
+        fresh.set_experts_implementation("eager")  # the default grouped products do not support float64
     accepted = inspect.signature(fresh.forward).parameters
     keywords = {"use_cache": False} if "use_cache" in accepted else {}
     logits = fresh(input_ids=torch.tensor([sample.input_ids]), **keywords).logits[0, :-1].double()
@@ -322,7 +323,7 @@ def _dots(a: dict[str, Tensor], b: dict[str, Tensor]) -> list[float]:
 
 
 def random_samples(lengths: Sequence[int], seed: int) -> list[Sample]:
-    """Samples of these lengths: tokens that repeat, padding among them, the first third masked."""
+    """Return samples of these lengths with repeated tokens, including padding tokens, and the first third masked."""
     random = np.random.default_rng(seed)
     samples = []
     for number, length in enumerate(lengths):
@@ -333,7 +334,7 @@ def random_samples(lengths: Sequence[int], seed: int) -> list[Sample]:
 
 
 def time_against_training(model: PreTrainedModel) -> float:
-    """Return the seconds of `compare` over those of plain batched training passes, each the median of three."""
+    """Return the time of `compare` relative to plain batched training passes, both medians of three rounds."""
     lengths = np.random.default_rng(0).integers(6, 47, 2 * TIMED_SAMPLES).tolist()
     queries, originals = random_samples(lengths[:TIMED_SAMPLES], 1), random_samples(lengths[TIMED_SAMPLES:], 2)
     samples = [*queries, *originals]

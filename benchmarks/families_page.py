@@ -1,4 +1,4 @@
-"""The page of model types, from what `families.py` found."""
+"""Write the page of model types from the findings of `families.py`."""
 
 import re
 import textwrap
@@ -9,21 +9,21 @@ import torch
 import transformers
 from measuring import Row
 
-# In the order of the summary.
+# Summary rows, in this order.
 MEANINGS = {
     "rules": "exact, every layer by a rule",
     "autograd": "exact, some layers by autograd",
-    "ill-conditioned": "beyond 1e-5 in float32 or 1e-10 in float64, as plain autograd is",
-    "refused": "refused with an error that says why",
+    "ill-conditioned": "error above 1e-5 in float32 or 1e-10 in float64, as with plain autograd",
+    "refused": "refused with an error that explains why",
     "wrong": "wrong",
-    "crash": "an exception that is not gradsim's own, or no answer",
-    "not measured": "not measured: plain autograd gives no gradient here",
+    "crash": "an exception other than gradsim's own, or no answer",
+    "not measured": "not measured: plain autograd gives no gradient",
 }
-_HEADINGS = ("type", "attention", "how exact", "layers by autograd", "error in float32 / float64", "note")
+_HEADINGS = ("type", "attention", "result", "layers by autograd", "error in float32 / float64", "note")
 
 
 def write_page(path: Path, findings: Sequence[Row]) -> None:
-    """Write the summary and the table of all types."""
+    """Write the summary and a table of all types."""
     timed = any(finding["slowdown"] for finding in findings)
     headings = [*_HEADINGS[:-1], "time", _HEADINGS[-1]] if timed else list(_HEADINGS)
     table = [_line(headings), _line(["---"] * len(headings))]
@@ -35,24 +35,25 @@ def _introduction(findings: Sequence[Row], *, timed: bool) -> str:
     outcomes = [finding["outcome"] for finding in findings]
     counts = [_line([meaning, str(outcomes.count(each))]) for each, meaning in MEANINGS.items() if each in outcomes]
     paragraphs = [
-        f"Every causal model type of transformers {transformers.__version__} as a tiny random model, on a processor "
-        f"with torch {torch.__version__.partition('+')[0]}: `compare` on 4 queries and 5 originals of 6 to 46 tokens, "
+        f"Every causal model type of transformers {transformers.__version__} as a tiny random model on a CPU, with "
+        f"torch {torch.__version__.partition('+')[0]}: `compare` on 4 queries and 5 originals of 6 to 46 tokens, "
         "against plain autograd in float64, one sample at a time. "
-        "[`benchmarks/families.py`](../benchmarks/README.md) writes this page.",
-        "An error is that of an inner product over the product of the layer's two norms: the worst of all layers and "
-        "pairs, with all the memory that is free and with the least that `compare` accepts. A layer's norm counts as "
-        "at least a millionth of the whole gradient's. Exact means at most 1e-5 in float32 and 1e-10 in float64. "
-        "Layers by autograd are as exact, but slower; `*` is any number. For some models plain autograd in float32 is "
-        "beyond 1e-5 itself. Where a model computes partly in float32, rounding changes float64 by over 1e-10. Both "
-        "are called ill-conditioned if the engine errs at most five times as much.",
+        "[`benchmarks/families.py`](../benchmarks/README.md) generates this page.",
+        "An error is the error of an inner product relative to the product of the layer's two norms. The table shows "
+        "the worst over all layers and pairs, with all free memory and with the smallest budget that `compare` "
+        "accepts. A layer's norm counts as at least a millionth of the whole gradient's norm. Exact means at most 1e-5 "
+        "in float32 and 1e-10 in float64. Layers by autograd are equally exact, but slower; `*` stands for any number. "
+        "For some models, plain autograd in float32 itself exceeds 1e-5. If a model computes partly in float32, "
+        "rounding changes float64 results by more than 1e-10. Both cases are called ill-conditioned if the engine's "
+        "error is at most five times as large.",
     ]
     if timed:
         paragraphs.append(
-            "Time is that of `compare` over that of plain batched training passes of the same 64 samples. With models "
-            "this small most of it is a fixed cost."
+            "Time is the time of `compare` divided by the time of plain batched training passes of the same 64 "
+            "samples. With models this small, most of it is a fixed cost."
         )
     batched = sum(finding["together"] > 1 for finding in findings)
-    counts.append(_line(["of these, several samples share a batch", str(batched)]))
+    counts.append(_line(["types for which several samples share a batch", str(batched)]))
     summary = "\n".join([_line([f"{len(findings)} types", ""]), _line(["---"] * 2), *counts])
     first, *others = (textwrap.fill(each, 120, break_long_words=False, break_on_hyphens=False) for each in paragraphs)
     return "\n\n".join(["# Model types", first, summary, *others]) + "\n"
@@ -76,13 +77,13 @@ def _cells(finding: Row, *, timed: bool) -> list[str]:
 
 
 def _runs(runs: Sequence[str]) -> str:
-    """Name runs in front of a note; a precision alone covers that with the least memory."""
+    """Return the prefix that names the runs of a note; a precision covers its run with the least memory."""
     named = [run for run in runs if run and not any(run != other and run.startswith(other) for other in runs)]
     return f"{', '.join(named)}: " if named else ""
 
 
 def _patterns(layers: Sequence[str]) -> list[str]:
-    """Names without the numbers of blocks, each once."""
+    """Return layer names with `*` for block numbers, without duplicates."""
     return list(dict.fromkeys(re.sub(r"(?<=\.)\d+(?=\.)", "*", layer) for layer in layers))
 
 

@@ -1,4 +1,4 @@
-"""The floor: plain batched forward and backward of samples, weights' gradients on. What training one epoch costs."""
+"""Measure the floor: plain batched forward and backward passes with gradients of weights, the cost of one epoch."""
 
 import time
 from collections.abc import Sequence
@@ -7,12 +7,12 @@ import torch
 from transformers import PreTrainedModel
 from workload import MASKED, Sample
 
-# Tokens of a batch, padding included, of which the fastest is taken; 1: each sample alone.
+# Candidate batch sizes in tokens, including padding; 1 runs each sample alone.
 BATCH_TOKENS = (1, 1024, 2048, 4096)
 
 
 def run(model: PreTrainedModel, samples: Sequence[Sample], batch_tokens: int) -> None:
-    """Forward and backward of all samples, in batches of similar length padded at their right."""
+    """Run all samples forward and backward, in batches of similar length padded on the right."""
     for parameter in model.parameters():
         parameter.requires_grad_(True)
     for batch in batches(samples, batch_tokens):
@@ -28,7 +28,7 @@ def run(model: PreTrainedModel, samples: Sequence[Sample], batch_tokens: int) ->
 
 
 def batches(samples: Sequence[Sample], batch_tokens: int) -> list[list[Sample]]:
-    """Samples by length, as many together as the tokens allow."""
+    """Return samples sorted by length, in batches as large as the number of tokens allows."""
     made: list[list[Sample]] = []
     for sample in sorted(samples, key=lambda sample: len(sample.input_ids)):
         if made and (len(made[-1]) + 1) * len(sample.input_ids) <= batch_tokens:
@@ -39,7 +39,7 @@ def batches(samples: Sequence[Sample], batch_tokens: int) -> list[list[Sample]]:
 
 
 def fastest_batch_tokens(model: PreTrainedModel, samples: Sequence[Sample]) -> int:
-    """Which of the batch sizes is fastest on this machine, by one run each after a warm-up."""
+    """Return the fastest of `BATCH_TOKENS` on this machine, from one run each after a warm-up."""
     run(model, samples[:1], 1)
     seconds = {}
     for tokens in BATCH_TOKENS:

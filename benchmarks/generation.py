@@ -1,9 +1,9 @@
-"""Answers of a tiny model to LIMA's prompts: batched, one at a time, and by transformers alone.
+"""Measure a tiny model's answers to LIMA's prompts: batched, one at a time, and by transformers alone.
 
     python benchmarks/generation.py [--model tiny|lima] [--rounds 5]
 
-Needs the reference data (GRADSIM_GOLDEN). `tiny` is what `train_reference_model` makes where it is told nothing,
-`lima` the model of `benchmarks/lima.py`; either is trained first, in a folder that goes in the end.
+Needs the reference data (GRADSIM_GOLDEN). `tiny` is the default model of `train_reference_model`, `lima` the model of
+`benchmarks/lima.py`; either is trained first, in a temporary folder.
 """
 
 import argparse
@@ -37,13 +37,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=["tiny", "lima"], default="tiny")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--prompts", type=int, default=32, help="that are answered one at a time, too")
+    parser.add_argument(
+        "--prompts", type=int, default=32, help="number of prompts that are also answered one at a time (32)"
+    )
     parser.add_argument("--new-tokens", type=int, default=256)
-    parser.add_argument("--only", choices=["compared", "all"], help="one half of it")
+    parser.add_argument("--only", choices=["compared", "all"], help="run only this half")
     arguments = parser.parse_args()
     golden = Path(os.environ.get("GRADSIM_GOLDEN", str(project_root() / "../shared/golden"))).resolve()
     if not (golden / "lima/original.parquet").is_file():
-        print(f"{golden}: no reference data; set GRADSIM_GOLDEN", file=sys.stderr)
+        print(f"{golden}: reference data not found; set GRADSIM_GOLDEN to their folder", file=sys.stderr)
         return 1
     samples = pl.read_parquet(golden / "lima/original.parquet")
     with tempfile.TemporaryDirectory(prefix="gradsim-generation-") as folder:
@@ -56,7 +58,7 @@ def main() -> int:
 
 
 class Generation:
-    """A model, all prompts, and the ways to answer some of them."""
+    """A model, all prompts, and methods that answer some of them."""
 
     def __init__(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Prompts, new_tokens: int
@@ -76,7 +78,7 @@ class Generation:
         return cls(load_model(ModelConfiguration(str(folder), device="cpu")), tokenizer, prompts, new_tokens)
 
     def batched(self, prompts: Prompts, tokens_per_batch: int = 16_384, **keywords: Any) -> list[GeneratedAnswer]:
-        """As the project does it, one row at a time where a batch has no room for two."""
+        """Return gradsim's answers; a batch too small for two rows runs one row at a time."""
         return generate_answers(
             self.model,
             self.tokenizer,
@@ -87,7 +89,7 @@ class Generation:
         )
 
     def plain(self, prompts: Prompts) -> list[str]:
-        """By transformers alone, one at a time."""
+        """Return the answers of transformers' `generate`, one prompt at a time."""
         end = self.tokenizer.eos_token_id
         generate: Any = self.model.generate
         configuration = GenerationConfig(
@@ -96,7 +98,7 @@ class Generation:
         texts = []
         for prompt in prompts:
             ids = torch.tensor([prompt])
-            with torch.inference_mode():  # as ours, a tenth faster than without
+            with torch.inference_mode():  # as gradsim does; 10 % faster than without
                 output = generate(ids, attention_mask=torch.ones_like(ids), generation_config=configuration)
             new = output[0, len(prompt) :].tolist()
             texts.append(str(self.tokenizer.decode(new[: new.index(end)] if end in new else new)))
@@ -104,7 +106,7 @@ class Generation:
 
 
 def compare(generation: Generation, count: int, rounds: int) -> None:
-    """Some prompts, each way in turn."""
+    """Compare the methods on some prompts, in turn."""
     room = generation.model.config.max_position_embeddings - generation.new_tokens
     fitting = [prompt for prompt in generation.prompts if len(prompt) <= room]
     prompts = random.Random(SEED).sample(fitting, count)
@@ -112,7 +114,7 @@ def compare(generation: Generation, count: int, rounds: int) -> None:
     differing = sum(answer.text != text for answer, text in zip(answers, generation.plain(prompts), strict=True))
     ways = {
         "transformers' generate, one at a time": lambda: generation.plain(prompts),
-        "generate_answers, one row a batch": lambda: generation.batched(prompts, 1),
+        "generate_answers, one row per batch": lambda: generation.batched(prompts, 1),
     }
     rows = []
     for name, way in ways.items():
@@ -138,7 +140,7 @@ def compare(generation: Generation, count: int, rounds: int) -> None:
                 "seconds": "s",
                 "batched": "batched (s)",
                 "ratio": "ratio",
-                "ratios": "of each round",
+                "ratios": "ratio per round",
                 "differing": "differing answers",
             },
         ),
@@ -148,9 +150,9 @@ def compare(generation: Generation, count: int, rounds: int) -> None:
 
 
 def floor_of(generation: Generation, prompts: Prompts, new: Sequence[int]) -> Row:
-    """What answering takes at least: products of all tokens, and keys and values read once a token, no padding."""
+    """Return a lower bound: products of all tokens without padding, and keys and values read once per token."""
     configuration = generation.model.config
-    weights = sum(parameter.numel() for parameter in generation.model.parameters())  # tied: the head is one of them
+    weights = sum(parameter.numel() for parameter in generation.model.parameters())  # tied: includes the head
     hidden, layers = configuration.hidden_size, configuration.num_hidden_layers
     attended = sum(
         len(prompt) ** 2 // 2 + count * len(prompt) + count**2 // 2 for prompt, count in zip(prompts, new, strict=True)
@@ -169,13 +171,13 @@ def floor_of(generation: Generation, prompts: Prompts, new: Sequence[int]) -> Ro
 
 
 def _fastest_product(size: int = 2048) -> float:
-    """Operations a second of one large product."""
+    """Return operations per second of one large matrix product."""
     one = torch.randn(size, size)
     return 2 * size**3 / min(_seconds(one.mm, one) for _ in range(10))
 
 
 def _fastest_reading() -> float:
-    """Bytes a second of a sum over more than caches hold."""
+    """Return bytes per second of a sum over data larger than the caches."""
     numbers = torch.randn(1 << 26)
     return 4 * numbers.numel() / min(_seconds(torch.sum, numbers) for _ in range(10))
 
@@ -187,8 +189,8 @@ def _seconds(function: Any, argument: torch.Tensor) -> float:
 
 
 def answer_all(generation: Generation) -> None:
-    """All prompts, by the likeliest token and by draws, where some end."""
-    ways = {"likeliest": None, "drawn, temperature 1": Sampling(1.0, range(len(generation.prompts)))}
+    """Answer all prompts, greedily and by sampling (some sampled answers end early)."""
+    ways = {"greedy": None, "sampled, temperature 1": Sampling(1.0, range(len(generation.prompts)))}
     rows = []
     for name, sampling in ways.items():
         memory = PeakMemory(CPU)
@@ -196,7 +198,7 @@ def answer_all(generation: Generation) -> None:
         answers = generation.batched(generation.prompts, sampling=sampling)
         seconds, tokens = now(CPU) - start, sum(answer.new_tokens for answer in answers)
         row = {
-            "tokens taken": name,
+            "decoding": name,
             "prompts": len(answers),
             "too long": sum(answer.prompt_too_long for answer in answers),
             "ended": sum(answer.finished for answer in answers) / len(answers),

@@ -1,7 +1,7 @@
-"""The engine on a GPU, at the size of the original study: `PYTHONPATH=. python benchmarks/gpu.py`.
+"""Measure the engine on a GPU, at the size of the original study: `PYTHONPATH=. python benchmarks/gpu.py`.
 
-A random model of AMD-OLMo-1B-SFT's shape and samples as long as LIMA's. Measured are slices of the study, in every
-precision; from them follows what the whole takes. Needs torch, transformers, numpy, psutil and this repository alone.
+Uses a random model of AMD-OLMo-1B-SFT's shape and samples as long as LIMA's. Measures slices of the study in every
+precision, and extrapolates to the whole. Requires only torch, transformers, numpy, psutil and this repository.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from gradsim.gradients.results import Comparison
 
 Floats = NDArray[np.float64]
 
-# The study: samples of a dataset, candidates of a query, settings (each with queries of its own).
+# The study: samples of the dataset, candidates per query, settings (each with its own queries).
 SAMPLES, CANDIDATES, SETTINGS = 988, 5, 2
 SHARES = (0.01, 0.05)
 WARM_UP = 4
@@ -40,23 +40,27 @@ SHAPES: Mapping[str, workload.Shape] = MappingProxyType(
         "tiny": workload.TINY,
     }
 )
-# Rows and columns of the product that says what the device can do.
+# Rows and columns of the matrix product that measures the device's peak rate.
 MATRIX = {"cuda": 8192, "cpu": 1024}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--shape", choices=tuple(SHAPES), default="olmo-1b", help="of the model (olmo-1b)")
-    parser.add_argument("--precision", nargs="+", default=["float32", "tf32", "bfloat16"], help="all three by default")
-    parser.add_argument("--samples", type=int, default=128, help="queries, and originals, of the top 5 slice (128)")
-    parser.add_argument("--all-queries", type=int, default=32, help="queries of the slice of all pairs (32)")
-    parser.add_argument("--all-originals", type=int, default=64, help="originals of the slice of all pairs (64)")
-    parser.add_argument("--checked-pairs", type=int, default=3, help="pairs that plain autograd computes as well (3)")
-    parser.add_argument("--projections", nargs="*", default=["sjlt", "logra"], help="kinds that are projected to")
-    parser.add_argument("--memory-budget", type=float, help="GB for a comparison; by default what is free")
-    parser.add_argument("--no-whole", action="store_true", help="do not plan the whole, which takes a while each time")
-    parser.add_argument("--study", type=int, default=SAMPLES, help=f"samples of the whole study ({SAMPLES})")
+    parser.add_argument("--shape", choices=tuple(SHAPES), default="olmo-1b", help="shape of the model (olmo-1b)")
+    parser.add_argument("--precision", nargs="+", default=["float32", "tf32", "bfloat16"], help="default: all three")
+    parser.add_argument(
+        "--samples", type=int, default=128, help="number of queries, and of originals, in the top 5 slice (128)"
+    )
+    parser.add_argument("--all-queries", type=int, default=32, help="queries in the all-pairs slice (32)")
+    parser.add_argument("--all-originals", type=int, default=64, help="originals in the all-pairs slice (64)")
+    parser.add_argument("--checked-pairs", type=int, default=3, help="pairs to check with plain autograd (3)")
+    parser.add_argument("--projections", nargs="*", default=["sjlt", "logra"], help="kinds of projection to measure")
+    parser.add_argument("--memory-budget", type=float, help="GB for a comparison; default: the free memory")
+    parser.add_argument(
+        "--no-whole", action="store_true", help="do not plan the whole study, which takes about a minute each time"
+    )
+    parser.add_argument("--study", type=int, default=SAMPLES, help=f"samples in the whole study ({SAMPLES})")
     arguments = parser.parse_args()
     bench = Bench.of(arguments)
     rows: dict[str, list[measuring.Row]] = {name: [] for name in TABLES}
@@ -69,7 +73,7 @@ def main() -> int:
     return 0
 
 
-# What is printed at the end: a table of each kind of row.
+# Tables printed at the end, one for each kind of row.
 TABLES: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
         "slice": {
@@ -87,7 +91,7 @@ TABLES: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "rest": "rest",
             "teraflop_per_second": "TFLOP/s",
             "capture_teraflop_per_second": "in capture",
-            "matrix_teraflop_per_second": "of matrices",
+            "matrix_teraflop_per_second": "matrix peak",
             "share": "share",
             "gb_predicted": "predicted GB",
             "gb_grown": "grown GB",
@@ -98,9 +102,9 @@ TABLES: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "unique_samples": "samples",
             "seconds": "seconds",
             "ratio": "with / without",
-            "ms_added": "ms added a sample",
+            "ms_added": "ms added per sample",
             "minutes": "minutes, study",
-            "minutes_added": "of them added",
+            "minutes_added": "minutes added",
             "gb_predicted": "predicted GB",
             "gb_grown": "grown GB",
         },
@@ -124,11 +128,11 @@ TABLES: Mapping[str, Mapping[str, str]] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Reference:
-    """What plain autograd says in float32 of some pairs of the top 5 slice.
+    """Results of plain autograd in float32 for some pairs of the top 5 slice.
 
     Attributes:
-        positions: of the pairs.
-        dots: (pairs, layers)
+        positions: positions of the pairs.
+        dots: (pairs, layers) inner products.
         norms: (pairs, layers) products of the two gradients' norms.
     """
 
@@ -139,7 +143,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class Bench:
-    """What is measured, and on what: slices by their names, and of each the whole that it is a part of."""
+    """Model, device and inputs of the measurements: slices by name, and the whole that each is part of."""
 
     model: workload.Model
     device: torch.device
@@ -177,8 +181,8 @@ class Bench:
         )
 
     def measured(self, precision: str) -> Iterator[tuple[str, measuring.Row]]:
-        """Rows with the name of their table."""
-        # The model is in its format before memory is counted, so that the copy in another one is no part of it.
+        """Yield rows with the name of their table."""
+        # The model is converted before memory is measured, so that the copy in another format does not count.
         with running_in(self.model, precision_of(precision).dtype):
             rate = matrix_rate(self.device, precision)
             budget = self.memory_budget or default_budget(self.device)
@@ -201,7 +205,7 @@ class Bench:
     def _projected(
         self, work: workload.Workload, precision: str, budget: int, kind: str, without: float
     ) -> measuring.Row:
-        """The slice once more with projectors of the study's shares, and what the study's samples would take."""
+        """Measure the slice with projectors of the study's shares, and extrapolate to the study's samples."""
         projectors = [Projector(kind, share, 42, f"{kind} {share}") for share in SHARES]
         result, parts, grown = self._timed(work, precision, budget, projectors)
         samples = result.plan.unique_samples
@@ -232,7 +236,7 @@ class Bench:
         return result, Parts(**watch.seconds, rest=seconds - sum(watch.seconds.values())), peak.grown
 
 
-# `Parts`, and what they are spent in.
+# Functions of each of the `Parts`.
 PARTS: Mapping[str, Sequence[tuple[Any, str]]] = MappingProxyType(
     {
         "check": [(run, "probe")],
@@ -248,11 +252,11 @@ _WHOLE = {TOP: "study: both settings, top 5", ALL: "all pairs of one setting"}
 def lima_slice(
     vocabulary: int, queries: int, originals: int, candidates: int | None, settings: int = 1
 ) -> workload.Workload:
-    """Samples as long as LIMA's, fewer or as many; each query with candidates of its own, or with every original.
+    """Return samples as long as LIMA's, with candidates for each query (None: all originals).
 
-    A slice's lengths are quantiles of all lengths, and its candidates are taken within it: so it has as many pairs to
-    a sample as the whole. Settings share their candidates, as BM25 looks at prompts only; a sample's queries of all
-    settings follow each other, so that its candidates are run for all of them.
+    The lengths of a slice are quantiles of all lengths, and candidates come from the slice, so it has as many pairs per
+    sample as the whole. Settings share candidates, because BM25 reads only prompts; a sample's queries of all settings
+    are adjacent, so that its candidates run once for all of them.
     """
     if candidates is None:
         pairs = np.argwhere(np.ones((queries, originals), dtype=bool))
@@ -270,7 +274,7 @@ def lima_slice(
 
 
 def reference_of(model: workload.Model, work: workload.Workload, count: int, device: torch.device) -> Reference:
-    """Of pairs that are spread over all."""
+    """Return the reference for `count` pairs spread over all pairs."""
     positions = sorted({int(position) for position in np.linspace(0, len(work.pairs) - 1, count)})
     dots, norms = [], []
     with plain_arithmetic(device):
@@ -283,7 +287,7 @@ def reference_of(model: workload.Model, work: workload.Workload, count: int, dev
 
 
 def errors(result: Comparison, reference: Reference) -> measuring.Row:
-    """|dot - reference| over the product of the layer's two norms, over all checked pairs and layers."""
+    """Return statistics of |dot - reference| relative to the layer's norms, over all checked pairs and layers."""
     found = np.abs(result.dots[reference.positions] - reference.dots) / reference.norms
     pair, layer = np.unravel_index(np.argmax(found), found.shape)
     return {
@@ -295,7 +299,7 @@ def errors(result: Comparison, reference: Reference) -> measuring.Row:
 
 
 def matrix_rate(device: torch.device, precision: str) -> float:
-    """Operations per second of one large square matrix product: the best of some."""
+    """Return operations per second of a large square matrix product, the best of ten."""
     chosen, size = precision_of(precision), MATRIX.get(device.type, MATRIX["cuda"])
     seconds = []
     with plain_arithmetic(device, chosen.products), torch.no_grad():

@@ -1,4 +1,4 @@
-"""Whole gradients of the bundled rewrites and their originals, from a model that was trained on the originals."""
+"""Whole gradients of the bundled rewrites and their originals, from a model trained on the originals."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from gradsim.gradients.vectors import projected_gradients
 from gradsim.partition_job.inputs import TokenSequence, sequences
 from gradsim.study import ModelConfiguration
 
-# Close to ten million parameters, as the engine's benchmark has; trained for a minute.
+# About ten million parameters, as in the engine's benchmark; trained for a minute.
 _LAYERS, _HIDDEN = 8, 256
 _POSITIONS = 2048
 _STEPS = 100
@@ -28,17 +28,17 @@ _CANDIDATES = 5
 
 @dataclass(frozen=True, eq=False)
 class Gradients:
-    """Queries, originals, who is compared with whom, and all their gradients.
+    """Queries, originals, their pairs, and all their gradients.
 
     Attributes:
-        queries: as the engine wants them.
-        originals: the same.
-        pairs: (queries · candidates, 2) positions; candidates of a query one after the other.
-        source: (pairs,) whether the original is the query's own.
-        shapes: of the layers.
-        layout: where layers lie in a gradient.
-        of_queries: (queries, parameters) float32.
-        of_originals: (originals, parameters) float32.
+        queries: inputs of the engine.
+        originals: inputs of the engine.
+        pairs: (queries · candidates, 2) positions; candidates of a query are adjacent.
+        source: (pairs,) whether the original is the query's source.
+        shapes: shapes of the layers.
+        layout: position of each layer in a gradient.
+        of_queries: (queries, parameters) float32 gradients.
+        of_originals: (originals, parameters) float32 gradients.
     """
 
     queries: list[TokenSequence]
@@ -52,11 +52,11 @@ class Gradients:
 
 
 def gradients(folder: Path, queries: int | None = None) -> Gradients:
-    """Train the model in a folder, unless one is there, and capture every gradient.
+    """Train the model in a folder, unless it exists, and capture every gradient.
 
     Args:
-        folder: of the model.
-        queries: how many, of the 60; None: all.
+        folder: folder of the model.
+        queries: number of queries out of 60; None: all.
     """
     data = project_root() / "data/sample"
     originals, rewrites = (samples.load_file(data / f"{name}.jsonl") for name in ("originals", "paraphrases"))
@@ -80,7 +80,7 @@ def gradients(folder: Path, queries: int | None = None) -> Gradients:
     )
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     elements = {name: int(np.prod(shape)) for name, shape in shapes.items()}
-    # Every layer as large as it is: kept whole.
+    # With its own size as dimension, every layer is kept whole.
     whole = Projector("mask", elements, 0, "whole")
     matrices = [
         np.stack([vector.astype(np.float32, copy=False) for _, vector in projected_gradients(model, group, whole)])
@@ -99,5 +99,5 @@ def gradients(folder: Path, queries: int | None = None) -> Gradients:
 
 
 def tensors(rows: NDArray[np.float32], layer: slice, shape: tuple[int, ...]) -> list[torch.Tensor]:
-    """One layer of all gradients, each in its own shape; nothing is copied."""
+    """Return views of one layer of all gradients, in the shape of the layer."""
     return [torch.from_numpy(row[layer]).view(shape) for row in rows]

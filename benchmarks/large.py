@@ -1,7 +1,7 @@
-"""A model of AMD-OLMo-1B-SFT's shape on a processor, within 10 GB: `python benchmarks/large.py`.
+"""Run a model of AMD-OLMo-1B-SFT's shape on a CPU within 10 GB: `python benchmarks/large.py`.
 
-1,176,764,416 parameters in 113 tensors, random, in float32; 2 queries with 5 candidates of their own each, all of 256
-tokens. One run, in a process of its own, that prints its time, its peak memory and what the plan had predicted.
+Uses 1,176,764,416 random float32 parameters in 113 tensors, and 2 queries with 5 candidates each, all of 256 tokens.
+One run in its own process prints time, peak memory, and the plan's predictions.
 """
 
 import argparse
@@ -21,15 +21,15 @@ QUERIES, CANDIDATES, TOKENS = 2, 5, 256
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--limit", type=float, default=10.0, help="GB that the process may take in all (10)")
+    parser.add_argument("--limit", type=float, default=10.0, help="GB for the whole process (10)")
     parser.add_argument(
         "--memory-budget",
         type=float,
-        help="GB for `compare`; by default the limit less what the process takes once the model is there",
+        help="GB for `compare`; default: what the limit leaves after loading the model",
     )
-    parser.add_argument("--tokens", type=int, default=TOKENS, help=f"of each sample ({TOKENS})")
-    parser.add_argument("--tiny", action="store_true", help="a tiny model instead, to try the command out")
-    parser.add_argument("--here", action="store_true", help="in this process: what the command starts")
+    parser.add_argument("--tokens", type=int, default=TOKENS, help=f"tokens per sample ({TOKENS})")
+    parser.add_argument("--tiny", action="store_true", help="use a tiny model, to try out the command")
+    parser.add_argument("--here", action="store_true", help="run in this process (used internally)")
     arguments = parser.parse_args()
     if arguments.here:
         print(json.dumps(run(arguments)))

@@ -1,6 +1,6 @@
-"""The whole study on the 988 real LIMA samples: `python benchmarks/lima.py`. Prints time, memory and accuracy.
+"""Run a whole study on the 988 real LIMA samples: `python benchmarks/lima.py`. Prints time, memory and accuracy.
 
-Needs the reference data (GRADSIM_GOLDEN). The tables go to GRADSIM_DATA, or to a folder that is named at the end.
+Needs the reference data (GRADSIM_GOLDEN). Tables are written to --data, or to a temporary folder named at the end.
 """
 
 import argparse
@@ -22,13 +22,13 @@ STUDY = "lima_word_dropout"
 
 
 def main() -> int:
-    """Run the study from nothing, then say what it cost and what it found."""
+    """Run the study from nothing, and print its cost and its results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, help="data root; a new temporary folder where none is given")
+    parser.add_argument("--data", type=Path, help="data root; default: a new temporary folder")
     data = parser.parse_args().data or Path(tempfile.mkdtemp(prefix="gradsim-lima-"))
     golden = Path(os.environ.setdefault("GRADSIM_GOLDEN", str(project_root() / "../shared/golden"))).resolve()
     if not (golden / "lima/original.parquet").is_file():
-        print(f"{golden}: no reference data; set GRADSIM_GOLDEN", file=sys.stderr)
+        print(f"{golden}: reference data not found; set GRADSIM_GOLDEN to their folder", file=sys.stderr)
         return 1
     os.environ["GRADSIM_STUDIES"] = str(project_root() / "benchmarks/studies")
     os.environ["GRADSIM_DATA"] = str(data)
@@ -42,7 +42,7 @@ def main() -> int:
 
 
 def measured(study: Study, data: Path, seconds: float) -> dict[str, object]:
-    """What the run cost and found; every table has to be there."""
+    """Return cost and results of the run; every table must exist."""
     store = Store(data, study)
     key = store.lineage.key
     files = [(node.key, partition) for node in store.lineage for partition in store.partitions(node.key)]
@@ -53,7 +53,7 @@ def measured(study: Study, data: Path, seconds: float) -> dict[str, object]:
         "files fresh": f"{sum(store.state(*file) is State.FRESH for file in files)} of {len(files)}",
         "parameters": store.read(key("model"))["parameters"].sum(),
         "seconds": round(seconds, 1),
-        # Of the largest process that ran: the partition job, or the training of the model.
+        # Of the largest child process: the partition job, or the training of the model.
         "peak memory (GiB)": round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20, 2),
         "stored (MB)": round(sum(file.stat().st_size for file in data.rglob("*.parquet")) / 1e6, 1),
         "accuracy": {

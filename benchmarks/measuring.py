@@ -1,7 +1,7 @@
-"""How the benchmarks measure and print: seconds, peak memory, where time goes; JSON lines, and a table at the end.
+"""Measure and print for the benchmarks: seconds, peak memory, time per part; JSON lines and tables.
 
-Needs torch, psutil and gradsim alone, as do the benchmarks for machines that have nothing else. Bytes are bytes of
-memory; GB are billions of them.
+Requires only torch, psutil and gradsim, so that benchmarks also run on machines without the other packages. 1 GB is
+10^9 bytes.
 """
 
 import json
@@ -27,24 +27,24 @@ Row = dict[str, Any]
 
 
 def machine(device: torch.device) -> Row:
-    """What it ran on, for every row."""
+    """Return a description of the machine, for every row."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{os.cpu_count()} x {platform.machine()}"
     return {"device": name, "threads": torch.get_num_threads(), "torch": torch.__version__}
 
 
 def emit(row: Row) -> Row:
-    """Print a measurement as one line of JSON, at once."""
+    """Print a measurement as one line of JSON, flush, and return it."""
     print(json.dumps(row), flush=True)
     return row
 
 
 def table(rows: Sequence[Row], columns: Mapping[str, str]) -> str:
-    """Rows under headings, aligned; columns maps keys of a row to headings, what a row lacks stays empty."""
+    """Return rows as an aligned table; `columns` maps keys of a row to headings, and missing keys give empty cells."""
     cells = [list(columns.values()), *([_cell(row.get(key)) for key in columns] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = [
         "  ".join(
-            # Names to the left, numbers to the right.
+            # Text to the left, numbers to the right.
             cell.ljust(width) if isinstance(rows[0].get(key), str) else cell.rjust(width)
             for key, cell, width in zip(columns, line, widths, strict=True)
         ).rstrip()
@@ -57,15 +57,15 @@ def _cell(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, float):
-        # Three digits that count, whatever the size.
+        # Three significant digits.
         return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
 def alone(script: str, options: Sequence[str]) -> Row:
-    """The row that a script prints last, run in a process of its own; so that its memory and time are its own.
+    """Run a script in its own process, so that memory and time are its own, and return the last row that it prints.
 
-    A process that ends badly (the kernel's killer of processes included) gives a row that says how.
+    If the process fails (for example, killed because memory ran out), the row contains its exit status as `failed`.
     """
     command = [sys.executable, script, *options]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
@@ -76,17 +76,17 @@ def alone(script: str, options: Sequence[str]) -> Row:
 
 
 def keep_freed_memory() -> None:
-    """Start the process again with a C library that keeps memory which was freed, if it is glibc and was told nothing.
+    """Restart the process with settings that make glibc keep freed memory, unless the environment sets any of them.
 
-    Else it gives what lies at the end of its heap back to the system and asks for it again in the next pass. How long
-    that takes depends on the machine (on virtual ones up to 9 µs a page of 4 KiB), and what is measured drowns in it.
+    By default, glibc returns memory at the end of its heap to the system and requests it again in the next pass. This
+    takes up to 9 µs per 4 KiB page on virtual machines, which would dominate the measurements.
     """
     if not os.environ.keys() & KEEP_FREED_MEMORY.keys():
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **KEEP_FREED_MEMORY})
 
 
 def in_turn(first: Callable[[], object], second: Callable[[], object], rounds: int) -> tuple[list[float], list[float]]:
-    """Seconds of two things that run in turn, round after round; which of them begins, too."""
+    """Return seconds per round of two functions that run in turn; the one that starts alternates as well."""
     times: tuple[list[float], list[float]] = ([], [])
     for number in range(rounds):
         order = [(times[0], first), (times[1], second)]
@@ -98,9 +98,9 @@ def in_turn(first: Callable[[], object], second: Callable[[], object], rounds: i
 
 
 class PeakMemory:
-    """Peak of this process's resident memory from here on, and of a GPU's allocated memory where there is one.
+    """Peak memory from its creation on: allocated memory of a GPU, otherwise this process's resident memory.
 
-    Where the kernel does not let a process forget its earlier peak (other systems than Linux), that stays counted.
+    Systems other than Linux cannot reset the peak of resident memory, so an earlier peak still counts there.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -113,12 +113,12 @@ class PeakMemory:
 
     @property
     def bytes(self) -> int:
-        """The peak so far."""
+        """Peak so far."""
         return torch.cuda.max_memory_allocated(self._device) if self._device.type == "cuda" else peak_resident_bytes()
 
     @property
     def grown(self) -> int:
-        """By how much the peak is above what was taken in the beginning."""
+        """Growth of the peak over the memory in use at the start."""
         return self.bytes - self.before
 
     def _now(self) -> int:
@@ -129,14 +129,14 @@ _STATUS = Path("/proc/self/status")
 
 
 def resident_bytes() -> int:
-    """What this process has in memory now."""
+    """Return the current resident memory of this process."""
     return int(psutil.Process().memory_info().rss)
 
 
 def peak_resident_bytes() -> int:
-    """The most that this process has had in memory.
+    """Return the peak resident memory of this process.
 
-    Not `ru_maxrss` where there is better: it begins with the parent's memory in a process that was just started.
+    Avoids `ru_maxrss` on Linux, because a new process inherits its parent's value.
     """
     if _STATUS.exists() and (found := re.search(r"VmHWM:\s+(\d+) kB", _STATUS.read_text(encoding="ascii"))):
         return int(found[1]) * 1024
@@ -145,9 +145,9 @@ def peak_resident_bytes() -> int:
 
 
 class Stopwatch:
-    """Seconds of parts of a computation: of functions, by the names of the parts; what one calls is its own.
+    """Seconds spent in the functions of named parts of a computation; a nested call counts for the outer part.
 
-    A GPU's work is waited for at the ends of each call.
+    Each call is synchronized with the GPU at both ends.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -157,7 +157,7 @@ class Stopwatch:
 
     @contextmanager
     def timing(self, parts: Mapping[str, Sequence[tuple[Any, str]]]) -> Iterator[None]:
-        """Within, every part's functions are timed, each given as (module or class, name)."""
+        """Time the functions of every part, each given as (module or class, name), inside the context."""
         with ExitStack() as stack:
             for part, functions in parts.items():
                 self.seconds.setdefault(part, 0.0)
@@ -181,7 +181,7 @@ class Stopwatch:
 
 
 def now(device: torch.device) -> float:
-    """Seconds, when all that the device was given is done."""
+    """Return the time in seconds after the device has finished all submitted work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()

@@ -1,8 +1,8 @@
-"""The original study's algorithm, written afresh from its description: a gradient at a time, again for each pair.
+"""The original study's algorithm, reimplemented from its description: one gradient at a time, repeated for each pair.
 
-For every query one backward pass for itself and one for each of its candidates, on weights whose gradients are copied
-to the host; a sweep over all queries for the dots of every layer, one for the cosine of the whole gradients, and one
-for each random projection (whose arithmetic is left out here, so that a sweep for it costs what flattening costs).
+Every query takes one backward pass for itself and one for each candidate, and the gradients of weights are copied to
+the host. There is one sweep over all queries for the dots of every layer, one for the cosines of whole gradients, and
+one for each random projection. The arithmetic of projections is omitted here; only flattening is measured.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from workload import Sample, Workload
 
 
 def gradient(model: PreTrainedModel, sample: Sample) -> dict[str, Tensor]:
-    """Forward and backward of one sample; the gradients of all layers, on the host."""
+    """Run one sample forward and backward, and return the gradients of all layers on the host."""
     model.zero_grad()
     tokens, labels = torch.tensor([sample.input_ids]), torch.tensor([sample.labels])
     model(input_ids=tokens.to(model.device), labels=labels.to(model.device), use_cache=False).loss.backward()
@@ -26,7 +26,7 @@ def gradient(model: PreTrainedModel, sample: Sample) -> dict[str, Tensor]:
 
 
 def dot_products(model: PreTrainedModel, workload: Workload) -> list[dict[str, float]]:
-    """The sweep for the dots of every layer, and the self dots of queries and candidates on the way."""
+    """Run the sweep for the dots of every layer, including self dots of queries and candidates."""
     dots = []
     for query, originals in _candidates(workload):
         own = gradient(model, query)
@@ -39,7 +39,7 @@ def dot_products(model: PreTrainedModel, workload: Workload) -> list[dict[str, f
 
 
 def similarities(model: PreTrainedModel, workload: Workload) -> list[float]:
-    """The sweep for the cosines of whole gradients."""
+    """Run the sweep for the cosines of whole gradients."""
     cosines = []
     for query, originals in _candidates(workload):
         own = _flat(gradient(model, query))
@@ -49,16 +49,17 @@ def similarities(model: PreTrainedModel, workload: Workload) -> list[float]:
 
 
 def projections(model: PreTrainedModel, workload: Workload) -> None:
-    """A sweep for one random projection, its arithmetic left out."""
+    """Run the sweep for one random projection, without its arithmetic."""
     for query, originals in _candidates(workload):
         for sample in (query, *originals):
             _flat(gradient(model, sample))
 
 
 def repetition(workload: Workload) -> float:
-    """Tokens of a sweep's passes over tokens of the unique samples.
+    """Return the tokens of a sweep's passes divided by the tokens of the unique samples.
 
-    Three times for samples of one length with five candidates; 2.90 for LIMA, whose candidates are a little shorter.
+    The value is 3 for samples of equal length with five candidates, and 2.90 for LIMA, because its candidates are
+    slightly shorter.
     """
     run = sum(len(sample.input_ids) for query, originals in _candidates(workload) for sample in (query, *originals))
     return run / workload.tokens

@@ -1,6 +1,6 @@
-"""Requests to an API: how long they take, beside the least that their answers' delay and their number allow.
+"""Measure requests to an API against the lower bound given by their number and the delay of answers.
 
-The API is a server in a process of its own on this machine, which answers after a fixed time.
+The API is a server in its own process on this machine, which answers after a fixed delay.
 """
 
 import argparse
@@ -21,7 +21,7 @@ sys.path.insert(0, str(project_root() / "scripts"))
 
 from chat_server import Behaviour, chat_server
 
-# Of LIMA's texts, in characters.
+# Characters of a typical text in LIMA.
 _TYPICAL_LENGTH = 1400
 
 _COLUMNS = {
@@ -29,14 +29,14 @@ _COLUMNS = {
     "in_flight": "in flight",
     "delay": "delay (s)",
     "floor": "floor (s)",
-    "seconds": "took (s)",
+    "seconds": "time (s)",
     "ratio": "ratio",
-    "processor_ms": "processor (ms a request)",
+    "processor_ms": "CPU (ms per request)",
 }
 
 
 def main() -> None:
-    """Ask for texts of LIMA's typical length, some rounds, each from an empty journal."""
+    """Request texts of LIMA's typical length, several rounds, each with an empty journal."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--requests", type=int, default=1976)
     parser.add_argument("--in-flight", type=int, nargs="+", default=[8, 64, 256])

@@ -1,4 +1,4 @@
-"""What a comparison that is too large to measure would take: its plan, and its time by a measured one's."""
+"""Predict a comparison that is too large to measure: its plan, and its time from a measured comparison."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ from gradsim.gradients.planning.sizes import Lengths
 
 
 def planned(model: workload.Model, work: workload.Workload, precision: Precision, memory_budget: int) -> Plan:
-    """The plan that `compare` would follow; only the check of the rules is run. The model is in its format already."""
+    """Return the plan of `compare`, running only the check of the rules; the model must already have its format."""
     limits = model_limits(model)
     nodes = Nodes.of(
         [encode(query, limits) for query in work.queries], [encode(original, limits) for original in work.originals]
@@ -41,20 +41,20 @@ def planned(model: workload.Model, work: workload.Workload, precision: Precision
         return make_plan(list(ways), memory_budget, operations_per_byte(device, reduced=reduced))
 
 
-# Between host and device.
+# Copy rate between host and device.
 _BYTES_PER_SECOND = 20e9
 
 
 @dataclass(frozen=True)
 class Parts:
-    """Seconds of a comparison.
+    """Seconds of the parts of a comparison.
 
     Attributes:
-        check: the rules against plain autograd.
-        capture: forward, backward, and building of gradients.
-        comparison: inner products, those of samples with themselves included.
+        check: check of the rules against plain autograd.
+        capture: forward and backward passes, and building of gradients.
+        comparison: inner products, including self dots.
         spilling: copies of gradients to the host and back.
-        rest: planning, memory, results on their way to the host.
+        rest: planning, memory management, copying results to the host.
     """
 
     check: float
@@ -68,10 +68,10 @@ class Parts:
         return self.check + self.capture + self.comparison + self.spilling + self.rest
 
     def at(self, measured: Plan, wanted: Plan) -> "Parts":
-        """What another plan would take at the rates of the one that was measured.
+        """Return the predicted parts of another plan, at the rates of the measured one.
 
-        Captures go by the operations of their tokens, padding and repetitions included; comparisons by those of their
-        pairs, copies by their bytes (at 20 GB/s if none were measured); the rest by passes.
+        Captures scale with the operations of their tokens (including padding and repetitions), comparisons with those
+        of their pairs, copies with their bytes (at 20 GB/s if none were measured), and the rest with passes.
         """
         spilled = measured.cost.spilled_bytes
         return Parts(
@@ -86,5 +86,5 @@ class Parts:
 
 
 def capture_operations(plan: Plan) -> float:
-    """Of passes and of building gradients."""
+    """Return the operations of passes and of building gradients."""
     return plan.cost.operations - plan.alternative.product_operations

@@ -1,9 +1,9 @@
-"""Projections: how near they come, and what they cost: `python benchmarks/projection.py`.
+"""Measure quality and cost of projections: `python benchmarks/projection.py`.
 
-Quality is measured on the bundled rewrites and their originals, with a model that was trained on the originals: every
-kind at every budget, and selections of layers with as many parameters, chosen on one half of the queries for the other.
-Cost is measured through `compare`, with and without projectors, on random samples as long as LIMA's. Prints JSON lines
-and tables; --plot draws quality against cost.
+Quality is measured on the bundled rewrites and their originals, with a model trained on the originals: every kind at
+every budget, and selections of layers with as many parameters, chosen on one half of the queries for the other. Cost is
+measured through `compare`, with and without projectors, on random samples as long as LIMA's. Prints JSON lines and
+tables; --plot draws quality against cost.
 """
 
 import argparse
@@ -36,10 +36,10 @@ CPU = torch.device("cpu")
 SHARES = (0.0001, 0.001, 0.01, 0.05)
 SEED = 42
 
-# Dense kinds draw k x n signs. Beyond so many `cost` leaves them out, `quality` draws once and traker not at all.
+# Dense kinds draw k x n signs. Above this number, `cost` skips them, and `quality` uses one seed and skips traker.
 MOST_SIGNS = 1e10
 
-# Of one sample's projection.
+# Repetitions of one sample's projection.
 MOST_REPEATS = 9
 
 QUALITY = {
@@ -50,30 +50,30 @@ QUALITY = {
     "rank_agreement": "Kendall's tau",
     "same_choice": "same choice",
     "accuracy": "accuracy",
-    "ms_alone": "ms a sample",
-    "mb_vector": "MB a vector",
-    "mb_projection": "MB a projection",
+    "ms_alone": "ms per sample",
+    "mb_vector": "MB per vector",
+    "mb_projection": "MB per projection",
     "note": "note",
 }
 COST = {
     "projectors": "projectors",
     "samples": "samples",
     "ratio": "time with / without",
-    "ms_added": "ms added a sample",
+    "ms_added": "ms added per sample",
     "note": "note",
 }
 
 
 @dataclass(frozen=True, eq=False)
 class Dots:
-    """Dots of pairs and self dots, layer by layer: (pairs, layers), (queries, layers), (originals, layers)."""
+    """Per-layer dots of pairs and self dots: (pairs, layers), (queries, layers), (originals, layers)."""
 
     dots: Floats
     of_queries: Floats
     of_originals: Floats
 
     def cosines(self, pairs: NDArray[np.int64], layers: Sequence[int] | None = None) -> Floats:
-        """(pairs,) over some layers, or all."""
+        """Return the cosines of pairs over the given layers (None: all), (pairs,)."""
         chosen = slice(None) if layers is None else list(layers)
         query, original = pairs.T
         sums = [part[:, chosen].sum(axis=1) for part in (self.dots, self.of_queries, self.of_originals)]
@@ -81,16 +81,18 @@ class Dots:
 
 
 def main() -> int:
-    """Measure what is asked for."""
+    """Run the requested sections."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("sections", nargs="*", default=["quality", "cost"], help="quality, cost; both by default")
-    parser.add_argument("--kinds", nargs="+", choices=tuple(KINDS), default=list(KINDS), help="all by default")
+    parser.add_argument("sections", nargs="*", default=["quality", "cost"], help="quality, cost; default: both")
+    parser.add_argument("--kinds", nargs="+", choices=tuple(KINDS), default=list(KINDS), help="default: all")
     parser.add_argument("--shares", nargs="+", type=float, default=list(SHARES), help="budgets as shares of parameters")
-    parser.add_argument("--queries", type=int, help="of the 60 bundled rewrites, for quality")
-    parser.add_argument("--model", type=Path, help="folder of the trained model; kept, and used again if it is there")
-    parser.add_argument("--seeds", type=int, default=3, help="over which quality is averaged (3)")
-    parser.add_argument("--cost-queries", type=int, default=16, help="and as many originals, for cost (16)")
-    parser.add_argument("--rounds", type=int, default=3, help="of the cost's paired runs (3)")
+    parser.add_argument("--queries", type=int, help="number of the 60 bundled rewrites to use for quality")
+    parser.add_argument("--model", type=Path, help="folder of the trained model; kept, and reused if it exists")
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds that quality is averaged over (3)")
+    parser.add_argument(
+        "--cost-queries", type=int, default=16, help="number of queries, and of originals, for cost (16)"
+    )
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of paired runs for cost (3)")
     parser.add_argument("--plot", type=Path, help="PNG to write: quality against cost (needs matplotlib)")
     arguments = parser.parse_args()
     keep_freed_memory()
@@ -109,7 +111,7 @@ def main() -> int:
 
 
 def quality(data: Gradients, kinds: Sequence[str], shares: Sequence[float], seeds: int) -> Iterator[Row]:
-    """Every kind and the selection of layers, at every budget."""
+    """Measure every kind and the selection of layers, at every budget."""
     exact = dots_of(data, lambda layer, rows: [row.reshape(-1) for row in rows])
     truth = exact.cosines(data.pairs)
     yield emit({"kind": "full gradient", "dimensions": data.layout.width, **scores(truth, truth, data)})
@@ -121,10 +123,10 @@ def quality(data: Gradients, kinds: Sequence[str], shares: Sequence[float], seed
 
 
 def of_kind(kind: str, total: int, data: Gradients, truth: Floats, seeds: int) -> Row:
-    """A kind at a budget: means over seeds, one seed where signs are many; time and bytes."""
+    """Measure a kind at a budget: means over seeds (one seed if there are too many signs), time and bytes."""
     signs = dense_signs([Projector(kind, total, SEED, kind)], data.shapes)
     if kind == "traker" and signs > MOST_SIGNS:
-        return {"note": f"{signs:.1e} random signs: left out"}
+        return {"note": f"{signs:.1e} random signs: skipped"}
     found = []
     for seed in range(1 if signs > MOST_SIGNS else seeds):
         projection = ModelProjection(Projector(kind, total, SEED + seed, kind), data.shapes, CPU)
@@ -142,7 +144,7 @@ def of_kind(kind: str, total: int, data: Gradients, truth: Floats, seeds: int) -
 
 
 def dense_signs(projectors: Sequence[Projector], shapes: Mapping[str, tuple[int, ...]]) -> float:
-    """Random signs that dense kinds draw for a sample, or for several that are projected together."""
+    """Return the number of random signs that dense kinds draw for one batch."""
     return sum(
         float(k) * prod(shapes[layer])
         for projector in projectors
@@ -164,7 +166,7 @@ def dots_of(data: Gradients, project: Callable[[str, list[torch.Tensor]], Sequen
 
 
 def gram_of(vectors: NDArray[np.float32], step: int = 1 << 14) -> Floats:
-    """All inner products of float32 vectors, added up in float64 piece by piece."""
+    """Return all inner products of float32 vectors, summed in float64 chunk by chunk."""
     gram = np.zeros((len(vectors), len(vectors)))
     for start in range(0, vectors.shape[1], step):
         part = vectors[:, start : start + step]
@@ -177,7 +179,7 @@ def projected(projection: ModelProjection, layer: str, rows: list[torch.Tensor])
 
 
 def seconds_a_sample(projection: ModelProjection, data: Gradients) -> float:
-    """Of projecting all layers of one built gradient: the median of some, as many as a second or two allow."""
+    """Return the seconds to project all layers of one built gradient, the median of up to nine runs."""
     seconds: list[float] = []
     while len(seconds) < MOST_REPEATS and sum(seconds) < 1.0:
         started = time.perf_counter()
@@ -188,7 +190,7 @@ def seconds_a_sample(projection: ModelProjection, data: Gradients) -> float:
 
 
 def scores(guess: Floats, truth: Floats, data: Gradients) -> Row:
-    """How near cosines, rankings and choices come to those of the full gradient."""
+    """Return how close cosines, rankings and choices are to those of the full gradient."""
     lists = [np.flatnonzero(data.pairs[:, 0] == query) for query in range(len(data.queries))]
     return {
         "cosine_error": float(np.sqrt(np.mean((guess - truth) ** 2))),
@@ -199,10 +201,10 @@ def scores(guess: Floats, truth: Floats, data: Gradients) -> Row:
 
 
 def selection(exact: Dots, data: Gradients, truth: Floats, total: int) -> Row:
-    """Layers that together have at most so many parameters, chosen on one half of the queries for the other half."""
+    """Measure layers with at most `total` parameters, chosen on one half of the queries for the other half."""
     sizes = [prod(shape) for shape in data.shapes.values()]
     if min(sizes) > total:
-        return {"note": "no layer is so small"}
+        return {"note": "no layer is that small"}
     first_half = data.pairs[:, 0] < len(data.queries) // 2
     guess = np.empty_like(truth)
     chosen = []
@@ -227,7 +229,7 @@ def selection(exact: Dots, data: Gradients, truth: Floats, total: int) -> Row:
 def chosen_layers(
     exact: Dots, data: Gradients, truth: Floats, training: NDArray[np.bool_], sizes: Sequence[int], total: int
 ) -> list[int]:
-    """One after the other, the layer that brings the training pairs' cosines nearest to those of the full gradient."""
+    """Return layers selected greedily to bring the training pairs' cosines closest to those of the full gradient."""
     chosen: list[int] = []
 
     def error(layer: int) -> float:
@@ -242,7 +244,7 @@ def chosen_layers(
 
 
 def cost(kinds: Sequence[str], shares: Sequence[float], queries: int, rounds: int) -> Iterator[Row]:
-    """The engine's pass with projectors against the same without."""
+    """Compare the engine's pass with and without projectors."""
     model = workload.olmo()
     work = workload.lima_top_five(queries, model.config.vocab_size)
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
@@ -256,13 +258,13 @@ def cost(kinds: Sequence[str], shares: Sequence[float], queries: int, rounds: in
     for projectors in groups:
         name = ", ".join(each.name for each in projectors)
         if (signs := dense_signs(projectors, shapes)) > MOST_SIGNS:
-            yield emit({"projectors": name, "note": f"{signs:.1e} random signs a batch: left out"})
+            yield emit({"projectors": name, "note": f"{signs:.1e} random signs per batch: skipped"})
             continue
         yield emit({"projectors": name, **overhead(model, work, projectors, rounds)})
 
 
 def overhead(model: workload.Model, work: workload.Workload, projectors: Sequence[Projector], rounds: int) -> Row:
-    """Median over rounds of the time with projectors over that without, run in turn after a warm-up of both."""
+    """Return the ratio of times with and without projectors: the median over paired rounds after a warm-up."""
 
     def without() -> object:
         return compare(model, work.queries, work.originals, work.pairs)
@@ -285,8 +287,8 @@ def overhead(model: workload.Model, work: workload.Workload, projectors: Sequenc
 
 
 def plot(rows: Sequence[Row], path: Path) -> None:
-    """The error of cosines against time and against bytes, a line a kind."""
-    import matplotlib as mpl  # noqa: PLC0415 - where no plot is wanted, it need not be there
+    """Plot the error of cosines against time and against bytes, one line per kind."""
+    import matplotlib as mpl  # noqa: PLC0415 - only needed for plots
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt  # noqa: PLC0415

@@ -1,7 +1,7 @@
-"""How time and memory grow with samples, lengths, width, depth and pairs: `python benchmarks/scaling.py`.
+"""Measure how time and memory grow with samples, length, width, depth and pairs: `python benchmarks/scaling.py`.
 
-Random models and samples; one quantity is varied at a time, all samples of a measurement have one length. Every
-measurement runs in a process of its own, so that its peak memory is its own.
+Uses random models and samples and varies one quantity at a time; all samples of a measurement have the same length.
+Each measurement runs in its own process, so that peak memory is its own.
 """
 
 import argparse
@@ -27,7 +27,11 @@ class Point:
     """One measurement: `count` queries and `count` originals of `length` tokens, on a model of `hidden` x `depth`.
 
     Attributes:
-        pairs: "top": each query with 5 originals; "all": with every one.
+        count: number of queries and of originals.
+        length: tokens per sample.
+        hidden: width of the model.
+        depth: number of blocks.
+        pairs: "top" for 5 originals per query, "all" for every pair.
     """
 
     count: int = 128
@@ -37,7 +41,7 @@ class Point:
     pairs: str = "top"
 
 
-# Which attribute of a point takes which values. All pairs of n samples are compared with n queries' top 5.
+# Sweep -> the attribute that varies, and its values.
 SWEEPS: Mapping[str, tuple[str, tuple[int, ...]]] = MappingProxyType(
     {
         "samples": ("count", (64, 128, 256, 512, 1024)),
@@ -59,7 +63,7 @@ QUICK: Mapping[str, tuple[int, ...]] = MappingProxyType(
 BASES: Mapping[str, Point] = MappingProxyType(
     {
         "samples": Point(),
-        # Fewer of them, since the longest are long.
+        # Fewer samples, because the longest ones are expensive.
         "length": Point(count=32),
         "width": Point(),
         "depth": Point(),
@@ -70,7 +74,7 @@ QUICK_BASE = Point(count=16, length=64, hidden=128, depth=2)
 
 
 def points(sweep: str, *, quick: bool) -> Iterator[tuple[int, Point]]:
-    """The varied quantity's values, each with its point."""
+    """Yield the values of the varied quantity, each with its point."""
     attribute, values = SWEEPS[sweep]
     base = replace(QUICK_BASE, pairs=BASES[sweep].pairs) if quick else BASES[sweep]
     for value in QUICK[sweep] if quick else values:
@@ -100,10 +104,12 @@ COLUMNS: Mapping[str, str] = MappingProxyType(
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sweep", nargs="+", choices=tuple(SWEEPS), default=list(SWEEPS), help="which; all by default")
-    parser.add_argument("--quick", action="store_true", help="small values only, about a minute in all")
-    parser.add_argument("--repeat", type=int, default=1, help="how often each is timed; the shortest time counts (1)")
-    parser.add_argument("--memory-budget", type=float, default=8.0, help="GB for every comparison (8)")
+    parser.add_argument(
+        "--sweep", nargs="+", choices=tuple(SWEEPS), default=list(SWEEPS), help="sweeps to run; default: all"
+    )
+    parser.add_argument("--quick", action="store_true", help="small values only, about a minute in total")
+    parser.add_argument("--repeat", type=int, default=1, help="runs per measurement; the shortest counts (1)")
+    parser.add_argument("--memory-budget", type=float, default=8.0, help="GB for each comparison (8)")
     parser.add_argument("--plot", type=Path, help="PNG to write: time against each quantity (needs matplotlib)")
     parser.add_argument("--point", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -132,7 +138,7 @@ def measured(point: Point, memory_budget: int, repeat: int) -> measuring.Row:
         workload.samples(name, lengths, model.config.vocab_size, seed) for name, seed in (("query", 1), ("original", 2))
     )
     pairs: Any = "all" if point.pairs == "all" else workload.top_pairs(point.count, min(TOP, point.count), 3)
-    # Threads and libraries are there when the clock starts.
+    # Warm up threads and libraries.
     few = workload.samples("few", workload.between(8, 8, 2, 0), 64, 0)
     compare(workload.olmo(**workload.TINY), few, few, "all")
     seconds = []
@@ -166,7 +172,7 @@ def measured(point: Point, memory_budget: int, repeat: int) -> measuring.Row:
 
 
 def plot(rows: list[measuring.Row], path: Path) -> None:
-    import matplotlib as mpl  # noqa: PLC0415 - where no plot is wanted, it need not be there
+    import matplotlib as mpl  # noqa: PLC0415 - only needed for plots
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt  # noqa: PLC0415

@@ -1,7 +1,7 @@
-"""What a job on Slurm costs beside its work: `python benchmarks/slurm.py`. Starts a Slurm of its own; needs root.
+"""Measure the overhead of a Slurm job: `python benchmarks/slurm.py`. Starts its own Slurm; needs root.
 
-In each round, one after the other: Slurm's own share (`sbatch` of `true`, until it is seen to be completed), a step of
-ours whose partition job finds everything fresh, and a step of dagster-slurm's client whose payload does nothing.
+Each round measures in turn: Slurm alone (`sbatch` of `true`, until the job is reported as completed), a gradsim step
+with a partition job that finds everything fresh, and a step of dagster-slurm's client with an empty payload.
 """
 
 import argparse
@@ -32,7 +32,7 @@ PAYLOAD = "from dagster_pipes import open_dagster_pipes\nwith open_dagster_pipes
 
 
 def main() -> int:
-    """Measure, and print every round and the medians."""
+    """Print every round, and the medians."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds
@@ -52,13 +52,13 @@ def main() -> int:
             print(f"round {number + 1}: " + ", ".join(f"{name} {times[-1]:.2f} s" for name, times in seconds.items()))
     medians = {name: statistics.median(times) for name, times in seconds.items()}
     for name, median in medians.items():
-        print(f"{name}: median {median:.2f} s, beyond Slurm's own {median - medians['Slurm alone']:.2f} s")
+        print(f"{name}: median {median:.2f} s, {median - medians['Slurm alone']:.2f} s more than Slurm alone")
     return 0
 
 
 @contextmanager
 def lab(folder: Path) -> Iterator[None]:
-    """A Slurm for one machine, and its variables in the environment."""
+    """Start Slurm on this machine, and set its variables in the environment."""
     script = [sys.executable, str(project_root() / "scripts/slurm_lab")]
     subprocess.run([*script, "start", str(folder / "lab")], check=True)
     try:
@@ -79,7 +79,7 @@ def lab(folder: Path) -> Iterator[None]:
 
 
 def fresh_job(folder: Path) -> PartitionJob:
-    """A job whose tables are there already."""
+    """Return a job that finds all its tables fresh."""
     command = [str(Path(sys.executable).with_name("gradsim")), "run", "sample", "--setting", "word_dropout"]
     subprocess.run([*command, "--computation", "dot-product"], check=True, stdout=subprocess.DEVNULL)
     study = load_study("sample", read_environment())
@@ -89,7 +89,7 @@ def fresh_job(folder: Path) -> PartitionJob:
 
 
 def slurm_alone() -> float:
-    """Seconds from `sbatch` to the end of a job that does nothing, asked ten times a second."""
+    """Return the seconds from `sbatch` to the end of an empty job, polled ten times a second."""
     started = time.perf_counter()
     command = ["sbatch", "--parsable", "-o", "/dev/null", "--mem=300M", "--wrap", "true"]
     number = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
@@ -104,7 +104,7 @@ def slurm_alone() -> float:
 
 
 def step_seconds(function: Callable[[dg.AssetExecutionContext], None]) -> float:
-    """Seconds of a step that does this, in a run of its own."""
+    """Return the seconds of a step that calls the function, in its own run."""
 
     @dg.asset
     def step(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
@@ -118,16 +118,16 @@ def step_seconds(function: Callable[[dg.AssetExecutionContext], None]) -> float:
 
 
 def run_ours(context: dg.AssetExecutionContext, job: PartitionJob) -> None:
-    """A partition job with nothing to do."""
+    """Run a partition job with nothing to do."""
     result = SlurmCompute().perform_there(context, job).result
     assert result is not None
     assert result.computed == {}
 
 
 def run_stock(context: dg.AssetExecutionContext, payload: Path) -> None:
-    """A script that does nothing, by dagster-slurm's own client."""
+    """Run an empty script with dagster-slurm's own client."""
     site = Site.read()
-    deployed = payload.parent / "deployed"  # as it wants one to look like
+    deployed = payload.parent / "deployed"  # the layout that the client expects
     if not deployed.exists():
         deployed.mkdir()
         (deployed / "env").symlink_to(sys.prefix)

@@ -1,7 +1,8 @@
-"""The smallest random model of every causal type that transformers knows.
+"""The smallest random model of every causal type in transformers.
 
-A configuration takes the sizes below wherever its type has a number of that name, in its parts as well, and one block
-of every kind that the type mixes by default. `SPECIAL` has what a type needs beside that. Needs torch and transformers.
+A configuration uses the sizes below for every number of that name, also in nested configurations, and one block of
+every kind that the type mixes by default. `SPECIAL` lists further values that a type requires. Needs torch and
+transformers.
 """
 
 from typing import Any
@@ -43,7 +44,7 @@ _NAMES_OF_SIZE = {
         o_lora_rank shape_embed_dim pronunciation_embed_dim hidden_size_per_layer_input laurel_rank mamba_d_head
         mamba_head_dim router_hidden_size attention_head_dim index_head_dim
     """,
-    # Windows and chunks are shorter than the samples, so that they matter.
+    # Windows and chunks are shorter than the samples, so that they have an effect.
     8: """
         head_dim swa_head_dim linear_head_dim d_kv d_head dim_head kv_channels attention_head_size qk_rope_head_dim
         qk_nope_head_dim v_head_dim swa_v_head_dim linear_key_head_dim linear_value_head_dim sliding_window
@@ -69,12 +70,12 @@ _NAMES_OF_SIZE = {
     """,
 }
 SIZES = {name: size for size, names in _NAMES_OF_SIZE.items() for name in names.split()}
-# Lists that name the kind of each block.
+# Lists with the kind of each block.
 _KINDS = ("layer_types", "mlp_layer_types", "layers_block_type")
 
 _MIXTURE = {"num_experts_per_tok": 2, "n_routed_experts": 4, "n_shared_experts": 1}
 _ROPE = {"rope_type": "default", "rope_theta": 10_000.0}
-# By type, of a whole model or of a part.
+# By type, for a whole model or a nested configuration.
 SPECIAL: dict[str, Settings] = {
     "bamba": {"attn_layer_indices": [1]},
     "big_bird": {"attention_type": "original_full"},
@@ -118,28 +119,28 @@ SPECIAL: dict[str, Settings] = {
     "reformer": {"axial_pos_embds": False, "num_buckets": 2},
     "xlm": {"causal": True},
     "xmod": {"default_language": "en_XX"},
-    # The second use of the shared block is what makes the type special.
+    # The shared block must be used twice.
     "zamba": {"layers_block_type": ["linear_attention", "hybrid", "hybrid"], "num_hidden_layers": 3},
     "zamba2": {"layers_block_type": ["linear_attention", "hybrid", "hybrid"], "num_hidden_layers": 3},
     "zaya": {"num_experts_per_tok": 1},
 }
-_DRAFTS = "it drafts from the hidden states of another model, and takes no tokens"
+_DRAFTS = "the model drafts from the hidden states of another model and takes no tokens"
 TAKES_NO_TOKENS = {"gemma4_assistant": _DRAFTS, "gemma4_unified_assistant": _DRAFTS}
-# Types whose causal model takes the configuration of a part.
+# Types with a causal model that takes a nested configuration.
 _PARTS = {"musicgen": "decoder", "musicgen_melody": "decoder"}
 
 
 def make_config(model_type: str, **settings: Any) -> PretrainedConfig:
-    """Return the smallest configuration of a type, with what `settings` say instead."""
+    """Return the smallest configuration of a type, overridden by `settings`."""
     kind = CONFIG_MAPPING[model_type]
     config = kind(**_tiny(kind()) | settings)
     return getattr(config, _PARTS[model_type]) if model_type in _PARTS else config
 
 
 def make_model(model_type: str, **settings: Any) -> PreTrainedModel:
-    """Return a random float32 model of a type in eval mode; the same at every call.
+    """Return a random float32 model of a type in eval mode, the same at every call.
 
-    Noise moves all parameters away from their initial zeros and ones, which would hide mistakes.
+    Noise is added to all parameters, because initial zeros and ones would hide errors.
     """
     config = make_config(model_type, **settings)
     with torch.random.fork_rng(), torch.no_grad():
@@ -155,7 +156,7 @@ def make_model(model_type: str, **settings: Any) -> PreTrainedModel:
 
 
 def _tiny(default: PretrainedConfig) -> Settings:
-    """Return what makes a default configuration tiny."""
+    """Return the values that make a default configuration tiny."""
     values = default.to_dict()
     found: Settings = {name: _tiny(part) for name, part in vars(default).items() if isinstance(part, PretrainedConfig)}
     found.update({name: size for name, size in SIZES.items() if type(values.get(name)) is int})

@@ -1,4 +1,4 @@
-"""What the engine's benchmarks run on: random OLMo models, and random samples as long as LIMA's."""
+"""Inputs of the engine's benchmarks: random OLMo models, and random samples as long as LIMA's."""
 
 from dataclasses import dataclass
 from typing import Final, TypedDict
@@ -12,7 +12,7 @@ Integers = NDArray[np.int64]
 Model = OlmoForCausalLM
 
 # Percentiles 0 to 100 of the 988 LIMA samples' tokens (whole dialogues, 803,820 in all) under a BPE of 4,096 entries,
-# and deciles of their prompts' tokens, which the loss leaves out. The two lengths are uncorrelated (r = 0.03).
+# and deciles of their prompts' tokens, which the loss ignores. The two lengths are uncorrelated (r = 0.03).
 # fmt: off
 LIMA_TOKENS = (
     48, 62, 71, 91, 105, 119, 138, 151, 164, 177, 195, 203, 219, 234, 239, 248, 262, 274, 289, 306, 312, 341,
@@ -27,7 +27,7 @@ MASKED = -100
 
 
 class Shape(TypedDict, total=False):
-    """Of a model: what `olmo` is given, its defaults left out."""
+    """Size of a model: arguments of `olmo`; omitted ones take its defaults."""
 
     hidden: int
     layers: int
@@ -37,15 +37,15 @@ class Shape(TypedDict, total=False):
 
 
 OLMO_1B: Final = Shape(hidden=2048, layers=16, mlp=8192, heads=16, vocabulary=50304)
-"""AMD-OLMo-1B-SFT's own: 1,176,764,416 parameters in 113 tensors."""
+"""Shape of AMD-OLMo-1B-SFT: 1,176,764,416 parameters in 113 tensors."""
 
 TINY: Final = Shape(hidden=64, layers=2, vocabulary=512)
-"""To try a command out."""
+"""Shape for trying out a command."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What `compare` reads."""
+    """Sample as `compare` reads it."""
 
     id: str
     input_ids: list[int]
@@ -54,7 +54,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Workload:
-    """Queries, originals, and the pairs that are compared."""
+    """Queries, originals, and the pairs to compare."""
 
     queries: list[Sample]
     originals: list[Sample]
@@ -62,7 +62,7 @@ class Workload:
 
     @property
     def tokens(self) -> int:
-        """Of all unique samples."""
+        """Tokens of all unique samples."""
         return sum(len(sample.input_ids) for sample in (*self.queries, *self.originals))
 
 
@@ -76,7 +76,7 @@ def olmo(
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> OlmoForCausalLM:
-    """A randomly initialised OLMo with tied embeddings; by default 9.4 million parameters."""
+    """Return a randomly initialized OLMo with tied embeddings; by default with 9.4 million parameters."""
     configuration = OlmoConfig(
         vocab_size=vocabulary,
         hidden_size=hidden,
@@ -95,7 +95,7 @@ def olmo(
 
 
 def lima_like(count: int, seed: int) -> tuple[Integers, Integers]:
-    """Tokens and prompt tokens of so many samples: evenly spaced quantiles, shuffled; a prompt leaves a label."""
+    """Return tokens and prompt tokens of `count` samples: shuffled quantiles of LIMA's; prompts fill at most half."""
     random = np.random.default_rng(seed)
     places = (np.arange(count) + 0.5) / count
     tokens, prompts = (
@@ -106,13 +106,13 @@ def lima_like(count: int, seed: int) -> tuple[Integers, Integers]:
 
 
 def between(shortest: int, longest: int, count: int, seed: int) -> tuple[Integers, Integers]:
-    """Tokens and prompt tokens of so many samples with lengths from a range; a quarter of each is its prompt."""
+    """Return tokens and prompt tokens of `count` samples with lengths from a range; a quarter of each is its prompt."""
     tokens = np.random.default_rng(seed).permutation(np.linspace(shortest, longest, count).round().astype(np.int64))
     return tokens, tokens // 4
 
 
 def samples(name: str, lengths: tuple[Integers, Integers], vocabulary: int, seed: int) -> list[Sample]:
-    """Random tokens; the prompt is masked."""
+    """Return samples of random tokens with masked prompts."""
     random = np.random.default_rng(seed)
     made = []
     for number, (length, prompt) in enumerate(zip(*lengths, strict=True)):
@@ -122,7 +122,7 @@ def samples(name: str, lengths: tuple[Integers, Integers], vocabulary: int, seed
 
 
 def lima_top_five(queries: int, vocabulary: int) -> Workload:
-    """Queries and as many originals as long as LIMA's, top five."""
+    """Return queries and as many originals with LIMA's lengths, and five candidates per query."""
     return Workload(
         samples("query", lima_like(queries, seed=1), vocabulary, seed=1),
         samples("original", lima_like(queries, seed=2), vocabulary, seed=2),
@@ -131,17 +131,17 @@ def lima_top_five(queries: int, vocabulary: int) -> Workload:
 
 
 def top_pairs(count: int, candidates: int, seed: int) -> Integers:
-    """Each query with its own original and others, as BM25 finds them: (count · candidates, 2) positions.
+    """Return pairs of each query with its own original and others, like BM25's: (count · candidates, 2) positions.
 
-    Some originals are found for many queries, most for few: the others are drawn by a popularity that is spread as
-    among LIMA's candidates (its logarithm has a standard deviation of 1.18; there, 988 originals are in 1 to 68
-    queries' top 5, half of them in at most 3) and has nothing to do with their lengths (there, r = -0.05).
+    A few originals are candidates of many queries, most of few. The others are therefore drawn by a popularity that is
+    distributed as among LIMA's candidates (log-normal with a standard deviation of 1.18; 988 originals are each in the
+    top 5 of 1 to 68 queries, half of them of at most 3) and independent of length (r = -0.05 for LIMA).
     """
     random = np.random.default_rng(seed)
     popularity = random.normal(0, 1.18, count)
     pairs = []
     for query in range(count):
-        # The largest of these are a draw without replacement.
+        # The largest Gumbel keys are a weighted draw without replacement.
         keys = popularity + random.gumbel(size=count)
         keys[query] = np.inf
         pairs += [(query, int(original)) for original in np.argsort(-keys, kind="stable")[:candidates]]

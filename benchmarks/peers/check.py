@@ -1,4 +1,4 @@
-"""Compare every installed peer with autograd on a tiny model: `python benchmarks/peers/check.py`, a minute."""
+"""Compare every installed peer with autograd on a tiny model: `python benchmarks/peers/check.py` (a minute)."""
 
 import argparse
 import random
@@ -24,9 +24,11 @@ class TinySample(NamedTuple):
 
 
 def main() -> int:
-    """Print each peer's errors; 0 if all that are installed answered."""
+    """Print each peer's errors; return 0 if all installed peers answered."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--batch", type=int, help="samples in a batch; by default so many that lengths mix")
+    parser.add_argument(
+        "--batch", type=int, help="samples per batch; by default the adapter's choice, so that lengths mix"
+    )
     batch = parser.parse_args().batch
     model = tiny_model()
     numbers = random.Random(0)
@@ -49,9 +51,9 @@ def main() -> int:
             found = disagreement(result, reference)
             print(f"{peer.name} {peer.version}: {len(found.exact)} layers agree to {found.rounding:.1e}")
             for layer, error_of_layer in found.wrong.items():
-                print(f"    {layer} is off by {error_of_layer:.1e}")
+                print(f"    {layer}: error {error_of_layer:.1e}")
             for layer in found.lacks:
-                print(f"    {layer} is lacking")
+                print(f"    {layer}: missing")
     return int(failed)
 
 
@@ -75,7 +77,7 @@ def tiny_model() -> OlmoForCausalLM:
 
 
 def sample(name: str, length: int, numbers: random.Random) -> TinySample:
-    """Random tokens, of which the first third is the prompt."""
+    """Return a sample of random tokens; the first third is the prompt."""
     tokens = [numbers.randrange(2, VOCABULARY) for _ in range(length)]
     prompt = length // 3
     return TinySample(name, tokens, [-100] * prompt + tokens[prompt:])

@@ -1,4 +1,4 @@
-"""How far a peer's dots are from the right ones."""
+"""Measure the errors of a peer's dots."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,11 +14,11 @@ from gradsim.gradients.reference import reference_dots, reference_gradient
 Floats = NDArray[np.float64]
 
 EXACT = 1e-5
-"""Of a layer's norms: what float32 is allowed to lose."""
+"""Tolerance for float32, relative to the product of a layer's norms."""
 
 
 class Answer(Protocol):
-    """The part of a peer's result that is compared."""
+    """Part of a peer's result that is compared."""
 
     @property
     def layers(self) -> list[str]: ...
@@ -29,13 +29,13 @@ class Answer(Protocol):
 
 @dataclass(frozen=True)
 class Reference:
-    """The right numbers.
+    """Correct values.
 
     Attributes:
         layers: every parameter, in model order.
-        dots: (queries, originals, layers)
-        query_self_dots: (queries, layers)
-        original_self_dots: (originals, layers)
+        dots: (queries, originals, layers) inner products.
+        query_self_dots: (queries, layers) self dots.
+        original_self_dots: (originals, layers) self dots.
     """
 
     layers: list[str]
@@ -50,8 +50,8 @@ class Disagreement:
 
     Attributes:
         errors: largest |dot - reference| / (norm of the query's gradient · norm of the original's), for each layer
-            that the peer gives.
-        lacks: layers that it does not give.
+            that the peer returns.
+        lacks: layers that the peer does not return.
     """
 
     errors: dict[str, float]
@@ -59,12 +59,12 @@ class Disagreement:
 
     @property
     def exact(self) -> list[str]:
-        """Layers that are right to rounding."""
+        """Layers that are correct up to rounding."""
         return [layer for layer, error in self.errors.items() if error <= EXACT]
 
     @property
     def wrong(self) -> dict[str, float]:
-        """Layers that are off by more, with their errors."""
+        """Other layers, with their errors."""
         return {layer: error for layer, error in self.errors.items() if not error <= EXACT}
 
     @property
@@ -74,7 +74,7 @@ class Disagreement:
 
 
 def autograd_reference(model: PreTrainedModel, queries: Sequence[Sample], originals: Sequence[Sample]) -> Reference:
-    """By plain autograd, one sample at a time. Holds every gradient: for small models."""
+    """Return the reference by plain autograd, one sample at a time; holds all gradients, so use small models."""
     query_gradients, original_gradients = (
         [reference_gradient(model, sample) for sample in samples] for samples in (queries, originals)
     )
@@ -87,7 +87,7 @@ def autograd_reference(model: PreTrainedModel, queries: Sequence[Sample], origin
 
 
 def disagreement(answer: Answer, reference: Reference) -> Disagreement:
-    """Compare layer by layer; NaN in a peer's dots is an error of NaN, which counts as wrong."""
+    """Compare layer by layer; NaN in a peer's dots gives an error of NaN, which counts as wrong."""
     errors = {}
     for position, layer in enumerate(answer.layers):
         truth = reference.layers.index(layer)

@@ -1,11 +1,11 @@
-"""What the adapters have in common: they are given a folder, and leave one file with dots, seconds and a note.
+"""Common code of the adapters: each reads a folder, and writes one file with dots, seconds and a note.
 
-It runs in the peers' environments, so it imports nothing of gradsim and nothing of a peer. An adapter is called as
+This module runs in the peers' environments, so it imports neither gradsim nor a peer. Call an adapter as
 
     python benchmarks/peers/run_NAME.py INPUT_FOLDER OUTPUT.npz [--repeat N] [--batch N]
 
-INPUT_FOLDER holds `model/` (written by `save_pretrained`) and `samples.json` with lists `queries` and `originals` of
-objects `id`, `input_ids`, `labels`; label -100 is masked, labels are not shifted.
+INPUT_FOLDER contains `model/` (written by `save_pretrained`) and `samples.json` with lists `queries` and `originals` of
+objects with `id`, `input_ids`, `labels`. Label -100 is masked; labels are not shifted.
 """
 
 import argparse
@@ -23,24 +23,24 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 MASKED = -100
 WARM_UP_SAMPLES = 2
-# Query gradients that a peer keeps while the originals go by. More queries are taken in groups, and the originals are
-# then run once for each group, as the peers themselves advise where memory is short.
+# Size of query gradients that a peer holds while originals are processed. More queries are processed in groups, and the
+# originals then run once for each group, as the peers recommend if memory is short.
 QUERY_BYTES = 4 << 30
 
 
 class Sample(NamedTuple):
-    """Token ids and labels of one sample, of one length."""
+    """Token ids and labels of one sample, of equal length."""
 
     input_ids: list[int]
     labels: list[int]
 
 
 class Answer(NamedTuple):
-    """What a peer says.
+    """Result of a peer.
 
     Attributes:
-        layers: names of the parameters, as `model.named_parameters()` has them.
-        dots: (queries, originals, layers)
+        layers: parameter names as in `model.named_parameters()`.
+        dots: (queries, originals, layers) inner products.
     """
 
     layers: list[str]
@@ -48,7 +48,7 @@ class Answer(NamedTuple):
 
 
 class Setting(NamedTuple):
-    """What an adapter gets: the model in eval mode, samples in a batch, queries whose gradients are held at once."""
+    """Inputs of an adapter: model in eval mode, samples per batch, number of query gradients held at once."""
 
     model: PreTrainedModel
     batch: int
@@ -59,18 +59,18 @@ Pairwise = Callable[[list[Sample], list[Sample]], Answer]
 
 
 def serve(prepare: Callable[[Setting], Pairwise], *, batch: int, note: str) -> None:
-    """Read the input, let the peer compute every pair as often as wanted, and write the output.
+    """Read the input, let the peer compute every pair `--repeat` times, and write the output.
 
     Args:
-        prepare: makes the function that is timed; what it does itself is not timed, like the loading of the model.
-        batch: samples in a batch, unless the command line says otherwise.
-        note: settings and what is left out, for the reader of the result; `{batch}` and `{groups}` are filled in.
+        prepare: returns the function that is timed; like loading the model, `prepare` itself is not timed.
+        batch: default number of samples per batch.
+        note: settings and omissions, for readers of the result; `{batch}` and `{groups}` are filled in.
     """
-    parser = argparse.ArgumentParser(description="All query-original pairs of single-sample gradient dots by a peer.")
+    parser = argparse.ArgumentParser(description="Compute gradient dots of all query-original pairs with a peer.")
     parser.add_argument("input", type=Path, help="folder with model/ and samples.json")
     parser.add_argument("output", type=Path, help="NumPy archive to write")
-    parser.add_argument("--repeat", type=int, default=1, help="how often the whole computation is done and timed")
-    parser.add_argument("--batch", type=int, default=batch, help=f"samples in a batch ({batch})")
+    parser.add_argument("--repeat", type=int, default=1, help="number of timed repetitions (1)")
+    parser.add_argument("--batch", type=int, default=batch, help=f"samples per batch ({batch})")
     arguments = parser.parse_args()
 
     model = _model(arguments.input / "model")
@@ -79,7 +79,7 @@ def serve(prepare: Callable[[Setting], Pairwise], *, batch: int, note: str) -> N
     at_once = _queries_at_once(len(queries), QUERY_BYTES // gradient_bytes, arguments.batch)
     pairwise = prepare(Setting(model, arguments.batch, at_once))
 
-    # The shortest come first, so that a batch holds samples of like lengths and little padding.
+    # Sorted by length, so that a batch has similar lengths and little padding.
     query_order, original_order = _by_length(queries), _by_length(originals)
     sorted_queries = [queries[position] for position in query_order]
     sorted_originals = [originals[position] for position in original_order]
@@ -104,7 +104,7 @@ def serve(prepare: Callable[[Setting], Pairwise], *, batch: int, note: str) -> N
 
 
 def padded(samples: Sequence[Sample]) -> dict[str, Tensor]:
-    """A batch, padded at the right: under causal attention no real token sees it, and no loss is taken there."""
+    """Return a batch padded on the right, where causal attention and the loss ignore the padding."""
     width = max(len(sample.input_ids) for sample in samples)
     return {
         name: torch.tensor([row + [filler] * (width - len(row)) for row in rows])
@@ -116,7 +116,7 @@ def padded(samples: Sequence[Sample]) -> dict[str, Tensor]:
 
 
 def sum_of_mean_losses(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    """Each sample's mean cross-entropy over its own labels, summed: so no sample's gradient depends on the others."""
+    """Return the sum of each sample's mean cross-entropy, so that no sample's gradient depends on the others."""
     logits = model(input_ids=batch["input_ids"], use_cache=False).logits[:, :-1]
     labels = batch["labels"][:, 1:]
     losses = nn.functional.cross_entropy(logits.transpose(1, 2), labels, ignore_index=MASKED, reduction="none")
@@ -125,17 +125,19 @@ def sum_of_mean_losses(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
 
 
 def weight_names(model: nn.Module, module_type: type[nn.Module]) -> dict[str, str]:
-    """Module name -> name of its weight in `named_parameters()`, which has a tied weight only once.
+    """Return the name of each module's weight in `named_parameters()`, which lists a tied weight only once.
 
     Raises:
-        ValueError: a module of the type has a bias: the peers put weight and bias into one number.
+        ValueError: a module of the type has a bias, because the peers combine weight and bias into one number.
     """
     names = {parameter: name for name, parameter in model.named_parameters()}
     found: dict[str, str] = {}
     for name, module in model.named_modules():
         if isinstance(module, module_type):
             if getattr(module, "bias", None) is not None:
-                raise ValueError(f"{name} has a bias, which the peers do not keep apart: give a model without")
+                raise ValueError(
+                    f"{name} has a bias, which the peers combine with the weight: use a model without biases"
+                )
             weight = module.weight
             assert isinstance(weight, nn.Parameter)
             found[name] = names[weight]
@@ -143,13 +145,13 @@ def weight_names(model: nn.Module, module_type: type[nn.Module]) -> dict[str, st
 
 
 def groups(samples: list[Sample], size: int) -> Iterator[list[Sample]]:
-    """The samples in order, `size` at a time."""
+    """Yield the samples in order, `size` at a time."""
     for start in range(0, len(samples), size):
         yield samples[start : start + size]
 
 
 def _queries_at_once(queries: int, fitting: int, batch: int) -> int:
-    """All, or as many whole batches as fit, or less than a batch."""
+    """Return all queries, or as many whole batches as fit, or less than a batch."""
     if fitting >= queries:
         return queries
     return max(1, fitting - fitting % batch if fitting > batch else fitting)

@@ -1,8 +1,8 @@
-"""Make the peers' environments: `python benchmarks/peers/install.py [NAME...]`, by default all that are not there yet.
+"""Create the peers' environments: `python benchmarks/peers/install.py [NAME...]`, by default all missing ones.
 
-Each is a plain virtual environment of the Python that runs this, filled by pip from the pinned requirements; pip's own
-settings (PIP_INDEX_URL and the like) apply. On a machine without a GPU, point it to CPU builds of torch first: the
-default ones bring gigabytes of CUDA libraries.
+Each is a plain virtual environment of the Python that runs this script. pip installs the pinned requirements with its
+own settings (such as PIP_INDEX_URL). On a machine without a GPU, point pip to CPU builds of torch first; the default
+ones include gigabytes of CUDA libraries.
 """
 
 import argparse
@@ -13,18 +13,18 @@ import venv
 
 from registry import INSTALLED, PEERS, Peer
 
-# Demanded by kronfluence and bergson, used by neither. Their wheels only fit the very build of torch that they were
-# made with, and where they do not fit transformers fails on their import.
+# Required by kronfluence and bergson, used by neither. Their wheels match only the torch build that they were compiled
+# with; if they do not match, transformers fails to import them.
 UNUSED = ("torchvision", "torchaudio")
 
 
 def main() -> int:
-    """Install, and say where."""
+    """Install peers, and print their folders."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(peer.name for peer in PEERS))
     names = parser.parse_args().names
     if unknown := set(names) - {peer.name for peer in PEERS}:
-        parser.error(f"no peer is called {sorted(unknown)[0]}")
+        parser.error(f"unknown peer {sorted(unknown)[0]}; choose from {', '.join(peer.name for peer in PEERS)}")
     for peer in PEERS:
         if names and peer.name not in names:
             continue
@@ -35,7 +35,7 @@ def main() -> int:
 
 
 def install(peer: Peer) -> None:
-    """From nothing, so that an installation that was broken off leaves no trace."""
+    """Install a peer into a cleared environment, so that an interrupted installation leaves no trace."""
     venv.create(peer.environment, with_pip=True, clear=True)
     python = peer.environment / "bin/python"
     subprocess.run([python, "-m", "pip", "install", "-r", peer.requirements], check=True)

@@ -1,6 +1,6 @@
-"""The peers: public packages that compute what gradsim computes, each in an environment of its own.
+"""Peers: public packages that compute what gradsim computes, each in its own environment.
 
-Used from gradsim's environment: it imports no peer, it starts the adapters beside this file (see `exchange.py`).
+Used from gradsim's environment. This module imports no peer; it starts the adapters beside it (see `exchange.py`).
 """
 
 import json
@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 HERE = Path(__file__).resolve().parent
-TIMEOUT = 3600.0  # seconds; a peer that hangs must not hold up the benchmark for ever
+TIMEOUT = 3600.0  # seconds; a hanging peer must not block the benchmark
 _SHOWN_LINES = 15
 
 
 class PeerError(RuntimeError):
-    """A peer that is not installed, or that did not answer."""
+    """A peer that is not installed, or failed."""
 
 
 class Sample(Protocol):
@@ -40,12 +40,12 @@ class Sample(Protocol):
 
 @dataclass(frozen=True)
 class Peer:
-    """One package.
+    """A package.
 
     Attributes:
-        name: as on PyPI.
-        version: as pinned in its requirements file.
-        covers: which layers of a tied-embedding model without biases it gives, in one line.
+        name: name on PyPI.
+        version: version pinned in its requirements file.
+        covers: layers of a tied-embedding model without biases that it covers, in one line.
     """
 
     name: str
@@ -62,12 +62,12 @@ class Peer:
 
     @property
     def environment(self) -> Path:
-        """Folder of its virtual environment, under GRADSIM_PEERS where that is set."""
+        """Folder of its virtual environment, below GRADSIM_PEERS if set."""
         root = os.environ.get("GRADSIM_PEERS")
         return (Path(root) if root else Path.home() / ".cache/gradsim-peers") / self.name
 
     def environment_python(self) -> Path | None:
-        """The environment's interpreter, if `install.py` has finished with it and the requirements are still these."""
+        """Return the environment's interpreter, if installation finished with the current requirements."""
         mark = self.environment / INSTALLED
         if mark.is_file() and mark.read_bytes() == self.requirements.read_bytes():
             return self.environment / "bin/python"
@@ -75,24 +75,24 @@ class Peer:
 
 
 INSTALLED = "gradsim-peer.txt"
-"""Written into an environment as the last step of its installation: a copy of the requirements."""
+"""File with a copy of the requirements, written as the last step of an installation."""
 
 PEERS: tuple[Peer, ...] = (
-    Peer("dattri-llm", "0.1.0", "linear layers exactly; a tied embedding without the terms between its two sides"),
-    Peer("kronfluence", "1.0.1", "linear layers exactly; of a tied embedding the output side alone"),
-    Peer("bergson", "2.5.1", "linear layers of the base model exactly; neither embedding nor output head"),
+    Peer("dattri-llm", "0.1.0", "exact linear layers; tied embedding without cross terms"),
+    Peer("kronfluence", "1.0.1", "exact linear layers; output side of a tied embedding only"),
+    Peer("bergson", "2.5.1", "exact linear layers of the base model; neither embedding nor head"),
 )
 
 
 @dataclass(frozen=True)
 class PeerResult:
-    """What a peer answered.
+    """Result of a peer.
 
     Attributes:
-        layers: parameter names as in `model.named_parameters()`; those that the peer covers.
-        dots: (queries, originals, layers)
-        seconds: of each repetition: the whole pairwise computation, without start, model loading and warm-up.
-        threads: torch's.
+        layers: parameter names as in `model.named_parameters()`, for the layers that the peer covers.
+        dots: (queries, originals, layers) inner products.
+        seconds: time of each repetition of the pairwise computation, without start, model loading and warm-up.
+        threads: number of torch threads.
         note: the settings, and what is left out.
     """
 
@@ -104,7 +104,7 @@ class PeerResult:
 
 
 def write_input(folder: Path, model: PreTrainedModel, queries: Sequence[Sample], originals: Sequence[Sample]) -> None:
-    """Write what the adapters read: `model/` and `samples.json`."""
+    """Write the adapters' input: `model/` and `samples.json`."""
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder / "model")
     content = {
@@ -115,21 +115,21 @@ def write_input(folder: Path, model: PreTrainedModel, queries: Sequence[Sample],
 
 
 def run(peer: Peer, folder: Path, repeat: int, threads: int, *, batch: int | None = None) -> PeerResult:
-    """Let a peer compute all pairs of the input in `folder`, on the processor.
+    """Let a peer compute all pairs of the input in `folder`, on the CPU.
 
     Args:
         peer: one of `PEERS`.
-        folder: as `write_input` leaves it.
-        repeat: how often the computation is done and timed.
-        threads: of torch and of the mathematics libraries.
-        batch: samples in a batch; None: the adapter's choice.
+        folder: folder written by `write_input`.
+        repeat: number of timed repetitions.
+        threads: threads of torch and of the math libraries.
+        batch: samples per batch; None: the adapter's choice.
 
     Raises:
-        PeerError: it is not installed, or it failed.
+        PeerError: the peer is not installed, or failed.
     """
     python = peer.environment_python()
     if python is None:
-        raise PeerError(f"{peer.name} is not installed: python benchmarks/peers/install.py {peer.name}")
+        raise PeerError(f"{peer.name} is not installed; run python benchmarks/peers/install.py {peer.name}")
     with tempfile.TemporaryDirectory() as workplace:
         output = Path(workplace) / "answer.npz"
         command = [str(python), str(peer.script), str(folder.resolve()), str(output), "--repeat", str(repeat)]
@@ -146,10 +146,10 @@ def run(peer: Peer, folder: Path, repeat: int, threads: int, *, batch: int | Non
                 check=False,
             )
         except subprocess.TimeoutExpired as error:
-            raise PeerError(f"{peer.name} {peer.version} did not end in {TIMEOUT:.0f} s") from error
+            raise PeerError(f"{peer.name} {peer.version} did not finish within {TIMEOUT:.0f} s") from error
         if done.returncode != 0:
             last_lines = "\n".join(done.stderr.strip().splitlines()[-_SHOWN_LINES:])
-            raise PeerError(f"{peer.name} {peer.version} failed with exit code {done.returncode}:\n{last_lines}")
+            raise PeerError(f"{peer.name} {peer.version} failed with exit status {done.returncode}:\n{last_lines}")
         with np.load(output) as answer:
             return PeerResult(
                 layers=answer["layers"].tolist(),
@@ -161,7 +161,7 @@ def run(peer: Peer, folder: Path, repeat: int, threads: int, *, batch: int | Non
 
 
 def _environment(threads: int) -> dict[str, str]:
-    """This process's variables, but for Python's paths, on the processor, without the network and progress bars."""
+    """Return this process's variables without Python's paths, set to CPU, offline, and without progress bars."""
     inherited = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
     count = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
     return inherited | count | {"CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}

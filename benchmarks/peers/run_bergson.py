@@ -1,4 +1,4 @@
-"""Bergson: what its `build` and `score` run, unprojected, in memory and with one scorer for each module."""
+"""Adapter of bergson: what `build` and `score` run, unprojected, in memory, with one scorer per module."""
 
 import tempfile
 from pathlib import Path
@@ -15,14 +15,14 @@ from torch import Tensor, nn
 
 NOTE = (
     "query gradients by InMemoryCollector, originals scored as they stream (as `bergson build` and `bergson score` do, "
-    "without their files and their loading of the model), projection_dim 0, no normalizer, mean loss, batches of "
-    "{batch} of the longest samples or as many tokens, {groups} pass(es) over the originals; "
+    "without files and model loading), projection_dim 0, no normalizer, mean loss, batches of {batch} of the longest "
+    "samples or as many tokens, {groups} pass(es) over the originals; "
     "linear modules of the base model: neither embedding nor output head"
 )
 
 
 class ModuleScorers:
-    """What a collector asks of a scorer, passed on to one scorer a module: theirs adds the modules up."""
+    """A collector's scorer that delegates to one scorer per module; the package's own sums over modules."""
 
     streaming = True
 
@@ -44,7 +44,7 @@ class ModuleScorers:
 
     @property
     def scores(self) -> dict[str, Tensor]:
-        """(originals, queries) of each module."""
+        """(originals, queries) scores of each module."""
         return {name: scorer.writer.scores for name, scorer in self.scorers.items()}
 
     def accumulate(self, name: str, gradient: Any) -> None:
@@ -57,7 +57,7 @@ class ModuleScorers:
 
 def prepare(setting: Setting) -> Pairwise:
     model = setting.model
-    # As the package's own loading does: no weight needs a gradient, but the backward pass has to reach every layer.
+    # As the package's own loading: weights need no gradient, but the backward pass must reach every layer.
     model.requires_grad_(False)
     model.get_input_embeddings().requires_grad_(True)
     prefix = f"{model.base_model_prefix}."

@@ -1,4 +1,4 @@
-"""dattri-LLM: its live TracIn attributor, which is the plain inner product of gradients, kept per layer."""
+"""Adapter of dattri-LLM: its live TracIn attributor, the plain inner product of gradients, kept per layer."""
 
 import tempfile
 from typing import Any
@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 NOTE = (
     "TracInAttributor.attribute, live, batches of {batch}, capture_style auto, linear layers by the capture that skips "
-    "the weights' own gradients (invasive_linear_io); a tied weight is scored as two weights, without the cross terms"
+    "gradients of weights (invasive_linear_io); a tied weight is scored as two weights, without cross terms"
 )
 
 
 class LayerDots(TracInAttributor):  # type: ignore[misc]
-    """The attributor, which sums over layers, with each layer's share noted on the way.
+    """The attributor, which sums over layers, with a record of each layer's share.
 
-    `inner_product` and the two `generate_...` are what the package asks methods to override.
+    The package intends `inner_product` and the two `generate_...` methods to be overridden.
     """
 
     def __init__(self, arguments: AttributionArguments, task: AttributionTask) -> None:
@@ -78,7 +78,7 @@ def prepare(setting: Setting) -> Pairwise:
             )
             attributor = LayerDots(arguments, AttributionTask(sum_of_mean_losses, model))
             attributor.attribute(originals, queries, hook_config=hooks)
-        # The blocks come original-major, in the order of the samples.
+        # Blocks are original-major, in the order of the samples.
         original = query = 0
         for block in attributor.blocks:
             for module, found in block.items():

@@ -1,4 +1,4 @@
-"""Kronfluence: pairwise scores with the identity for its curvature, one matrix for each linear module."""
+"""Adapter of kronfluence: pairwise scores with identity curvature, one matrix per linear module."""
 
 import atexit
 import logging
@@ -16,13 +16,13 @@ from torch import Tensor, nn
 
 NOTE = (
     'compute_pairwise_scores, strategy "identity", compute_per_module_scores, query gradients of batches of {batch} '
-    "accumulated to {groups} pass(es) over the originals, batches of {batch}; linear modules only: of a tied embedding "
-    "the output side alone"
+    "accumulated to {groups} pass(es) over the originals, batches of {batch}; linear modules only, so of a tied "
+    "embedding only the output side"
 )
 
 
 class SumOfMeans(Task):  # type: ignore[misc]
-    """The same loss on both sides."""
+    """Task with the same loss on both sides."""
 
     def compute_train_loss(self, batch: Any, model: nn.Module, sample: bool = False) -> Tensor:
         assert not sample
@@ -43,7 +43,7 @@ def prepare(setting: Setting) -> Pairwise:
     analyzer = Analyzer(
         "pairwise", model, task, cpu=True, log_level=logging.ERROR, disable_tqdm=True, output_dir=folder
     )
-    # Fits nothing: the scores want the settings on disk. Identity takes no samples, so any list will do.
+    # Fits nothing, but the scores need the settings on disk. Identity uses no samples, so any list works.
     analyzer.fit_all_factors("identity", [Sample([0], [0])], 1, factor_args=FactorArguments(strategy="identity"))
     batch = min(setting.batch, setting.queries_at_once)
     scoring = ScoreArguments(

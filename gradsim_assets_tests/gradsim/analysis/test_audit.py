@@ -228,7 +228,7 @@ class TestErrors:
 
 class TestVerdict:
     def test_precisions_and_memorised_samples_are_the_engines(self):
-        from gradsim.gradients import precision
+        from gradsim.gradients.capture import precision
 
         assert set(TOLERANCES) == set(precision.PRECISIONS)
         assert precision.MEMORISED == MEMORISED

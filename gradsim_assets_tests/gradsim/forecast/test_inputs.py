@@ -138,6 +138,6 @@ def test_memory_that_is_too_small_for_a_pair(make_sources):
 def test_a_model_that_is_too_large_for_the_device():
     with pytest.raises(DeviceError) as caught:
         Machine("cpu").budget(10**18)
-    assert str(caught.value).startswith("the model takes 1,000,000,000,000,000,000 bytes, cpu has ")
+    assert str(caught.value).startswith("the model takes 1,000,000,000,000,000,000 bytes, but cpu has only ")
     assert Machine("cpu", 1000).budget(10**18) == 1000, "it is planned for another machine"
     assert 0 < Machine("cpu").budget(1) == pytest.approx(Machine("cpu").budget(0), rel=0.1)

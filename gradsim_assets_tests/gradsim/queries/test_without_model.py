@@ -123,7 +123,7 @@ class TestQueryFile:
                 "query 'c' has no original; remove it or give it the id of the original it was made from",
             ),
             ({"b": ("R", "S")}, "original 'a' has no query; add one of that id"),
-            ({"b": ("R", ""), "a": ("P", "Q")}, "sample 'b' has an empty answer; mend or remove it"),
+            ({"b": ("R", ""), "a": ("P", "Q")}, "sample 'b' has an empty answer; fix or remove it"),
             ({}, "holds no samples; give at least one"),
         ],
     )

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from gradsim.models import device_name
 from gradsim.study import Study
 from gradsim.tables import Store
-from gradsim.tables.rates import MeasuredRates, device_name, read_rates, read_site_rates, write_rates
+from gradsim.tables.rates import MeasuredRates, read_rates, read_site_rates, write_rates
 
 
 @pytest.fixture

@@ -150,7 +150,7 @@ def test_certificates_that_are_not_there(
     server: Server, paraphraser: MakeParaphraser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", "/nowhere")
-    with pytest.raises(ParaphraseError, match="correct SSL_CERT_FILE, or unset it"):
+    with pytest.raises(ParaphraseError, match="correct or unset SSL_CERT_FILE"):
         paraphraser(base_url=server.base_url.replace("http:", "https:")).ask(REQUESTS)
 
 
