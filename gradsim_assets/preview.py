@@ -1,17 +1,20 @@
 """Previews of analyses in the web UI: the first rows and the figure."""
 
 import base64
+from typing import TYPE_CHECKING
 
 import dagster as dg
 import polars as pl
-from matplotlib.figure import Figure
 
 from gradsim import plots
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PREVIEW_ROWS = 12
 
 
-def preview(table: pl.DataFrame, figure: Figure | None = None) -> dict[str, dg.MarkdownMetadataValue]:
+def preview(table: pl.DataFrame, figure: "Figure | None" = None) -> dict[str, dg.MarkdownMetadataValue]:
     """Return the metadata `preview` of a table and, if there is a figure, `figure`."""
     metadata = {"preview": dg.MetadataValue.md(_markdown(table.head(PREVIEW_ROWS)))}
     if figure is not None:

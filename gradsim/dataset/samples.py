@@ -9,13 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import lazy_loader
 import polars as pl
 
 from gradsim.environment import extensions
 from gradsim.errors import SampleError, TableError
-
-datasets = lazy_loader.load("datasets")  # importing takes seconds, and most studies read files
 
 SAMPLES_SCHEMA = pl.Schema(
     {
@@ -49,50 +46,7 @@ def load_file(path: Path) -> pl.DataFrame:
         case "jsonl":
             return _read_jsonl(path)
         case _:
-            return _conform(added[suffix].load()(path), str(path))
-
-
-def load_hub(
-    name: str, split: str = "train", revision: str | None = None, where: Mapping[str, str] | None = None
-) -> pl.DataFrame:
-    """Return the samples of a dataset on the Hub or in a local dataset folder.
-
-    Args:
-        name: Name of the dataset on the Hub, or path of a folder.
-        split: Name of the split.
-        revision: Commit, tag or branch; None selects the latest.
-        where: Required value of each given column; other rows are dropped.
-
-    Returns:
-        Samples in the order of the dataset. Without an `id` column, ids consist of the last part of `name` and the row
-        number in the full split.
-
-    Raises:
-        SampleError: The dataset, split or column does not exist, or no row matches `where`.
-    """
-    try:
-        dataset = datasets.load_dataset(name, split=split, revision=revision)
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        reason = str(error).splitlines()[0]
-        raise SampleError(
-            f"dataset {name}: cannot be loaded ({reason}); check its name, split and revision in the study file, "
-            "the network, and HF_TOKEN if it is gated"
-        ) from error
-    for column in ("messages", *(where or {})):
-        if column not in dataset.column_names:
-            present = ", ".join(dataset.column_names)
-            raise SampleError(f"dataset {name}: has no column {column!r}, only {present}; fix the study file")
-
-    rows = _matching_rows(dataset, where or {})
-    if where and not rows:
-        condition = " and ".join(f"{column} == {value!r}" for column, value in where.items())
-        raise SampleError(f"dataset {name}: no row has {condition}; fix `where` in the study file")
-    columns = [column for column in ("id", "messages") if column in dataset.column_names]
-    frame: pl.DataFrame = dataset.select(rows).select_columns(columns).to_polars()
-    if "id" not in columns:
-        prefix = name.rstrip("/").rsplit("/", maxsplit=1)[-1]
-        frame = frame.with_columns(id=pl.Series([f"{prefix}_{row}" for row in rows], dtype=pl.String))
-    return _conform(frame, f"dataset {name}")
+            return conform(added[suffix].load()(path), str(path))
 
 
 def single_turn(samples: pl.DataFrame) -> pl.DataFrame:
@@ -111,7 +65,7 @@ def validate(samples: pl.DataFrame, expected: int | None, source: str) -> pl.Dat
     Raises:
         SampleError: The frame or a sample is invalid; the message names the source and the first invalid sample.
     """
-    samples = _conform(samples, source)
+    samples = conform(samples, source)
     if samples.is_empty():
         raise SampleError(f"{source}: holds no samples; give at least one")
     _check_ids(samples["id"].to_list(), source)
@@ -159,26 +113,15 @@ def _fault(messages: Sequence[Mapping[str, str | None]] | None) -> str | None:
     return None
 
 
-def _matching_rows(dataset: Any, where: Mapping[str, str]) -> list[int]:
-    """Return the row numbers of a `datasets.Dataset` that match `where`, reading only the columns involved."""
-    if not where:
-        return list(range(dataset.num_rows))
-    columns: pl.DataFrame = dataset.select_columns(list(where)).to_polars()
-    matches = columns.select(
-        pl.all_horizontal(pl.col(column).cast(pl.String) == value for column, value in where.items())
-    )
-    return matches.to_series().arg_true().to_list()
-
-
 def _read_parquet(path: Path) -> pl.DataFrame:
     try:
         frame = pl.read_parquet(path)
     except (pl.exceptions.PolarsError, OSError) as error:
         raise TableError(f"{path}: not a readable Parquet file; write or download it again") from error
-    return _conform(frame, str(path))
+    return conform(frame, str(path))
 
 
-def _conform(frame: pl.DataFrame, source: str) -> pl.DataFrame:
+def conform(frame: pl.DataFrame, source: str) -> pl.DataFrame:
     """Return `id` and `messages` cast to `SAMPLES_SCHEMA`, with null for missing message fields."""
     for column in SAMPLES_SCHEMA:
         if column not in frame.columns:

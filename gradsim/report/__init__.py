@@ -1,6 +1,5 @@
 """Report of a study: a single HTML file without external resources."""
 
-from gradsim.report.data import ReportData, SettingReport
-from gradsim.report.render import render_report
+import lazy_loader
 
-__all__ = ["ReportData", "SettingReport", "render_report"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,20 +1,22 @@
 """Analysis assets: each answers one question from the combined tables, with a figure if one helps."""
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import dagster as dg
 import polars as pl
-from matplotlib.figure import Figure
 
 from gradsim import analysis, plots
 from gradsim.analysis import QUESTIONS, Criterion, LayerDots
-from gradsim.plots.registry import figure_of
 from gradsim.study import Study
 from gradsim.tables import Lineage
 from gradsim.tables.lineage import AUDIT, DOT_TABLES, TRANSFER
 from gradsim_assets.asset_specs import table_asset
 from gradsim_assets.io_manager import LAYERS_LEFT_OUT
 from gradsim_assets.preview import preview
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Frame = pl.DataFrame
 
@@ -40,7 +42,7 @@ def _answer(lineage: Lineage, setting: str, name: str) -> dg.AssetsDefinition:
         table = QUESTIONS[name].answer(tables, lineage.study.seed)
         by_layer = "query_self" in inputs
         noise = analysis.noise_layers(tables["query_self"], tables["original_self"]) if by_layer else []
-        return _shown(table, figure_of(name, {**tables, name: table}, setting), noise)
+        return _shown(table, plots.figure_of(name, {**tables, name: table}, setting), noise)
 
     return answer
 
@@ -86,7 +88,7 @@ def _without_prefix(tables: Mapping[str, Frame], prefix: str) -> dict[str, Frame
     return {name.removeprefix(prefix): table for name, table in tables.items() if name.startswith(prefix)}
 
 
-def _shown(table: Frame, figure: Figure | None, layers_left_out: Sequence[str] = ()) -> dg.Output[Frame]:
+def _shown(table: Frame, figure: "Figure | None", layers_left_out: Sequence[str] = ()) -> dg.Output[Frame]:
     """Return a table as an output with metadata: its first rows, its figure and the excluded layers."""
     left_out = {LAYERS_LEFT_OUT: list(layers_left_out)} if layers_left_out else {}
     return dg.Output(table, metadata={**preview(table, figure), **left_out})

@@ -5,7 +5,7 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 
-from gradsim import chat, models, partition_job
+from gradsim import chat, dataset, models, partition_job
 from gradsim.dataset import samples
 from gradsim.progress import in_steps
 from gradsim.study import FileDataset, HubDataset, HubModel, ReferenceModel, Study
@@ -42,7 +42,7 @@ def load_originals(study: Study) -> pl.DataFrame:
     """
     match study.dataset:
         case HubDataset(hub=name, split=split, revision=revision, where=where):
-            found = samples.single_turn(samples.load_hub(name, split, revision, where))
+            found = samples.single_turn(dataset.load_hub(name, split, revision, where))
             source = name
         case FileDataset(path=path):
             found, source = samples.load_file(path), str(path)

@@ -5,9 +5,9 @@ from collections.abc import Iterable
 import dagster as dg
 import polars as pl
 
+from gradsim import report as pages
 from gradsim.analysis import LayerDots
 from gradsim.analysis.questions import SIZES
-from gradsim.report import ReportData, SettingReport, render_report
 from gradsim.study import Study
 from gradsim.tables import Lineage, Provenance, Store, TableKey
 from gradsim.tables.lineage import DOT_TABLES, TRANSFER
@@ -31,20 +31,20 @@ def report_asset(study: Study) -> dg.AssetsDefinition:
     )
     def report(storage: StorageResource) -> dg.MaterializeResult[None]:
         store = storage.store(study)
-        path = store.write_report(render_report(gather(store)))
+        path = store.write_report(pages.render_report(gather(store)))
         return dg.MaterializeResult(metadata={"report": dg.MetadataValue.path(str(path)), "bytes": path.stat().st_size})
 
     return report
 
 
-def gather(store: Store) -> ReportData:
+def gather(store: Store) -> pages.ReportData:
     """Read the data of a study's report from its stored tables.
 
     Raises:
         TableError: A table is missing or unreadable.
     """
     study, key = store.study, store.lineage.key
-    return ReportData(
+    return pages.ReportData(
         study=study.name,
         settings=[_setting(store, setting) for setting in study.settings],
         provenance=_provenance(store),
@@ -57,11 +57,11 @@ def gather(store: Store) -> ReportData:
     )
 
 
-def _setting(store: Store, setting: str) -> SettingReport:
+def _setting(store: Store, setting: str) -> pages.SettingReport:
     lineage = store.lineage
     nodes = [node for node in lineage if node.key.room == "analysis" and node.key.setting == setting]
     dots = (store.read(lineage.key(name, setting, "results")) for name in DOT_TABLES)
-    return SettingReport(
+    return pages.SettingReport(
         setting,
         tables={node.key.name: store.read(node.key) for node in nodes},
         queries=None if store.study.imported else store.read(lineage.key("queries", setting)),

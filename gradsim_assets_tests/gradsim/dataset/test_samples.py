@@ -6,7 +6,8 @@ from typing import Any
 import polars as pl
 import pytest
 
-from gradsim.dataset.samples import SAMPLES_SCHEMA, load_file, load_hub, single_turn, validate
+from gradsim.dataset import load_hub
+from gradsim.dataset.samples import SAMPLES_SCHEMA, load_file, single_turn, validate
 from gradsim.errors import GradsimError, SampleError, TableError
 
 
