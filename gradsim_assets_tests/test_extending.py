@@ -25,6 +25,7 @@ from gradsim.plots.registry import figure_of
 from gradsim.queries import QueryContext, make_queries
 from gradsim.study import load_study
 from gradsim.tables import Lineage
+from gradsim_assets.build import build_definitions
 
 study = load_study(sys.argv[1])
 samples = validate(load_file(study.dataset.path), 2, "samples")
@@ -47,6 +48,7 @@ print(json.dumps({
     "excluded": {name: dict(each.excluded) for name, each in made.items()},
     "dimensions": dict(layers.dimensions),
     "answer": answer.rows(),
+    "checks": sorted({key.name for check in build_definitions([study]).asset_checks for key in check.check_keys}),
     "title": figure.axes[0].get_title(),
     "tables": [str(node.key) for node in Lineage(study) if node.key.name == "similarity_by_rank"],
 }))
@@ -116,6 +118,7 @@ def test_every_example_works(installed: Path) -> None:
     assert found["answer"] == [[0, 0.5], [1, 0.25]]
     assert found["title"] == "Similarity falls with the rank of the candidate"
     assert len(found["tables"]) == 3
+    assert "texts_not_shouting" in found["checks"]
 
 
 @pytest.mark.parametrize("module", ["upper_case", "gaussian", "similarity_by_rank", "shouting"])

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticKnownError
 
 from gradsim.environment import extensions
+from gradsim.study.model_configuration import PrecisionName
 from gradsim.study.partitions import Partition, partition_ranges
 from gradsim.study.section import Section, StudyPath
 from gradsim.study.settings import Imported, Setting
@@ -76,7 +77,7 @@ Dataset = Annotated[
 class RunsModel(Section):
     """Execution settings of the studied model that affect results."""
 
-    precision: Literal["float32", "tf32", "bfloat16", "float64"] = "float32"
+    precision: PrecisionName = "float32"
     precision_of_memorised: Literal["float64"] | None = Field(
         None, description="precision in which samples with a mean loss below 0.5 are recomputed"
     )

@@ -16,8 +16,7 @@ from gradsim_assets.keys import asset_key
 from gradsim_assets.partitions import query_ranges
 from resources.storage import StorageResource
 
-# Fault -> name of its check.
-CHECK_NAMES: Mapping[str, str] = {
+_CHECK_NAMES: Mapping[str, str] = {
     "empty": "texts_not_empty",
     "truncated": "texts_not_truncated",
     "refused": "texts_not_refused",
@@ -49,6 +48,11 @@ def quality_checks(study: Study) -> list[dg.AssetChecksDefinition]:
     return [_checks(study, name, method) for name, method in study.ordered_settings()]
 
 
+def check_name(fault: str) -> str:
+    """Return the name of the asset check that counts texts with a fault."""
+    return _CHECK_NAMES.get(fault, f"texts_not_{fault}")
+
+
 def _checks(study: Study, setting: str, method: QueryMethod) -> dg.AssetChecksDefinition:
     lineage = Lineage(study)
     key = lineage.key("queries", setting)
@@ -57,7 +61,7 @@ def _checks(study: Study, setting: str, method: QueryMethod) -> dg.AssetChecksDe
         name="__".join([*key.parts, "quality"]),
         specs=[
             dg.AssetCheckSpec(
-                CHECK_NAMES[fault],
+                check_name(fault),
                 asset=asset_key(key),
                 description=_description(fault, method),
                 partitions_def=query_ranges(study),
@@ -78,7 +82,7 @@ def _checks(study: Study, setting: str, method: QueryMethod) -> dg.AssetChecksDe
 
 
 def _description(fault: str, method: QueryMethod) -> str:
-    choice = getattr(method.quality, fault)
+    choice = method.quality.choices[fault]
     return f"Counts query texts with the fault '{fault}' ({FAULTS[fault]}). Setting in the study file: {choice}."
 
 
@@ -94,7 +98,7 @@ def _verdicts(store: Store, key: TableKey, method: QueryMethod, partition: str) 
     texts = list(_faulty_texts(store, method, queries, partition))
     faulty = {fault: [text for text in texts if text.fault == fault] for fault in faults_of(method)}
     return {
-        CHECK_NAMES[fault]: _verdict(texts, queries.height, sum(FAULTS[fault] in reason for reason in reasons))
+        check_name(fault): _verdict(texts, queries.height, sum(FAULTS[fault] in reason for reason in reasons))
         for fault, texts in faulty.items()
     }
 

@@ -1,4 +1,4 @@
-"""What a user sees of bad input: one line that says what is wrong and how to mend it, and nothing half-done."""
+"""What a user sees of bad input: one line that says what is wrong and how to fix it, and nothing half-done."""
 
 import json
 import os

@@ -138,7 +138,7 @@ def test_a_job_that_breaks_after_its_result_is_not_believed(run):
 
 
 def test_what_the_user_can_mend_is_said_in_the_jobs_own_words(run):
-    assert run("leave(error='sample s01: mend it'); sys.exit(3)").description == "sample s01: mend it"
+    assert run("leave(error='sample s01: fix it'); sys.exit(3)").description == "sample s01: fix it"
 
 
 def test_a_fault_of_ours_brings_its_traceback(run):

@@ -1,4 +1,4 @@
-"""Bad input: one line that names the sample and the mend."""
+"""Bad input: one line that names the sample and the fix."""
 
 import re
 

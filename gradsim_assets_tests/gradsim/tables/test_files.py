@@ -115,14 +115,14 @@ class TestWriting:
         assert path.read_text() == "one"  # renamed last
 
     def test_a_read_only_folder(self, read_only: Path) -> None:
-        mend = "cannot be written (Permission denied); set GRADSIM_DATA to a folder that you can write"
+        fix = "cannot be written (Permission denied); set GRADSIM_DATA to a folder that you can write"
         with ordinary_user():
             with pytest.raises(TableError) as caught:
                 write_table(FRAME, read_only / "table.parquet", Provenance())
-            assert str(caught.value) == f"{read_only}: {mend}"
+            assert str(caught.value) == f"{read_only}: {fix}"
             with pytest.raises(TableError) as caught:
                 write_table(FRAME, read_only / "study/table.parquet", Provenance())
-            assert str(caught.value) == f"{read_only / 'study'}: {mend}"
+            assert str(caught.value) == f"{read_only / 'study'}: {fix}"
         assert names(read_only) == []
 
     def test_a_file_in_the_place_of_the_folder(self, tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from gradsim_assets.checks.quality_checks import CHECK_NAMES
+from gradsim.queries.quality import FAULTS
+from gradsim_assets.checks.quality_checks import check_name
 from gradsim_assets.keys import asset_key
 
 pytestmark = pytest.mark.slow
@@ -44,7 +45,7 @@ def evaluations(place):
     key = asset_key(place.store().lineage.key("queries", "paraphrased"))
     found = {}
     with place.instance() as instance:
-        for fault, name in CHECK_NAMES.items():
+        for fault, name in ((fault, check_name(fault)) for fault in FAULTS):
             history = instance.event_log_storage.get_asset_check_execution_history(dg.AssetCheckKey(key, name), limit=9)
             for record in history:
                 if record.partition:
@@ -59,7 +60,7 @@ def said(found):
 def test_faults_are_counted_and_shown_and_nothing_is_blocked(place):
     assert "✓ tiny/paraphrased/queries" in prepare(place)
     found = evaluations(place)
-    assert found.keys() == {(fault, partition) for fault in CHECK_NAMES for partition in PARTITIONS}
+    assert found.keys() == {(fault, partition) for fault in FAULTS for partition in PARTITIONS}
     assert said(found) == {
         ("refused", "0000-0004"): "1 of 5 queries",
         ("unchanged", "0000-0004"): "1 of 5 queries",

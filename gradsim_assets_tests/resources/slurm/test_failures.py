@@ -14,7 +14,7 @@ WRITABLE = "set SLURM_REMOTE_BASE to a folder of the cluster that you can write"
 UNAVAILABLE = "Requested node configuration is not available"
 POLICY = "Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)"
 
-# What sbatch or the shell prints -> how to mend it; "": nobody knows.
+# What sbatch or the shell prints -> how to fix it; "": nobody knows.
 REFUSALS = {
     f"{FAILED}Invalid account or account/partition combination specified": (
         f"the account is unknown, expired or not yours; set SLURM_ACCOUNT to {ASSOCIATIONS}"
@@ -54,9 +54,9 @@ REFUSALS = {
 @pytest.mark.parametrize("errors", REFUSALS)
 def test_a_refusal_is_one_line_that_says_how_to_mend_it(site_of, errors):
     last = errors.splitlines()[-1].removeprefix("sbatch: error: ") if errors else "exit status 5"
-    mend = f"; {REFUSALS[errors]}" if REFUSALS[errors] else ""
+    fix = f"; {REFUSALS[errors]}" if REFUSALS[errors] else ""
     said = refusal(Answer(5, b"", errors), site_of())
-    assert said == f"someone@login.example.org: the job was refused ({last}){mend}"
+    assert said == f"someone@login.example.org: the job was refused ({last}){fix}"
 
 
 @pytest.mark.parametrize("limit", ["QOSMaxCpuPerJobLimit", "AssocMaxWallDurationPerJobLimit", "QOSMaxMemoryPerJob"])
@@ -105,7 +105,7 @@ MEMORY = (
     "Slurm job 17 exceeded its memory limit of 300M (OUT_OF_MEMORY): raise SLURM_MEM, or limit the memory for "
     f"gradients (GRADSIM_MEMORY_BUDGET=4GiB){KEPT}"
 )
-MEND_TIME = f"raise SLURM_TIME, or lower GRADSIM_PARTITIONS_PER_JOB{KEPT}"
+FIX_TIME = f"raise SLURM_TIME, or lower GRADSIM_PARTITIONS_PER_JOB{KEPT}"
 PYTHON = (
     "Slurm job 17 could not start Python; install the environment again (gradsim cluster install), and check "
     "SLURM_SETUP"
@@ -117,8 +117,8 @@ STATES = {
     "COMPLETED": f"{EARLY}(as COMPLETED); its log may say why",
     "FAILED": f"{EARLY}(as FAILED); its log may say why",
     "CANCELLED": "Slurm job 17 was canceled on the cluster; run it again to continue",
-    "TIMEOUT": f"Slurm job 17 exceeded its walltime of 00:10:00 (TIMEOUT): {MEND_TIME}",
-    "DEADLINE": f"Slurm job 17 exceeded its walltime of 00:10:00 (DEADLINE): {MEND_TIME}",
+    "TIMEOUT": f"Slurm job 17 exceeded its walltime of 00:10:00 (TIMEOUT): {FIX_TIME}",
+    "DEADLINE": f"Slurm job 17 exceeded its walltime of 00:10:00 (DEADLINE): {FIX_TIME}",
     "OUT_OF_MEMORY": MEMORY,
     "NODE_FAIL": "Slurm job 17 ended early: its node failed (NODE_FAIL)",
     "BOOT_FAIL": "Slurm job 17 ended early: its node did not start (BOOT_FAIL)",

@@ -1,4 +1,4 @@
-"""The faults of dagster-slurm's client that ours corrects, on the stock one: a release that mends one fails here."""
+"""The faults of dagster-slurm's client that ours corrects, on the stock one: a release that fixes one fails here."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ sys.exit({status})
 """
 
 
-MENDED = "dagster-slurm has mended this: drop the correction"
+FIXED = "dagster-slurm has fixed this: drop the correction"
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_it_records_a_job_of_another_partition(runs, start, tmp_path):
     # As Dagster marks a run whose process is gone.
     runs.mark_runs_failed()
     assert start(runs, "B").outcome()["materialized"] == 1
-    assert not (tmp_path / "B was computed").exists(), MENDED
+    assert not (tmp_path / "B was computed").exists(), FIXED
 
 
 def test_it_takes_an_outage_of_ssh_for_the_end(runs, lab, start):
@@ -54,7 +54,7 @@ def test_it_takes_an_outage_of_ssh_for_the_end(runs, lab, start):
     job = runs.wait_for("RUNNING")
     lab.stop("sshd")
     outcome = run.outcome()
-    assert outcome["materialized"] == 0, MENDED
+    assert outcome["materialized"] == 0, FIXED
     assert runs.submitted()[job] == "RUNNING", "an orphan"
 
 
@@ -73,4 +73,4 @@ def test_a_failed_job_that_slurm_forgot_is_no_success(lab_without_accounting, ne
     outcome = run.outcome()
     assert "ended with exit status 7; its log says why" in outcome["failure"]
     assert outcome["materialized"] == 0
-    assert stock_run.outcome(400)["materialized"] == 1, MENDED
+    assert stock_run.outcome(400)["materialized"] == 1, FIXED

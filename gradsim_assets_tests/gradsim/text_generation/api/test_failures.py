@@ -1,4 +1,4 @@
-"""Refusals: one line that says how to mend it, at once, without the key, and with what is done kept."""
+"""Refusals: one line that says how to fix it, at once, without the key, and with what is done kept."""
 
 import subprocess
 import threading
