@@ -5,8 +5,8 @@ from functools import cached_property
 from statistics import NormalDist
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import bdtr
 
 Floats = NDArray[np.float64]
 Positions = NDArray[np.int64]
@@ -158,7 +158,7 @@ def exact_mcnemar(only_first: ArrayLike, only_second: ArrayLike) -> Floats:
         only_second: number of queries that only the second method finds, same shape.
     """
     first, second = np.asarray(only_first), np.asarray(only_second)
-    p_values: Floats = np.minimum(1.0, 2 * bdtr(np.minimum(first, second), first + second, 0.5))
+    p_values: Floats = np.minimum(1.0, 2 * scipy.special.bdtr(np.minimum(first, second), first + second, 0.5))
     return p_values
 
 

@@ -7,14 +7,14 @@ import dagster as dg
 
 from gradsim.partition_job import JobResult, PartitionJob
 from gradsim.study import Study
-from gradsim.study.settings import QueryMethod
 from gradsim.tables import Lineage, Store, TableKey
-from gradsim.tables.lineage import AUDIT, GRADIENT_TABLES, INDEX
+from gradsim.tables.lineage import GRADIENT_TABLES
 from gradsim_assets.abandoned import process_tags
 from gradsim_assets.asset_specs import table_spec
 from gradsim_assets.dispatch import Dispatch
 from gradsim_assets.io_manager import stored_metadata
 from gradsim_assets.keys import asset_key, table_key
+from gradsim_assets.steps import gradients_op, query_method
 from resources.compute import ComputeResource
 from resources.gpu import GPUResource
 from resources.storage import StorageResource
@@ -58,26 +58,6 @@ def gradient_assets(study: Study, dispatch: Dispatch) -> dg.AssetsDefinition:
         yield from compute_tables(context, study, asked, config, storage, gpu, compute)
 
     return gradients
-
-
-def gradients_op(study: Study) -> str:
-    """Return the name of the step that computes a study's gradient tables."""
-    return f"{study.name}__gradients"
-
-
-def job_op(study: Study, key: TableKey) -> str | None:
-    """Return the name of the step that computes a table with a partition job; None for tables made without a job."""
-    if key.name in GRADIENT_TABLES and key.room is None:
-        return gradients_op(study)
-    if key.name in (AUDIT, INDEX):
-        return "__".join(key.parts)
-    method = _query_method(study, key)
-    return "__".join(key.parts) if method and method.runs_model else None
-
-
-def _query_method(study: Study, key: TableKey) -> QueryMethod | None:
-    """Return the query method of a queries table; None for other tables."""
-    return study.settings[str(key.setting)] if key.name == "queries" else None
 
 
 def compute_tables(
@@ -126,7 +106,7 @@ def make_job(
         fingerprints={str(key): store.lineage.fingerprint(key) for key in keys},
         digests=store.lineage.named_files(),
         root=store.root,
-        model=gpu.configuration(store.study, store, _query_method(store.study, keys[0])),
+        model=gpu.configuration(store.study, store, query_method(store.study, keys[0])),
         memory_budget=gpu.memory_budget,
         force=force,
     )

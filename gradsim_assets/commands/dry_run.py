@@ -6,9 +6,10 @@ from contextlib import suppress
 from gradsim.errors import TableError
 from gradsim.partition_job import PartitionJob
 from gradsim.tables import State, TableKey
-from gradsim_assets.assets.gradients import job_op, make_job
+from gradsim_assets.assets.gradients import make_job
 from gradsim_assets.commands.session import Session
 from gradsim_assets.launch.targets import Launch
+from gradsim_assets.steps import job_op
 from gradsim_assets.terminal import console
 from resources.gpu import GPUResource
 from resources.slurm.client import PartitionJobClient

@@ -10,9 +10,9 @@ from gradsim.errors import StudyError, TableError
 from gradsim.study import Study, load_study
 from gradsim.study.partitions import Partition
 from gradsim.tables import Store, TableKey
-from gradsim_assets.assets.gradients import job_op
-from gradsim_assets.launch.launching import failed_partitions, run_launches
+from gradsim_assets import launch
 from gradsim_assets.launch.targets import Launch, plan_launches
+from gradsim_assets.steps import job_op
 from gradsim_assets.terminal import console
 
 
@@ -77,7 +77,7 @@ class Session:
         if not launches:
             console.print("nothing to do: everything requested is fresh")
             return
-        run_launches(self.study, launches, self.environment, force=force)
+        launch.run_launches(self.study, launches, self.environment, force=force)
 
     def refuse_imported(self) -> None:
         """Raise for an imported study, in commands that need more than its tables.
@@ -98,13 +98,13 @@ class Session:
             DeviceError: This machine does not have the device.
         """
         device = self.environment.device
-        needed = any(job_op(self.study, key) for launch in launches for key in launch.keys)
+        needed = any(job_op(self.study, key) for each in launches for key in each.keys)
         if needed and self.environment.compute == "local" and device not in {"auto", "cpu"}:
             models.resolve_device(device)
 
     def failed_partitions(self) -> set[tuple[TableKey, str | None]]:
         """Return the partitions with a failed latest materialization, from the Dagster instance."""
-        return failed_partitions(self.store, self.environment)
+        return launch.failed_partitions(self.store, self.environment)
 
     def refuse_partitions(self, launches: Sequence[Launch]) -> None:
         """Raise if these launches contain partitions, in commands that only combine or analyse computed partitions.
@@ -112,9 +112,9 @@ class Session:
         Raises:
             TableError: Partitions are missing or stale.
         """
-        for launch in launches:
-            if launch.partitions:
+        for each in launches:
+            if each.partitions:
                 raise TableError(
-                    f"{launch.keys[0]}: {len(launch.partitions)} partitions are missing or stale, "
-                    f"{launch.partitions[0]} first; compute them: gradsim run {self.study.name}"
+                    f"{each.keys[0]}: {len(each.partitions)} partitions are missing or stale, "
+                    f"{each.partitions[0]} first; compute them: gradsim run {self.study.name}"
                 )

@@ -1,1 +1,5 @@
-"""Runs from the command line: the Dagster instance, the selection of targets, and progress display."""
+"""Starting runs from the command line: instance, targets, display. Exports load on first use: Dagster takes a second."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

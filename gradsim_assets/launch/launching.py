@@ -10,13 +10,13 @@ from gradsim.errors import GradsimError
 from gradsim.study import Study
 from gradsim.tables import Store, TableKey
 from gradsim_assets.abandoned import fail_abandoned_runs, process_tags
-from gradsim_assets.assets.gradients import job_op
 from gradsim_assets.build import build_definitions
 from gradsim_assets.keys import asset_key, table_key
 from gradsim_assets.launch.display import LOGGER_KEY, run_display
 from gradsim_assets.launch.instance import open_instance
-from gradsim_assets.launch.targets import Launch
+from gradsim_assets.launch.targets import Launch, describe
 from gradsim_assets.partitions import query_ranges
+from gradsim_assets.steps import job_op
 from gradsim_assets.terminal import console
 
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
@@ -58,24 +58,6 @@ def run_launches(study: Study, launches: Sequence[Launch], environment: Environm
             )
             if not result.success:
                 raise RunError(failure_text(result, Store(environment.data_root, study)))
-
-
-def describe(launch: Launch) -> str:
-    """Return, for example, `sample/paraphrased: queries, tokenized, candidates (0000-0019 to 0040-0059)`."""
-    places = {"/".join(key.parts[:-1]) for key in launch.keys}
-    names = [key.name if len(places) == 1 else str(key) for key in launch.keys]
-    settings = list(dict.fromkeys(key.setting for key in launch.keys if key.setting))
-    counted = f"{len(names)} tables" + (f" of {', '.join(settings)}" if len(places) > 1 and settings else "")
-    listed = ", ".join(names) if len(names) <= LISTED else counted
-    text = f"{places.pop()}: {listed}" if len(places) == 1 else listed
-    if not launch.partitions:
-        return text
-    first, last = launch.partitions[0], launch.partitions[-1]
-    return f"{text} ({first})" if first == last else f"{text} ({first} to {last})"
-
-
-# Longer lists of tables are abbreviated to their number.
-LISTED = 7
 
 
 def partition_tags(partitions: Sequence[str]) -> Mapping[str, str]:

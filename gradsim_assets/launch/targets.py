@@ -135,3 +135,21 @@ def _partition_launches(store: Store, work: dict[str, tuple[TableKey, ...]], run
             Launch(tables, tuple(partitions[start : start + size])) for start in range(0, len(partitions), size)
         ]
     return launches
+
+
+def describe(launch: Launch) -> str:
+    """Return, for example, `sample/paraphrased: queries, tokenized, candidates (0000-0019 to 0040-0059)`."""
+    places = {"/".join(key.parts[:-1]) for key in launch.keys}
+    names = [key.name if len(places) == 1 else str(key) for key in launch.keys]
+    settings = list(dict.fromkeys(key.setting for key in launch.keys if key.setting))
+    counted = f"{len(names)} tables" + (f" of {', '.join(settings)}" if len(places) > 1 and settings else "")
+    listed = ", ".join(names) if len(names) <= LISTED else counted
+    text = f"{places.pop()}: {listed}" if len(places) == 1 else listed
+    if not launch.partitions:
+        return text
+    first, last = launch.partitions[0], launch.partitions[-1]
+    return f"{text} ({first})" if first == last else f"{text} ({first} to {last})"
+
+
+# Longer lists of tables are abbreviated to their number.
+LISTED = 7

@@ -11,7 +11,8 @@ from gradsim.environment import Environment
 from gradsim.study import Study
 from gradsim.tables import SCHEMAS, Store
 from gradsim_assets.commands.session import Session
-from gradsim_assets.commands.summary import print_launches, print_results, print_status
+from gradsim_assets.commands.status import print_status
+from gradsim_assets.commands.summary import print_launches, print_results
 from gradsim_assets.launch.targets import Launch
 from gradsim_assets.terminal import console
 
