@@ -102,9 +102,9 @@ class Session:
         if needed and self.environment.compute == "local" and device not in {"auto", "cpu"}:
             models.resolve_device(device)
 
-    def failed_partitions(self) -> set[tuple[TableKey, str | None]]:
-        """Return the partitions with a failed latest materialization, from the Dagster instance."""
-        return launch.failed_partitions(self.store, self.environment)
+    def failed_partitions(self, keys: Sequence[TableKey]) -> set[tuple[TableKey, str | None]]:
+        """Return the partitions of these tables whose latest materialization failed, from the Dagster instance."""
+        return launch.failed_partitions(self.store, keys, self.environment) if keys else set()
 
     def refuse_partitions(self, launches: Sequence[Launch]) -> None:
         """Raise if these launches contain partitions, in commands that only combine or analyse computed partitions.

@@ -1,7 +1,7 @@
 """The command `status`: the state of each table, and the results of the audits."""
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import groupby
 
 from rich import box
@@ -17,28 +17,39 @@ from gradsim_assets.terminal import console
 def print_status(session: Session) -> None:
     """Print how many partitions of each table are done, failed, missing and stale, and the audit verdicts."""
     store = session.store
+    states = {
+        node.key: {partition: store.state(node.key, partition) for partition in store.partitions(node.key)}
+        for node in store.lineage
+    }
+    # Opening Dagster's instance takes a second, and fresh partitions did not fail.
+    unfinished = [key for key in states if store.lineage[key].partitioned and not _all_fresh(states[key])]
+    failed = session.failed_partitions(unfinished)
     table = Table(title=f"{session.study.name} in {store.root}", title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("table", overflow="fold")
     for column in ("done", "failed", "missing", "stale"):
         table.add_column(column, justify="right", no_wrap=True)
-    failed = session.failed_partitions()
-    for setting, nodes in groupby(store.lineage, key=lambda node: node.key.setting):
+    for setting, keys in groupby(states, key=lambda key: key.setting):
         if setting:
             table.add_section()
             table.add_row(f"[bold]{setting}[/]")
-        for node in nodes:
-            name = "/".join(part for part in (node.key.room, node.key.name) if part)
-            table.add_row(f"  {name}" if setting else name, *_state_cells(store, node.key, failed))
+        for key in keys:
+            name = "/".join(part for part in (key.room, key.name) if part)
+            table.add_row(f"  {name}" if setting else name, *_cells(key, states[key], failed))
         table.add_section()
     console.print(table)
     print_audits(store, list(session.study.settings))
 
 
-def _state_cells(store: Store, key: TableKey, failed: Collection[tuple[TableKey, str | None]]) -> list[str]:
+def _all_fresh(states: Mapping[str | None, State]) -> bool:
+    return all(state is State.FRESH for state in states.values())
+
+
+def _cells(
+    key: TableKey, states: Mapping[str | None, State], failed: Collection[tuple[TableKey, str | None]]
+) -> list[str]:
     """Return the cells for a table's numbers of done, failed, missing and stale partitions."""
     counts: Counter[str] = Counter()
-    for partition in store.partitions(key):
-        state = store.state(key, partition)
+    for partition, state in states.items():
         lost = state is State.CORRUPT or (state is not State.FRESH and (key, partition) in failed)
         counts["failed" if lost else state.value] += 1
     numbers = [counts[name] for name in ("fresh", "failed", "missing", "stale")]

@@ -1,4 +1,4 @@
-"""Starting runs from the command line: instance, targets, display. Exports load on first use: Dagster takes a second."""
+"""Starting runs from the command line: instance, targets, display. Exports load on first use: Dagster takes its time."""
 
 import lazy_loader
 

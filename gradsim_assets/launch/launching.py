@@ -104,17 +104,18 @@ def _own_errors() -> set[str]:
     return _names(GradsimError) | {dg.Failure.__name__}
 
 
-def failed_partitions(store: Store, environment: Environment) -> set[tuple[TableKey, str | None]]:
-    """Return the partitions with a failed latest materialization."""
+def failed_partitions(
+    store: Store, keys: Sequence[TableKey], environment: Environment
+) -> set[tuple[TableKey, str | None]]:
+    """Return the partitions of these partitioned tables whose latest materialization failed."""
+    ranges = query_ranges(store.study)
     failed: set[tuple[TableKey, str | None]] = set()
     with open_instance(environment) as instance:
-        for node in store.lineage:
-            if node.partitioned:
-                ranges = query_ranges(store.study)
-                statuses = instance.get_status_by_partition(asset_key(node.key), ranges.get_partition_keys(), ranges)
-                failed |= {
-                    (node.key, partition)
-                    for partition, status in (statuses or {}).items()
-                    if status and status.value == "FAILED"
-                }
+        for key in keys:
+            statuses = instance.get_status_by_partition(asset_key(key), ranges.get_partition_keys(), ranges)
+            failed |= {
+                (key, partition)
+                for partition, status in (statuses or {}).items()
+                if status and status.value == "FAILED"
+            }
     return failed
