@@ -1,4 +1,4 @@
-"""Starting runs from the command line: instance, targets, display. Exports load on first use: Dagster takes its time."""
+"""Starting runs from the command line: instance, targets, display. Exports load on first use."""
 
 import lazy_loader
 
