@@ -1,5 +1,6 @@
 """What loads without heavy libraries, and how long files are. Import contracts are checked by `make lint`."""
 
+import ast
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -37,8 +38,8 @@ def test_what_loads_without_the_heavy_libraries(project: Path, module: str) -> N
     assert (loaded.stdout.strip(), loaded.returncode) == ("[]", 0), loaded.stderr
 
 
-@pytest.mark.parametrize("module", ["gradsim.study", "gradsim.tables", "gradsim.analysis"])
-def test_the_science_loads_without_dagster(project: Path, module: str) -> None:
+@pytest.mark.parametrize("module", ["gradsim.study", "gradsim.tables", "gradsim.analysis", "gradsim_assets.cli"])
+def test_what_loads_without_dagster(project: Path, module: str) -> None:
     code = f"import sys, {module}; print([name for name in sys.modules if name.startswith('dagster')])"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=project, capture_output=True, text=True, check=True)
     assert loaded.stdout.strip() == "[]"
@@ -51,3 +52,16 @@ def test_no_file_is_too_long(project: Path) -> None:
     }
     assert len(lengths) > 100
     assert {name: length for name, length in lengths.items() if length > LONGEST_FILE} == {}
+
+
+def test_docstrings_begin_with_what_they_describe(project: Path) -> None:
+    """No inverted sentences: neither "Of a batch, the ..." nor "The same for ..."."""
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    found = [
+        f"{path.relative_to(project)}: {text.splitlines()[0]}"
+        for path in sources(project, "gradsim", "gradsim_assets", "resources", "benchmarks", "scripts")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, documented) and (text := ast.get_docstring(node))
+        if text.startswith(("Of ", "The same", "That ", "As "))
+    ]
+    assert found == []
