@@ -5,7 +5,7 @@ PORT ?= 3000
 STAMP := .venv/.installed
 GRADSIM := .venv/bin/gradsim
 
-.PHONY: demo test check lint web format install clean
+.PHONY: demo test check coverage lint web format install clean
 
 demo: $(STAMP)  ## run the bundled study end to end and write its report
 	$(GRADSIM) run sample
@@ -15,6 +15,9 @@ test: $(STAMP)  ## all tests
 
 check: lint  ## lint, types and the fast tests
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE .venv/bin/pytest -n 2 --dist loadgroup -m "not slow" -q $(PYTEST_ARGS)
+
+coverage: $(STAMP)  ## branch coverage of all tests, started processes included
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE .venv/bin/pytest -n 2 --dist loadgroup --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
 
 lint: $(STAMP)  ## formatting, lint rules, import contracts, spelling and types
 	.venv/bin/ruff format --check
