@@ -16,7 +16,7 @@ import yaml
 from gradsim.environment import Environment
 from gradsim.study import load_study
 from gradsim.tables import SCHEMAS, Store
-from gradsim_assets import cli, console
+from gradsim_assets import cli, terminal
 from gradsim_assets.launch.launching import RunError, run_launches
 from gradsim_assets.launch.targets import Launch
 
@@ -125,7 +125,7 @@ def machine(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pyt
         "HF_HUB_OFFLINE": "1",
     }
     os.environ.update({name: str(value) for name, value in variables.items()})
-    monkeypatch.setattr(console.console, "width", 400)
+    monkeypatch.setattr(terminal.console, "width", 400)
     machine = Machine(tmp_path, capsys, monkeypatch)
     machine.write("originals.jsonl", samples())
     machine.write("queries.jsonl", samples())

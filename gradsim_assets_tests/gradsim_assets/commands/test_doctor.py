@@ -8,8 +8,8 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from gradsim_assets import doctor
 from gradsim_assets.cli import app
+from gradsim_assets.commands import doctor
 from gradsim_assets.commands.doctor import CHECKS, InstallationError, constraints, requirements
 from resources.diagnosis import Doubt
 
