@@ -124,7 +124,7 @@ def test_settings_that_cannot_be_followed(look):
     ("name", "variables", "said"),
     [
         ("partition", {"SLURM_PARTITION": "nope"}, "no partition nope; set SLURM_PARTITION to one of low, gpu, high"),
-        ("partition", {"SLURM_TIME": "2-00:00:00"}, "ask for 2-00:00:00, the partition allows 1-00:00:00; set"),
+        ("partition", {"SLURM_TIME": "2-00:00:00"}, "request 2-00:00:00, the partition allows 1-00:00:00; set"),
         ("job options", {"SLURM_ACCOUNT": "nope"}, "refused .*; .* set SLURM_ACCOUNT to one of"),
         ("job options", {"SLURM_QOS": "nope"}, "refused .*; set SLURM_QOS to one of"),
         ("job options", {"SLURM_MEM": "9T"}, "refused .*; .*SLURM_MEM"),
@@ -151,7 +151,7 @@ def test_an_environment_with_other_code(look, tmp_path):
     shutil.copytree(Path(gradsim.__file__).parent, tmp_path / "code/gradsim")
     with (tmp_path / "code/gradsim/errors.py").open("a") as file:
         file.write("# changed\n")
-    with pytest.raises(ClusterError, match=r"has gradsim 0\S+, here is 0\S+; .*pip install"):
+    with pytest.raises(ClusterError, match=r"has gradsim 0\S+, this machine 0\S+; .*pip install"):
         look("environment", SLURM_SETUP=f"export PYTHONPATH={tmp_path}/code")
 
 

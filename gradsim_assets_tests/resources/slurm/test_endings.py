@@ -18,7 +18,7 @@ FAILURES = {
     "path.with_suffix('.result.json').write_text('{\"par')": "ended with exit status 0",
     "leave(); sys.exit(1)": "the partition job failed after it had written its result: Slurm job ",
     "leave(error='sample s01: fix it'); sys.exit(3)": "sample s01: fix it",
-    "leave(traceback='Traceback:\\n  File x\\nValueError: boom\\n'); sys.exit(1)": "broke: ValueError: boom",
+    "leave(traceback='Traceback:\\n  File x\\nValueError: boom\\n'); sys.exit(1)": "crashed: ValueError: boom",
     "hog = [bytearray(50 << 20) for _ in range(40)]; time.sleep(20)": (
         "exceeded its memory limit of 300M (OUT_OF_MEMORY): raise SLURM_MEM"
     ),

@@ -62,4 +62,4 @@ def test_a_job_that_somebody_cancels_fails_its_run(runs, lab):
     run = runs.start("time.sleep(600)")
     job = runs.wait_for("RUNNING")
     lab.run("scancel", job)
-    assert f"Slurm job {job} was canceled on the cluster; run it again to go on" in run.outcome()["failure"]
+    assert f"Slurm job {job} was canceled on the cluster; run it again to continue" in run.outcome()["failure"]
