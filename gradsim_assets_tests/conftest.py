@@ -31,7 +31,6 @@ MARKERS = {
 }
 
 
-@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark tests by their fixtures, and put fast tests first.
 
