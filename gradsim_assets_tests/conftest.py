@@ -31,16 +31,19 @@ MARKERS = {
 }
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests by their fixtures, and put fast tests first.
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark a test by its fixtures, and name the group that shares a process.
 
-    The tests of a file share a process, and those on the Slurm lab too: each of them needs it idle.
+    The tests of a file do, and those on the Slurm lab: each of them needs it idle.
     """
-    for item in items:
-        found = {MARKERS[name] for name in getattr(item, "fixturenames", ()) if name in MARKERS}
-        for marker in found:
-            item.add_marker(marker)
-        item.add_marker(pytest.mark.xdist_group("slurm" if "slurm" in found else str(item.path)))
+    found = {MARKERS[name] for name in getattr(item, "fixturenames", ()) if name in MARKERS}
+    for marker in found:
+        item.add_marker(marker)
+    item.add_marker(pytest.mark.xdist_group("slurm" if "slurm" in found else str(item.path)))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put fast tests first, and of the slow ones those on the Slurm lab, which take longest."""
     items.sort(key=lambda item: (item.get_closest_marker("slow") is not None, item.get_closest_marker("slurm") is None))
 
 
