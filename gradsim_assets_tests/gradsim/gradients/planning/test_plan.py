@@ -208,10 +208,10 @@ def test_the_preferred_way_wins_unless_another_costs_less():
     pairs = [(q, 3 + o) for q in range(3) for o in range(3)]
     large, small = task_of(pairs, [2] * 6), task_of(pairs, [1] * 6)
     ways = [way_of(large), way_of(small, product_operations=1.0)]
-    assert make_plan(ways, 100, 1.0).way is ways[0]
-    assert make_plan(ways, 4, 1.0).way is ways[1]
+    assert make_plan(ways, 100, 1.0).alternative is ways[0]
+    assert make_plan(ways, 4, 1.0).alternative is ways[1]
     dear = [way_of(large), way_of(small, product_operations=100.0)]
-    assert make_plan(dear, 4, 1.0).way is dear[0]
+    assert make_plan(dear, 4, 1.0).alternative is dear[0]
 
 
 @pytest.mark.parametrize(("batch_tokens", "rows"), [(3, 2 + 3), (1, 3 * (2 + 1))])
