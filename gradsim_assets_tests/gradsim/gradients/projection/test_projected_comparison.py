@@ -70,7 +70,7 @@ def test_several_projectors_beside_each_other(make_model, make_samples):
 
 def by_term(model, samples, kind, **keywords):
     result = compare(model, *samples, "all", projectors=[Projector(kind, 0.3, 42, "p")], **keywords)
-    return result, result.plan.way.by_term[0]
+    return result, result.plan.alternative.by_term[0]
 
 
 def test_factors_are_projected_where_that_costs_less(make_model, make_samples):
