@@ -45,6 +45,14 @@ def test_what_loads_without_dagster(project: Path, module: str) -> None:
     assert loaded.stdout.strip() == "[]"
 
 
+@pytest.mark.parametrize("module", ["gradsim_assets.commands.materialize", "gradsim_assets.commands.doctor"])
+def test_the_cluster_loads_where_it_is_used(project: Path, module: str) -> None:
+    """So that a broken installation does not keep the doctor from saying what is broken."""
+    code = f"import sys, {module}; print('dagster_slurm' in sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=project, capture_output=True, text=True, check=True)
+    assert loaded.stdout.strip() == "False"
+
+
 def test_no_file_is_too_long(project: Path) -> None:
     lengths = {
         str(path.relative_to(project)): len(path.read_text(encoding="utf-8").splitlines())

@@ -21,7 +21,7 @@ from gradsim.study.loading import imported_studies
 from gradsim.study.settings import Paraphrase
 from gradsim.tables import State, Store
 from gradsim.text_generation import api as text_api
-from gradsim_assets.commands.cluster import examine_cluster
+from gradsim_assets import commands
 from gradsim_assets.commands.findings import Findings
 from gradsim_assets.terminal import console
 from resources.diagnosis import Check, Doubt
@@ -282,5 +282,5 @@ def examine_installation(*, job: bool, wait: float) -> bool:
         has_cluster = False
     if has_cluster:
         console.print()
-        examine_cluster(findings, job=job, wait=wait)
+        commands.examine_cluster(findings, job=job, wait=wait)
     return not findings.failed

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from gradsim.analysis.questions import SIZES
-from gradsim.study.partitions import Partition, select_partitions
+from gradsim.study.partitions import select_partitions
 from gradsim.tables import TableKey
 from gradsim.tables.lineage import (
     COMBINED_TABLES,
@@ -13,8 +13,8 @@ from gradsim.tables.lineage import (
     PROJECTED_TABLES,
     TRANSFER,
 )
+from gradsim_assets import commands
 from gradsim_assets.audits import refuse_wrong_numbers
-from gradsim_assets.commands.dry_run import print_scripts
 from gradsim_assets.commands.session import Session
 from gradsim_assets.commands.summary import print_launches, print_results, print_spending
 
@@ -39,34 +39,37 @@ def run(
     dry_run: bool = False,
     force: bool = False,
 ) -> None:
-    """Materialize the tables of a study that are asked for, with their inputs.
+    """Materialize tables of a study, with their inputs.
 
     Args:
-        name: the study's.
-        setting: None: all.
-        computation: a key of `TABLES`.
-        partitions: keys; none: all, or those from `start` to `end`.
+        name: name of the study.
+        setting: one setting; None: all.
+        computation: key of `TABLES`.
+        partitions: partition keys; empty: all, or those from `start` to `end`.
         start: first position.
         end: last position, exclusive.
         runs: number of runs for the partitions.
-        dry_run: say what would run, and run nothing.
-        force: compute fresh tables again.
+        dry_run: print what would run, and run nothing.
+        force: recompute fresh tables.
 
     Raises:
-        GradsimError: the request cannot be met, a run failed, or an audit found wrong numbers.
+        GradsimError: The request is invalid, a run failed, or an audit found wrong numbers.
     """
     session = Session.open(name)
     settings = session.settings(setting)
     if partitions or start is not None or end is not None or runs > 1:
         session.refuse_imported()
     selected = select_partitions(session.study.partitions, partitions, start, end)
-    targets = _targets(session, settings, computation, selected)
+    everything = computation == "all" and len(selected) == len(session.study.partitions)
+    if not everything:
+        session.refuse_imported()
+    targets = _targets(session, settings, computation, everything=everything)
     launches = session.plan(targets, selected, force=force, runs=runs)
     if dry_run:
         print_launches(launches)
         print_spending(session, launches)
         if session.environment.compute == "slurm":
-            print_scripts(session, launches, force=force)
+            commands.print_scripts(session, launches, force=force)
         return
     session.check_device(launches)
     session.run(launches, force=force)
@@ -74,20 +77,16 @@ def run(
     refuse_wrong_numbers(session.store, settings)
 
 
-def _targets(
-    session: Session, settings: Sequence[str], computation: str, partitions: Sequence[Partition]
-) -> list[TableKey]:
-    """Return the tables to make; combined tables, analyses and report only if everything is asked for."""
+def _targets(session: Session, settings: Sequence[str], computation: str, *, everything: bool) -> list[TableKey]:
+    """Return the tables of a computation; with `everything`, combined tables, analyses and the report as well."""
     lineage, key = session.store.lineage, session.store.lineage.key
     targets = [key(table, name) for name in settings for table in TABLES[computation]]
-    if computation == "all" and len(partitions) == len(session.study.partitions):
+    if everything:
         targets += [key(table, name, "results") for name in settings for table in COMBINED_TABLES]
         targets += [key(analysis, name, "analysis") for name in settings for analysis in lineage.analyses]
         targets.append(key(SIZES, room="analysis"))
         if len(settings) == len(session.study.settings):
             targets += [key(TRANSFER, room="analysis"), key("report")]
-    else:
-        session.refuse_imported()
     if computation == "all":
         targets.append(key(INDEX))
     return [target for target in targets if target in lineage]
@@ -97,7 +96,7 @@ def combine(name: str, setting: str | None = None) -> None:
     """Combine the partitions of each table.
 
     Raises:
-        GradsimError: partitions are missing, or a run failed.
+        GradsimError: Partitions are missing, or a run failed.
     """
     session = Session.open(name)
     session.refuse_imported()
@@ -113,12 +112,12 @@ def prepare(name: str, variants: Sequence[str], *, dry_run: bool = False) -> Non
     """Make the queries of settings.
 
     Args:
-        name: the study's.
-        variants: settings.
-        dry_run: say what would be made, sent and paid, and do nothing.
+        name: name of the study.
+        variants: names of the settings.
+        dry_run: print what would be made, sent and paid, and do nothing.
 
     Raises:
-        GradsimError: there is no such setting, or a run failed.
+        GradsimError: There is no such setting, or a run failed.
     """
     session = Session.open(name)
     session.refuse_imported()
@@ -135,7 +134,7 @@ def report(name: str) -> None:
     """Write the HTML report from the computed partitions.
 
     Raises:
-        GradsimError: partitions are missing, or a run failed.
+        GradsimError: Partitions are missing, or a run failed.
     """
     session = Session.open(name)
     launches = session.plan([session.store.lineage.key("report")])

@@ -1,4 +1,4 @@
-"""Summaries in the terminal: planned runs, results, and the state of tables."""
+"""Summaries in the terminal: planned runs, their cost, and results."""
 
 from collections.abc import Sequence
 
