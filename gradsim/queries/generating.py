@@ -1,4 +1,7 @@
-"""Queries with the prompts of another setting, answered by the studied model."""
+"""Texts by a model on this machine: the prompts of another setting, answered by the studied model."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import polars as pl
 
@@ -7,6 +10,40 @@ from gradsim.queries.method import MadeQueries, QueryContext, query_frame, rewri
 from gradsim.study.settings import Generate
 from gradsim.text_generation import local
 
+if TYPE_CHECKING:
+    from gradsim.text_generation.local import GeneratedAnswer, Sampling
+
+
+def generated_answers(
+    context: QueryContext,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int | None,
+    sampling: "Sampling | None" = None,
+) -> "list[GeneratedAnswer]":
+    """Return the answers of the context's model, journaled under the context's name.
+
+    Args:
+        context: context with a model.
+        prompts: token ids.
+        max_new_tokens: maximum length of an answer in tokens; None: up to the context length.
+        sampling: None: greedy decoding.
+
+    Raises:
+        GradsimError: The model cannot be loaded, or the journal cannot be written.
+    """
+    assert context.model is not None
+    return local.journaled_answers(
+        context.model,
+        prompts,
+        context.journals / f"{context.name}.jsonl",
+        max_new_tokens=max_new_tokens,
+        sampling=sampling,
+        force=context.force,
+        progress=context.progress,
+        say=context.say,
+    )
+
 
 @rewrite.register
 def _answer_prompts(settings: Generate, samples: pl.DataFrame, context: QueryContext) -> MadeQueries:
@@ -14,15 +51,7 @@ def _answer_prompts(settings: Generate, samples: pl.DataFrame, context: QueryCon
     prompts = [dialogue[0] for dialogue in samples["messages"].to_list()]
     tokenizer = context.model.tokenizer
     encoded = [tokenizer(chat.render([each], "", cue=True), add_special_tokens=False)["input_ids"] for each in prompts]
-    answers = local.journaled_answers(
-        context.model,
-        encoded,
-        context.journals / f"{context.name}.jsonl",
-        max_new_tokens=settings.max_new_tokens,
-        force=context.force,
-        progress=context.progress,
-        say=context.say,
-    )
+    answers = generated_answers(context, encoded, max_new_tokens=settings.max_new_tokens)
     rows = {
         place: [prompt, {"role": "assistant", "content": answer.text}]
         for place, (prompt, answer) in enumerate(zip(prompts, answers, strict=True))

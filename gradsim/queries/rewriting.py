@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
 
+from gradsim.queries.generating import generated_answers
 from gradsim.queries.method import MadeQueries, QueryContext, query_frame, rewrite
 from gradsim.queries.quality import Rewrite, find_faults
 from gradsim.study.settings import LocalParaphrase, Paraphrase, Rewriting
@@ -66,16 +67,8 @@ def _ask_local_model(
     tokenizer = context.model.tokenizer
     prompts = [local.chat_prompt(settings.system_prompt, request.text, tokenizer) for request in requests]
     seeds = [_own_seed(request) for request in requests]
-    answers = local.journaled_answers(
-        context.model,
-        prompts,
-        context.journals / f"{context.name}.jsonl",
-        max_new_tokens=settings.max_new_tokens,
-        sampling=local.Sampling(settings.temperature, seeds) if settings.temperature else None,
-        force=context.force,
-        progress=context.progress,
-        say=context.say,
-    )
+    sampling = local.Sampling(settings.temperature, seeds) if settings.temperature else None
+    answers = generated_answers(context, prompts, max_new_tokens=settings.max_new_tokens, sampling=sampling)
     return {
         request: Answer(answer.text, _finish_reason(answer), len(prompt), answer.new_tokens)
         for request, prompt, answer in zip(requests, prompts, answers, strict=True)
