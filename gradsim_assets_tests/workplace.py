@@ -28,7 +28,7 @@ MODEL = {"reference": {"layers": 1, "hidden_size": 16, "heads": 2, "vocabulary":
 
 @dataclass(frozen=True)
 class Workplace:
-    """A machine's folders, of which the environment tells every process that is started here."""
+    """Folders of a machine; every process that is started here gets them in its environment."""
 
     folder: Path
 
@@ -66,7 +66,7 @@ class Workplace:
     def rows(
         number: int, question: str = "How should I {verb} a {thing} at home?", repeat: int = 1
     ) -> list[dict[str, Any]]:
-        """Samples of which no two are alike; `repeat` makes their answers long."""
+        """Return samples that all differ; `repeat` makes their answers long."""
         made = []
         for position in range(number):
             thing, verb = THINGS[position % len(THINGS)], VERBS[position % len(VERBS)]

@@ -73,7 +73,7 @@ class TestGolden:
 
 class TestTokenize:
     def test_any_tokenizer_gets_no_special_tokens_but_the_templates(self, words: PreTrainedTokenizerBase) -> None:
-        # <|user|> a b <|assistant|>, then c d and "e</s>", of which the last is an end token
+        # <|user|> a b <|assistant|>, then c d and "e</s>"; the last one is an end token
         assert tokenize([USER, ANSWER], words) == TokenizedSample(
             [0, 3, 4, 0], [0, 3, 4, 0, 5, 6, 7, 2], [1] * 8, [MASKED] * 4 + [5, 6, 7, 2]
         )

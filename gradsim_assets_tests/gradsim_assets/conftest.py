@@ -26,7 +26,7 @@ def wait_until() -> Callable[..., None]:
 
 @pytest.fixture
 def workplace(tmp_path: Path) -> Workplace:
-    """Twenty samples and the study `tiny` of them, of which nothing is computed yet."""
+    """Twenty samples and their study `tiny`; nothing is computed yet."""
     place = Workplace(tmp_path)
     place.write_rows("originals.jsonl", place.rows(20))
     place.write_study()

@@ -173,7 +173,7 @@ def test_all_rows_of_a_hadamard_transform_leave_no_error():
 
 @pytest.mark.parametrize("dimension", [1, 2, 30])
 def test_drawn_gram_matrices_are_unbiased(dimension):
-    """Also those of a single dimension, of which two vectors are always parallel."""
+    """Also those of a single dimension, in which two vectors are always parallel."""
     pairs = 40_000
     gram = Gram(*(np.full((pairs, 1), value) for value in (0.3, 1.0, 2.0)))
     random = np.random.default_rng(0)

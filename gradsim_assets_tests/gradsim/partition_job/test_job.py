@@ -14,6 +14,7 @@ from gradsim.errors import TableError
 from gradsim.partition_job import JobResult, PartitionJob, result_path
 from gradsim.study import ModelConfiguration, Study
 from gradsim.tables import SCHEMAS, Store, TableKey
+from gradsim_assets_tests.studies import two_partitions
 
 KEYS = ("0000-0001", "0002-0003")
 TABLES = ("dot_products", "query_self")
@@ -22,16 +23,7 @@ AUDIT_KEY = TableKey("mine", "gradient_audit", "dropped", "analysis")
 
 @pytest.fixture
 def study(tmp_path: Path) -> Study:
-    (tmp_path / "originals.jsonl").write_text("{}")
-    definition = {
-        "name": "mine",
-        "dataset": {"path": tmp_path / "originals.jsonl"},
-        "samples": 4,
-        "model": {"name": "org/model"},
-        "settings": {"dropped": {"method": "word_dropout"}},
-        "partition_size": 2,
-    }
-    return Study.model_validate(definition)
+    return two_partitions(tmp_path)
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ def page_of(*settings: SettingReport, **changes: object) -> Page:
 
 
 def few(name: str = "paraphrased", **changes) -> SettingReport:
-    """A setting of which only little is known."""
+    """A setting with few tables."""
     return make_setting(name, questions=LEAST, **changes)
 
 

@@ -166,7 +166,7 @@ def test_similarities_say_how_uncertain_they_are(path):
 class TestStore:
     @pytest.fixture
     def indexed(self, filled: Store, make_study) -> Store:
-        """A study that stores projected gradients, all else of which is there."""
+        """A study that stores projected gradients; everything else is computed."""
         return Store(filled.root, make_study(projections=[{"share": 0.01, "store_projected": True}]))
 
     def fill(self, store: Store) -> None:

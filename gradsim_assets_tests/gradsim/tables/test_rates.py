@@ -7,21 +7,14 @@ import pytest
 import torch
 
 from gradsim.models import device_name
-from gradsim.study import Study
 from gradsim.tables import Store
 from gradsim.tables.rates import MeasuredRates, read_rates, read_site_rates, write_rates
+from gradsim_assets_tests.studies import two_partitions
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    definition = {
-        "name": "mine",
-        "dataset": {"path": tmp_path / "originals.jsonl"},
-        "samples": 4,
-        "model": {"name": "org/model"},
-        "settings": {"dropped": {"method": "word_dropout"}},
-    }
-    return Store(tmp_path / "data root", Study.model_validate(definition))
+    return Store(tmp_path / "data root", two_partitions(tmp_path))
 
 
 def measured(

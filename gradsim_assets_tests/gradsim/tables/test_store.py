@@ -275,7 +275,7 @@ class TestWriting:
         assert filled.path(key, FIRST).read_bytes() == before
 
     def test_no_rows(self, filled: Store) -> None:
-        """A partition of which every query was excluded."""
+        """A partition whose queries were all excluded."""
         key = filled.lineage.key("dot_products", "paraphrased")
         filled.write(key, SCHEMAS["dot_products"].empty(), LAST)
         assert filled.read(key)["query_id"].unique().to_list() == ["a", "b"]

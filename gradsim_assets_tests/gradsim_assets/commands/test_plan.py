@@ -38,7 +38,7 @@ def said(capsys, monkeypatch):
 
 @pytest.fixture
 def without_gradients(computed):
-    """Three settings of which no gradients are there; all that they need is."""
+    """Three settings without gradients, but with all inputs of the gradients."""
     for table in GRADIENT_TABLES:
         computed.delete(f"tiny/*/{table}/*", f"tiny/*/results/{table}.parquet")
     return computed

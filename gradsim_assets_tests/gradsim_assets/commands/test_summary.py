@@ -8,13 +8,13 @@ import polars as pl
 import pytest
 
 from gradsim.environment import Environment
-from gradsim.study import Study
 from gradsim.tables import SCHEMAS, Store
 from gradsim_assets.commands.session import Session
 from gradsim_assets.commands.status import print_status
 from gradsim_assets.commands.summary import print_launches, print_results
 from gradsim_assets.launch.targets import Launch
 from gradsim_assets.terminal import console
+from gradsim_assets_tests.studies import two_partitions
 
 IDS = list("abcd")
 KEYS = ("0000-0001", "0002-0003")
@@ -33,16 +33,7 @@ def session(tmp_path: Path) -> Iterator[Session]:
     """A study of one setting in two partitions; all of its tables are there, most without rows."""
     before = dict(os.environ)
     os.environ["DAGSTER_HOME"] = str(tmp_path / "home")
-    (tmp_path / "originals.jsonl").write_text("{}")
-    definition = {
-        "name": "mine",
-        "dataset": {"path": tmp_path / "originals.jsonl"},
-        "samples": 4,
-        "model": {"name": "org/model"},
-        "settings": {"dropped": {"method": "word_dropout"}},
-        "partition_size": 2,
-    }
-    session = Session(Study.model_validate(definition), Environment(data=tmp_path / "data root"))
+    session = Session(two_partitions(tmp_path), Environment(data=tmp_path / "data root"))
     fill(session.store)
     yield session
     os.environ.clear()

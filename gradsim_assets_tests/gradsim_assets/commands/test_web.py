@@ -25,7 +25,7 @@ MATERIALIZATIONS = """query($key: AssetKeyInput!) { assetNodeOrError(assetKey: $
 
 @pytest.fixture(scope="module")
 def place(finished, tmp_path_factory):
-    """A finished study of which two partitions lack their dots."""
+    """A finished study without the dots of two partitions."""
     place = finished.copy(tmp_path_factory.mktemp("web"))
     for table in DOT_TABLES:
         place.delete(*(f"tiny/word_dropout/{table}/{partition}.parquet" for partition in PARTITIONS))

@@ -19,7 +19,7 @@ VARIANTS = ("queries", "tokenized", "candidates")
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    """A study of five partitions, of which nothing is there yet."""
+    """A study of five partitions; nothing is computed yet."""
     (tmp_path / "originals.jsonl").write_text(json.dumps({"id": "x"}))
     settings = {"generated": {"method": "generate", "prompts": "dropped"}, "dropped": {"method": "word_dropout"}}
     definition = {

@@ -44,7 +44,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def look(stand_in, folder):
-    """Looks at a job of which squeue says something, from some bytes of its files on."""
+    """Looks at a job, given squeue's answer, from an offset in its files."""
 
     def look(squeue="echo 'RUNNING|None'", messages_from=0, log_from=0):
         stand_in("squeue", f"[[ $* == *'-j {JOB} '* ]] || exit 99; {squeue}")
@@ -155,7 +155,7 @@ def record(state, exit_code="0:0"):
 
 @pytest.fixture
 def end(stand_in, folder):
-    """The end of a job of which Slurm's commands say something."""
+    """The end of a job, given the answers of Slurm's commands."""
 
     def end(seen="COMPLETED", scontrol=NO_RECORD, sacct=NO_ACCOUNTING):
         stand_in("scontrol", f"[[ $* == 'show job {JOB} -o' ]] || exit 99; {scontrol}")

@@ -31,7 +31,7 @@ def task_of(pairs, sizes, tokens=None, batch_tokens=1, spill=False, host_bytes=0
 
 @st.composite
 def tasks(draw):
-    """Up to eight nodes, each of which may be query, original or both; any pairs, also repeated; any lengths."""
+    """Up to eight nodes, each a query, an original or both; any pairs, also repeated; any lengths."""
     n_nodes = draw(st.integers(1, 8))
     node = st.integers(0, n_nodes - 1)
     pairs = draw(st.lists(st.tuples(node, node), min_size=1, max_size=20))

@@ -38,7 +38,7 @@ def test_a_change_of_language_is_found(before: str, after: str) -> None:
         pytest.param(
             f"Please translate this.\n\n{TEXTS['zh']}",
             f"Would you be so kind as to give me a good English translation of this Chinese text?\n\n{TEXTS['zh']}",
-            id="two languages, of which another prevails",
+            id="two languages, the other one prevails",
         ),
         pytest.param(
             f'Translate "{TEXTS["de"]}"',
