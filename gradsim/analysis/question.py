@@ -1,4 +1,4 @@
-"""What an analysis is: a question that stored tables answer."""
+"""The type of an analysis: a question that stored tables answer."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What a query method is: a function that is registered for its settings class, with what it takes and returns."""
+"""Query methods: functions registered by settings class, with their inputs and results."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -86,7 +86,7 @@ def query_frame(
 
     Args:
         samples: the input samples, one for each query.
-        messages: of each query.
+        messages: messages of each query.
         known: `seeds` and `finish_reasons` of each query's messages, where known.
     """
     unknown = [[None] * len(each) for each in messages]

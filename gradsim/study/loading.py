@@ -173,7 +173,7 @@ def _content(path: Path) -> dict[str, Any]:
 
 
 def _refuse_repeated_keys(node: Any, path: Path) -> None:
-    """Raise an error for duplicate keys, of which YAML would silently use the last."""
+    """Raise an error for duplicate keys: YAML would silently use the last one."""
     if isinstance(node, yaml.SequenceNode):
         for item in node.value:
             _refuse_repeated_keys(item, path)

@@ -34,7 +34,7 @@ SYSTEM_PROMPT = (
 
 @dataclass(frozen=True)
 class LengthBounds:
-    """How much shorter or longer than its original a rewritten text may be, as ratios of character counts.
+    """Allowed lengths of a rewritten text, as ratios of its characters to those of the original.
 
     Both texts are compared as if they had 20 more characters, so that very short texts have some slack. With the
     defaults, a text of 12 characters may grow to 76, and one of up to 40 characters may shrink to any length.
@@ -55,7 +55,7 @@ class LengthBounds:
 
 
 class Quality(Section):
-    """What to do with each fault of a rewritten text: keep the text, retry with another seed, or exclude the sample.
+    """Treatment of each fault of a rewritten text: keep the text, retry with another seed, or exclude the sample.
 
     `retry` asks at most `attempts` times in all; a sample whose last text still has the fault is excluded. Faults that
     quality checks of other packages find are keys, too; their texts are kept by default.
@@ -131,7 +131,7 @@ class RewritingQuality(Quality):
 
 
 class QueryMethod(Section):
-    """How the queries of a setting are made; one subclass per method.
+    """Settings of a query method; one subclass per method.
 
     Attributes:
         kinds: labels in the web UI.
