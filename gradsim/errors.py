@@ -4,6 +4,8 @@ Every message is one line that names the file, key or sample at fault and how to
 message without a traceback. Any other exception is a bug in gradsim and keeps its traceback.
 """
 
+from collections.abc import Sequence
+
 
 class GradsimError(Exception):
     """Base class of all errors that a user can fix."""
@@ -39,3 +41,8 @@ class MemoryBudgetError(GradientError):
 
 class TableError(GradsimError):
     """Stored table that is missing, unreadable, stale or inconsistent."""
+
+
+def enumerated(parts: Sequence[str], conjunction: str) -> str:
+    """Join the parts of a sentence: `["a", "b", "c"]` and "or" -> `a, b or c`."""
+    return f" {conjunction} ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)

@@ -1,18 +1,19 @@
-"""Load samples, each a user message and an assistant answer, from a file or the Hub, and validate them.
+"""Load samples, each a user message and an assistant answer, from a file, and validate them.
 
 Every frame of samples has the schema `SAMPLES_SCHEMA`. Loading only converts data to this schema; `validate` rejects
 what a study cannot use (empty answers, unknown roles, more than one turn).
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import polars as pl
 
 from gradsim.environment import extensions
-from gradsim.errors import SampleError, TableError
+from gradsim.errors import SampleError, TableError, enumerated
 
 SAMPLES_SCHEMA = pl.Schema(
     {
@@ -35,18 +36,13 @@ def load_file(path: Path) -> pl.DataFrame:
         TableError: a Parquet file cannot be read.
     """
     suffix, added = path.suffix.removeprefix("."), extensions("dataset_formats")
-    if suffix not in {"parquet", "jsonl", *added}:
-        *others, last = [f".{name}" for name in ("parquet", "jsonl", *added)]
-        raise SampleError(f"{path}: samples are read from {', '.join(others)} or {last} files; convert it")
+    if suffix not in {**_READERS, **added}:
+        formats = enumerated([f".{name}" for name in (*_READERS, *added)], "or")
+        raise SampleError(f"{path}: samples are read from {formats} files; convert it")
     if not path.is_file():
         raise SampleError(f"{path}: no such file; fix the path in the study file")
-    match suffix:
-        case "parquet":
-            return _read_parquet(path)
-        case "jsonl":
-            return _read_jsonl(path)
-        case _:
-            return conform(added[suffix].load()(path), str(path))
+    read: Callable[[Path], pl.DataFrame] = _READERS.get(suffix) or added[suffix].load()
+    return conform(read(path), str(path))
 
 
 def single_turn(samples: pl.DataFrame) -> pl.DataFrame:
@@ -115,10 +111,9 @@ def _fault(messages: Sequence[Mapping[str, str | None]] | None) -> str | None:
 
 def _read_parquet(path: Path) -> pl.DataFrame:
     try:
-        frame = pl.read_parquet(path)
+        return pl.read_parquet(path)
     except (pl.exceptions.PolarsError, OSError) as error:
         raise TableError(f"{path}: not a readable Parquet file; write or download it again") from error
-    return conform(frame, str(path))
 
 
 def conform(frame: pl.DataFrame, source: str) -> pl.DataFrame:
@@ -197,3 +192,9 @@ def _jsonl_fault(value: Any) -> str | None:
             if not isinstance(message.get(key), str | None):
                 return f"has a {key} that is not text"
     return None
+
+
+_READERS: Mapping[str, Callable[[Path], pl.DataFrame]] = MappingProxyType(
+    {"parquet": _read_parquet, "jsonl": _read_jsonl}
+)
+"""Readers of the built-in formats by suffix."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from gradsim.analysis.controls import ANSWER_LENGTH, BM25_RANK, CHANCE, SOURCES_SHUFFLED
 from gradsim.analysis.methods import BM25
 from gradsim.analysis.similarity import FULL_GRADIENT
+from gradsim.errors import enumerated
 
 METHODS = {FULL_GRADIENT: "full gradient", BM25: "BM25"}
 
@@ -81,7 +82,7 @@ def count(number: int) -> str:
 
 def listed(parts: Sequence[str]) -> str:
     """Join parts into an enumeration: `["a", "b", "c"]` -> `a, b and c`."""
-    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+    return enumerated(parts, "and")
 
 
 def power_of_ten(number: float) -> str:

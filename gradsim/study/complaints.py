@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from gradsim.errors import enumerated
 from gradsim.study import definition
 from gradsim.study.definition import Study
 from gradsim.study.section import Section
@@ -114,8 +115,8 @@ def _without_kind(place: str, value: Any, keys: list[str]) -> str:
 
 
 def _methods() -> str:
-    *others, last = [f"'{name}'" for name in query_methods() if name != definition.IMPORTED]  # never written by hand
-    return f"{', '.join(others)} or {last}"
+    # Nobody writes the method of imported settings by hand.
+    return enumerated([f"'{name}'" for name in query_methods() if name != definition.IMPORTED], "or")
 
 
 def _known_keys(location: tuple[str | int, ...]) -> list[str]:

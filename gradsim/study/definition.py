@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticKnownError
 
 from gradsim.environment import extensions
+from gradsim.errors import enumerated
 from gradsim.study.model_configuration import PrecisionName
 from gradsim.study.partitions import Partition, partition_ranges
 from gradsim.study.section import Section, StudyPath
@@ -130,8 +131,7 @@ PROJECTION_KINDS = ("sjlt", "logra", "srht", "mask", "rademacher", "traker")
 def _known_kind(kind: str) -> str:
     kinds = [*PROJECTION_KINDS, *extensions("projection_kinds")]
     if kind not in kinds:
-        *others, last = [repr(each) for each in kinds]
-        raise PydanticKnownError("literal_error", {"expected": f"{', '.join(others)} or {last}"})
+        raise PydanticKnownError("literal_error", {"expected": enumerated(list(map(repr, kinds)), "or")})
     return kind
 
 
