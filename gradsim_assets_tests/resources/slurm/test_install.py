@@ -117,12 +117,13 @@ def test_a_wheel_has_the_code_and_what_the_report_needs_and_nothing_else(tmp_pat
     with zipfile.ZipFile(build_wheel(tmp_path)) as wheel:
         names = [name for name in wheel.namelist() if ".dist-info/" not in name]
     package = Path(gradsim.__file__).parent
-    sources = {path.relative_to(package.parent).as_posix() for path in package.rglob("*.py")}
+    sources = {path.relative_to(package.parent).as_posix() for path in package.rglob("*.py*") if path.suffix != ".pyc"}
     assert sources <= set(names)
     assert {name.split("/")[0] for name in names} == {"gradsim", "gradsim_assets", "resources"}
     page = {path.relative_to(package.parent).as_posix() for path in (package / "report/page").rglob("*.*")}
     assert {Path(name).suffix for name in page} == {".j2", ".css", ".js"}
-    assert {name for name in names if not name.endswith(".py")} == page
+    typing = {f"{top}/py.typed" for top in ("gradsim", "gradsim_assets", "resources")}
+    assert {name for name in names if Path(name).suffix not in {".py", ".pyi"}} == page | typing
 
 
 def test_without_a_checkout_there_is_nothing_to_build(tmp_path, monkeypatch):
