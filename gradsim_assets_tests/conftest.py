@@ -39,7 +39,7 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     found = {MARKERS[name] for name in getattr(item, "fixturenames", ()) if name in MARKERS}
     for marker in found:
         item.add_marker(marker)
-    item.add_marker(pytest.mark.xdist_group("slurm" if "slurm" in found else str(item.path)))
+    item.add_marker(pytest.mark.xdist_group("slurm" if "slurm" in found else item.nodeid.split("::")[0]))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

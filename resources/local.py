@@ -1,9 +1,7 @@
-"""Partition jobs on this machine, in subprocesses: a crash or an out-of-memory kill does not end the step's process."""
+"""Partition jobs on this machine, each in a process of its own."""
 
 import os
 import signal
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -13,12 +11,24 @@ from pydantic import ValidationError
 from gradsim.environment import JOB_VARIABLES
 from gradsim.partition_job import JobResult, PartitionJob, result_path
 from resources.compute import ComputeResource, Performed
+from resources.job_server import JobServer
 from resources.messages import WholeLineMessageReader
-from resources.processes import end
+
+JOB_MODULE = "gradsim.partition_job"
+
+_server: JobServer | None = None
+
+
+def job_server() -> JobServer:
+    """Return this process's job server; start one if none is running."""
+    global _server  # noqa: PLW0603
+    if _server is None or not _server.is_running():
+        _server = JobServer({**JOB_VARIABLES, **os.environ})
+    return _server
 
 
 class LocalCompute(ComputeResource):
-    """Runs partition jobs in subprocesses on this machine, connected through Dagster Pipes."""
+    """Runs partition jobs in forked processes on this machine, connected through Dagster Pipes."""
 
     @property
     def is_here(self) -> bool:
@@ -41,16 +51,8 @@ class LocalCompute(ComputeResource):
             context_injector=dg.PipesTempFileContextInjector(),
             message_reader=WholeLineMessageReader(),
         ) as pipes:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "gradsim.partition_job", str(path), "--parent", str(os.getpid())],
-                env={**JOB_VARIABLES, **os.environ, **pipes.get_bootstrap_env_vars()},
-            )
-            try:
-                return process.wait()
-            finally:
-                # The process is still running only if the wait was interrupted.
-                if process.poll() is None:
-                    end([process])
+            variables = {**JOB_VARIABLES, **os.environ, **pipes.get_bootstrap_env_vars()}
+            return job_server().run([JOB_MODULE, str(path)], variables)
 
 
 def _explained(status: int) -> str:

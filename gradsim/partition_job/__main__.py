@@ -5,7 +5,6 @@ import json
 import os
 import resource
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -40,11 +39,7 @@ def main() -> int:
     """
     parser = argparse.ArgumentParser(prog="python -m gradsim.partition_job")
     parser.add_argument("job", type=Path, help="job file (JSON)")
-    parser.add_argument("--parent", type=int, help="id of the parent process; the job exits when it dies")
-    arguments = parser.parse_args()
-    path: Path = arguments.job
-    if arguments.parent:
-        _end_with(arguments.parent)
+    path: Path = parser.parse_args().job
     text = path.read_text(encoding="utf-8")
     result = JobResult(partitions=(), fingerprints={})
     try:
@@ -114,17 +109,6 @@ def _progress(job: PartitionJob) -> Iterator[Progress]:
 def _advance(bar: "tqdm[NoReturn]", done: int, total: int) -> None:
     bar.total = total
     bar.update(done - bar.n)
-
-
-def _end_with(parent: int) -> None:
-    """Exit when the parent process dies; an orphaned job would compete with its successor."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _peak_memory() -> int:

@@ -12,7 +12,6 @@ from gradsim.study.partitions import Partition
 from gradsim.tables import Store, TableKey
 from gradsim_assets import launch
 from gradsim_assets.launch.targets import Launch, plan_launches
-from gradsim_assets.steps import job_op
 from gradsim_assets.terminal import console
 
 
@@ -98,8 +97,8 @@ class Session:
             DeviceError: This machine does not have the device.
         """
         device = self.environment.device
-        needed = any(job_op(self.study, key) for each in launches for key in each.keys)
-        if needed and self.environment.compute == "local" and device not in {"auto", "cpu"}:
+        local = self.environment.compute == "local"
+        if local and device not in {"auto", "cpu"} and launch.needs_job(self.study, launches):
             models.resolve_device(device)
 
     def failed_partitions(self, keys: Sequence[TableKey]) -> set[tuple[TableKey, str | None]]:

@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from gradsim.environment import project_root, read_environment
@@ -12,7 +13,8 @@ from gradsim.errors import StudyError
 from gradsim_assets.abandoned import fail_abandoned_runs
 from gradsim_assets.launch.instance import open_instance
 from gradsim_assets.terminal import console
-from resources.processes import end
+
+SECONDS_TO_END = 20
 
 
 def serve(port: int) -> int:
@@ -41,11 +43,22 @@ def serve(port: int) -> int:
         return 0
     finally:
         ended = [process.poll() for process in processes]
-        end(processes)
+        _end(processes)
     for command, status in zip(commands, ended, strict=True):
         if status is not None:
             console.print(f"[bold red]error:[/] {Path(command[0]).name} exited with status {status}; see its output")
     return 1
+
+
+def _end(processes: Sequence["subprocess.Popen[bytes]"]) -> None:
+    """Terminate all processes, and kill those that do not exit within `SECONDS_TO_END`."""
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        try:
+            process.wait(SECONDS_TO_END)
+        except subprocess.TimeoutExpired:
+            process.kill()
 
 
 def _refuse_taken(port: int) -> None:

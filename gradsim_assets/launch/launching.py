@@ -18,6 +18,7 @@ from gradsim_assets.launch.targets import Launch, describe
 from gradsim_assets.partitions import query_ranges
 from gradsim_assets.steps import job_op
 from gradsim_assets.terminal import console
+from resources.local import job_server
 
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 
@@ -42,6 +43,8 @@ def run_launches(study: Study, launches: Sequence[Launch], environment: Environm
     Raises:
         RunError: A step or a blocking check failed.
     """
+    if environment.compute == "local" and needs_job(study, launches):
+        job_server()  # imports torch while Dagster loads
     with open_instance(environment) as instance, run_display() as logger:
         fail_abandoned_runs(instance)
         definitions = build_definitions([study], environment)
@@ -58,6 +61,11 @@ def run_launches(study: Study, launches: Sequence[Launch], environment: Environm
             )
             if not result.success:
                 raise RunError(failure_text(result, Store(environment.data_root, study)))
+
+
+def needs_job(study: Study, launches: Sequence[Launch]) -> bool:
+    """Return whether launches run partition jobs."""
+    return any(job_op(study, key) for launch in launches for key in launch.keys)
 
 
 def partition_tags(partitions: Sequence[str]) -> Mapping[str, str]:

@@ -45,10 +45,10 @@ def has(place, partition):
 
 
 def job_of(command):
-    """The partition job that a command has started; None before."""
-    for child in psutil.Process(command.pid).children(recursive=True):
-        if "gradsim.partition_job" in " ".join(child.cmdline()):
-            return child
+    """The partition job that a command has started, which its job server has forked; None before."""
+    for server in psutil.Process(command.pid).children():
+        if "resources.job_server" in server.cmdline():
+            return next(iter(server.children()), None)
     return None
 
 

@@ -28,5 +28,5 @@ def poison() -> None:
     Holder.take = poisoned  # type: ignore[method-assign]
 
 
-if "gradsim.partition_job" in sys.orig_argv:
+if "resources.job_server" in sys.orig_argv:
     poison()

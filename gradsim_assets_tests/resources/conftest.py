@@ -1,8 +1,26 @@
-"""A study that nothing was computed of."""
+"""A study that nothing was computed of, and servers whose jobs do what a test says."""
+
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
 import pytest
 
 from gradsim.study import Study
+from resources.job_server import JobServer
+
+
+@pytest.fixture(scope="session")
+def new_server() -> Callable[..., JobServer]:
+    """Starts a server that can run `stand_ins/behaving_job.py`."""
+    return partial(JobServer, {**os.environ, "PYTHONPATH": str(Path(__file__).with_name("stand_ins"))})
+
+
+@pytest.fixture(scope="session")
+def behaving_server(new_server: Callable[..., JobServer]) -> JobServer:
+    """One that all tests share; it ends with the process."""
+    return new_server()
 
 
 @pytest.fixture

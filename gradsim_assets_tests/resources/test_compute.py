@@ -16,16 +16,6 @@ from resources import compute as module
 from resources.compute import MOST_RETRIES, ComputeResource, Performed
 from resources.local import LocalCompute
 
-READ_JOB = """
-import json, os, signal, sys
-from pathlib import Path
-path = Path(sys.argv[1])
-job = json.loads(path.read_text())
-result = {"partitions": job["partitions"], "fingerprints": job["fingerprints"]}
-def leave(**changes):
-    path.with_suffix(".result.json").write_text(json.dumps(result | changes))
-"""
-
 
 @pytest.fixture
 def job(study, tmp_path):
@@ -40,16 +30,13 @@ def job(study, tmp_path):
 
 
 @pytest.fixture
-def run(job, tmp_path, monkeypatch):
+def run(job, behaving_server, monkeypatch):
     """Runs the job as a process that does what is given, in a step; its result, or the step's failure."""
+    monkeypatch.setattr("resources.local._server", behaving_server)
+    monkeypatch.setattr("resources.local.JOB_MODULE", "behaving_job")
 
     def run(behaviour):
-        package = tmp_path / "gradsim" / "partition_job"
-        package.mkdir(parents=True)
-        (package.parent / "__init__.py").touch()
-        (package / "__init__.py").touch()
-        (package / "__main__.py").write_text(READ_JOB + behaviour, encoding="utf-8")
-        monkeypatch.chdir(tmp_path)  # where Python looks for modules first
+        monkeypatch.setenv("BEHAVIOUR", behaviour)
         results = []
 
         @dg.asset
@@ -82,7 +69,7 @@ def test_what_a_job_did_comes_back(run, job):
 
 def test_a_job_is_told_everything_and_leaves_nothing_behind(run, job, tmp_path):
     told = tmp_path / "told.json"
-    run(f"Path({str(told)!r}).write_text(json.dumps([str(path), job])); leave()")
+    run(f"Path({str(told)!r}).write_text(json.dumps([str(path), job()])); leave()")
     path, content = json.loads(told.read_text(encoding="utf-8"))
     assert PartitionJob.model_validate(content) == job
     assert not Path(path).parent.exists()
@@ -225,9 +212,9 @@ def test_a_job_that_would_fail_again_is_not_run_again(try_job):
     assert said.metadata["node"].value == "lab1"
 
 
-def start_real_job(path, *options):
+def start_real_job(path):
     return subprocess.run(
-        [sys.executable, "-m", "gradsim.partition_job", str(path), *options],
+        [sys.executable, "-m", "gradsim.partition_job", str(path)],
         capture_output=True,
         text=True,
         timeout=120,
@@ -268,11 +255,3 @@ def test_a_corrupt_job_file_leaves_no_result_but_the_reason(tmp_path):
     process = start_real_job(path)
     assert process.returncode == 1
     assert "JSONDecodeError" in JobResult.model_validate_json(result_path(path).read_text()).traceback
-
-
-@pytest.mark.slow
-def test_the_real_job_ends_when_its_parent_is_not_there(job, tmp_path):
-    path = tmp_path / "job.json"
-    path.write_text(job.model_dump_json(), encoding="utf-8")
-    assert start_real_job(path, "--parent", "999999999").returncode == 1
-    assert not result_path(path).exists()
