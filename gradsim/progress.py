@@ -1,8 +1,29 @@
 """Progress reports at a rate suitable for a log."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class WorkDone:
+    """State of a piece of work, as partition jobs report it and displays show it.
+
+    Attributes:
+        what: Name of the work, identical in all its reports.
+        done: Number of finished units.
+        total: Number of units.
+        unit: Plural name of the units.
+    """
+
+    what: str
+    done: int
+    total: int
+    unit: str
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.done} of {self.total} {self.unit}"
 
 
 def in_steps(report: Progress, steps: int = 50) -> Progress:

@@ -49,7 +49,7 @@ class LocalCompute(ComputeResource):
         with dg.open_pipes_session(
             context=context,
             context_injector=dg.PipesTempFileContextInjector(),
-            message_reader=WholeLineMessageReader(),
+            message_reader=WholeLineMessageReader(context.log),
         ) as pipes:
             variables = {**JOB_VARIABLES, **os.environ, **pipes.get_bootstrap_env_vars()}
             return job_server().run([JOB_MODULE, str(path)], variables)

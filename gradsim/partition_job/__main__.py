@@ -9,6 +9,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -19,8 +20,8 @@ from tqdm import tqdm
 from gradsim import models, partition_job
 from gradsim.errors import GradsimError
 from gradsim.partition_job.code import check_code
-from gradsim.partition_job.job import JobResult, Kind, PartitionJob, result_path
-from gradsim.progress import Progress, in_steps
+from gradsim.partition_job.job import PROGRESS, JobResult, Kind, PartitionJob, result_path
+from gradsim.progress import Progress, WorkDone, in_steps
 from gradsim.tables import Store, TableKey
 from gradsim.tables.files import atomic_path
 
@@ -96,14 +97,16 @@ def _computation(kind: Kind) -> Compute:
 
 @contextmanager
 def _progress(job: PartitionJob) -> Iterator[Progress]:
-    """Yield a progress callback: a progress bar, or log lines under Dagster Pipes."""
+    """Yield a progress callback: a progress bar, or messages under Dagster Pipes."""
     if "DAGSTER_PIPES_CONTEXT" not in os.environ:
         with tqdm(desc=job.kind, unit=" samples") as bar:
             yield partial(_advance, bar)
         return
     with open_dagster_pipes() as pipes:
         what = f"{' '.join(job.settings) or job.study.name} {job.kind}"
-        yield in_steps(lambda done, total: pipes.log.info(f"{what}: {done} of {total} samples"))
+        yield in_steps(
+            lambda done, total: pipes.report_custom_message({PROGRESS: asdict(WorkDone(what, done, total, "samples"))})
+        )
 
 
 def _advance(bar: "tqdm[NoReturn]", done: int, total: int) -> None:

@@ -16,6 +16,9 @@ from gradsim.tables.lineage import AUDIT, GRADIENT_TABLES, INDEX
 # Pseudo-table of jobs that measure rates and write no table.
 RATES = "rates"
 
+# Key of a job's custom message through Dagster Pipes that contains a `WorkDone`.
+PROGRESS = "progress"
+
 # Kind of a job; each kind has a module in this package.
 Kind = Literal["queries", "gradients", "audit", "index", "rates"]
 

@@ -7,13 +7,14 @@ import polars as pl
 
 from gradsim import chat, dataset, models, partition_job
 from gradsim.dataset import samples
-from gradsim.progress import in_steps
+from gradsim.progress import WorkDone, in_steps
 from gradsim.study import FileDataset, HubDataset, HubModel, ReferenceModel, Study
 from gradsim.tables import Lineage, Store
 from gradsim_assets.asset_specs import table_asset
 from gradsim_assets.io_manager import EXCLUDED, MODEL, REVISION
 from resources.compute import ComputeResource
 from resources.gpu import model_source
+from resources.messages import log_progress
 from resources.storage import StorageResource
 
 
@@ -90,7 +91,9 @@ def _trained_model(study: Study) -> dg.AssetsDefinition:
             tokens_per_step=architecture.tokens_per_step,
             seed=study.seed,
             on_long_sample=study.on_long_sample,
-            progress=in_steps(lambda done, total: context.log.info(f"training: {done} of {total} steps"), 20),
+            progress=in_steps(
+                lambda done, total: log_progress(context.log, WorkDone("training", done, total, "steps")), 20
+            ),
         )
         context.add_output_metadata(
             {

@@ -53,7 +53,7 @@ def _made_here(study: Study, name: str, method: QueryMethod, dispatch: Dispatch)
     ) -> dg.Output[pl.DataFrame]:
         originals = _plain_ids(samples)
         wanted = originals.filter(pl.col("id").is_in(_ids(study, samples, context.partition_keys)))
-        query_context = paraphraser.query_context(storage.store(study), name, originals, log=context.log.info)
+        query_context = paraphraser.query_context(storage.store(study), name, originals, context.log)
         made = make_queries(method, wanted, query_context)
         context.add_output_metadata(dict(made.measured))
         written_by = {MODEL: made.model} if made.model else {}

@@ -1,7 +1,6 @@
 """Progress display of a run in the terminal: a line per finished asset, and a bar for long work."""
 
 import logging
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,15 +18,14 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from gradsim.progress import WorkDone
 from gradsim_assets.checks.verdicts import PARTITIONS
 from gradsim_assets.io_manager import EXCLUDED
 from gradsim_assets.keys import table_key
 from gradsim_assets.terminal import console
+from resources.messages import WORK_DONE
 
 LOGGER_KEY = "terminal"
-
-# Progress lines of assets and partition jobs: "paraphrased gradients: 40 of 120 samples".
-_PROGRESS = re.compile(r"^(?P<what>[\w ]+): (?P<done>\d+) of (?P<total>\d+) \w+$")
 
 # Levels of the steps' own log lines. Errors come from Dagster and are reported once the run has failed.
 _SAID = {logging.INFO, logging.WARNING}
@@ -66,8 +64,8 @@ class TerminalHandler(logging.Handler):
         self._announce()
         if event is not None and event.event_type is dg.DagsterEventType.ASSET_CHECK_EVALUATION:
             self._checked(event.asset_check_evaluation_data)
-        elif event is None and (found := _PROGRESS.match(message)):
-            self._advance(found["what"], int(found["done"]), int(found["total"]))
+        elif work := getattr(record, WORK_DONE, None):
+            self._advance(work)
         elif event is None and record.levelno in _SAID and not message.startswith("[pipes]"):
             self._progress.print(f"  [dim]{escape(message)}[/]", soft_wrap=True)
 
@@ -100,12 +98,12 @@ class TerminalHandler(logging.Handler):
                 f"  [yellow]![/] {check}  [dim]{escape(evaluation.description or '')}[/]", soft_wrap=True
             )
 
-    def _advance(self, what: str, done: int, total: int) -> None:
-        if what not in self._bars:
-            self._bars[what] = self._progress.add_task(what, total=total)
-        self._progress.update(self._bars[what], completed=done, total=total)
-        if done == total:
-            self._progress.remove_task(self._bars.pop(what))
+    def _advance(self, work: WorkDone) -> None:
+        if work.what not in self._bars:
+            self._bars[work.what] = self._progress.add_task(work.what, total=work.total)
+        self._progress.update(self._bars[work.what], completed=work.done, total=work.total)
+        if work.done == work.total:
+            self._progress.remove_task(self._bars.pop(work.what))
 
 
 @contextmanager

@@ -1,11 +1,13 @@
 """What a job says, read while it is written."""
 
+import logging
 import subprocess
 import sys
 
 import dagster as dg
 
-from resources.messages import WholeLineMessageReader
+from gradsim.progress import WorkDone
+from resources.messages import WORK_DONE, WholeLineMessageReader
 
 TALK = """
 import json, os, sys, time
@@ -20,6 +22,8 @@ with open_dagster_pipes() as pipes:
         with open(path, "a") as messages:
             messages.write(piece)
         time.sleep(0.3)
+    pipes.report_custom_message({"progress": {"what": "tiny gradients", "done": 1, "total": 2, "unit": "samples"}})
+    pipes.report_custom_message({"of another": 1})
     for number in range(300):
         pipes.log.info(f"number {number}")
     with open(path, "a") as messages:
@@ -29,17 +33,38 @@ with open_dagster_pipes() as pipes:
 
 
 def test_every_whole_message_arrives_and_half_of_one_is_dropped(capfd):
+    heard = []
+
+    class Listener(logging.Handler):
+        def emit(self, record):
+            heard.append(getattr(record, WORK_DONE, None))
+
+    @dg.logger
+    def listening(context: dg.InitLoggerContext) -> logging.Logger:
+        logger = logging.Logger("listening", logging.DEBUG)
+        logger.addHandler(Listener())
+        return logger
 
     @dg.asset
     def table(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        with dg.open_pipes_session(context, dg.PipesTempFileContextInjector(), WholeLineMessageReader()) as pipes:
+        with dg.open_pipes_session(
+            context, dg.PipesTempFileContextInjector(), WholeLineMessageReader(context.log)
+        ) as pipes:
             environment = {**pipes.get_bootstrap_env_vars(), "PATH": ""}
             subprocess.run([sys.executable, "-c", TALK], env=environment, check=False)
+        assert pipes.get_custom_messages() == ({"of another": 1},)
         return dg.MaterializeResult()
 
     with dg.DagsterInstance.ephemeral() as instance:
-        result = dg.materialize([table], instance=instance)
+        job = dg.Definitions(assets=[table], loggers={"listening": listening}).resolve_implicit_global_asset_job_def()
+        result = job.execute_in_process(instance=instance, run_config={"loggers": {"listening": {}}})
         said = [entry.user_message for entry in instance.all_logs(result.run_id)]
-    expected = ["before", "in two pieces", *(f"number {number}" for number in range(300))]
+    expected = [
+        "before",
+        "in two pieces",
+        "tiny gradients: 1 of 2 samples",
+        *(f"number {number}" for number in range(300)),
+    ]
     assert [message for message in said if message in set(expected)] == expected
+    assert [work for work in heard if work] == [WorkDone("tiny gradients", 1, 2, "samples")]
     assert "Traceback" not in capfd.readouterr().err

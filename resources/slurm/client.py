@@ -61,7 +61,7 @@ class PartitionJobClient(SlurmPipesClient):
             ClusterError: The job cannot be submitted, or will never start.
         """
         folder = self._site.job_folder(identity)
-        reader = FedMessageReader(str(folder / MESSAGES))
+        reader = FedMessageReader(str(folder / MESSAGES), context.log)
         with dg.open_pipes_session(
             context=context, context_injector=dg.PipesEnvContextInjector(), message_reader=reader
         ) as pipes:

@@ -1,21 +1,29 @@
 """Reader for the Dagster Pipes messages of a job on the cluster, fed by the code that polls the job."""
 
 import json
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 import dagster as dg
 from dagster_pipes import PipesDefaultMessageWriter, PipesParams
 
+from resources.messages import handle_message
+
 
 class FedMessageReader(dg.PipesMessageReader):
     """Message reader that receives a file on the cluster piece by piece and handles its complete lines.
 
     An outage delays messages but loses none, because reading resumes at a byte offset.
+
+    Args:
+        remote_path: Path of the file on the cluster.
+        log: Log of the step that waits for the job.
     """
 
-    def __init__(self, remote_path: str) -> None:
+    def __init__(self, remote_path: str, log: logging.Logger) -> None:
         self._remote_path = remote_path
+        self._log = log
         self._handler: dg.PipesMessageHandler | None = None
         self.read_bytes = 0
 
@@ -37,7 +45,7 @@ class FedMessageReader(dg.PipesMessageReader):
         for line in whole.splitlines():
             # A killed job may leave half a line, to which a requeued one appends; a dead node may leave garbage.
             with suppress(ValueError):
-                self._handler.handle_message(json.loads(line))
+                handle_message(json.loads(line), self._handler, self._log)
         return bool(whole)
 
     def no_messages_debug_text(self) -> str:

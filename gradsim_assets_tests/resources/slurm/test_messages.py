@@ -1,6 +1,7 @@
 """A job's messages, handed over by whoever looks at the job: each once, wherever a look cuts them."""
 
 import json
+import logging
 import subprocess
 import sys
 
@@ -10,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resources.slurm.messages import FedMessageReader
+
+LOG = logging.getLogger(__name__)
 
 
 class Heard(list):
@@ -30,7 +33,7 @@ def feed(content, looks, reader):
 
 def heard(content, looks=()):
     """What is handed over of a file."""
-    reader, handler = FedMessageReader("/there"), Heard()
+    reader, handler = FedMessageReader("/there", LOG), Heard()
     with reader.read_messages(handler):
         feed(content, looks, reader)
     return list(handler)
@@ -50,7 +53,7 @@ def test_every_message_is_handed_over_once_wherever_looks_cut(messages, looks):
 
 @given(MESSAGES, LOOKS)
 def test_a_look_tells_whether_there_was_a_whole_line(messages, looks):
-    content, reader = b"".join(lines_of(messages)), FedMessageReader("/there")
+    content, reader = b"".join(lines_of(messages)), FedMessageReader("/there", LOG)
     handler = Heard()
     with reader.read_messages(handler):
         for end in [*sorted(looks), len(content)]:
@@ -94,7 +97,7 @@ def test_dagster_s_own_messages_arrive_in_the_runs_log(tmp_path):
 
     @dg.asset
     def table(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        reader = FedMessageReader(str(path))
+        reader = FedMessageReader(str(path), context.log)
         with dg.open_pipes_session(context, dg.PipesEnvContextInjector(), reader) as pipes:
             environment = {**pipes.get_bootstrap_env_vars(), "PATH": ""}
             subprocess.run([sys.executable, "-c", TALK], env=environment, check=True)
