@@ -5,7 +5,7 @@ It loads nothing. Each partition job loads the model once per process, on the de
 
 import dagster as dg
 
-from gradsim.study import HubModel, ModelConfiguration, Study
+from gradsim.study import ModelConfiguration
 from gradsim.study.settings import QueryMethod
 from gradsim.tables import Store
 
@@ -25,34 +25,15 @@ class GPUResource(dg.ConfigurableResource[None]):
     device: str = "auto"
     memory_budget: int | None = None
 
-    def configuration(self, study: Study, store: Store, method: QueryMethod | None = None) -> ModelConfiguration:
-        """Return the model that a job loads: the revision recorded in the study's `model` table, on this device.
+    def configuration(self, store: Store, method: QueryMethod | None = None) -> ModelConfiguration:
+        """Return the model that a job loads: the study's, on this device, at its recorded revision.
 
         Args:
-            study: The study.
             store: The study's tables.
             method: Query method, if the job makes queries; it may use a different model.
 
         Raises:
             TableError: The study has no `model` table yet.
         """
-        if method and (own := method.model_configuration(self.device)):
-            return own
-        name, revision = model_source(study, store)
-        return ModelConfiguration(
-            name=name,
-            revision=revision,
-            device=self.device,
-            precision=study.model.precision,
-            attention=study.model.attention,
-        )
-
-
-def model_source(study: Study, store: Store) -> tuple[str, str | None]:
-    """Return the folder or Hub name of a study's model, and the revision recorded in its `model` table.
-
-    Raises:
-        TableError: The study has no `model` table yet.
-    """
-    name = study.model.name if isinstance(study.model, HubModel) else str(store.model_folder)
-    return name, store.provenance(store.lineage.key("model")).revision
+        own = method.model_configuration(self.device) if method else None
+        return own or store.model_configuration(self.device)

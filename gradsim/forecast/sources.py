@@ -1,7 +1,7 @@
 """Load what is known about a study before it runs: its model's shapes and its originals' lengths."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -54,44 +54,38 @@ class Sources:
         return self.store.state(self.store.lineage.key(table, setting), partition) is State.FRESH
 
     @cached_property
-    def model_source(self) -> tuple[str, str | None] | None:
-        """Folder or Hub name of the model, and its revision; None if the model is not trained yet.
+    def model_configuration(self) -> ModelConfiguration | None:
+        """The study's model, at its recorded revision if there is one; None if the model is not trained yet.
 
         Raises:
             StudyError: The study has no model.
         """
-        study, key = self.store.study, self.store.lineage.key("model")
-        revision = self.store.provenance(key).revision if self.fresh("model") else None
+        study = self.store.study
+        if study.imported:
+            raise StudyError(
+                f"study '{study.name}' has no model: its tables were imported, so there is nothing to compute"
+            )
+        if self.fresh("model"):
+            return self.store.model_configuration()
         match study.model:
-            case HubModel(name=name):
-                return name, revision or study.model.revision
-            case ReferenceModel():
-                return (str(self.store.model_folder), revision) if revision else None
+            case HubModel(name=name, revision=revision):
+                return study.model.configuration(name, revision)
             case _:
-                raise StudyError(
-                    f"study '{study.name}' has no model: its tables were imported, so there is nothing to compute"
-                )
+                return None
 
-    def model_configuration(self, device: str) -> ModelConfiguration:
-        """Return the configuration to load the study's model with.
+    def loadable_model(self, device: str) -> ModelConfiguration:
+        """Return the configuration to load the study's model with, on a device.
 
         Raises:
             ModelError: The model is not trained yet.
         """
         study = self.store.study
-        if self.model_source is None:
+        if self.model_configuration is None:
             raise ModelError(
                 f"study '{study.name}': the first run trains its model, so there is nothing to measure yet; "
                 f"run a partition first: gradsim run {study.name} --partition {study.partitions[0].key}"
             )
-        name, revision = self.model_source
-        return ModelConfiguration(
-            name=name,
-            revision=revision,
-            device=device,
-            precision=study.model.precision,
-            attention=study.model.attention,
-        )
+        return replace(self.model_configuration, device=device)
 
     @cached_property
     def model(self) -> PreTrainedModel:
@@ -101,9 +95,9 @@ class Sources:
             ModelError: The model's configuration cannot be loaded.
         """
         study = self.store.study
-        if self.model_source:
-            name = self.model_source[0]
-            configuration = models.read_configuration(*self.model_source)
+        if source := self.model_configuration:
+            name = source.name
+            configuration = models.read_configuration(name, source.revision)
         else:
             assert isinstance(study.model, ReferenceModel)
             name, plan = study.name, study.model.reference
@@ -130,8 +124,8 @@ class Sources:
         Raises:
             ModelError: The tokenizer cannot be loaded.
         """
-        if self.model_source:
-            return models.load_tokenizer(*self.model_source)
+        if source := self.model_configuration:
+            return models.load_tokenizer(source.name, source.revision)
         study = self.store.study
         assert isinstance(study.model, ReferenceModel)
         folder = study.model.reference.tokenizer

@@ -1,6 +1,7 @@
 """Loading of causal language models onto a device, and inspection of models without loading their weights."""
 
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from gradsim.errors import DeviceError, ModelError
 from gradsim.models.fetching import fetch, first_line, read_configuration
 from gradsim.models.weights import require_matching_weights
 from gradsim.study import ModelConfiguration
+from gradsim.study.model_configuration import PrecisionName
 
-_PRECISIONS = {
+DTYPES: Mapping[str, torch.dtype] = {
     "float32": torch.float32,
     "tf32": torch.float32,
     "bfloat16": torch.bfloat16,
@@ -90,7 +92,7 @@ def load_model(configuration: ModelConfiguration) -> PreTrainedModel:
 
 
 def parameter_shapes(
-    name: str, revision: str | None = None, *, precision: str = "float32", attention: str = "sdpa"
+    name: str, revision: str | None = None, *, precision: PrecisionName = "float32", attention: str = "sdpa"
 ) -> list[tuple[str, tuple[int, ...]]]:
     """Return layers and their shapes in the order of `named_parameters()`, tied ones once, without reading weights.
 
@@ -110,7 +112,7 @@ def parameter_shapes(
 
 
 def build_without_weights(
-    configuration: PreTrainedConfig, name: str, *, precision: str = "float32", attention: str = "sdpa"
+    configuration: PreTrainedConfig, name: str, *, precision: PrecisionName = "float32", attention: str = "sdpa"
 ) -> PreTrainedModel:
     """Build a model from its configuration on the `meta` device: modules and shapes, without weights.
 
@@ -135,9 +137,9 @@ def build_without_weights(
     return ready
 
 
-def _choices(precision: str, attention: str) -> dict[str, Any]:
+def _choices(precision: PrecisionName, attention: str) -> dict[str, Any]:
     """Return the keyword arguments for transformers' model constructors."""
-    return {"dtype": _PRECISIONS[precision], "attn_implementation": attention}
+    return {"dtype": DTYPES[precision], "attn_implementation": attention}
 
 
 def _no_attention(name: str, attention: str, error: Exception) -> str | None:

@@ -11,7 +11,7 @@ from pydantic_core import PydanticKnownError
 
 from gradsim.environment import extensions
 from gradsim.errors import enumerated
-from gradsim.study.model_configuration import PrecisionName
+from gradsim.study.model_configuration import ModelConfiguration, PrecisionName
 from gradsim.study.partitions import Partition, partition_ranges
 from gradsim.study.section import Section, StudyPath
 from gradsim.study.settings import Imported, Setting
@@ -83,6 +83,10 @@ class RunsModel(Section):
         None, description="precision in which samples with a mean loss below 0.5 are recomputed"
     )
     attention: Literal["sdpa", "eager"] = "sdpa"
+
+    def configuration(self, name: str, revision: str | None, device: str = "auto") -> ModelConfiguration:
+        """Return what a process needs to load the model of this folder or Hub name."""
+        return ModelConfiguration(name, revision, device, self.precision, self.attention)
 
 
 class HubModel(RunsModel):

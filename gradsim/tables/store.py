@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 
 from gradsim.errors import StudyError, TableError
-from gradsim.study import Study
+from gradsim.study import HubModel, ModelConfiguration, ReferenceModel, Study
 from gradsim.tables.files import read_blocks, read_provenance, read_table
 from gradsim.tables.index import IndexFile, IndexHeader, IndexWriter, index_writer, read_index_provenance
 from gradsim.tables.keys import TableKey
@@ -71,6 +71,17 @@ class Store:
     def model_folder(self) -> Path:
         """Folder of a reference model's weights and tokenizer."""
         return self.root / self.study.name / "model"
+
+    def model_configuration(self, device: str = "auto") -> ModelConfiguration:
+        """Return the study's model, at the revision recorded in its `model` table.
+
+        Raises:
+            TableError: The study has no `model` table yet.
+        """
+        model = self.study.model
+        assert isinstance(model, HubModel | ReferenceModel)
+        name = model.name if isinstance(model, HubModel) else str(self.model_folder)
+        return model.configuration(name, self.provenance(self.lineage.key("model")).revision, device)
 
     @property
     def journals(self) -> Path:

@@ -13,7 +13,6 @@ from gradsim.tables import Lineage, Store
 from gradsim_assets.asset_specs import table_asset
 from gradsim_assets.io_manager import EXCLUDED, MODEL, REVISION
 from resources.compute import ComputeResource
-from resources.gpu import model_source
 from resources.messages import log_progress
 from resources.storage import StorageResource
 
@@ -160,16 +159,16 @@ def tokenize_samples(
         wanted: Samples to tokenize.
         excluded: Samples that were excluded before (id -> reason), added to those that tokenization excludes.
     """
-    name, revision = model_source(study, store)
+    source = store.model_configuration()
     model = models.build_without_weights(
-        models.read_configuration(name, revision),
-        name,
-        precision=study.model.precision,
-        attention=study.model.attention,
+        models.read_configuration(source.name, source.revision),
+        source.name,
+        precision=source.precision,
+        attention=source.attention,
     )
     table = chat.tokenize_table(
         wanted,
-        models.load_tokenizer(name, revision),
+        models.load_tokenizer(source.name, source.revision),
         context=models.longest_input(model),
         rotary_positions=models.has_rotary_positions(model.config),
         vocabulary=models.vocabulary_size(model),

@@ -106,7 +106,7 @@ def make_job(
         fingerprints={str(key): store.lineage.fingerprint(key) for key in keys},
         digests=store.lineage.named_files(),
         root=store.root,
-        model=gpu.configuration(store.study, store, query_method(store.study, keys[0])),
+        model=gpu.configuration(store, query_method(store.study, keys[0])),
         memory_budget=gpu.memory_budget,
         force=force,
     )

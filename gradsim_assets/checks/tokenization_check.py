@@ -6,7 +6,6 @@ from gradsim import dataset, models
 from gradsim.study import Study
 from gradsim.tables import Lineage
 from gradsim_assets.keys import asset_key
-from resources.gpu import model_source
 from resources.storage import StorageResource
 
 
@@ -31,7 +30,8 @@ def tokenization_check(study: Study) -> dg.AssetChecksDefinition:
         store = storage.store(study)
         tokenized = store.read(lineage.key("tokenized"))
         originals = store.read(lineage.key("samples")).join(tokenized, on="id", how="semi", maintain_order="left")
-        tokenizer = models.load_tokenizer(*model_source(study, store))
+        model = store.model_configuration()
+        tokenizer = models.load_tokenizer(model.name, model.revision)
         theirs = open_instruct.tokenize(originals["messages"].to_list(), tokenizer, processor)
         ours = tokenized.select(open_instruct.COLUMNS).iter_rows(named=True)
         differing = [sample for sample, our, their in zip(tokenized["id"], ours, theirs, strict=True) if our != their]

@@ -85,7 +85,7 @@ class ThisMachine:
     def measure(self, session: Session, sources: Sources) -> MeasuredRates:
         """Measure in this process."""
         study = session.study
-        configuration = sources.model_configuration(self.device)
+        configuration = sources.loadable_model(self.device)
         assert sources.tokenized is not None  # a model that can be loaded has a tokenizer
         samples = sequences(sources.tokenized)
         models.hide_progress_bars()
@@ -153,7 +153,7 @@ class Cluster:
             fingerprints={},
             digests=store.lineage.named_files(),
             root=store.root,
-            model=sources.model_configuration(self.device),
+            model=sources.loadable_model(self.device),
             memory_budget=session.environment.memory_budget,
             force=True,
         )

@@ -157,7 +157,7 @@ def _notes(sources: Sources, forecasts: Sequence[SettingForecast]) -> Iterator[s
         yield f"estimated lengths: {originals}queries are as long as their originals"
     if CANDIDATES in estimated:
         yield "estimated candidates: the true source and random others"
-    if sources.model_source is None:
+    if sources.model_configuration is None:
         yield "not counted: the model is trained first"
     for name, method in study.settings.items():
         if method.runs_model and _lacks_queries(sources, name):

@@ -25,7 +25,7 @@ def print_nearest(session: Session, text: str, answer: str, top: int) -> None:
     """
     store, environment = session.store, session.environment
     index = store.index()  # fail before the model is loaded, which takes longer
-    model = GPUResource(device=environment.device).configuration(session.study, store)
+    model = GPUResource(device=environment.device).configuration(store)
     models.hide_progress_bars()
     with console.status("loading the model"):
         searcher = Searcher(session.study, index, model, environment.memory_budget)

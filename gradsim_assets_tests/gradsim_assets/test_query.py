@@ -37,7 +37,7 @@ def test_what_is_stored_are_projected_gradients_of_the_originals(finished):
     import polars as pl
 
     store = finished.store()
-    searcher = Searcher(store.study, store.index(), GPUResource(device="cpu").configuration(store.study, store))
+    searcher = Searcher(store.study, store.index(), GPUResource(device="cpu").configuration(store))
     queries = store.read(store.lineage.key("queries", "word_dropout"))
     row = queries.row(3, named=True)
     nearest = searcher.nearest(*(message["content"] for message in row["messages"]))

@@ -4,7 +4,7 @@ import pytest
 from gradsim.errors import TableError
 from gradsim.study import HubModel, ModelConfiguration
 from gradsim.tables import Provenance, Store, write_table
-from resources.gpu import GPUResource, model_source
+from resources.gpu import GPUResource
 
 ONE_LAYER = pl.DataFrame({"layer": ["a"], "shape": [[2, 3]], "parameters": [6]})
 
@@ -19,7 +19,7 @@ def hub_store(study, tmp_path):
 def test_a_reference_model_is_loaded_from_the_studys_folder(study, tmp_path):
     store = Store(tmp_path / "data", study)
     write_table(ONE_LAYER, store.path(store.lineage.key("model")), Provenance(revision="456def"))
-    assert GPUResource(device="cuda:1").configuration(study, store) == ModelConfiguration(
+    assert GPUResource(device="cuda:1").configuration(store) == ModelConfiguration(
         name=str(tmp_path / "data" / "tiny" / "model"),
         revision="456def",
         device="cuda:1",
@@ -31,12 +31,12 @@ def test_a_reference_model_is_loaded_from_the_studys_folder(study, tmp_path):
 def test_a_hub_model_is_loaded_at_the_revision_that_the_tables_were_begun_with(hub_store):
     provenance = Provenance(model="someone/some-model", revision="0123abc")
     hub_store.write(hub_store.lineage.key("model"), ONE_LAYER, provenance=provenance)
-    configuration = GPUResource().configuration(hub_store.study, hub_store)
+    configuration = GPUResource().configuration(hub_store)
     assert (configuration.name, configuration.revision) == ("someone/some-model", "0123abc")
     assert (configuration.device, configuration.precision, configuration.attention) == ("auto", "float32", "sdpa")
 
 
 def test_a_hub_model_without_its_table_is_an_error_that_names_the_file(hub_store, tmp_path):
     with pytest.raises(TableError, match="does not exist; create it with gradsim run") as error:
-        model_source(hub_store.study, hub_store)
+        hub_store.model_configuration()
     assert str(tmp_path / "data" / "tiny" / "model.parquet") in str(error.value)

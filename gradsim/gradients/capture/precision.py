@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from gradsim.errors import GradientError
 from gradsim.gradients.capture.eager import experts_that_compute_in
+from gradsim.models.loading import DTYPES
 
 _cuda: Any = torch.backends.cuda
 _cudnn: Any = torch.backends.cudnn
@@ -35,12 +36,7 @@ class Precision:
 
 
 PRECISIONS = MappingProxyType(
-    {
-        "float32": Precision(torch.float32),
-        "tf32": Precision(torch.float32, "tf32"),
-        "bfloat16": Precision(torch.bfloat16),
-        "float64": Precision(torch.float64),
-    }
+    {name: Precision(dtype, "tf32" if name == "tf32" else "ieee") for name, dtype in DTYPES.items()}
 )
 
 

@@ -125,7 +125,7 @@ def test_nothing_is_stored(make_sources):
 
 def test_a_model_that_is_not_trained_cannot_be_loaded(make_sources):
     with pytest.raises(ModelError, match=r"the first run trains its model.*gradsim run mine --partition 0000-0003$"):
-        make_sources().model_configuration("cpu")
+        make_sources().loadable_model("cpu")
 
 
 def test_memory_that_is_too_small_for_a_pair(make_sources):
