@@ -206,7 +206,7 @@ def install() -> None:
 def main() -> None:
     """Run a command; print an error that the user can fix as one line."""
     try:
-        app()
+        app(prog_name="gradsim")
     except GradsimError as error:
         console.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
         sys.exit(1)

@@ -6,9 +6,11 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,8 +20,35 @@ import yaml
 from gradsim.environment import Environment
 from gradsim.study import Study, load_study
 from gradsim.tables import Store
+from resources.job_server import JobServer
 
 SCRIPTS = Path(sys.executable).parent
+
+# Packages that commands import; importing them takes most of a short command's time.
+IMPORTED = (
+    "dagster",
+    "dagster_pipes",
+    "datasets",
+    "jinja2",
+    "matplotlib.pyplot",
+    "polars",
+    "pyarrow.parquet",
+    "pydantic_settings",
+    "rich.progress",
+    "scipy.stats",
+    "seaborn",
+    "transformers.models.auto.modeling_auto",
+    "transformers.models.auto.tokenization_auto",
+    "transformers.models.olmo.modeling_olmo",
+    "typer",
+)
+
+
+@cache
+def _commands() -> JobServer:
+    """The process that commands are forked from; it has imported nothing of this project."""
+    return JobServer(os.environ, IMPORTED)
+
 
 THINGS = ("knife", "bicycle chain", "garden hose", "wool coat", "clay pot", "oak table", "paper lamp")
 VERBS = ("clean", "repair", "store", "choose", "paint")
@@ -105,24 +134,31 @@ class Workplace:
         self, *command: str, output: IO[str] | int = subprocess.PIPE, **variables: str
     ) -> "subprocess.Popen[str]":
         """Start a command of this environment, such as `gradsim`, with this workplace's variables."""
-        cleaned = {name: value for name, value in os.environ.items() if not name.startswith(("MT_", "OPENAI_"))}
         return subprocess.Popen(
             [str(SCRIPTS / command[0]), *command[1:]],
-            env={**cleaned, **self.variables, **variables},
+            env=self.environment_of_process(variables),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             text=True,
         )
 
+    def environment_of_process(self, variables: Mapping[str, str]) -> dict[str, str]:
+        """This workplace's variables and these, beside those of the tests that mean no machine and no API."""
+        cleaned = {name: value for name, value in os.environ.items() if not name.startswith(("MT_", "OPENAI_"))}
+        return {**cleaned, **self.variables, **variables}
+
     def gradsim(self, *arguments: str, fails: bool = False, **variables: str) -> str:
-        """What `gradsim` prints; its exit status is checked."""
-        process = self.start("gradsim", *arguments, **variables)
-        try:
-            output, _ = process.communicate(timeout=240)
-        finally:
-            process.terminate()  # nothing where it has ended: it must not outlive its test
-        assert (process.returncode != 0) == fails, f"exit status {process.returncode}\n{output}"
+        """What `gradsim` prints, in a process forked from `_commands`; its exit status is checked."""
+        with tempfile.TemporaryFile("w+", encoding="utf-8") as file:
+            status = _commands().run(
+                ["gradsim_assets.cli", *arguments],
+                self.environment_of_process(variables),
+                streams=(file.fileno(), file.fileno()),
+            )
+            file.seek(0)
+            output = file.read()
+        assert (status != 0) == fails, f"exit status {status}\n{output}"
         return output
 
     @contextmanager

@@ -56,21 +56,22 @@ class JobServer:
         """Return whether the server can run a job."""
         return self._process.poll() is None
 
-    def run(self, arguments: Sequence[str], variables: Mapping[str, str]) -> int:
-        """Run `python -m ARGUMENTS` with the output and error streams of this process, and wait until it exits.
+    def run(self, arguments: Sequence[str], variables: Mapping[str, str], streams: Sequence[int] = (1, 2)) -> int:
+        """Run `python -m ARGUMENTS`, and wait until it exits.
 
         An exception during the wait, such as KeyboardInterrupt, stops the job and the server.
 
         Args:
             arguments: Name of the module, and its arguments.
             variables: Environment of the job.
+            streams: File descriptors for the job's output and errors.
 
         Returns:
             The exit status; the negative signal number if a signal killed the job.
         """
         try:
             self._channel.send((list(arguments), dict(variables)))
-            for stream in (1, 2):
+            for stream in streams:
                 send_handle(self._channel, stream, self._process.pid)
             # The job holds the other end of the channel, too, so the channel does not tell that the server was killed.
             while not self._channel.poll(SECONDS_BETWEEN_LOOKS) and self.is_running():
