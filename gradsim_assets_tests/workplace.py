@@ -47,7 +47,7 @@ IMPORTED = (
 @cache
 def _commands() -> JobServer:
     """The process that commands are forked from; it has imported nothing of this project."""
-    return JobServer(os.environ, IMPORTED)
+    return JobServer({**os.environ, "OMP_NUM_THREADS": "1"}, IMPORTED)
 
 
 THINGS = ("knife", "bicycle chain", "garden hose", "wool coat", "clay pot", "oak table", "paper lamp")

@@ -28,6 +28,7 @@ from .retrieval import accuracy as accuracy
 from .retrieval import accuracy_per_layer as accuracy_per_layer
 from .retrieval import best_similarity as best_similarity
 from .retrieval import decisions as decisions
+from .schema import Column as Column
 from .schema import Schema as Schema
 from .selection import SELECTION_TRANSFER as SELECTION_TRANSFER
 from .selection import Criterion as Criterion

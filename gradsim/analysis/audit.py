@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 
 from gradsim.analysis.noise import noise_layers
-from gradsim.analysis.schema import Schema
+from gradsim.analysis.schema import Column, Schema
 from gradsim.errors import TableError
 
 PAIRS = 5
@@ -25,19 +25,21 @@ SMALLEST_SHARE = 1e-6
 DOT, QUERY_SELF, ORIGINAL_SELF = "dot", "query_self", "original_self"
 
 GRADIENT_AUDIT: Schema = {
-    "query_id": (pl.String, "query of the pair; null for a self dot of an original"),
-    "original_id": (pl.String, "original of the pair; null for a self dot of a query"),
-    "quantity": (pl.String, "dot: dot product of the pair; query_self, original_self: self dot product of a sample"),
-    "layer": (pl.String, "parameter tensor, in model order"),
-    "stored": (pl.Float64, "stored value, as used by the study's analyses"),
-    "reference": (pl.Float64, "value from plain autograd, one sample at a time"),
-    "error": (
+    "query_id": Column(pl.String, "query of the pair; null for a self dot of an original"),
+    "original_id": Column(pl.String, "original of the pair; null for a self dot of a query"),
+    "quantity": Column(
+        pl.String, "dot: dot product of the pair; query_self, original_self: self dot product of a sample"
+    ),
+    "layer": Column(pl.String, "parameter tensor, in model order"),
+    "stored": Column(pl.Float64, "stored value, as used by the study's analyses"),
+    "reference": Column(pl.Float64, "value from plain autograd, one sample at a time"),
+    "error": Column(
         pl.Float64,
         "absolute difference divided by the product of the two gradients' norms in this layer, from plain autograd; a "
         "norm counts as at least a millionth of the whole gradient's norm, and as the whole norm if the layer holds "
         "only rounding error",
     ),
-    "loss": (
+    "loss": Column(
         pl.Float64,
         "lowest mean loss of the samples, in nats; gradients of memorised samples are less precise in float32",
     ),

@@ -7,35 +7,35 @@ from numpy.typing import NDArray
 from gradsim.analysis.layer_dots import LayerDots
 from gradsim.analysis.layer_evaluation import evaluate_layers
 from gradsim.analysis.methods import Methods
-from gradsim.analysis.schema import Schema
+from gradsim.analysis.schema import Column, Schema
 from gradsim.analysis.statistics import Bootstrap, exact_mcnemar, holm, percentile_interval
 
 Floats = NDArray[np.float64]
 Positions = NDArray[np.int64]
 
 METHOD_DIFFERENCES: Schema = {
-    "method": (
+    "method": Column(
         pl.String,
         "full_gradient, PROJECTION-DIMENSION, or bm25 (correct if the source ranks first and was not forced)",
     ),
-    "other": (pl.String, "the method that it is compared with"),
-    "difference": (pl.Float64, "accuracy of the method minus accuracy of the other, over all queries"),
-    "low": (pl.Float64, "lower end of the 95 % interval, from a paired bootstrap over queries"),
-    "high": (pl.Float64, "upper end of the interval"),
-    "only_method": (pl.Int64, "number of queries with higher credit for the method than for the other"),
-    "only_other": (pl.Int64, "number of queries with higher credit for the other method"),
-    "p": (pl.Float64, "two-sided p-value of the exact McNemar test"),
-    "p_holm": (pl.Float64, "p with Holm's correction over all rows of this table"),
+    "other": Column(pl.String, "the method that it is compared with"),
+    "difference": Column(pl.Float64, "accuracy of the method minus accuracy of the other, over all queries"),
+    "low": Column(pl.Float64, "lower end of the 95 % interval, from a paired bootstrap over queries"),
+    "high": Column(pl.Float64, "upper end of the interval"),
+    "only_method": Column(pl.Int64, "number of queries with higher credit for the method than for the other"),
+    "only_other": Column(pl.Int64, "number of queries with higher credit for the other method"),
+    "p": Column(pl.Float64, "two-sided p-value of the exact McNemar test"),
+    "p_holm": Column(pl.Float64, "p with Holm's correction over all rows of this table"),
 }
 
 LAYER_DIFFERENCES: Schema = {
-    "layer": (pl.String, "parameter tensor, in model order"),
-    "other_layer": (pl.String, "a later layer in model order; every pair of layers is listed once"),
-    "difference": (pl.Float64, "accuracy of the layer alone minus accuracy of the other alone"),
-    "only_layer": (pl.Int64, "number of queries with higher credit for the layer than for the other"),
-    "only_other": (pl.Int64, "number of queries with higher credit for the other layer"),
-    "p": (pl.Float64, "two-sided p-value of the exact McNemar test"),
-    "p_holm": (pl.Float64, "p with Holm's correction over all rows of this table"),
+    "layer": Column(pl.String, "parameter tensor, in model order"),
+    "other_layer": Column(pl.String, "a later layer in model order; every pair of layers is listed once"),
+    "difference": Column(pl.Float64, "accuracy of the layer alone minus accuracy of the other alone"),
+    "only_layer": Column(pl.Int64, "number of queries with higher credit for the layer than for the other"),
+    "only_other": Column(pl.Int64, "number of queries with higher credit for the other layer"),
+    "p": Column(pl.Float64, "two-sided p-value of the exact McNemar test"),
+    "p_holm": Column(pl.Float64, "p with Holm's correction over all rows of this table"),
 }
 
 

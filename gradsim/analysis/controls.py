@@ -5,7 +5,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from gradsim.analysis.candidate_lists import CandidateLists
-from gradsim.analysis.schema import Schema, column_types
+from gradsim.analysis.schema import Column, Schema, column_types
 from gradsim.analysis.similarity import ordered_similarity
 from gradsim.analysis.statistics import wilson_interval
 from gradsim.errors import TableError
@@ -19,16 +19,18 @@ ANSWER_LENGTH = "answer_length"
 CHANCE = "chance"
 
 CONTROLS: Schema = {
-    "control": (
+    "control": Column(
         pl.String,
         "sources_shuffled: labels a random candidate as the source; bm25_rank: chooses the first candidate; "
         "answer_length: chooses the candidate with the nearest answer length; chance: chooses a random candidate",
     ),
-    "accuracy": (pl.Float64, "share of queries found; for sources_shuffled, the mean over 1,000 shuffles"),
-    "low": (pl.Float64, "lower end of the 95 % Wilson interval, or of the middle 95 % of shuffles; null for chance"),
-    "high": (pl.Float64, "upper end of the interval"),
-    "queries": (pl.Int64, "number of queries"),
-    "tied": (pl.Int64, "number of queries with several candidates sharing the best score"),
+    "accuracy": Column(pl.Float64, "share of queries found; for sources_shuffled, the mean over 1,000 shuffles"),
+    "low": Column(
+        pl.Float64, "lower end of the 95 % Wilson interval, or of the middle 95 % of shuffles; null for chance"
+    ),
+    "high": Column(pl.Float64, "upper end of the interval"),
+    "queries": Column(pl.Int64, "number of queries"),
+    "tied": Column(pl.Int64, "number of queries with several candidates sharing the best score"),
 }
 
 

@@ -9,29 +9,29 @@ from numpy.typing import NDArray
 from gradsim.analysis.evaluation import TOLERANCE
 from gradsim.analysis.layer_dots import LayerDots, cosine
 from gradsim.analysis.layer_evaluation import evaluate_layers
-from gradsim.analysis.schema import Schema
+from gradsim.analysis.schema import Column, Schema
 from gradsim.errors import TableError
 
 # Default number of queries to show layer by layer.
 MOST_DIVERGENT = 3
 
 DIVERGENCE: Schema = {
-    "query_id": (pl.String, "the query"),
-    "layer": (pl.String, "the most accurate layer, the first in model order if tied"),
-    "cosine": (
+    "query_id": Column(pl.String, "the query"),
+    "layer": Column(pl.String, "the most accurate layer, the first in model order if tied"),
+    "cosine": Column(
         pl.Float64,
         "cosine between the layer's and the full gradient's similarities of the query's candidates; 0 if all "
         "similarities of either are 0",
     ),
-    "rank": (pl.Int32, "rank of the query, 0 for the most divergent one"),
+    "rank": Column(pl.Int32, "rank of the query, 0 for the most divergent one"),
 }
 
 SIMILARITY_OVER_LAYERS: Schema = {
-    "query_id": (pl.String, "the query"),
-    "original_id": (pl.String, "the candidate that the query is compared with"),
-    "rank": (pl.Int32, "rank of the candidate in the query's list, from 0"),
-    "layer": (pl.String, "parameter tensor, in model order"),
-    "similarity": (pl.Float64, "cosine similarity of the two gradients in this layer alone"),
+    "query_id": Column(pl.String, "the query"),
+    "original_id": Column(pl.String, "the candidate that the query is compared with"),
+    "rank": Column(pl.Int32, "rank of the candidate in the query's list, from 0"),
+    "layer": Column(pl.String, "parameter tensor, in model order"),
+    "similarity": Column(pl.Float64, "cosine similarity of the two gradients in this layer alone"),
 }
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from gradsim.analysis.evaluation import Criterion
 from gradsim.analysis.layer_dots import LayerDots
 from gradsim.analysis.layer_evaluation import evaluate_layers
-from gradsim.analysis.schema import Schema
+from gradsim.analysis.schema import Column, Schema
 from gradsim.analysis.statistics import Bootstrap, percentile_interval
 from gradsim.errors import TableError
 
@@ -17,37 +17,39 @@ Floats = NDArray[np.float64]
 Members = NDArray[np.bool_]
 
 LAYER_MEANS: Schema = {
-    "grouping": (
+    "grouping": Column(
         pl.String,
         "component; part: first word of the component; block: transformer block, without layers outside the blocks",
     ),
-    "group": (pl.String, "name of the component or part, or number of the block"),
-    "layers": (pl.Int64, "number of layers in the group"),
-    "accuracy": (pl.Float64, "mean over these layers of the accuracy of each layer alone"),
-    "accuracy_low": (pl.Float64, "lower end of the 95 % interval, from a bootstrap over queries with the layers fixed"),
-    "accuracy_high": (pl.Float64, "upper end of the interval"),
-    "similarity": (pl.Float64, "mean over these layers of the similarity of each to the full gradient"),
-    "similarity_low": (
+    "group": Column(pl.String, "name of the component or part, or number of the block"),
+    "layers": Column(pl.Int64, "number of layers in the group"),
+    "accuracy": Column(pl.Float64, "mean over these layers of the accuracy of each layer alone"),
+    "accuracy_low": Column(
+        pl.Float64, "lower end of the 95 % interval, from a bootstrap over queries with the layers fixed"
+    ),
+    "accuracy_high": Column(pl.Float64, "upper end of the interval"),
+    "similarity": Column(pl.Float64, "mean over these layers of the similarity of each to the full gradient"),
+    "similarity_low": Column(
         pl.Float64,
         "lower end of the 95 % interval, from a bootstrap over queries with the layers fixed",
     ),
-    "similarity_high": (pl.Float64, "upper end of the interval"),
+    "similarity_high": Column(pl.Float64, "upper end of the interval"),
 }
 
 ATTENTION_AGAINST_MLP: Schema = {
-    "block": (pl.Int32, "number of the transformer block, from 0; null for the whole model"),
-    "accuracy_difference": (
+    "block": Column(pl.Int32, "number of the transformer block, from 0; null for the whole model"),
+    "accuracy_difference": Column(
         pl.Float64,
         "mean accuracy of single attention layers minus that of single MLP layers; positive if attention is better",
     ),
-    "accuracy_low": (pl.Float64, "lower end of the 95 % interval, from a paired bootstrap over queries"),
-    "accuracy_high": (pl.Float64, "upper end of the interval"),
-    "similarity_difference": (
+    "accuracy_low": Column(pl.Float64, "lower end of the 95 % interval, from a paired bootstrap over queries"),
+    "accuracy_high": Column(pl.Float64, "upper end of the interval"),
+    "similarity_difference": Column(
         pl.Float64,
         "mean similarity of attention layers to the full gradient minus that of MLP layers",
     ),
-    "similarity_low": (pl.Float64, "lower end of the 95 % interval, from a paired bootstrap over queries"),
-    "similarity_high": (pl.Float64, "upper end of the interval"),
+    "similarity_low": Column(pl.Float64, "lower end of the 95 % interval, from a paired bootstrap over queries"),
+    "similarity_high": Column(pl.Float64, "upper end of the interval"),
 }
 
 

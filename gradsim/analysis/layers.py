@@ -7,26 +7,26 @@ import polars as pl
 from gradsim.analysis.evaluation import Criterion
 from gradsim.analysis.layer_dots import LayerDots
 from gradsim.analysis.layer_evaluation import evaluate_layers
-from gradsim.analysis.schema import Schema
+from gradsim.analysis.schema import Column, Schema
 from gradsim.analysis.statistics import Bootstrap
 from gradsim.errors import TableError
 
 SIMILARITY_TO_FULL_GRADIENT: Schema = {
-    "layer": (pl.String, "parameter tensor, in model order"),
-    "similarity": (
+    "layer": Column(pl.String, "parameter tensor, in model order"),
+    "similarity": Column(
         pl.Float64,
         "cosine between the layer's and the full gradient's similarities of all pairs; 0 if all are 0",
     ),
-    "low": (pl.Float64, "lower end of the 95 % interval, from a bootstrap over queries"),
-    "high": (pl.Float64, "upper end of the interval"),
+    "low": Column(pl.Float64, "lower end of the 95 % interval, from a bootstrap over queries"),
+    "high": Column(pl.Float64, "upper end of the interval"),
 }
 
 PARAMETERS_PER_LAYER: Schema = {
-    "layer": (pl.String, "parameter tensor, in model order"),
-    "component": (pl.String, "component of the model, one of COMPONENTS"),
-    "block": (pl.Int32, "number of the transformer block, from 0; null outside the blocks"),
-    "parameters": (pl.Int64, "number of parameters"),
-    "share": (pl.Float64, "share of the model's parameters"),
+    "layer": Column(pl.String, "parameter tensor, in model order"),
+    "component": Column(pl.String, "component of the model, one of COMPONENTS"),
+    "block": Column(pl.Int32, "number of the transformer block, from 0; null outside the blocks"),
+    "parameters": Column(pl.Int64, "number of parameters"),
+    "share": Column(pl.Float64, "share of the model's parameters"),
 }
 
 # Matched in this order against the whole name, because families reuse words: `mlp.c_proj` is the down projection and

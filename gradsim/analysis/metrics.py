@@ -5,7 +5,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from gradsim.analysis.methods import Methods
-from gradsim.analysis.schema import Schema, column_types
+from gradsim.analysis.schema import Column, Schema, column_types
 from gradsim.analysis.statistics import Bootstrap, wilson_interval
 
 Floats = NDArray[np.float64]
@@ -13,28 +13,28 @@ Floats = NDArray[np.float64]
 RECALL, RECIPROCAL_RANK = "recall", "mean_reciprocal_rank"
 
 RETRIEVAL: Schema = {
-    "method": (
+    "method": Column(
         pl.String,
         "full_gradient, PROJECTION-DIMENSION, or bm25 (candidates in order of rank; a forced source is not found)",
     ),
-    "group": (
+    "group": Column(
         pl.String,
         "all: every query; ranked: BM25 listed the true source; forced: the true source was added by rule",
     ),
-    "metric": (
+    "metric": Column(
         pl.String,
         "recall: share of queries with the true source among the k most similar candidates; mean_reciprocal_rank: "
         "mean of 1/rank, with rank 1 for the most similar candidate. Values are expectations with ties broken at "
         "random",
     ),
-    "k": (pl.Int32, "number of candidates that recall considers; null for mean_reciprocal_rank"),
-    "value": (pl.Float64, "value of the metric"),
-    "low": (
+    "k": Column(pl.Int32, "number of candidates that recall considers; null for mean_reciprocal_rank"),
+    "value": Column(pl.Float64, "value of the metric"),
+    "low": Column(
         pl.Float64,
         "lower end of the 95 % interval: Wilson for recall, bootstrap over queries for mean_reciprocal_rank",
     ),
-    "high": (pl.Float64, "upper end of the interval"),
-    "queries": (pl.Int64, "number of queries"),
+    "high": Column(pl.Float64, "upper end of the interval"),
+    "queries": Column(pl.Int64, "number of queries"),
 }
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from gradsim.analysis.candidate_lists import CandidateLists
 from gradsim.analysis.evaluation import Criterion, Evaluation
 from gradsim.analysis.layer_dots import LayerDots, cosine
-from gradsim.analysis.schema import Schema, column_types
+from gradsim.analysis.schema import Column, Schema, column_types
 from gradsim.analysis.similarity import ordered_similarity
 from gradsim.analysis.statistics import Bootstrap
 from gradsim.errors import TableError
@@ -25,42 +25,46 @@ _DENSE = frozenset({"rademacher", "sjlt", "traker"})
 _HADAMARD = "srht"
 
 PROJECTION_ERRORS: Schema = {
-    "projection": (pl.String, "name of the projection"),
-    "dimension": (pl.Int64, "dimension of the projected gradient, summed over layers"),
-    "query_id": (pl.String, "the query"),
-    "original_id": (pl.String, "the candidate that the query is compared with"),
-    "full": (pl.Float64, "cosine similarity of the two whole gradients"),
-    "expected": (pl.Float64, "cosine that the projection estimates, with layers weighted according to its scaling"),
-    "observed": (pl.Float64, "cosine similarity of the two projected gradients"),
-    "predicted_sd": (
+    "projection": Column(pl.String, "name of the projection"),
+    "dimension": Column(pl.Int64, "dimension of the projected gradient, summed over layers"),
+    "query_id": Column(pl.String, "the query"),
+    "original_id": Column(pl.String, "the candidate that the query is compared with"),
+    "full": Column(pl.Float64, "cosine similarity of the two whole gradients"),
+    "expected": Column(
+        pl.Float64, "cosine that the projection estimates, with layers weighted according to its scaling"
+    ),
+    "observed": Column(pl.Float64, "cosine similarity of the two projected gradients"),
+    "predicted_sd": Column(
         pl.Float64,
         "theoretical standard deviation of observed; null for kinds that need more than dot products",
     ),
-    "rightly_scaled": (
+    "rightly_scaled": Column(
         pl.Float64,
         "cosine under a randomly drawn, correctly scaled dense projection of the same dimension",
     ),
 }
 
 PROJECTION_AUDIT: Schema = {
-    "projection": (pl.String, "name of the projection"),
-    "dimension": (pl.Int64, "dimension of the projected gradient, summed over layers"),
-    "pairs": (pl.Int64, "number of pairs"),
-    "mean_error": (pl.Float64, "mean of the projected cosine minus the cosine that it estimates"),
-    "error_sd": (pl.Float64, "root mean square of that error"),
-    "predicted_sd": (
+    "projection": Column(pl.String, "name of the projection"),
+    "dimension": Column(pl.Int64, "dimension of the projected gradient, summed over layers"),
+    "pairs": Column(pl.Int64, "number of pairs"),
+    "mean_error": Column(pl.Float64, "mean of the projected cosine minus the cosine that it estimates"),
+    "error_sd": Column(pl.Float64, "root mean square of that error"),
+    "predicted_sd": Column(
         pl.Float64,
         "value that theory predicts for error_sd; null for kinds that need more than dot products",
     ),
-    "sd_ratio": (pl.Float64, "error_sd divided by predicted_sd; near 1 if the projection behaves as predicted"),
-    "agreement": (pl.Float64, "cosine between the projection's and the full gradient's similarities of all pairs"),
-    "agreement_low": (
+    "sd_ratio": Column(pl.Float64, "error_sd divided by predicted_sd; near 1 if the projection behaves as predicted"),
+    "agreement": Column(
+        pl.Float64, "cosine between the projection's and the full gradient's similarities of all pairs"
+    ),
+    "agreement_low": Column(
         pl.Float64,
         "lower end of the 95 % interval, from a bootstrap over queries with the projections fixed",
     ),
-    "agreement_high": (pl.Float64, "upper end of the interval"),
-    "agreement_without_noise": (pl.Float64, "agreement of the cosines that the projection estimates"),
-    "agreement_rightly_scaled": (pl.Float64, "agreement of a randomly drawn, correctly scaled dense projection"),
+    "agreement_high": Column(pl.Float64, "upper end of the interval"),
+    "agreement_without_noise": Column(pl.Float64, "agreement of the cosines that the projection estimates"),
+    "agreement_rightly_scaled": Column(pl.Float64, "agreement of a randomly drawn, correctly scaled dense projection"),
 }
 
 

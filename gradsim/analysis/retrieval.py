@@ -8,29 +8,29 @@ from gradsim.analysis.candidate_lists import CandidateLists
 from gradsim.analysis.layer_dots import LayerDots
 from gradsim.analysis.layer_evaluation import in_parts
 from gradsim.analysis.methods import BM25, Methods, sources_forced
-from gradsim.analysis.schema import Schema, column_types
+from gradsim.analysis.schema import Column, Schema, column_types
 from gradsim.analysis.similarity import ordered_similarity
 from gradsim.analysis.statistics import Bootstrap, exact_mcnemar, holm, percentile_interval, wilson_interval
 
 Floats = NDArray[np.float64]
 
 SHARE: Schema = {
-    "accuracy": (
+    "accuracy": Column(
         pl.Float64,
         "share of queries with the true source as best candidate; a tie of n candidates counts 1/n",
     ),
-    "low": (pl.Float64, "lower end of the 95 % Wilson interval"),
-    "high": (pl.Float64, "upper end of the 95 % Wilson interval"),
-    "queries": (pl.Int64, "number of queries"),
-    "tied": (pl.Int64, "number of queries with several candidates sharing the best similarity"),
+    "low": Column(pl.Float64, "lower end of the 95 % Wilson interval"),
+    "high": Column(pl.Float64, "upper end of the 95 % Wilson interval"),
+    "queries": Column(pl.Int64, "number of queries"),
+    "tied": Column(pl.Int64, "number of queries with several candidates sharing the best similarity"),
 }
 
 ACCURACY: Schema = {
-    "method": (
+    "method": Column(
         pl.String,
         "full_gradient, PROJECTION-DIMENSION, or bm25 (correct if the source ranks first and was not forced)",
     ),
-    "group": (
+    "group": Column(
         pl.String,
         "all: every query; ranked: BM25 listed the true source; forced: the true source was added by rule",
     ),
@@ -38,35 +38,37 @@ ACCURACY: Schema = {
 }
 
 ACCURACY_PER_LAYER: Schema = {
-    "layer": (pl.String, "parameter tensor, in model order"),
+    "layer": Column(pl.String, "parameter tensor, in model order"),
     **SHARE,
-    "only_layer": (pl.Int64, "number of queries with higher credit for the layer than for the full gradient"),
-    "only_full": (pl.Int64, "number of queries with higher credit for the full gradient than for the layer"),
-    "p": (pl.Float64, "two-sided p-value of the exact McNemar test of the layer against the full gradient"),
-    "p_holm": (pl.Float64, "p with Holm's correction over all layers"),
+    "only_layer": Column(pl.Int64, "number of queries with higher credit for the layer than for the full gradient"),
+    "only_full": Column(pl.Int64, "number of queries with higher credit for the full gradient than for the layer"),
+    "p": Column(pl.Float64, "two-sided p-value of the exact McNemar test of the layer against the full gradient"),
+    "p_holm": Column(pl.Float64, "p with Holm's correction over all layers"),
 }
 
 BEST_SIMILARITY: Schema = {
-    "method": (pl.String, "full_gradient or PROJECTION-DIMENSION"),
-    "candidate": (pl.String, "best: each query's most similar candidate; source: its true source"),
-    "mean": (pl.Float64, "mean over queries of the similarity of that candidate"),
-    "mean_low": (pl.Float64, "lower end of the 95 % interval, from a bootstrap over queries"),
-    "mean_high": (pl.Float64, "upper end of the interval"),
-    "median": (pl.Float64, "median over queries of the similarity of that candidate"),
-    "median_low": (pl.Float64, "lower end of the 95 % interval, from a bootstrap over queries"),
-    "median_high": (pl.Float64, "upper end of the interval"),
+    "method": Column(pl.String, "full_gradient or PROJECTION-DIMENSION"),
+    "candidate": Column(pl.String, "best: each query's most similar candidate; source: its true source"),
+    "mean": Column(pl.Float64, "mean over queries of the similarity of that candidate"),
+    "mean_low": Column(pl.Float64, "lower end of the 95 % interval, from a bootstrap over queries"),
+    "mean_high": Column(pl.Float64, "upper end of the interval"),
+    "median": Column(pl.Float64, "median over queries of the similarity of that candidate"),
+    "median_low": Column(pl.Float64, "lower end of the 95 % interval, from a bootstrap over queries"),
+    "median_high": Column(pl.Float64, "upper end of the interval"),
 }
 
 DECISIONS: Schema = {
-    "query_id": (pl.String, "the query; its id is the id of its true source"),
-    "chosen_id": (pl.String, "most similar candidate, the first one if tied"),
-    "best_other_id": (pl.String, "most similar candidate other than the source; null if there is none"),
-    "source_similarity": (pl.Float64, "similarity of the true source"),
-    "best_other_similarity": (pl.Float64, "similarity of the best other candidate"),
-    "margin": (pl.Float64, "source_similarity minus best_other_similarity; negative if the choice is wrong"),
-    "credit": (pl.Float64, "1 if the choice is right, 0 if it is wrong, 1/n if the source is tied among the n best"),
-    "source_rank": (pl.Int32, "rank of the true source in the candidate list, from 0"),
-    "forced": (pl.Boolean, "whether the true source was added by rule; null if unknown"),
+    "query_id": Column(pl.String, "the query; its id is the id of its true source"),
+    "chosen_id": Column(pl.String, "most similar candidate, the first one if tied"),
+    "best_other_id": Column(pl.String, "most similar candidate other than the source; null if there is none"),
+    "source_similarity": Column(pl.Float64, "similarity of the true source"),
+    "best_other_similarity": Column(pl.Float64, "similarity of the best other candidate"),
+    "margin": Column(pl.Float64, "source_similarity minus best_other_similarity; negative if the choice is wrong"),
+    "credit": Column(
+        pl.Float64, "1 if the choice is right, 0 if it is wrong, 1/n if the source is tied among the n best"
+    ),
+    "source_rank": Column(pl.Int32, "rank of the true source in the candidate list, from 0"),
+    "forced": Column(pl.Boolean, "whether the true source was added by rule; null if unknown"),
 }
 
 

@@ -4,14 +4,14 @@ import polars as pl
 
 from gradsim.analysis.candidate_lists import in_list_order
 from gradsim.analysis.layer_dots import LayerDots
-from gradsim.analysis.schema import Schema
+from gradsim.analysis.schema import Column, Schema
 from gradsim.errors import TableError
 
 GRADIENT_SIMILARITY: Schema = {
-    "query_id": (pl.String, "the query"),
-    "original_id": (pl.String, "the candidate that the query is compared with"),
-    "rank": (pl.Int32, "rank of the candidate in the query's list, from 0"),
-    "similarity": (pl.Float64, "cosine similarity of the two whole gradients"),
+    "query_id": Column(pl.String, "the query"),
+    "original_id": Column(pl.String, "the candidate that the query is compared with"),
+    "rank": Column(pl.Int32, "rank of the candidate in the query's list, from 0"),
+    "similarity": Column(pl.Float64, "cosine similarity of the two whole gradients"),
 }
 
 FULL_GRADIENT = "full_gradient"

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from gradsim.analysis.schema import Schema
+from gradsim.analysis.schema import Column, Schema
 from gradsim.plots.labels import setting_label
 from gradsim.queries.quality import FAULTS
 from gradsim.report.data import SettingReport
@@ -15,10 +15,10 @@ from gradsim.report.tables import Table, table_of
 _SCHEMA = pl.Schema({"setting": pl.String(), "fault": pl.String(), "prompts": pl.Int64(), "answers": pl.Int64()})
 
 _DESCRIPTIONS: Schema = {
-    "setting": (pl.String(), "setting of the queries"),
-    "fault": (pl.String(), "possible fault of a text that was kept"),
-    "prompts": (pl.Int64(), "queries with this fault in the prompt"),
-    "answers": (pl.Int64(), "queries with this fault in the answer"),
+    "setting": Column(pl.String(), "setting of the queries"),
+    "fault": Column(pl.String(), "possible fault of a text that was kept"),
+    "prompts": Column(pl.Int64(), "queries with this fault in the prompt"),
+    "answers": Column(pl.Int64(), "queries with this fault in the answer"),
 }
 
 

@@ -7,18 +7,11 @@ from types import MappingProxyType
 import polars as pl
 
 from gradsim import analysis
+from gradsim.analysis.schema import Column, Schema
 from gradsim.errors import TableError
 
 # Identifiers are stored dictionary-encoded: samples in dataset order, layers in model order.
 IDENTIFIER = pl.Enum
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """Data type and meaning of a column."""
-
-    dtype: pl.DataType | type[pl.DataType]
-    description: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +73,7 @@ def _schema(description: str, **columns: Column) -> TableSchema:
     return TableSchema(description, MappingProxyType(columns))
 
 
-def _analysis(description: str, schema: analysis.Schema) -> TableSchema:
+def _analysis(description: str, schema: Schema) -> TableSchema:
     columns = {
         column: Column(IDENTIFIER if column in IDENTIFIERS else dtype, meaning)
         for column, (dtype, meaning) in schema.items()

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from gradsim.analysis.evaluation import TOLERANCE, Criterion, Evaluation
 from gradsim.analysis.layer_dots import LayerDots
-from gradsim.analysis.schema import Schema, column_types
+from gradsim.analysis.schema import Column, Schema, column_types
 from gradsim.analysis.selection.curves import evaluate_prefixes
 from gradsim.analysis.selection.greedy import elimination_order, greedy_order
 from gradsim.analysis.selection.sizes import sizes_of
@@ -23,22 +23,24 @@ BUDGET_SHARES = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 SAME_BUDGET = 0.001
 
 SELECTION_UNDER_BUDGET: Schema = {
-    "criterion": (pl.String, "selection criterion: accuracy, or similarity to the full gradient"),
-    "budget": (pl.Int64, "maximum total number of parameters of the selected layers"),
-    "budget_share": (pl.Float64, "budget as a share of the model's parameters"),
-    "layers": (pl.Int32, "number of selected layers"),
-    "parameters": (pl.Int64, "total number of their parameters"),
-    "parameter_share": (pl.Float64, "their share of the model's parameters"),
-    "selected": (pl.List(pl.String), "names of the selected layers, in the order of selection"),
-    "accuracy": (pl.Float64, "accuracy of the selected layers on the queries that selected them"),
-    "accuracy_low": (pl.Float64, "lower end of the 95 % Wilson interval"),
-    "accuracy_high": (pl.Float64, "upper end of the interval"),
-    "similarity": (pl.Float64, "cosine between the selected layers' and the full gradient's similarities of all pairs"),
-    "similarity_low": (
+    "criterion": Column(pl.String, "selection criterion: accuracy, or similarity to the full gradient"),
+    "budget": Column(pl.Int64, "maximum total number of parameters of the selected layers"),
+    "budget_share": Column(pl.Float64, "budget as a share of the model's parameters"),
+    "layers": Column(pl.Int32, "number of selected layers"),
+    "parameters": Column(pl.Int64, "total number of their parameters"),
+    "parameter_share": Column(pl.Float64, "their share of the model's parameters"),
+    "selected": Column(pl.List(pl.String), "names of the selected layers, in the order of selection"),
+    "accuracy": Column(pl.Float64, "accuracy of the selected layers on the queries that selected them"),
+    "accuracy_low": Column(pl.Float64, "lower end of the 95 % Wilson interval"),
+    "accuracy_high": Column(pl.Float64, "upper end of the interval"),
+    "similarity": Column(
+        pl.Float64, "cosine between the selected layers' and the full gradient's similarities of all pairs"
+    ),
+    "similarity_low": Column(
         pl.Float64,
         "lower end of the 95 % interval, from a bootstrap over queries with the layers fixed",
     ),
-    "similarity_high": (pl.Float64, "upper end of the interval"),
+    "similarity_high": Column(pl.Float64, "upper end of the interval"),
 }
 
 

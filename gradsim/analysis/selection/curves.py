@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from gradsim.analysis.evaluation import Criterion, Evaluation
 from gradsim.analysis.layer_dots import LayerDots, cosine
 from gradsim.analysis.layer_evaluation import in_parts
-from gradsim.analysis.schema import Schema
+from gradsim.analysis.schema import Column, Schema
 from gradsim.analysis.selection.greedy import greedy_order
 from gradsim.analysis.selection.sizes import sizes_of
 from gradsim.analysis.statistics import Bootstrap
@@ -18,14 +18,16 @@ Floats = NDArray[np.float64]
 Positions = NDArray[np.int64]
 
 GREEDY: Schema = {
-    "step": (pl.Int32, "number of layers chosen so far"),
-    "layer": (pl.String, "the layer chosen in this step, the first in model order if tied"),
-    "tied": (pl.Int64, "number of layers tied for this step, including the chosen one"),
-    "value": (pl.Float64, "joint value of all layers chosen so far, on the queries that chose them"),
-    "low": (pl.Float64, "lower end of the 95 % interval: Wilson for accuracy, bootstrap for similarity"),
-    "high": (pl.Float64, "upper end of the interval, with the layers fixed: other queries might choose other layers"),
-    "parameters": (pl.Int64, "total number of parameters of the layers chosen so far; null if sizes are unknown"),
-    "parameter_share": (pl.Float64, "their share of the model's parameters; null if sizes are unknown"),
+    "step": Column(pl.Int32, "number of layers chosen so far"),
+    "layer": Column(pl.String, "the layer chosen in this step, the first in model order if tied"),
+    "tied": Column(pl.Int64, "number of layers tied for this step, including the chosen one"),
+    "value": Column(pl.Float64, "joint value of all layers chosen so far, on the queries that chose them"),
+    "low": Column(pl.Float64, "lower end of the 95 % interval: Wilson for accuracy, bootstrap for similarity"),
+    "high": Column(
+        pl.Float64, "upper end of the interval, with the layers fixed: other queries might choose other layers"
+    ),
+    "parameters": Column(pl.Int64, "total number of parameters of the layers chosen so far; null if sizes are unknown"),
+    "parameter_share": Column(pl.Float64, "their share of the model's parameters; null if sizes are unknown"),
 }
 
 

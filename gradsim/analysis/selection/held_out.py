@@ -5,7 +5,7 @@ import polars as pl
 
 from gradsim.analysis.evaluation import Criterion
 from gradsim.analysis.layer_dots import LayerDots
-from gradsim.analysis.schema import Schema, column_types
+from gradsim.analysis.schema import Column, Schema, column_types
 from gradsim.analysis.selection.curves import evaluate_prefixes
 from gradsim.analysis.selection.greedy import greedy_order
 from gradsim.analysis.selection.halves import HeldOut, split_halves
@@ -13,16 +13,16 @@ from gradsim.analysis.selection.sizes import sizes_of
 from gradsim.analysis.statistics import Bootstrap
 
 HELD_OUT_SELECTION: Schema = {
-    "criterion": (pl.String, "selection criterion: accuracy, or similarity to the full gradient"),
-    "step": (pl.Int32, "number of layers chosen so far"),
-    "in_sample": (pl.Float64, "value on the half that chose the layers, averaged over all halves"),
-    "held_out": (
+    "criterion": Column(pl.String, "selection criterion: accuracy, or similarity to the full gradient"),
+    "step": Column(pl.Int32, "number of layers chosen so far"),
+    "in_sample": Column(pl.Float64, "value on the half that chose the layers, averaged over all halves"),
+    "held_out": Column(
         pl.Float64,
         "value on the other half, averaged over all halves; every split holds out each query once",
     ),
-    "low": (pl.Float64, "lower end of the 95 % interval: Wilson for accuracy, bootstrap for similarity"),
-    "high": (pl.Float64, "upper end of the interval, which covers variation over queries but not over splits"),
-    "parameter_share": (
+    "low": Column(pl.Float64, "lower end of the 95 % interval: Wilson for accuracy, bootstrap for similarity"),
+    "high": Column(pl.Float64, "upper end of the interval, which covers variation over queries but not over splits"),
+    "parameter_share": Column(
         pl.Float64,
         "share of the model's parameters, averaged over all halves; null if sizes are unknown",
     ),

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from gradsim.analysis.evaluation import Criterion, Evaluation
 from gradsim.analysis.layer_dots import LayerDots
 from gradsim.analysis.projections import observed_similarity
-from gradsim.analysis.schema import Schema, column_types
+from gradsim.analysis.schema import Column, Schema, column_types
 from gradsim.analysis.selection.budget import evaluate_selection, select_within
 from gradsim.analysis.selection.greedy import elimination_order
 from gradsim.analysis.selection.halves import HeldOut, split_halves
@@ -20,37 +20,39 @@ Floats = NDArray[np.float64]
 Positions = NDArray[np.int64]
 
 SELECT_OR_PROJECT: Schema = {
-    "projection": (pl.String, "name of the projection"),
-    "dimension": (pl.Int64, "dimension of the projection, and parameter budget of the selection"),
-    "criterion": (pl.String, "selection criterion: accuracy, or similarity to the full gradient"),
-    "layers": (pl.Int32, "number of layers selected on all queries; selections on halves may differ"),
-    "parameters": (pl.Int64, "total number of their parameters"),
-    "selected_accuracy": (
+    "projection": Column(pl.String, "name of the projection"),
+    "dimension": Column(pl.Int64, "dimension of the projection, and parameter budget of the selection"),
+    "criterion": Column(pl.String, "selection criterion: accuracy, or similarity to the full gradient"),
+    "layers": Column(pl.Int32, "number of layers selected on all queries; selections on halves may differ"),
+    "parameters": Column(pl.Int64, "total number of their parameters"),
+    "selected_accuracy": Column(
         pl.Float64,
         "accuracy on held-out queries of layers selected on the other half, averaged over splits",
     ),
-    "projected_accuracy": (pl.Float64, "accuracy of the projected gradients"),
-    "difference": (pl.Float64, "selected_accuracy minus projected_accuracy"),
-    "low": (pl.Float64, "lower end of the 95 % interval, from a paired bootstrap over queries, not over splits"),
-    "high": (pl.Float64, "upper end of the interval"),
-    "only_selected": (pl.Int64, "number of queries with mean credit higher by more than 1/2 for the selected layers"),
-    "only_projected": (pl.Int64, "number of queries with mean credit higher by more than 1/2 for the projection"),
-    "p": (pl.Float64, "two-sided p-value of the exact McNemar test on the two counts"),
-    "p_holm": (pl.Float64, "p with Holm's correction over all rows of this table"),
-    "selected_similarity": (
+    "projected_accuracy": Column(pl.Float64, "accuracy of the projected gradients"),
+    "difference": Column(pl.Float64, "selected_accuracy minus projected_accuracy"),
+    "low": Column(pl.Float64, "lower end of the 95 % interval, from a paired bootstrap over queries, not over splits"),
+    "high": Column(pl.Float64, "upper end of the interval"),
+    "only_selected": Column(
+        pl.Int64, "number of queries with mean credit higher by more than 1/2 for the selected layers"
+    ),
+    "only_projected": Column(pl.Int64, "number of queries with mean credit higher by more than 1/2 for the projection"),
+    "p": Column(pl.Float64, "two-sided p-value of the exact McNemar test on the two counts"),
+    "p_holm": Column(pl.Float64, "p with Holm's correction over all rows of this table"),
+    "selected_similarity": Column(
         pl.Float64,
         "similarity to the full gradient of layers selected on the other half, averaged over held-out halves",
     ),
-    "projected_similarity": (
+    "projected_similarity": Column(
         pl.Float64,
         "similarity to the full gradient of the projection, averaged over the same halves",
     ),
-    "similarity_difference": (pl.Float64, "selected_similarity minus projected_similarity"),
-    "similarity_low": (
+    "similarity_difference": Column(pl.Float64, "selected_similarity minus projected_similarity"),
+    "similarity_low": Column(
         pl.Float64,
         "lower end of the 95 % interval, from a paired bootstrap over queries, not over splits",
     ),
-    "similarity_high": (pl.Float64, "upper end of the interval"),
+    "similarity_high": Column(pl.Float64, "upper end of the interval"),
 }
 
 

@@ -7,18 +7,18 @@ import polars as pl
 
 from gradsim.analysis.evaluation import Criterion
 from gradsim.analysis.layer_dots import LayerDots
-from gradsim.analysis.schema import Schema, column_types
+from gradsim.analysis.schema import Column, Schema, column_types
 from gradsim.analysis.selection.curves import value_of_selection
 
 SELECTION_TRANSFER: Schema = {
-    "criterion": (pl.String, "selection criterion: accuracy, or similarity to the full gradient"),
-    "source_setting": (pl.String, "setting that the layers were chosen in"),
-    "target_setting": (pl.String, "setting that the layers are evaluated in"),
-    "step": (pl.Int32, "number of layers chosen so far"),
-    "value": (pl.Float64, "value of these layers in the target"),
-    "low": (pl.Float64, "lower end of the 95 % interval: Wilson for accuracy, bootstrap for similarity"),
-    "high": (pl.Float64, "upper end of the interval"),
-    "own": (pl.Float64, "held-out value in the target of the same number of layers, chosen in the target itself"),
+    "criterion": Column(pl.String, "selection criterion: accuracy, or similarity to the full gradient"),
+    "source_setting": Column(pl.String, "setting that the layers were chosen in"),
+    "target_setting": Column(pl.String, "setting that the layers are evaluated in"),
+    "step": Column(pl.Int32, "number of layers chosen so far"),
+    "value": Column(pl.Float64, "value of these layers in the target"),
+    "low": Column(pl.Float64, "lower end of the 95 % interval: Wilson for accuracy, bootstrap for similarity"),
+    "high": Column(pl.Float64, "upper end of the interval"),
+    "own": Column(pl.Float64, "held-out value in the target of the same number of layers, chosen in the target itself"),
 }
 
 
