@@ -25,6 +25,7 @@ MARKERS = {
     "lab_without_accounting": "slurm",
     "workplace": "platform",
     "finished": "platform",
+    "in_float64": "platform",
     "chromium": "browser",
     "golden": "golden",
     "make_model": "model",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gradsim_assets_tests.workplace import Workplace
+from gradsim_assets_tests.workplace import MODEL, Workplace
 from resources.slurm.site import Site
 
 
@@ -53,6 +53,19 @@ def _run_tiny(folder: Path) -> None:
     )
     output = place.gradsim("run", "tiny")
     (place.folder / "output.txt").write_text(output, encoding="utf-8")
+
+
+@pytest.fixture(scope="session")
+def in_float64(built_once: Callable[[str, Callable[[Path], None]], Path]) -> Workplace:
+    """The study `tiny` in float64 and without projections, run to its end; to be read only."""
+    return Workplace(built_once("in_float64", _run_in_float64))
+
+
+def _run_in_float64(folder: Path) -> None:
+    place = Workplace(folder)
+    place.write_rows("originals.jsonl", place.rows(20))
+    place.write_study(model={**MODEL, "precision": "float64"}, projections=[])
+    place.gradsim("run", "tiny")
 
 
 @pytest.fixture

@@ -152,11 +152,8 @@ def test_a_study_with_a_wrong_dot_warns_wherever_it_is_read(computed):
     assert "Do not rely on this setting" in (computed.data / "tiny" / "report.html").read_text(encoding="utf-8")
 
 
-def test_a_study_in_float64_is_audited_in_float64(workplace):
-    model = {"reference": {"layers": 1, "hidden_size": 16, "heads": 2, "vocabulary": 300, "steps": 2}}
-    workplace.write_study(model={**model, "precision": "float64"})
-    workplace.gradsim("run", "tiny")
-    store, key = workplace.store(), audit_key(workplace)
+def test_a_study_in_float64_is_audited_in_float64(in_float64):
+    store, key = in_float64.store(), audit_key(in_float64)
     assert store.provenance(key).precision == "float64"
     assert store.read(key)["error"].max() < 1e-12
 

@@ -317,10 +317,8 @@ def test_projected_cosines_of_any_layers_follow_from_stored_dots(finished):
     assert not np.allclose(projected.similarity(), exact.similarity(), atol=1e-6)
 
 
-def test_a_study_without_projections(workplace):
-    workplace.write_study(projections=[])
-    workplace.gradsim("run", "tiny")
-    store = workplace.store()
+def test_a_study_without_projections(in_float64):
+    store = in_float64.store()
     states = {store.state(node.key, each) for node in store.lineage for each in store.partitions(node.key)}
     assert states == {State.FRESH}
     for table in (*PROJECTED_DOT_TABLES, "projected_similarity"):
