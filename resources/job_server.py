@@ -73,16 +73,19 @@ class JobServer:
             self._channel.send((list(arguments), dict(variables)))
             for stream in streams:
                 send_handle(self._channel, stream, self._process.pid)
-            # The job holds the other end of the channel, too, so the channel does not tell that the server was killed.
+            # A running job holds the other end of the channel, too, so a killed server does not close it.
             while not self._channel.poll(SECONDS_BETWEEN_LOOKS) and self.is_running():
                 pass
-            status: int = self._channel.recv() if self._channel.poll() else self._process.returncode
+            if self._channel.poll():
+                status: int = self._channel.recv()
+                return status
+        except (EOFError, ConnectionError):
+            pass  # the server was killed or could not import its modules
         except BaseException:
             self.stop()
             raise
-        if not self.is_running():
-            self.stop()
-        return status
+        self.stop()
+        return self._process.returncode
 
     def stop(self) -> None:
         """Stop the server and its job; kill them if they do not exit within `SECONDS_TO_END`."""

@@ -158,6 +158,19 @@ def test_a_server_that_is_killed_is_told_from_a_job_that_is(server, arguments, t
     wait_until(lambda: has_ended(file))
 
 
+def test_a_server_that_cannot_import_its_modules_says_so(new_server, arguments, capfd):
+    server = new_server(imported=["no_such_module"])
+    assert server.run(arguments, dict(os.environ)) == 1
+    assert "No module named 'no_such_module'" in capfd.readouterr().err
+    assert not server.is_running()
+
+
+def test_a_server_that_is_killed_between_jobs_has_the_status_of_its_end(server, arguments):
+    assert server.run(arguments, {**os.environ, "BEHAVIOUR": "pass"}) == 0
+    server_process(server).kill()
+    assert server.run(arguments, {**os.environ, "BEHAVIOUR": "pass"}) == -signal.SIGKILL
+
+
 def test_a_server_ends_with_the_process_that_started_it():
     code = "import os; from resources.job_server import JobServer; print(JobServer(os.environ, ())._process.pid)"
     pid = int(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
