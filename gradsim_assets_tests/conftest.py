@@ -1,6 +1,7 @@
 """Fixtures that every test may use."""
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -66,6 +67,19 @@ def built_once(
         return folder
 
     return build
+
+
+@pytest.fixture(scope="session")
+def wait_until() -> Callable[..., None]:
+    """Waits for something that another process does."""
+
+    def wait(condition: Callable[[], bool], what: str, seconds: float = 120, pause: float = 0.01) -> None:
+        end = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < end, f"waited {seconds} s in vain for {what}"
+            time.sleep(pause)
+
+    return wait
 
 
 @pytest.fixture(scope="session")

@@ -67,11 +67,9 @@ class Sources:
             )
         if self.fresh("model"):
             return self.store.model_configuration()
-        match study.model:
-            case HubModel(name=name, revision=revision):
-                return study.model.configuration(name, revision)
-            case _:
-                return None
+        if isinstance(study.model, HubModel):
+            return study.model.configuration(study.model.name, study.model.revision)
+        return None
 
     def loadable_model(self, device: str) -> ModelConfiguration:
         """Return the configuration to load the study's model with, on a device.

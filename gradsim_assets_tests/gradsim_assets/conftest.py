@@ -1,7 +1,6 @@
 """Tiny studies on a machine of their own."""
 
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,19 +8,6 @@ import pytest
 
 from gradsim_assets_tests.workplace import MODEL, Workplace
 from resources.slurm.site import Site
-
-
-@pytest.fixture(scope="session")
-def wait_until() -> Callable[..., None]:
-    """Waits for something that another process does."""
-
-    def wait(condition: Callable[[], bool], what: str, seconds: float = 120, pause: float = 0.01) -> None:
-        end = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < end, f"waited {seconds} s in vain for {what}"
-            time.sleep(pause)
-
-    return wait
 
 
 @pytest.fixture

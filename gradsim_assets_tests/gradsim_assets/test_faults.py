@@ -10,6 +10,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from gradsim.tables.lineage import DOT_TABLES, GRADIENT_TABLES
+from gradsim_assets_tests.programs import has_ended
 
 pytestmark = pytest.mark.slow
 
@@ -83,7 +84,7 @@ def test_a_killed_job_and_a_killed_command_lose_nothing_that_was_finished(slow, 
     command, job = start_until(slow, lambda: True, wait_until)
     command.kill()
     command.communicate()
-    wait_until(lambda: not job.is_running() or job.status() == psutil.STATUS_ZOMBIE, "the job's end", seconds=20)
+    wait_until(lambda: has_ended(job.pid), "the job's end", seconds=20)
     assert stored(slow) == after_first
     assert [run.status for run in slow.runs()] == [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.STARTED]
 

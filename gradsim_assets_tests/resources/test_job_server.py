@@ -5,11 +5,11 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 
 import psutil
 import pytest
 
+from gradsim_assets_tests.programs import has_ended
 from resources.job_server import IMPORTED
 
 
@@ -38,19 +38,6 @@ def server(new_server):
 
 def server_process(server):
     return psutil.Process(server._process.pid)
-
-
-def has_ended(file):
-    """Whether the process whose id is in a file has ended; it stays a zombie where nobody adopts orphans."""
-    pid = int(file.read_text(encoding="utf-8"))
-    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-
-
-def wait_until(condition):
-    end = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 @pytest.mark.parametrize(
@@ -131,12 +118,12 @@ def test_the_server_imports_nothing_that_asks_for_a_gpu():
     ],
     ids=["willing", "stubborn"],
 )
-def test_an_interrupted_wait_ends_the_job_and_its_server(server, arguments, tmp_path, monkeypatch, work):
+def test_an_interrupted_wait_ends_the_job_and_its_server(server, arguments, tmp_path, monkeypatch, wait_until, work):
     monkeypatch.setattr("resources.job_server.SECONDS_TO_END", 0.5)
     file = tmp_path / "pid"
 
     def interrupt():
-        wait_until(lambda: file.exists() and file.read_text())
+        wait_until(lambda: file.exists() and file.read_text(), "the job")
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=interrupt).start()
@@ -144,10 +131,10 @@ def test_an_interrupted_wait_ends_the_job_and_its_server(server, arguments, tmp_
     with pytest.raises(KeyboardInterrupt):
         server.run(arguments, {**os.environ, "BEHAVIOUR": behaviour})
     assert not server.is_running()
-    wait_until(lambda: has_ended(file))
+    wait_until(lambda: has_ended(int(file.read_text())), "the job's end")
 
 
-def test_a_server_that_is_killed_is_told_from_a_job_that_is(server, arguments, tmp_path):
+def test_a_server_that_is_killed_is_told_from_a_job_that_is(server, arguments, tmp_path, wait_until):
     file = tmp_path / "pid"
     behaviour = (
         f"Path({str(file)!r}).write_text(str(os.getpid())); os.kill(os.getppid(), signal.SIGKILL); "
@@ -155,7 +142,7 @@ def test_a_server_that_is_killed_is_told_from_a_job_that_is(server, arguments, t
     )
     assert server.run(arguments, {**os.environ, "BEHAVIOUR": behaviour}) == -signal.SIGKILL
     assert not server.is_running()
-    wait_until(lambda: has_ended(file))
+    wait_until(lambda: has_ended(int(file.read_text())), "the job's end")
 
 
 def test_a_server_that_cannot_import_its_modules_says_so(new_server, arguments, capfd):
@@ -171,7 +158,7 @@ def test_a_server_that_is_killed_between_jobs_has_the_status_of_its_end(server, 
     assert server.run(arguments, {**os.environ, "BEHAVIOUR": "pass"}) == -signal.SIGKILL
 
 
-def test_a_server_ends_with_the_process_that_started_it():
+def test_a_server_ends_with_the_process_that_started_it(wait_until):
     code = "import os; from resources.job_server import JobServer; print(JobServer(os.environ, ())._process.pid)"
     pid = int(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
-    wait_until(lambda: not psutil.pid_exists(pid))
+    wait_until(lambda: has_ended(pid), "the server's end")
