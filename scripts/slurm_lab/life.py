@@ -9,7 +9,7 @@ from configuration import Cluster
 from daemons import Daemon, choose
 from errors import LabError
 from ports import is_taken
-from processes import end, is_alive, run, succeeds, wait_until, writes_errors_to
+from processes import end, freeze, is_alive, run, succeeds, wait_until, writes_errors_to
 
 START_LIMIT = 40.0  # seconds
 LINES_OF_LOG = 15
@@ -36,6 +36,8 @@ def stop(cluster: Cluster, only: str | None, kill: bool) -> None:
     if not only:
         _cancel_jobs(cluster)
     for daemon in reversed(choose(cluster, only)):
+        if kill:  # a slurmstepd that sees its job end first reports a failed job, and Slurm does not start it again
+            freeze(daemon.work)
         _stop(cluster, daemon, signal.SIGKILL if kill else signal.SIGTERM)
         if kill or not only:
             end(daemon.work, signal.SIGKILL)

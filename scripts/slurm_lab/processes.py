@@ -120,6 +120,16 @@ def end(find: Callable[[], set[int]], how: signal.Signals) -> None:
         time.sleep(PAUSE)
 
 
+def freeze(find: Callable[[], set[int]]) -> None:
+    """Suspend processes until `find` returns no others, so that none of them sees another end."""
+    frozen: set[int] = set()
+    while found := {process for process in find() if is_alive(process)} - frozen:
+        for process in found:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGSTOP)
+        frozen |= found
+
+
 def _processes() -> Iterator[int]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
