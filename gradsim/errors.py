@@ -39,6 +39,10 @@ class MemoryBudgetError(GradientError):
     """Memory budget too small to compare a single pair."""
 
 
+class AnalysisError(GradsimError):
+    """Analysis that raised an error."""
+
+
 class TableError(GradsimError):
     """Stored table that is missing, unreadable, stale or inconsistent."""
 

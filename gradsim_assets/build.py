@@ -61,7 +61,7 @@ def study_assets(study: Study, dispatch: Dispatch) -> list[dg.AssetsDefinition |
     """Return all assets of a study."""
     assets = imported_assets(study) if study.imported else computed_assets(study, dispatch)
     for setting in study.settings:
-        assets += setting_analysis_assets(study, setting)
+        assets.append(setting_analysis_assets(study, setting))
     return [*assets, *study_analysis_assets(study), report_asset(study)]
 
 
@@ -70,8 +70,7 @@ def computed_assets(study: Study, dispatch: Dispatch) -> list[dg.AssetsDefinitio
     assets: list[dg.AssetsDefinition | dg.AssetSpec] = [*dataset_assets(study)]
     for name, setting in study.ordered_settings():
         assets += variant_assets(study, name, setting, dispatch)
-        assets += result_assets(study, name)
-        assets.append(audit_asset(study, name, dispatch))
+        assets += [result_assets(study, name), audit_asset(study, name, dispatch)]
     return [*assets, gradient_assets(study, dispatch), *index_assets(study, dispatch)]
 
 

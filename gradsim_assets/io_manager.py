@@ -12,8 +12,8 @@ from gradsim.tables import Provenance, Store, TableKey
 from gradsim_assets.keys import table_key
 from resources.storage import StorageResource
 
-# Output metadata that become the table's provenance: excluded samples with reasons, excluded layers, model, revision.
-EXCLUDED, LAYERS_LEFT_OUT, MODEL, REVISION = "excluded", "layers_left_out", "model", "revision"
+# Output metadata that become the table's provenance: excluded samples with reasons, model, revision.
+EXCLUDED, MODEL, REVISION = "excluded", "model", "revision"
 
 
 class TableIOManager(dg.IOManager):
@@ -38,7 +38,7 @@ class TableIOManager(dg.IOManager):
         key = table_key(context.asset_key)
         store = self._store(key)
         said = {name: _plain(value) for name, value in context.output_metadata.items()}
-        names = (EXCLUDED, LAYERS_LEFT_OUT, MODEL, REVISION)
+        names = (EXCLUDED, MODEL, REVISION)
         known = Provenance.model_validate({name: said[name] for name in names if name in said})
         if not context.has_asset_partitions:
             store.write(key, obj, provenance=known)

@@ -1,6 +1,7 @@
 """Analysis assets: each answers one question from the combined tables, with a figure if one helps."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -8,12 +9,15 @@ import polars as pl
 
 from gradsim import analysis, plots
 from gradsim.analysis import QUESTIONS, Criterion, LayerDots
+from gradsim.errors import AnalysisError, GradsimError
 from gradsim.study import Study
-from gradsim.tables import Lineage
+from gradsim.tables import Lineage, Provenance, Store, TableKey
 from gradsim.tables.lineage import AUDIT, DOT_TABLES, TRANSFER
-from gradsim_assets.asset_specs import table_asset
-from gradsim_assets.io_manager import LAYERS_LEFT_OUT
+from gradsim_assets.asset_specs import table_asset, table_spec
+from gradsim_assets.io_manager import stored_metadata
+from gradsim_assets.keys import asset_key
 from gradsim_assets.preview import preview
+from resources.storage import StorageResource
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,49 +32,73 @@ def study_analysis_assets(study: Study) -> list[dg.AssetsDefinition]:
     return [_parameters_per_layer(study), _selection_transfer(study)]
 
 
-def setting_analysis_assets(study: Study, setting: str) -> list[dg.AssetsDefinition]:
-    """Return the analyses of one setting's combined tables."""
+def setting_analysis_assets(study: Study, setting: str) -> dg.AssetsDefinition:
+    """Return the analyses of one setting, in any subset.
+
+    All of them are one step, which reads each combined table once.
+    """
     lineage = Lineage(study)
-    return [_answer(lineage, setting, name) for name in lineage.analyses if name != AUDIT]
+    keys = {name: lineage.key(name, setting, "analysis") for name in lineage.analyses if name != AUDIT}
+
+    @dg.multi_asset(
+        name=f"{study.name}__{setting}__analyses",
+        specs=[table_spec(lineage, key, kinds=KINDS) for key in keys.values()],
+        can_subset=True,
+    )
+    def analyses(context: dg.AssetExecutionContext, storage: StorageResource) -> Iterator[dg.MaterializeResult[None]]:
+        store = storage.store(study)
+        read = cache(store.read)
+        for name, key in keys.items():
+            if asset_key(key) in context.selected_asset_keys:
+                inputs = lineage.analysis_inputs(name, setting)
+                yield _answer(store, key, {argument: read(source) for argument, source in inputs.items()})
+
+    return analyses
 
 
-def _answer(lineage: Lineage, setting: str, name: str) -> dg.AssetsDefinition:
-    key, inputs = lineage.key(name, setting, "analysis"), lineage.analysis_inputs(name, setting)
+def _answer(store: Store, key: TableKey, tables: Mapping[str, Frame]) -> dg.MaterializeResult[None]:
+    """Compute and store the answer to a setting's question.
 
-    @table_asset(lineage, key, kinds=KINDS, ins=inputs)
-    def answer(**tables: Frame) -> dg.Output[Frame]:
-        table = QUESTIONS[name].answer(tables, lineage.study.seed)
-        by_layer = "query_self" in inputs
-        noise = analysis.noise_layers(tables["query_self"], tables["original_self"]) if by_layer else []
-        return _shown(table, plots.figure_of(name, {**tables, name: table}, setting), noise)
-
-    return answer
+    Raises:
+        AnalysisError: The analysis raised an error of another kind; an extension may raise any.
+    """
+    try:
+        table = QUESTIONS[key.name].answer(tables, store.study.seed)
+        figure = plots.figure_of(key.name, {**tables, key.name: table}, str(key.setting))
+    except GradsimError:
+        raise
+    except Exception as error:
+        raise AnalysisError(f"{key}: {error}") from error
+    by_layer = "query_self" in tables
+    noise = analysis.noise_layers(tables["query_self"], tables["original_self"]) if by_layer else []
+    return _stored(store, key, table, figure, noise)
 
 
 def _parameters_per_layer(study: Study) -> dg.AssetsDefinition:
     lineage = Lineage(study)
     key = lineage.key("parameters_per_layer", room="analysis")
 
-    @table_asset(lineage, key, kinds=KINDS, ins={"model": lineage.key("model")})
-    def parameters_per_layer(model: Frame) -> dg.Output[Frame]:
-        table = analysis.parameters_per_layer(model)
+    @table_asset(lineage, key, kinds=KINDS)
+    def parameters_per_layer(storage: StorageResource) -> dg.MaterializeResult[None]:
+        store = storage.store(study)
+        table = analysis.parameters_per_layer(store.read(lineage.key("model")))
         known = table["parameters"].null_count() == 0
-        return _shown(table, plots.parameters_of_components(table) if known else None)
+        return _stored(store, key, table, plots.parameters_of_components(table) if known else None)
 
     return parameters_per_layer
 
 
 def _selection_transfer(study: Study) -> dg.AssetsDefinition:
     lineage = Lineage(study)
-    inputs = {
-        f"{setting}__{name}": key
-        for setting in study.settings
-        for name, key in lineage.transfer_inputs(setting).items()
-    }
+    key = lineage.key(TRANSFER, room="analysis")
 
-    @table_asset(lineage, lineage.key(TRANSFER, room="analysis"), kinds=KINDS, ins=inputs)
-    def selection_transfer(**tables: Frame) -> dg.Output[Frame]:
-        of = {setting: _without_prefix(tables, f"{setting}__") for setting in study.settings}
+    @table_asset(lineage, key, kinds=KINDS)
+    def selection_transfer(storage: StorageResource) -> dg.MaterializeResult[None]:
+        store = storage.store(study)
+        of = {
+            setting: {name: store.read(source) for name, source in lineage.transfer_inputs(setting).items()}
+            for setting in study.settings
+        }
         dots = {setting: LayerDots.from_tables(*(of[setting][name] for name in DOT_TABLES)) for setting in of}
         table = analysis.selection_transfer(
             dots,
@@ -79,16 +107,17 @@ def _selection_transfer(study: Study) -> dg.AssetsDefinition:
             seed=study.seed,
         )
         noise = list(dict.fromkeys(layer for each in dots.values() for layer in each.noise.cast(pl.String)))
-        return _shown(table, None if table.is_empty() else plots.transfer_of_selections(table), noise)
+        return _stored(store, key, table, None if table.is_empty() else plots.transfer_of_selections(table), noise)
 
     return selection_transfer
 
 
-def _without_prefix(tables: Mapping[str, Frame], prefix: str) -> dict[str, Frame]:
-    return {name.removeprefix(prefix): table for name, table in tables.items() if name.startswith(prefix)}
-
-
-def _shown(table: Frame, figure: "Figure | None", layers_left_out: Sequence[str] = ()) -> dg.Output[Frame]:
-    """Return a table as an output with metadata: its first rows, its figure and the excluded layers."""
-    left_out = {LAYERS_LEFT_OUT: list(layers_left_out)} if layers_left_out else {}
-    return dg.Output(table, metadata={**preview(table, figure), **left_out})
+def _stored(
+    store: Store, key: TableKey, table: Frame, figure: "Figure | None", layers_left_out: Sequence[str] = ()
+) -> dg.MaterializeResult[None]:
+    """Store an analysis, and return its metadata: the first rows, the figure and the excluded layers."""
+    store.write(key, table, provenance=Provenance(layers_left_out=list(layers_left_out)))
+    left_out = {"layers_left_out": list(layers_left_out)} if layers_left_out else {}
+    return dg.MaterializeResult(
+        asset_key=asset_key(key), metadata={**stored_metadata(store, key), **preview(table, figure), **left_out}
+    )

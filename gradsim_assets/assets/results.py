@@ -1,5 +1,7 @@
 """Combined tables: all partitions of a setting's table in one file, streamed block by block."""
 
+from collections.abc import Iterator
+
 import dagster as dg
 
 from gradsim.errors import TableError
@@ -8,31 +10,38 @@ from gradsim.tables import Lineage, Store, TableKey
 from gradsim.tables.combine import combine
 from gradsim.tables.lineage import COMBINED_TABLES
 from gradsim.tables.validation import validate
-from gradsim_assets.asset_specs import table_asset
+from gradsim_assets.asset_specs import table_spec
 from gradsim_assets.io_manager import stored_metadata
+from gradsim_assets.keys import asset_key
 from resources.storage import StorageResource
 
 
-def result_assets(study: Study, setting: str) -> list[dg.AssetsDefinition]:
-    """Return one combined-table asset for each partitioned table that analyses use."""
-    return [_combined(study, setting, table) for table in COMBINED_TABLES]
-
-
-def _combined(study: Study, setting: str, table: str) -> dg.AssetsDefinition:
+def result_assets(study: Study, setting: str) -> dg.AssetsDefinition:
+    """Return the combined tables of one setting, in any subset; all of them are one step."""
     lineage = Lineage(study)
-    key, source = lineage.key(table, setting, "results"), lineage.key(table, setting)
+    sources = {lineage.key(name, setting, "results"): lineage.key(name, setting) for name in COMBINED_TABLES}
 
-    @table_asset(lineage, key, kinds={"polars", "parquet"})
-    def combined(storage: StorageResource) -> dg.MaterializeResult[None]:
+    @dg.multi_asset(
+        name=f"{study.name}__{setting}__results",
+        specs=[table_spec(lineage, key, kinds={"polars", "parquet"}) for key in sources],
+        can_subset=True,
+    )
+    def results(context: dg.AssetExecutionContext, storage: StorageResource) -> Iterator[dg.MaterializeResult[None]]:
         store = storage.store(study)
-        partitions = store.blocks(source)
-        _refuse_faulty(store, source)
-        with store.writer(key) as writer:
-            for rows in combine(table, partitions):
-                writer.add(rows)
-        return dg.MaterializeResult(metadata=stored_metadata(store, key))
+        for key, source in sources.items():
+            if asset_key(key) in context.selected_asset_keys:
+                _combine(store, key, source)
+                yield dg.MaterializeResult(asset_key=asset_key(key), metadata=stored_metadata(store, key))
 
-    return combined
+    return results
+
+
+def _combine(store: Store, key: TableKey, source: TableKey) -> None:
+    partitions = store.blocks(source)
+    _refuse_faulty(store, source)
+    with store.writer(key) as writer:
+        for rows in combine(key.name, partitions):
+            writer.add(rows)
 
 
 def _refuse_faulty(store: Store, key: TableKey) -> None:
