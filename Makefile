@@ -5,19 +5,22 @@ PORT ?= 3000
 STAMP := .venv/.installed
 GRADSIM := .venv/bin/gradsim
 
+# Three processes even on two cores: tests on Slurm and in the web UI mostly wait.
+PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE .venv/bin/pytest -n 3 --dist loadgroup
+
 .PHONY: demo test check coverage lint web format install clean
 
 demo: $(STAMP)  ## run the bundled study end to end and write its report
 	$(GRADSIM) run sample
 
 test: $(STAMP)  ## all tests
-	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE .venv/bin/pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
+	$(PYTEST) $(PYTEST_ARGS)
 
 check: lint  ## lint, types and the fast tests
-	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE .venv/bin/pytest -n 2 --dist loadgroup -m "not slow" -q $(PYTEST_ARGS)
+	$(PYTEST) -m "not slow" -q $(PYTEST_ARGS)
 
 coverage: $(STAMP)  ## branch coverage of all tests, started processes included
-	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE .venv/bin/pytest -n 2 --dist loadgroup --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
+	$(PYTEST) --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
 
 lint: $(STAMP)  ## formatting, lint rules, import contracts, spelling and types
 	.venv/bin/ruff format --check

@@ -45,8 +45,28 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put fast tests first, and of the slow ones those on the Slurm lab, which take longest."""
-    items.sort(key=lambda item: (item.get_closest_marker("slow") is not None, item.get_closest_marker("slurm") is None))
+    """Put fast tests first, and sort the slow ones so that processes do not wait for each other.
+
+    Tests on the Slurm lab take longest, so they start first. One file that needs the study `finished` follows: while
+    its process runs the study, the others do what needs no such study.
+    """
+    slow = {item for item in items if item.get_closest_marker("slow")}
+    readers = list(dict.fromkeys(item.path for item in items if item in slow and _needs_finished(item)))
+
+    def order(item: pytest.Item) -> int:
+        if item not in slow:
+            return 0
+        if item.get_closest_marker("slurm"):
+            return 1
+        if item.path not in readers:
+            return 3
+        return 2 if item.path == readers[0] else 4
+
+    items.sort(key=order)
+
+
+def _needs_finished(item: pytest.Item) -> bool:
+    return "finished" in getattr(item, "fixturenames", ())
 
 
 @pytest.fixture(scope="session")

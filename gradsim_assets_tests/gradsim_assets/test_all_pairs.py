@@ -11,6 +11,7 @@ from gradsim.models import load_model
 from gradsim.study import ModelConfiguration
 from gradsim.tables import State
 from gradsim.tables.lineage import COMBINED_TABLES
+from gradsim_assets_tests.workplace import Workplace
 
 pytestmark = pytest.mark.slow
 
@@ -18,8 +19,8 @@ SAMPLES, PARTITION = 12, 5
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory, finished):
-    place = type(finished)(tmp_path_factory.mktemp("all_pairs"))
+def store(tmp_path_factory):
+    place = Workplace(tmp_path_factory.mktemp("all_pairs"))
     place.write_rows("originals.jsonl", place.rows(SAMPLES))
     place.write_study(top_k="all", partition_size=PARTITION)
     place.gradsim("run", "tiny")

@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from gradsim.tables.lineage import DOT_TABLES, GRADIENT_TABLES
 from gradsim_assets_tests.programs import has_ended
+from gradsim_assets_tests.workplace import Workplace
 
 pytestmark = pytest.mark.slow
 
@@ -19,9 +20,9 @@ FIRST, LAST = "0000-0007", "0032-0039"
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory, finished):
+def undisturbed(tmp_path_factory):
     """The dots of a study that takes seconds: long texts, each compared with all; and all that they need."""
-    place = type(finished)(tmp_path_factory.mktemp("undisturbed"))
+    place = Workplace(tmp_path_factory.mktemp("undisturbed"))
     place.write_rows("originals.jsonl", place.rows(40, repeat=45))
     model = {"reference": {"layers": 2, "hidden_size": 32, "heads": 2, "vocabulary": 300, "steps": 1}}
     place.write_study(model=model, top_k="all", partition_size=8)
@@ -155,7 +156,7 @@ BAD = "s05"
 @pytest.fixture(scope="module")
 def brittle(tmp_path_factory, finished):
     """A study of whose originals one has a letter that the model cannot bear."""
-    place = type(finished)(tmp_path_factory.mktemp("brittle"))
+    place = Workplace(tmp_path_factory.mktemp("brittle"))
     samples = place.rows(12)
     prompt = samples[int(BAD[1:])]["messages"][0]
     prompt["content"] = f"~{prompt['content']}"
