@@ -10,7 +10,7 @@ from gradsim.errors import TableError
 
 @cache
 def code_version() -> str:
-    """Return the version with a digest of the package's sources: `0.1.0+3f2a9c1e`."""
+    """Return the version with a digest of the package's sources: `0.2.0+3f2a9c1e`."""
     package = Path(gradsim.__file__).parent
     digest = hashlib.sha256()
     for source in sorted(package.rglob("*.py")):
