@@ -85,7 +85,8 @@ def study_checks(study: Study) -> list[dg.AssetChecksDefinition]:
     if study.imported:
         return []
     audits = [audit_check(study, setting) for setting in study.settings]
-    return [tokenization_check(study), *partition_checks(study), *quality_checks(study), *audits]
+    tokens = [tokenization_check(study)] if study.template == "tulu" else []
+    return [*tokens, *partition_checks(study), *quality_checks(study), *audits]
 
 
 def usual_resources(studies: Iterable[Study], environment: Environment) -> dict[str, Any]:

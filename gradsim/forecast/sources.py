@@ -68,7 +68,8 @@ class Sources:
         if self.fresh("model"):
             return self.store.model_configuration()
         if isinstance(study.model, HubModel):
-            return study.model.configuration(study.model.name, study.model.revision)
+            configuration = study.model.configuration(study.model.name, study.model.revision)
+            return replace(configuration, chat_template=study.chat.file_text())
         return None
 
     def loadable_model(self, device: str) -> ModelConfiguration:
@@ -123,7 +124,7 @@ class Sources:
             ModelError: The tokenizer cannot be loaded.
         """
         if source := self.model_configuration:
-            return models.load_tokenizer(source.name, source.revision)
+            return models.load_tokenizer(source.name, source.revision, source.chat_template)
         study = self.store.study
         assert isinstance(study.model, ReferenceModel)
         folder = study.model.reference.tokenizer
@@ -155,6 +156,8 @@ class Sources:
         return chat.tokenize_table(
             self.samples,
             self.tokenizer,
+            template=study.template,
+            loss_on=study.chat.loss_on,
             context=models.longest_input(self.model),
             rotary_positions=models.has_rotary_positions(self.model.config),
             vocabulary=models.vocabulary_size(self.model),

@@ -67,12 +67,13 @@ def fetch(name: str, revision: str | None = None, *, weights: bool = True) -> Fe
     return Fetched(folder, folder.name)
 
 
-def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenizerBase:
+def load_tokenizer(name: str, revision: str | None = None, chat_template: str | None = None) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a model.
 
     Args:
         name: local folder, or model name on the Hub.
         revision: commit, tag or branch on the Hub.
+        chat_template: Jinja text that replaces the tokenizer's chat template; None keeps it.
 
     Raises:
         ModelError: The tokenizer is not available or cannot be loaded.
@@ -84,6 +85,8 @@ def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenize
         raise ModelError(
             f"model {name}: its tokenizer cannot be loaded ({first_line(error)}); check its files"
         ) from error
+    if chat_template is not None:
+        tokenizer.chat_template = chat_template
     return tokenizer
 
 

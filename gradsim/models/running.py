@@ -40,7 +40,8 @@ class RunningModel:
         Raises:
             ModelError: The tokenizer is not available or cannot be loaded.
         """
-        return load_tokenizer(self.configuration.name, self.configuration.revision)
+        model = self.configuration
+        return load_tokenizer(model.name, model.revision, model.chat_template)
 
     @cached_property
     def revision(self) -> str:

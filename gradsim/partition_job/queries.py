@@ -42,6 +42,7 @@ def compute_queries(
             ids=store.ids.categories.to_list(),
             journals=store.journals,
             model=running,
+            template=job.study.template,
             force=job.force,
             say=partial(print, file=sys.stderr, flush=True),
             progress=partial(_shared_out, progress, done, len(wanted), total),

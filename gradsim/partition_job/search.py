@@ -47,7 +47,7 @@ class Searcher:
         self._paths = index
         self._study = study
         self._memory_budget = memory_budget
-        self._tokenizer = load_tokenizer(model.name, model.revision)
+        self._tokenizer = load_tokenizer(model.name, model.revision, model.chat_template)
         self._model: PreTrainedModel = load_model(model)
         self._precision = model.precision
         self._parameters = np.array([parameter.numel() for parameter in self._model.parameters()])
@@ -84,7 +84,13 @@ class Searcher:
             if not content.strip():
                 raise SampleError(f"the {what} is empty; enter some words")
         messages = [{"role": "user", "content": text}, {"role": "assistant", "content": answer}]
-        sample = tokenize(messages, self._tokenizer, sample_id="query")
+        sample = tokenize(
+            messages,
+            self._tokenizer,
+            template=self._study.template,
+            loss_on=self._study.chat.loss_on,
+            sample_id="query",
+        )
         return TokenSequence("query", sample.input_ids, sample.labels)
 
 

@@ -49,8 +49,7 @@ def generated_answers(
 def _answer_prompts(settings: Generate, samples: pl.DataFrame, context: QueryContext) -> MadeQueries:
     assert context.model is not None
     prompts = [dialogue[0] for dialogue in samples["messages"].to_list()]
-    tokenizer = context.model.tokenizer
-    encoded = [tokenizer(chat.render([each], "", cue=True), add_special_tokens=False)["input_ids"] for each in prompts]
+    encoded = [chat.prompt_ids([prompt], context.model.tokenizer, context.template) for prompt in prompts]
     answers = generated_answers(context, encoded, max_new_tokens=settings.max_new_tokens)
     rows = {
         place: [prompt, {"role": "assistant", "content": answer.text}]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from gradsim.dataset.samples import SAMPLES_SCHEMA
+from gradsim.study import TemplateName
 from gradsim.study.settings import QueryMethod
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class QueryContext:
         journals: folder of the journals.
         base_url: address of an OpenAI-compatible API; None: OpenAI's own.
         model: local model, loaded on first use; None if the method runs none.
+        template: chat template of the studied model.
         force: whether to generate journaled answers again unless they cost money.
         progress: called with the number of finished samples and the total.
         say: receives a line for the user.
@@ -49,6 +51,7 @@ class QueryContext:
     trial: bool = False
     base_url: str | None = None
     model: "RunningModel | None" = None
+    template: TemplateName = "tulu"
     force: bool = False
     progress: Callable[[int, int], None] = lambda done, total: None
     say: Callable[[str], None] = lambda line: None

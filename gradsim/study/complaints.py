@@ -14,7 +14,7 @@ from gradsim.study.section import Section
 from gradsim.study.settings import Prices, RewritingQuality, query_methods
 
 # Position of the union member that pydantic inserts into an error's location, by top-level key.
-_UNION_DEPTH = {"dataset": 1, "model": 1, "top_k": 1, "settings": 2}
+_UNION_DEPTH = {"dataset": 1, "model": 1, "top_k": 1, "settings": 2, "chat": 2}
 
 # Section class by location component; the last match in a location is the section of the key.
 _SECTIONS: Mapping[str, type[Section]] = {
@@ -25,6 +25,7 @@ _SECTIONS: Mapping[str, type[Section]] = {
     "ReferenceModel": definition.ReferenceModel,
     "ImportedModel": definition.ImportedModel,
     "reference": definition.Architecture,
+    "chat": definition.Chat,
     "projections": definition.Projection,
     "quality": RewritingQuality,
     "prices": Prices,

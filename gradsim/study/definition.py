@@ -4,13 +4,14 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal, Self
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticKnownError
 
 from gradsim.environment import extensions
-from gradsim.errors import enumerated
+from gradsim.errors import StudyError, enumerated
 from gradsim.study.model_configuration import ModelConfiguration, PrecisionName
 from gradsim.study.partitions import Partition, partition_ranges
 from gradsim.study.section import Section, StudyPath
@@ -129,6 +130,49 @@ Model = Annotated[
 ]
 
 
+TemplateName = Literal["tulu", "model"]
+LossOn = Literal["last_answer", "all_answers", "everything"]
+
+
+def _jinja_file(path: Path) -> Path:
+    if path.suffix != ".jinja":
+        raise ValueError(f"chat.template: '{path.name}' is none of tulu, model and a .jinja file")
+    return path
+
+
+Template = Annotated[
+    Annotated[TemplateName, Tag("name")] | Annotated[StudyPath, AfterValidator(_jinja_file), Tag("file")],
+    Discriminator(lambda value: "name" if value in get_args(TemplateName) else "file"),
+]
+
+
+class Chat(Section):
+    """Text of a conversation, and the tokens that the loss covers."""
+
+    template: Template | None = Field(
+        None, description="chat template; None: tulu for a reference model, otherwise the model's own"
+    )
+    loss_on: LossOn = "last_answer"
+
+    @property
+    def file(self) -> Path | None:
+        """File of the template; None if it is a named one."""
+        return self.template if isinstance(self.template, Path) else None
+
+    def file_text(self) -> str | None:
+        """Return the text of the template's file; None if the template is a named one.
+
+        Raises:
+            StudyError: The file cannot be read.
+        """
+        try:
+            return self.file.read_text(encoding="utf-8") if self.file else None
+        except (OSError, UnicodeDecodeError) as error:
+            raise StudyError(
+                f"{self.file}: cannot be read ({error}); correct chat.template in the study file"
+            ) from error
+
+
 PROJECTION_KINDS = ("sjlt", "logra", "srht", "mask", "rademacher", "traker")
 
 
@@ -191,6 +235,7 @@ class Study(Section):
     samples: int = Field(ge=1, description="number of samples in the dataset")
     first_samples: int | None = Field(None, description="number of samples of a trial, from the first one on", ge=1)
     model: Model
+    chat: Chat = Chat()
     settings: dict[str, Setting] = Field(min_length=1)
     top_k: Annotated[int, Field(ge=1)] | Literal["all"] = 5
     projections: tuple[Projection, ...] = ()
@@ -243,6 +288,21 @@ class Study(Section):
         if any(parts) and not all(parts):
             raise ValueError("imported and other sections cannot be combined; import the results again")
         return self
+
+    @model_validator(mode="after")
+    def _chat_fits_the_model(self) -> Self:
+        if isinstance(self.model, ReferenceModel) and self.chat.template not in (None, "tulu"):
+            raise ValueError("chat.template: a reference model is trained with the tulu template; remove it")
+        if self.template == "tulu" and self.chat.loss_on != "last_answer":
+            raise ValueError("chat.loss_on: the tulu template supports last_answer; set another chat.template")
+        return self
+
+    @property
+    def template(self) -> TemplateName:
+        """Chat template: tulu, or that of the model's tokenizer, which `chat.template` can replace by a file's."""
+        if self.chat.template is None:
+            return "tulu" if isinstance(self.model, ReferenceModel | ImportedModel) else "model"
+        return "tulu" if self.chat.template == "tulu" else "model"
 
     @property
     def imported(self) -> bool:

@@ -16,6 +16,7 @@ class ModelConfiguration:
         device: cpu, cuda, cuda:N, or auto: the first GPU if there is one.
         precision: number format of the weights and of the computation.
         attention: attention implementation, as named by transformers.
+        chat_template: Jinja text that replaces the tokenizer's chat template; None keeps it.
     """
 
     name: str
@@ -23,3 +24,4 @@ class ModelConfiguration:
     device: str = "auto"
     precision: PrecisionName = "float32"
     attention: str = "sdpa"
+    chat_template: str | None = None

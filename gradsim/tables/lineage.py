@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from gradsim.analysis.questions import DOTS, QUESTIONS, SIZES, TOKENS
 from gradsim.errors import StudyError
-from gradsim.study import FileDataset, HubModel, ReferenceModel, Study
+from gradsim.study import Chat, FileDataset, HubModel, ReferenceModel, Study
 from gradsim.study.settings import QueryMethod
 from gradsim.tables.keys import TableKey
 
@@ -143,7 +143,8 @@ class Lineage:
         Raises:
             StudyError: a file cannot be read.
         """
-        sections: tuple[BaseModel, ...] = (self.study.dataset, self.study.model, *self.study.settings.values())
+        study = self.study
+        sections: tuple[BaseModel, ...] = (study.dataset, study.model, study.chat, *study.settings.values())
         return {path: self._digest(path) for path in map(_named_file, sections) if path}
 
     def _plain(self, value: Any) -> Any:
@@ -155,8 +156,10 @@ class Lineage:
         named = _named_file(value)
         content = self._digest(named) if named else None
         match value:
+            case Chat(loss_on=loss_on):
+                plain: dict[str, Any] = {"template": content or "model", "loss_on": loss_on}
             case FileDataset():
-                plain: dict[str, Any] = {"content": content}
+                plain = {"content": content}
             case QueryMethod():
                 plain = {**value.model_dump(mode="json", exclude={"path", *value.without_effect}), "content": content}
             case HubModel():
@@ -201,7 +204,7 @@ class Lineage:
         yield Node(
             self.key("tokenized"),
             inputs=(samples, model),
-            parameters={"on_long_sample": study.on_long_sample, "on_bad_sample": study.on_bad_sample},
+            parameters={"on_long_sample": study.on_long_sample, "on_bad_sample": study.on_bad_sample, **self._chat},
         )
         yield Node(
             self.key("projections"),
@@ -234,13 +237,14 @@ class Lineage:
                 "setting": setting,
                 "seed": study.seed if setting.seeded else None,
                 "running": self._running if setting.studies_model else None,
+                **(self._chat if setting.studies_model else {}),
             },
         )
         yield Node(
             query_tokens,
             inputs=(queries, tokenized, model),
             partitioned=True,
-            parameters={"on_long_sample": study.on_long_sample, "on_bad_sample": study.on_bad_sample},
+            parameters={"on_long_sample": study.on_long_sample, "on_bad_sample": study.on_bad_sample, **self._chat},
         )
         yield Node(
             candidates,
@@ -274,6 +278,11 @@ class Lineage:
     def _running(self) -> dict[str, str]:
         """Precision and attention of the model: they affect computed values, not the `model` table."""
         return {"precision": self.study.model.precision, "attention": self.study.model.attention}
+
+    @property
+    def _chat(self) -> dict[str, Chat]:
+        """Chat template and mask, unless they are those of studies before there was a choice."""
+        return {} if self.study.template == "tulu" else {"chat": self.study.chat}
 
     @property
     def _memorised(self) -> dict[str, str]:
@@ -329,6 +338,8 @@ def _named_file(section: BaseModel) -> Path | None:
     match section:
         case FileDataset(path=path):
             return path
+        case Chat(file=file):
+            return file
         case QueryMethod(file=file):
             return file
         case ReferenceModel(reference=architecture):

@@ -105,7 +105,7 @@ SCHEMAS: Mapping[str, TableSchema] = MappingProxyType(
             parameters=Column(pl.Int64, "number of elements"),
         ),
         "tokenized": _schema(
-            "Token ids of the samples in the tulu chat format; only the answer and its end token are unmasked.",
+            "Token ids of the samples in the chat template of the study; labels without a loss are masked.",
             id=Column(IDENTIFIER, "id of the sample"),
             input_ids_prompt=Column(ID_LIST, "token ids of the prompt and the assistant cue"),
             input_ids=Column(ID_LIST, "token ids of the whole dialogue"),

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from enum import StrEnum
 from functools import cached_property, partial
 from pathlib import Path
@@ -81,7 +82,8 @@ class Store:
         model = self.study.model
         assert isinstance(model, HubModel | ReferenceModel)
         name = model.name if isinstance(model, HubModel) else str(self.model_folder)
-        return model.configuration(name, self.provenance(self.lineage.key("model")).revision, device)
+        configuration = model.configuration(name, self.provenance(self.lineage.key("model")).revision, device)
+        return replace(configuration, chat_template=self.study.chat.file_text())
 
     @property
     def journals(self) -> Path:

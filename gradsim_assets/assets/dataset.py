@@ -16,6 +16,8 @@ from resources.compute import ComputeResource
 from resources.messages import log_progress
 from resources.storage import StorageResource
 
+PROMPT = "input_ids_prompt"
+
 
 def dataset_assets(study: Study) -> list[dg.AssetsDefinition]:
     """Return the assets `samples`, `model`, `tokenized` and `projections`."""
@@ -168,11 +170,22 @@ def tokenize_samples(
     )
     table = chat.tokenize_table(
         wanted,
-        models.load_tokenizer(source.name, source.revision),
+        models.load_tokenizer(source.name, source.revision, source.chat_template),
+        template=study.template,
+        loss_on=study.chat.loss_on,
         context=models.longest_input(model),
         rotary_positions=models.has_rotary_positions(model.config),
         vocabulary=models.vocabulary_size(model),
         on_long_sample=study.on_long_sample,
         on_bad_sample=study.on_bad_sample,
     )
-    return dg.Output(table.frame, metadata={EXCLUDED: (excluded or {}) | table.excluded})
+    merged = sum(ids[: len(prompt)] != prompt for prompt, ids in table.frame.select(PROMPT, "input_ids").iter_rows())
+    return dg.Output(
+        table.frame,
+        metadata={
+            EXCLUDED: (excluded or {}) | table.excluded,
+            "chat template": str(study.chat.file or study.template),
+            "loss on": study.chat.loss_on,
+            "samples whose prompt's tokens differ from the conversation's": merged,
+        },
+    )

@@ -197,7 +197,7 @@ def test_a_sample_longer_than_the_context(machine: Machine, model_folder: Path) 
     """What was finished before it is kept."""
     long = with_change(lambda rows: rows[3]["messages"][1].update(content="and rinse " * 80))
     machine.write("originals.jsonl", long)
-    machine.study(model={"name": str(model_folder)})
+    machine.study(model={"name": str(model_folder)}, chat={"template": "tulu"})
     before, error = machine.refuses("run", "tiny")
     assert error.startswith("error: tiny__tokenized: sample 's3' has ")
     assert error.endswith(
@@ -211,7 +211,7 @@ def test_a_sample_longer_than_the_context(machine: Machine, model_folder: Path) 
 
 def test_a_query_without_its_original(machine: Machine, model_folder: Path) -> None:
     path = machine.write("queries.jsonl", samples(5))
-    machine.study(model={"name": str(model_folder)})
+    machine.study(model={"name": str(model_folder)}, chat={"template": "tulu"})
     _, error = machine.refuses("run", "tiny")
     assert error == (
         f"error: tiny__rewritten__queries: {path}: query 's4' has no original; "
@@ -331,7 +331,7 @@ def test_partitions_of_two_definitions(machine: Machine) -> None:
     second.write(key, SCHEMAS["query_self"].empty(), "0002-0003")
     old, new = (store.lineage.fingerprint(key) for store in (first, second))
     assert launched(machine, "query_self") == (
-        f"tiny__rewritten__results__query_self: {first.path(key, '0002-0003')} has fingerprint {new}, "
+        f"tiny__rewritten__results: {first.path(key, '0002-0003')} has fingerprint {new}, "
         f"{first.path(key, '0000-0001')} has {old}: "
         "they were made from different definitions of the study; run the stale one again"
     )
@@ -343,7 +343,7 @@ def test_a_damaged_partition_in_a_launch(machine: Machine) -> None:
     path = store.path(store.lineage.key("query_self", "rewritten"), "0002-0003")
     path.write_bytes(b"")
     message = launched(machine, "query_self")
-    assert message.startswith(f"tiny__rewritten__results__query_self: {path}: not a readable table (")
+    assert message.startswith(f"tiny__rewritten__results: {path}: not a readable table (")
     assert message.endswith("; delete it and run again")
 
 

@@ -171,7 +171,9 @@ def brittle(tmp_path_factory, finished):
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     for name in ("error", "exclude"):
-        place.write_study(name, model={"name": str(folder)}, on_bad_sample=name, partition_size=6)
+        place.write_study(
+            name, model={"name": str(folder)}, chat={"template": "tulu"}, on_bad_sample=name, partition_size=6
+        )
     return place
 
 

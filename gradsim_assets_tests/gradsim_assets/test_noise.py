@@ -39,7 +39,7 @@ def opt(finished, tmp_path_factory) -> Workplace:
     folder = place.folder / "model"
     OPTForCausalLM(configuration).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    place.write_study(model={"name": str(folder)}, partition_size=4)
+    place.write_study(model={"name": str(folder)}, chat={"template": "tulu"}, partition_size=4)
     place.gradsim("run", "tiny")
     return place
 

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from transformers import AutoTokenizer, GPTJConfig, GPTJForCausalLM
+from transformers import AutoTokenizer, GPTJConfig, GPTJForCausalLM, PreTrainedTokenizerBase
 
+from gradsim.chat import MASKED
 from gradsim.dataset.samples import SAMPLES_SCHEMA
 from gradsim.models import load_model
 from gradsim.models.reference import _train_tokenizer
@@ -14,15 +15,21 @@ from gradsim_assets_tests.workplace import Workplace
 
 pytestmark = pytest.mark.slow
 
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A GPT-J, which has no sdpa in transformers, and its tokenizer."""
+    """A GPT-J, which has no sdpa in transformers, and its tokenizer with a chat template."""
     rows = pl.DataFrame(Workplace.rows(20), schema=SAMPLES_SCHEMA)
     tokenizer = _train_tokenizer(rows, 300)
     settings = {"n_embd": 32, "n_layer": 1, "n_head": 2, "n_positions": 256, "rotary_dim": 4}
     special = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
     model = GPTJForCausalLM(GPTJConfig(vocab_size=len(tokenizer), **special, **settings))
+    tokenizer.chat_template = CHATML
     tokenizer.save_pretrained(tmp_path / "model")
     model.save_pretrained(tmp_path / "model")
     return tmp_path / "model"
@@ -58,3 +65,50 @@ def test_tokens_that_the_model_has_no_embedding_for(workplace: Workplace, folder
         f"{size + 1} tokens; use the tokenizer that it was trained with, or resize its embeddings "
         "(resize_token_embeddings) and train them"
     ) in workplace.gradsim("run", "tiny", fails=True)
+
+
+def test_the_models_own_chat_template(workplace: Workplace, folder: Path) -> None:
+    settings = {
+        "word_dropout": {"method": "word_dropout"},
+        "generated": {"method": "generate", "prompts": "word_dropout", "max_new_tokens": 4},
+    }
+    workplace.write_study(model={"name": str(folder), "attention": "eager"}, settings=settings)
+    workplace.gradsim("run", "tiny", "--computation", "dot-product")
+    assert_rendered(workplace, AutoTokenizer.from_pretrained(folder))
+
+    # A file takes the place of the model's template, and only what depends on the text is made again.
+    (workplace.studies / "upper.jinja").write_text(CHATML.replace("m.role", "m.role | upper"), encoding="utf-8")
+    chat = {"template": "upper.jinja"}
+    workplace.write_study(model={"name": str(folder), "attention": "eager"}, settings=settings, chat=chat)
+    output = workplace.gradsim("run", "tiny", "--computation", "dot-product")
+    assert "tiny/model  " not in output
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.chat_template = CHATML.replace("m.role", "m.role | upper")
+    assert_rendered(workplace, tokenizer)
+
+
+def assert_rendered(workplace: Workplace, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Originals and generated queries are in the tokenizer's template, and the loss is on their answers."""
+    store = workplace.store()
+    for texts, tokens in (
+        (store.lineage.key("samples"), store.lineage.key("tokenized")),
+        (store.lineage.key("queries", "generated"), store.lineage.key("tokenized", "generated")),
+    ):
+        rows = store.read(texts).join(store.read(tokens), on="id")
+        assert len(rows) == 20
+        for messages, ids, labels in rows.select("messages", "input_ids", "labels").iter_rows():
+            assert ids == tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False)
+            answer = f"{messages[1]['content']}<|im_end|>\n"
+            assert tokenizer.decode([label for label in labels if label != MASKED]) == answer
+
+
+def test_a_model_without_a_chat_template(workplace: Workplace, folder: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.chat_template = None
+    (folder / "chat_template.jinja").unlink()
+    tokenizer.save_pretrained(folder)
+    workplace.write_study(model={"name": str(folder), "attention": "eager"})
+    assert (
+        "has no chat template; set `chat.template` in the study file to tulu or to a .jinja file"
+        in workplace.gradsim("run", "tiny", fails=True)
+    )

@@ -13,7 +13,7 @@ from gradsim.study.settings import QUERY_METHODS, Generate, QueryFile
 
 DROPOUT = {"method": "word_dropout"}
 ALL_KEYS = (
-    "dataset, description, model, on_bad_sample, on_long_sample, partition_size, "
+    "chat, dataset, description, model, on_bad_sample, on_long_sample, partition_size, "
     "projections, samples, seed, settings, top_k"
 )
 METHODS = "'file', 'paraphrase', 'local', 'generate' or 'word_dropout'"
@@ -26,6 +26,19 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     # unknown keys
     "top": ({"sample": 60, "samples": None}, "unknown key 'sample'; did you mean 'samples'?"),
     "top, nothing near": ({"colour": 1}, f"unknown key 'colour'; known keys: {ALL_KEYS}"),
+    "chat": ({"chat": {"templat": "tulu"}}, "unknown key 'chat.templat'; did you mean 'template'?"),
+    "chat template": (
+        {"chat": {"template": "chatml"}},
+        "chat.template: 'chatml' is none of tulu, model and a .jinja file",
+    ),
+    "chat of a reference model": (
+        {"chat": {"template": "model"}},
+        "chat.template: a reference model is trained with the tulu template; remove it",
+    ),
+    "loss with tulu": (
+        {"chat": {"loss_on": "everything"}},
+        "chat.loss_on: the tulu template supports last_answer; set another chat.template",
+    ),
     "file dataset": ({"dataset": {"path": "a.jsonl", "split": "x"}}, "unknown key 'dataset.split'; known keys: path"),
     "hub dataset": ({"dataset": {"hub": "a", "splt": "x"}}, "unknown key 'dataset.splt'; did you mean 'split'?"),
     "dataset's kind": ({"dataset": {"pth": "a.jsonl"}}, "unknown key 'dataset.pth'; did you mean 'path'?"),

@@ -140,6 +140,22 @@ def test_a_change_bears_on_its_tables_alone(
     assert changed(make_study(), make_study(**changes)) == below(make_study(), *direct)
 
 
+def test_a_chat_template_bears_on_tokens_and_generated_queries(make_study: MakeStudy, tmp_path: Path) -> None:
+    file = tmp_path / "own.jinja"
+    file.write_text("{{ messages }}", encoding="utf-8")
+
+    def study(**chat: Any) -> Study:
+        return make_study(model={"name": "org/model"}, chat=chat)
+
+    reached = below(study(), *TOKENIZED, "model_generated/queries")
+    for chat in ({"template": "tulu"}, {"loss_on": "everything"}, {"template": file}):
+        assert changed(study(), study(**chat)) == reached
+    assert changed(study(), study(template="model")) == set()
+    before = fingerprints(study(template=file))
+    file.write_text("another", encoding="utf-8")
+    assert {key for key, each in fingerprints(study(template=file)).items() if before[key] != each} == reached
+
+
 def test_projections_reach_so_far(make_study: MakeStudy) -> None:
     """The same in full, so that `below` cannot hide a fault."""
     assert changed(make_study(), make_study(projections=[])) == {

@@ -1,16 +1,21 @@
-"""Tulu chat template, tokenization and label masking.
+"""Tokenization and label masking.
 
-Tokens and labels are identical to those of open-instruct's `sft_tokenize_mask_out_prompt_v1` with the "tulu" template.
-The prompt and the whole conversation are encoded separately, and the first `len(prompt)` labels are masked, even if the
-prompt's tokens are not a prefix of the conversation's.
+In the "tulu" template, tokens and labels are identical to those of open-instruct's `sft_tokenize_mask_out_prompt_v1`:
+the prompt and the whole conversation are encoded separately, and the first `len(prompt)` labels are masked, even if the
+prompt's tokens are not a prefix of the conversation's. In a tokenizer's own chat template, tokens are identical to
+those of `apply_chat_template`, and labels follow the characters of the answers.
 """
 
+import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import polars as pl
 
+from gradsim.chat.template import loss_spans, render_template
+from gradsim.chat.tulu import render
 from gradsim.errors import ModelError, SampleError
+from gradsim.study import LossOn, TemplateName
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -35,7 +40,7 @@ class TokenizedSample(NamedTuple):
         input_ids_prompt: Tokens of all messages but the last, followed by the generation prompt.
         input_ids: Tokens of all messages.
         attention_mask: Ones, with the length of `input_ids`.
-        labels: `input_ids` with the first `len(input_ids_prompt)` entries masked.
+        labels: `input_ids` with masked entries where the loss does not apply.
     """
 
     input_ids_prompt: list[int]
@@ -56,42 +61,28 @@ class TokenizedTable(NamedTuple):
     excluded: dict[str, str]
 
 
-def render(messages: Sequence[Mapping[str, str]], end_token: str, *, cue: bool) -> str:
-    """Return messages as text in the Tulu template.
-
-    Args:
-        messages: Messages with role and content; roles other than system, user and assistant produce no text.
-        end_token: Token appended to every answer.
-        cue: Whether to append the generation prompt (`add_generation_prompt`).
-    """
-    last = len(messages) - 1
-    parts: list[str] = []
-    for position, message in enumerate(messages):
-        match message.get("role"):
-            case "system" | "user" as role:
-                parts.append(f"<|{role}|>\n{message['content']}\n")
-            case "assistant":
-                line_end = "" if position == last else "\n"
-                parts.append(f"<|assistant|>\n{message['content']}{end_token}{line_end}")
-    return "".join(parts) + ("<|assistant|>\n" if cue else "")
-
-
 def tokenize(
     messages: Sequence[Mapping[str, str]],
     tokenizer: "PreTrainedTokenizerBase",
     *,
+    template: TemplateName = "tulu",
+    loss_on: LossOn = "last_answer",
     sample_id: str | None = None,
 ) -> TokenizedSample:
-    """Encode messages and mask the labels of all messages but the last.
+    """Encode messages, and mask the labels that the loss does not cover.
 
     Args:
-        messages: Messages with role and content; a single message is its own prompt.
+        messages: Messages with role and content.
         tokenizer: Tokenizer of any family; no special tokens are added to those of the template.
+        template: `tulu`, or `model` for the tokenizer's own chat template.
+        loss_on: Messages that the loss covers: the last answer, all answers, or everything but a system prompt that
+            the template adds by itself. The tulu template supports the last answer.
         sample_id: Id of the sample in error messages.
 
     Raises:
-        SampleError: There are no messages, content is not text, or the prompt is longer than the whole text.
-        ModelError: The tokenizer has no end token.
+        SampleError: There are no messages, content is not text, the last message is no answer, or the template rejects
+            the messages.
+        ModelError: The tokenizer has no end token, no chat template, or no character offsets.
     """
     name = "the sample" if sample_id is None else f"sample {sample_id!r}"
     if not messages:
@@ -99,25 +90,93 @@ def tokenize(
     for number, message in enumerate(messages, start=1):
         if message.get("role") in ("system", "user", "assistant") and not isinstance(message.get("content"), str):
             raise SampleError(f"{name} has no text in message {number}; fix or remove it")
-    end_token = tokenizer.eos_token
-    if not isinstance(end_token, str):
-        raise ModelError(f"tokenizer {tokenizer.name_or_path} has no end token; set eos_token in its configuration")
+    try:
+        if template == "tulu":
+            return _tokenize_tulu(messages, tokenizer)
+        return _tokenize_with_template(messages, tokenizer, loss_on)
+    except SampleError as error:
+        raise SampleError(f"{name} {error}") from error
 
-    prompt = _encode(render(messages[:-1] or messages, end_token, cue=True), tokenizer)
-    whole = _encode(render(messages, end_token, cue=False), tokenizer)
+
+def prompt_ids(
+    messages: Sequence[Mapping[str, str]], tokenizer: "PreTrainedTokenizerBase", template: TemplateName
+) -> list[int]:
+    """Return the token ids of a prompt, followed by the generation prompt.
+
+    Args:
+        messages: Messages with role and content.
+        tokenizer: Tokenizer of any family.
+        template: `tulu`, or `model` for the tokenizer's own chat template.
+
+    Raises:
+        ModelError: The tokenizer has no chat template.
+        SampleError: The template rejects the messages.
+    """
+    if template == "tulu":
+        return _encode(render(messages, _end_token(tokenizer), cue=True), tokenizer)
+    return _encode(render_template(messages, tokenizer, cue=True), tokenizer)
+
+
+def _tokenize_tulu(messages: Sequence[Mapping[str, str]], tokenizer: "PreTrainedTokenizerBase") -> TokenizedSample:
+    """Mask the first `len(prompt)` labels, as open-instruct does; a single message is its own prompt."""
+    prompt = prompt_ids(messages[:-1] or messages, tokenizer, "tulu")
+    whole = _encode(render(messages, _end_token(tokenizer), cue=False), tokenizer)
     if len(prompt) > len(whole):
         raise SampleError(
-            f"{name} does not end with an answer: its prompt has {len(prompt)} tokens, the whole text only "
-            f"{len(whole)}; make the assistant's answer the last message"
+            f"does not end with an answer: its prompt has {len(prompt)} tokens, the whole text only {len(whole)}; "
+            "make the assistant's answer the last message"
         )
     labels = [MASKED] * len(prompt) + whole[len(prompt) :]
     return TokenizedSample(prompt, whole, [1] * len(whole), labels)
+
+
+def _tokenize_with_template(
+    messages: Sequence[Mapping[str, str]], tokenizer: "PreTrainedTokenizerBase", loss_on: LossOn
+) -> TokenizedSample:
+    """Mask by characters: a token counts if it contains any character that the loss covers."""
+    text = render_template(messages, tokenizer, cue=False)
+    spans = loss_spans(messages, tokenizer, text, loss_on)
+    if not tokenizer.is_fast:
+        raise ModelError(
+            f"tokenizer {tokenizer.name_or_path} has no character offsets; convert it to tokenizer.json, or set "
+            "`chat.template: tulu` in the study file"
+        )
+    encoding = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    whole = list(encoding["input_ids"])
+    covered = [
+        any(start < span.end and end > span.start for span in spans) for start, end in encoding["offset_mapping"]
+    ]
+    if loss_on != "everything" and _marks_answers(tokenizer):
+        covered = [both and mark for both, mark in zip(covered, _answer_marks(messages, tokenizer), strict=True)]
+    labels = [token if counts else MASKED for token, counts in zip(whole, covered, strict=True)]
+    prompt = prompt_ids(messages[:-1], tokenizer, "model") if messages[:-1] else []
+    return TokenizedSample(prompt, whole, [1] * len(whole), labels)
+
+
+def _marks_answers(tokenizer: "PreTrainedTokenizerBase") -> bool:
+    """Return whether the template marks answers with `{% generation %}`."""
+    return re.search(r"\{%-?\s*generation\s*-?%\}", tokenizer.get_chat_template()) is not None
+
+
+def _answer_marks(messages: Sequence[Mapping[str, str]], tokenizer: "PreTrainedTokenizerBase") -> list[bool]:
+    encoding: Any = tokenizer.apply_chat_template(
+        list(map(dict, messages)), tokenize=True, return_dict=True, return_assistant_tokens_mask=True
+    )
+    return [bool(mark) for mark in encoding["assistant_masks"]]
+
+
+def _end_token(tokenizer: "PreTrainedTokenizerBase") -> str:
+    if not isinstance(tokenizer.eos_token, str):
+        raise ModelError(f"tokenizer {tokenizer.name_or_path} has no end token; set eos_token in its configuration")
+    return tokenizer.eos_token
 
 
 def tokenize_table(
     samples: pl.DataFrame,
     tokenizer: "PreTrainedTokenizerBase",
     *,
+    template: TemplateName = "tulu",
+    loss_on: LossOn = "last_answer",
     context: int | None,
     rotary_positions: bool = True,
     vocabulary: int | None = None,
@@ -129,6 +188,8 @@ def tokenize_table(
     Args:
         samples: Frame with columns `id` and `messages`.
         tokenizer: Tokenizer of the studied model.
+        template: See `tokenize`.
+        loss_on: See `tokenize`.
         context: Context length of the model in tokens; None means unlimited.
         rotary_positions: Whether the model accepts inputs longer than its context.
         vocabulary: Number of input embeddings; None skips the check of token ids.
@@ -144,7 +205,7 @@ def tokenize_table(
     rows: list[tuple[str, list[int], list[int], list[int]]] = []
     excluded: dict[str, str] = {}
     for identifier, messages in samples.select("id", "messages").iter_rows():
-        sample = tokenize(messages, tokenizer, sample_id=identifier)
+        sample = tokenize(messages, tokenizer, template=template, loss_on=loss_on, sample_id=identifier)
         length = len(sample.input_ids)
         if vocabulary is not None and (number := max(sample.input_ids, default=0)) >= vocabulary:
             token = tokenizer.convert_ids_to_tokens(number)
@@ -167,7 +228,7 @@ def tokenize_table(
                     f"sample {identifier!r} has {length} tokens but the model has no positions past {context}; "
                     "set `on_long_sample` in the study file to exclude or error (now keep)"
                 )
-        if len(sample.input_ids_prompt) == length:
+        if all(label == MASKED for label in sample.labels):
             if on_bad_sample == "error":
                 raise SampleError(
                     f"sample {identifier!r} has no unmasked label, so it has no loss; "

@@ -1,0 +1,23 @@
+"""Conversations as token ids and labels: chat templates, tokenization, and the tokens that the loss covers."""
+
+from gradsim.chat.tokenization import (
+    MASKED,
+    TOKENIZED_SCHEMA,
+    TokenizedSample,
+    TokenizedTable,
+    prompt_ids,
+    tokenize,
+    tokenize_table,
+)
+from gradsim.chat.tulu import render
+
+__all__ = [
+    "MASKED",
+    "TOKENIZED_SCHEMA",
+    "TokenizedSample",
+    "TokenizedTable",
+    "prompt_ids",
+    "render",
+    "tokenize",
+    "tokenize_table",
+]
