@@ -8,6 +8,7 @@ import polars as pl
 from numpy.typing import NDArray
 from rank_bm25 import BM25Okapi
 
+from gradsim.dataset.turns import last_turn
 from gradsim.errors import SampleError
 
 Positions = NDArray[np.int64]
@@ -26,7 +27,7 @@ CANDIDATES_SCHEMA = pl.Schema(
 def bm25_candidates(originals: pl.DataFrame, queries: pl.DataFrame, *, top_k: int | Literal["all"] = 5) -> pl.DataFrame:
     """Return the `top_k` originals with the highest BM25 scores for each query, including its true source.
 
-    The corpus is the first user message of each original, split at whitespace. Ties are broken in favour of the earlier
+    The corpus is the last user message of each original, split at whitespace. Ties are broken in favour of the earlier
     original. A true source outside the first `top_k` replaces the last candidate and is marked `forced`.
 
     Args:
@@ -76,13 +77,13 @@ def bm25_candidates(originals: pl.DataFrame, queries: pl.DataFrame, *, top_k: in
 
 
 def _words_of_prompts(samples: pl.DataFrame) -> list[list[str]]:
-    """Return the whitespace-separated words of each sample's first user message."""
+    """Return the whitespace-separated words of each sample's last user message."""
     prompts: list[list[str]] = []
     for identifier, messages in samples.select("id", "messages").iter_rows():
-        prompt = next((message["content"] for message in messages if message["role"] == "user"), None)
-        if prompt is None:
+        turn = last_turn(messages)
+        if "user" not in turn:
             raise SampleError(f"sample {identifier!r} has no user message; add one or remove it")
-        prompts.append(prompt.split())
+        prompts.append(messages[turn["user"]]["content"].split())
     return prompts
 
 

@@ -1,7 +1,7 @@
 """Load samples, each a user message and an assistant answer, from a file, and validate them.
 
 Every frame of samples has the schema `SAMPLES_SCHEMA`. Loading only converts data to this schema; `validate` rejects
-what a study cannot use (empty answers, unknown roles, more than one turn).
+what a study cannot use (empty answers, unknown roles, conversations without an answer at the end).
 """
 
 import json
@@ -101,9 +101,9 @@ def _fault(messages: Sequence[Mapping[str, str | None]] | None) -> str | None:
         if message["role"] not in KNOWN_ROLES:
             return f"has the unknown role {message['role']!r} in message {number}"
     roles = [message["role"] for message in messages]
-    if roles != ["user", "assistant"]:
-        return f"is not one user message and one assistant message but {', '.join(map(str, roles))}"
-    for message, name in zip(messages, ("prompt", "answer"), strict=True):
+    if roles[-2:] != ["user", "assistant"]:
+        return f"does not end with a user message and its answer, but has {', '.join(map(str, roles))}"
+    for message, name in zip(messages[-2:], ("prompt", "answer"), strict=True):
         if not (message["content"] or "").strip():
             return f"has an empty {name}"
     return None

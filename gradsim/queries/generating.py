@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from gradsim import chat
+from gradsim.dataset.turns import last_turn
 from gradsim.queries.method import MadeQueries, QueryContext, query_frame, rewrite
 from gradsim.study.settings import Generate
 from gradsim.text_generation import local
@@ -48,15 +49,15 @@ def generated_answers(
 @rewrite.register
 def _answer_prompts(settings: Generate, samples: pl.DataFrame, context: QueryContext) -> MadeQueries:
     assert context.model is not None
-    prompts = [dialogue[0] for dialogue in samples["messages"].to_list()]
-    encoded = [chat.prompt_ids([prompt], context.model.tokenizer, context.template) for prompt in prompts]
+    prompts = [messages[: last_turn(messages)["assistant"]] for messages in samples["messages"].to_list()]
+    encoded = [chat.prompt_ids(prompt, context.model.tokenizer, context.template) for prompt in prompts]
     answers = generated_answers(context, encoded, max_new_tokens=settings.max_new_tokens)
     rows = {
-        place: [prompt, {"role": "assistant", "content": answer.text}]
+        place: [*prompt, {"role": "assistant", "content": answer.text}]
         for place, (prompt, answer) in enumerate(zip(prompts, answers, strict=True))
         if not answer.prompt_too_long
     }
-    reasons = [[None, "stop" if answers[place].finished else "length"] for place in rows]
+    reasons = [[*([None] * len(prompts[place])), "stop" if answers[place].finished else "length"] for place in rows]
     return MadeQueries(
         query_frame(samples[list(rows)], list(rows.values()), finish_reasons=reasons),
         excluded=dict.fromkeys(

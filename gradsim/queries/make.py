@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import polars as pl
 
+from gradsim.dataset.turns import last_turn
 from gradsim.queries import generating, rewriting, without_model
 from gradsim.queries.method import QUERIES_SCHEMA, MadeQueries, QueryContext, rewrite
 from gradsim.queries.quality import FAULTS, fault_table
@@ -41,8 +42,8 @@ def _with_faults(queries: pl.DataFrame, faults: pl.DataFrame) -> pl.DataFrame:
     names: dict[tuple[str, str], list[str]] = {}
     for query, role, fault in faults.select("id", "role", "fault").iter_rows():
         names.setdefault((query, role), []).append(fault)
-    lists = [
-        [names.get((query, message["role"]), []) for message in messages]
-        for query, messages in queries.select("id", "messages").iter_rows()
-    ]
+    lists: list[list[list[str]]] = []
+    for query, messages in queries.select("id", "messages").iter_rows():
+        turn = {place: role for role, place in last_turn(messages).items()}
+        lists.append([names.get((query, turn.get(place, "")), []) for place in range(len(messages))])
     return queries.with_columns(pl.Series("faults", lists, QUERIES_SCHEMA["faults"]))

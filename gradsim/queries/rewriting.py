@@ -1,4 +1,4 @@
-"""Prompt and answer of each sample rewritten by a language model, separately, and again if a text is faulty."""
+"""Last prompt and answer of each sample rewritten by a language model, separately, and again if a text is faulty."""
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
 
+from gradsim.dataset.turns import last_turn
 from gradsim.queries.generating import generated_answers
 from gradsim.queries.method import MadeQueries, QueryContext, query_frame, rewrite
 from gradsim.queries.quality import Rewrite, find_faults
@@ -20,9 +21,10 @@ if TYPE_CHECKING:
 
 
 class _Message(NamedTuple):
-    """A message to rewrite, with the position of its sample and the sample's answer."""
+    """A message to rewrite, with the positions of its sample and of itself, and the sample's answer."""
 
     sample: int
+    place: int
     role: str
     text: str
     answer: str
@@ -32,15 +34,14 @@ class _Message(NamedTuple):
 def _rewrite_by_model(settings: Rewriting, samples: pl.DataFrame, context: QueryContext) -> MadeQueries:
     messages = _messages(samples)
     rewrites = _rewrites(settings, messages, context)
-    rows: list[list[tuple[_Message, Request, Answer]]] = [[] for _ in range(samples.height)]
+    dialogues = samples["messages"].to_list()
+    seeds: list[list[int | None]] = [[None] * len(each) for each in dialogues]
+    finish_reasons: list[list[str | None]] = [[None] * len(each) for each in dialogues]
     for message, (request, answer) in zip(messages, rewrites, strict=True):
-        rows[message.sample].append((message, request, answer))
-    frame = query_frame(
-        samples,
-        [[{"role": message.role, "content": answer.text} for message, _, answer in row] for row in rows],
-        seeds=[[request.seed for _, request, _ in row] for row in rows],
-        finish_reasons=[[answer.finish_reason for _, _, answer in row] for row in rows],
-    )
+        dialogues[message.sample][message.place]["content"] = answer.text
+        seeds[message.sample][message.place] = request.seed
+        finish_reasons[message.sample][message.place] = answer.finish_reason
+    frame = query_frame(samples, dialogues, seeds=seeds, finish_reasons=finish_reasons)
     return MadeQueries(frame, measured=_measured(dict(rewrites).values()), model=settings.model)
 
 
@@ -127,9 +128,9 @@ def _finish_reason(answer: "GeneratedAnswer") -> str:
 
 def _messages(samples: pl.DataFrame) -> list[_Message]:
     return [
-        _Message(position, message["role"], message["content"], dialogue[-1]["content"])
-        for position, dialogue in enumerate(samples["messages"].to_list())
-        for message in dialogue
+        _Message(sample, place, role, dialogue[place]["content"], dialogue[-1]["content"])
+        for sample, dialogue in enumerate(samples["messages"].to_list())
+        for role, place in last_turn(dialogue).items()
     ]
 
 

@@ -5,6 +5,7 @@ import re
 import polars as pl
 
 from gradsim.dataset import samples as loading
+from gradsim.dataset.turns import last_turn
 from gradsim.errors import SampleError
 from gradsim.queries.method import MadeQueries, QueryContext, query_frame, rewrite
 from gradsim.study.settings import QueryFile, WordDropout
@@ -31,10 +32,10 @@ def _read_file(settings: QueryFile, samples: pl.DataFrame, context: QueryContext
 
 @rewrite.register
 def _drop_words(settings: WordDropout, samples: pl.DataFrame, context: QueryContext) -> MadeQueries:
-    dialogues = [
-        [{**message, "content": drop_words(message["content"], settings.every)} for message in messages]
-        for messages in samples["messages"].to_list()
-    ]
+    dialogues = samples["messages"].to_list()
+    for messages in dialogues:
+        for place in last_turn(messages).values():
+            messages[place]["content"] = drop_words(messages[place]["content"], settings.every)
     return MadeQueries(query_frame(samples, dialogues))
 
 

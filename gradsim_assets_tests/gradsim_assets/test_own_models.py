@@ -87,6 +87,30 @@ def test_the_models_own_chat_template(workplace: Workplace, folder: Path) -> Non
     assert_rendered(workplace, tokenizer)
 
 
+def test_conversations_of_several_turns(workplace: Workplace, folder: Path) -> None:
+    earlier = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "What is at home?"},
+        {"role": "assistant", "content": "Many things."},
+    ]
+    rows = [{**row, "messages": [*earlier, *row["messages"]]} for row in workplace.rows(20)]
+    workplace.write_rows("originals.jsonl", rows)
+    model, chat = {"name": str(folder), "attention": "eager"}, {"loss_on": "all_answers"}
+    workplace.write_study(model=model, chat=chat)
+    workplace.gradsim("run", "tiny")
+
+    store, tokenizer = workplace.store(), AutoTokenizer.from_pretrained(folder)
+    for texts, tokens in (("samples", "tokenized"), ("word_dropout/queries", "word_dropout/tokenized")):
+        frames = [
+            pl.read_parquet([*store.root.glob(f"tiny/{name}.parquet"), *store.root.glob(f"tiny/{name}/*.parquet")])
+            for name in (texts, tokens)
+        ]
+        for messages, labels in frames[0].join(frames[1], on="id").select("messages", "labels").iter_rows():
+            assert messages[:3] == earlier
+            covered = tokenizer.decode([label for label in labels if label != MASKED])
+            assert covered == "".join(f"{messages[place]['content']}<|im_end|>\n" for place in (2, 4))
+
+
 def assert_rendered(workplace: Workplace, tokenizer: PreTrainedTokenizerBase) -> None:
     """Originals and generated queries are in the tokenizer's template, and the loss is on their answers."""
     store = workplace.store()

@@ -5,6 +5,7 @@ from typing import Any, TypeAlias
 
 import polars as pl
 
+from gradsim.dataset.turns import last_turn
 from gradsim.queries.quality.registry import DEFAULT_BOUNDS, FAULTS, find_faults
 from gradsim.queries.quality.rewrite import Rewrite
 from gradsim.study.settings import LengthBounds
@@ -66,15 +67,15 @@ def _rows(frame: pl.DataFrame, columns: Sequence[str]) -> Iterator[tuple[Any, ..
 def _rewrites(
     identifier: str, originals: _Messages | None, messages: _Messages, finish_reasons: Sequence[str | None] | None
 ) -> Iterator[Rewrite]:
-    """Yield each message of a query with the original's message of the same role, if there is one."""
+    """Yield the messages of a query's last turn with the original's last message of the same role, if there is one."""
     if originals is None:
         raise ValueError(f"query {identifier!r} has no original")
     if finish_reasons is None:
         finish_reasons = [None] * len(messages)
     if len(finish_reasons) != len(messages):
         raise ValueError(f"query {identifier!r} has {len(messages)} messages, but {len(finish_reasons)} finish reasons")
-    content_of = {message["role"]: message["content"] or "" for message in reversed(originals)}
-    for message, finish_reason in zip(messages, finish_reasons, strict=True):
-        if (original := content_of.get(message["role"])) is not None:
-            answer = content_of.get("assistant", "")
-            yield Rewrite(str(message["role"]), original, message["content"] or "", answer, finish_reason)
+    content_of = {role: originals[place]["content"] or "" for role, place in last_turn(originals).items()}
+    answer = content_of.get("assistant", "")
+    for role, place in last_turn(messages).items():
+        if role in content_of:
+            yield Rewrite(role, content_of[role], messages[place]["content"] or "", answer, finish_reasons[place])

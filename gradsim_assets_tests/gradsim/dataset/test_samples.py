@@ -173,13 +173,13 @@ class TestValidate:
                 "mine: sample 'a' has the unknown role 'bot' in message 3; fix or remove it",
             ),
             (
-                frame(("a", [*turn("p", "q"), *turn("r", "s")])),
-                "mine: sample 'a' is not one user message and one assistant message but user, assistant, user, "
-                "assistant; fix or remove it",
+                frame(("a", [*turn("p", "q"), *turn("r", "s")[:1]])),
+                "mine: sample 'a' does not end with a user message and its answer, but has user, assistant, user; "
+                "fix or remove it",
             ),
             (
                 frame(("a", turn("p", "q")[::-1])),
-                "mine: sample 'a' is not one user message and one assistant message but assistant, user; "
+                "mine: sample 'a' does not end with a user message and its answer, but has assistant, user; "
                 "fix or remove it",
             ),
             (frame(("a", turn("p", ""))), "mine: sample 'a' has an empty answer; fix or remove it"),
