@@ -5,9 +5,9 @@ from collections import Counter
 
 import polars as pl
 import pytest
+from chat_server import Behaviour, chat_server
 
 from gradsim.text_generation.journal import read_journal
-from scripts.chat_server import Behaviour, chat_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

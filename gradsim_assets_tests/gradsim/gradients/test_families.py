@@ -4,10 +4,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tiny_models
 import torch
 from transformers import PreTrainedModel
 
-from benchmarks import tiny_models
 from gradsim.gradients import Projector, compare
 
 pytestmark = pytest.mark.filterwarnings("ignore::gradsim.gradients.FallbackWarning")
