@@ -7,7 +7,6 @@ import pytest
 import torch
 from transformers import AutoTokenizer, OPTConfig, OPTForCausalLM
 
-from gradsim_assets.io_manager import LAYERS_LEFT_OUT
 from gradsim_assets.keys import asset_key
 from gradsim_assets_tests.workplace import Workplace
 
@@ -64,7 +63,7 @@ def test_analyses_by_layer_leave_them_out_and_say_so(opt) -> None:
             assert set(store.read(key)["layer"].cast(pl.String)) == set(layers) - set(NOISE)
             assert store.provenance(key).layers_left_out == NOISE
             event = instance.get_latest_materialization_event(asset_key(key))
-            assert event.asset_materialization.metadata[LAYERS_LEFT_OUT].value == NOISE
+            assert event.asset_materialization.metadata["layers_left_out"].value == NOISE
         accuracy = store.lineage.key("accuracy", "word_dropout", "analysis")
         assert store.provenance(accuracy).layers_left_out == []
     report = (opt.data / "tiny" / "report.html").read_text(encoding="utf-8")
