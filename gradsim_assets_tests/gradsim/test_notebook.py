@@ -115,7 +115,7 @@ def test_partitions_are_one_lazy_frame(data_root: Path, tmp_path: Path) -> None:
     }
     (tmp_path / "studies/mine.yaml").write_text(yaml.safe_dump(definition))
     store = Store(data_root, load_study("mine"))
-    rows = query_frame(pl.DataFrame(samples), [sample["messages"] for sample in samples])
+    rows = query_frame(pl.DataFrame(samples), [turns] * len(samples))
     store.write(store.lineage.key("samples"), rows)
     queries = store.lineage.key("queries", "word_dropout")
     store.write(queries, rows[:2], "0000-0001")
@@ -138,7 +138,7 @@ def test_states_of_all_tables(study: OpenedStudy, store: Store) -> None:
     imported = ["samples", "model", "projections"]
     assert set(tables.filter(pl.col("table").is_in([*imported, *DOTS]))["state"]) == {"fresh"}
     assert set(tables.filter(pl.col("table").is_in(list(QUESTIONS)))["state"]) == {"missing"}
-    assert tables["description"].str.len_chars().min() > 10
+    assert (tables["description"].str.len_chars() > 10).all()
     key = store.lineage.key("accuracy", "paraphrased", "analysis")
     store.write(key, study["paraphrased"].answer("accuracy"))
     row = study.tables.filter(table="accuracy", setting="paraphrased").row(0, named=True)

@@ -47,8 +47,9 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     rows = pl.DataFrame(samples(), schema=SAMPLES_SCHEMA)
     folder = tmp_path_factory.mktemp("models") / "tiny model"
-    sizes = {"layers": 1, "hidden_size": 16, "heads": 2, "vocabulary": 300, "positions": 64}
-    return train_reference_model(rows, folder, **sizes, steps=1).folder
+    return train_reference_model(
+        rows, folder, layers=1, hidden_size=16, heads=2, vocabulary=300, positions=64, steps=1
+    ).folder
 
 
 class Machine:

@@ -163,6 +163,7 @@ def test_resources_can_be_replaced(environment, sample, tmp_path):
 
     elsewhere = StorageResource(root=str(tmp_path))
     definitions = build_definitions([sample], environment, {"storage": elsewhere})
+    assert definitions.resources
     assert definitions.resources["storage"] is elsewhere
 
 

@@ -47,7 +47,12 @@ def environment(**changes):
 def assets(study, **changes):
     """The assets' definitions -> keys of their tables."""
     definitions = build_definitions([study], environment(**changes))
-    return {asset: {table_key(key) for key in asset.keys} for asset in definitions.assets}
+    assert definitions.assets
+    found = {}
+    for asset in definitions.assets:
+        assert isinstance(asset, dg.AssetsDefinition)
+        found[asset] = {table_key(key) for key in asset.keys}
+    return found
 
 
 def pools(asset):
@@ -90,7 +95,9 @@ def test_jobs_run_where_the_environment_says(study, compute, kind):
     resource = compute_resource(environment(compute=compute))
     assert type(resource) is kind
     assert resource.is_here == (compute == "local")
-    assert type(build_definitions([study], environment(compute=compute)).resources["compute"]) is kind
+    resources = build_definitions([study], environment(compute=compute)).resources
+    assert resources
+    assert type(resources["compute"]) is kind
 
 
 def limits(instance):

@@ -1,6 +1,7 @@
 """Studies of a local model: every step knows it as the job loads it, or says in one line why it cannot."""
 
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -26,8 +27,8 @@ def folder(tmp_path: Path) -> Path:
     """A GPT-J, which has no sdpa in transformers, and its tokenizer with a chat template."""
     rows = pl.DataFrame(Workplace.rows(20), schema=SAMPLES_SCHEMA)
     tokenizer = _train_tokenizer(rows, 300)
-    settings = {"n_embd": 32, "n_layer": 1, "n_head": 2, "n_positions": 256, "rotary_dim": 4}
-    special = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    settings: dict[str, Any] = {"n_embd": 32, "n_layer": 1, "n_head": 2, "n_positions": 256, "rotary_dim": 4}
+    special: dict[str, Any] = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
     model = GPTJForCausalLM(GPTJConfig(vocab_size=len(tokenizer), **special, **settings))
     tokenizer.chat_template = CHATML
     tokenizer.save_pretrained(tmp_path / "model")

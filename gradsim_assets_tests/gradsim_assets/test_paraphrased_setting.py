@@ -10,12 +10,12 @@ import zlib
 import polars as pl
 import pytest
 import uvicorn
+from chat_server import Behaviour, chat_server
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from gradsim.text_generation.journal import read_journal
-from scripts.chat_server import Behaviour, chat_server
 
 pytestmark = pytest.mark.slow
 

@@ -5,9 +5,9 @@ from collections import Counter
 
 import polars as pl
 import pytest
+from chat_server import Behaviour, chat_server
 
 from gradsim.text_generation.journal import read_journal
-from scripts.chat_server import Behaviour, chat_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -77,7 +77,7 @@ def test_every_text_is_answered_once_whatever_fails(place, server, variables):
 
 
 def test_processes_that_are_killed_lose_and_pay_twice_only_what_is_in_flight(place, server, variables, wait_until):
-    kept = []
+    kept: list[str] = []
     for kill in range(1, 6):
         asked_before = len(server.requests())
         process = place.start("gradsim", "prepare", "tiny", "paraphrased", **variables)

@@ -254,4 +254,4 @@ def test_a_corrupt_job_file_leaves_no_result_but_the_reason(tmp_path):
     path.write_text('{"study": ', encoding="utf-8")
     process = start_real_job(path)
     assert process.returncode == 1
-    assert "JSONDecodeError" in JobResult.model_validate_json(result_path(path).read_text()).traceback
+    assert "JSONDecodeError" in (JobResult.model_validate_json(result_path(path).read_text()).traceback or "")

@@ -117,7 +117,8 @@ class TestPairs:
     def test_a_sample_that_no_pair_has_is_not_looked_for(self):
         *tables, original_tokens = pairs_study()
         unpaired = pl.DataFrame({"id": ["other"], "input_ids": [[1] * 99]})
-        assert audited_pairs(*tables, pl.concat([unpaired, original_tokens]), seed=1).height == 5
+        tables.append(pl.concat([unpaired, original_tokens]))
+        assert audited_pairs(*tables, seed=1).height == 5
 
     def test_all_if_there_are_no_more(self):
         dot_products, *others = pairs_study()

@@ -112,7 +112,7 @@ def without(where: pl.Expr) -> Callable[[pl.DataFrame], pl.DataFrame]:
     return lambda table: table.filter(~where)
 
 
-def changed(where: pl.Expr, column: str, value: object) -> Callable[[pl.DataFrame], pl.DataFrame]:
+def changed(where: pl.Expr, column: str, value: float | None) -> Callable[[pl.DataFrame], pl.DataFrame]:
     return lambda table: table.with_columns(pl.when(where).then(value).otherwise(column).alias(column))
 
 

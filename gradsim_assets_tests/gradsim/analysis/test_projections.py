@@ -138,7 +138,7 @@ def test_dense_projections_err_as_theory_says(scaling):
     assert abs(row["mean_error"]) < 0.2 * row["predicted_sd"]
     if scaling == UNBIASED:
         assert (errors["expected"] == errors["full"]).all()
-        drawn = (errors["rightly_scaled"] - errors["full"]).pow(2).mean() ** 0.5
+        drawn = ((errors["rightly_scaled"] - errors["full"]).to_numpy() ** 2).mean() ** 0.5
         assert drawn == pytest.approx(row["error_sd"], rel=0.15)
     else:
         assert (errors["expected"] != errors["full"]).all()

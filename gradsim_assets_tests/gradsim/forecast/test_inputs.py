@@ -5,10 +5,11 @@ import polars as pl
 import pytest
 
 from gradsim.dataset.samples import SAMPLES_SCHEMA
+from gradsim.dataset.token_estimate import estimated_tokens
 from gradsim.errors import DeviceError, MemoryBudgetError, ModelError
 from gradsim.forecast.costs import Forecaster, Machine, result_rows
 from gradsim.forecast.inputs import ForecastInputs, PartitionInputs, partition_inputs
-from gradsim.forecast.sources import Originals, Sources, blank, estimated_tokens
+from gradsim.forecast.sources import Originals, Sources, blank
 from gradsim.study import Study
 from gradsim.tables import Store
 

@@ -112,7 +112,8 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
 
 def build_model(kind: str = "olmo, tied", dtype: torch.dtype = torch.float64) -> PreTrainedModel:
     family, settings = MODELS[kind]
-    return random_model(family, **settings).to(dtype)
+    model: Any = random_model(family, **settings)  # transformers annotates its `to` wrongly
+    return model.to(dtype)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from gradsim.gradients import calibration
+from gradsim.gradients import calibration, compare_tiles
 from gradsim.gradients.calibration import measure_rates, read_speed
 
 
@@ -13,7 +13,6 @@ from gradsim.gradients.calibration import measure_rates, read_speed
 def runs(monkeypatch):
     """Every comparison that is made: its queries, originals, pairs and keywords."""
     made = []
-    compare_tiles = calibration.compare_tiles
 
     def watched(model, queries, originals, pairs, **keywords):
         made.append((queries, originals, pairs, keywords))

@@ -1,10 +1,13 @@
 """What `compare` promises beside the numbers themselves: passes, memory, order, bits, tiles."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
 from gradsim.gradients import Projector, compare, compare_tiles
+from gradsim.gradients.capture.check import probe as run_probe
 
 PAIRS = [(0, 0), (0, 1), (1, 1), (1, 4), (2, 3), (3, 0), (3, 4), (3, 2), (4, 1)]
 
@@ -46,7 +49,7 @@ def forwards(model, monkeypatch):
         sizes.clear()
         return found
 
-    run_probe, run_slower_way = run.probe, run.ComparisonTiles._slower_way
+    run_slower_way = run.ComparisonTiles._slower_way
     monkeypatch.setattr(run, "probe", probe)
     monkeypatch.setattr(run.ComparisonTiles, "_slower_way", slower_way)
     return sizes
@@ -102,7 +105,7 @@ def test_a_small_budget_gives_the_same_numbers_in_more_passes(model, make_sample
 def test_copies_on_the_host_save_passes(model, make_samples, forwards, least_budget, projected, monkeypatch):
     """As on a GPU that is short of memory; here both memories are the processor's."""
     queries, originals = make_samples(12, 1, 3, 40), make_samples(12, 2, 3, 40)
-    keywords = {"projectors": [Projector("sjlt", 0.3, 42, "p")] if projected else []}
+    keywords: dict[str, Any] = {"projectors": [Projector("sjlt", 0.3, 42, "p")] if projected else []}
     budget = int(1.2 * least_budget(model, queries, originals, "all", **keywords))
     again = compare(model, queries, originals, "all", memory_budget=budget, **keywords)
     assert again.passes > 24
@@ -201,6 +204,7 @@ def test_tiles_are_the_whole(model, queries, originals, monkeypatch):
         assert set(range(5 * done)) <= set(seen)
     assert sorted(seen) == list(range(25))
     assert done == 5
+    assert tiles.plan is not None
     assert tiles.passes == tiles.plan.passes == 10
 
 

@@ -4,10 +4,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tiny_models
 import torch
 from transformers import PreTrainedModel
 
-from benchmarks import tiny_models
 from gradsim.gradients import Projector, compare
 
 pytestmark = pytest.mark.filterwarnings("ignore::gradsim.gradients.FallbackWarning")
@@ -51,7 +51,7 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
 
 def build(kind: str, dtype: torch.dtype) -> PreTrainedModel:
     model_type, settings = KINDS[kind]
-    model = tiny_models.make_model(model_type, **settings)
+    model: Any = tiny_models.make_model(model_type, **settings)  # transformers annotates its `to` wrongly
     if dtype == torch.float64 and hasattr(model, "set_experts_implementation"):
         # The default, grouped products, knows no float64.
         model.set_experts_implementation("eager")

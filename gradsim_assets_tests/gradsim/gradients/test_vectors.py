@@ -1,5 +1,7 @@
 """Projected gradients that are kept: the same inner products as in a comparison."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -93,11 +95,11 @@ def test_too_little_memory_is_said_before_a_pass(make_model, make_samples):
 def test_blocks_that_fail_when_they_are_checkpointed(make_model, make_samples):
     """A prefix is a cache, to which a block that runs again appends."""
     prefix = PrefixTuningConfig(task_type=TaskType.CAUSAL_LM, num_virtual_tokens=4)
-    model = get_peft_model(make_model("llama, untied"), prefix).double()
+    model: Any = get_peft_model(make_model("llama, untied"), prefix).double()
     samples, projector = make_samples(1, seed=1, shortest=600, longest=600), Projector("sjlt", 0.3, 42, "p")
-    keywords = {"precision": "float64", "memory_budget": 6_000_000}  # less than the pass of the sample takes
+    budget = 6_000_000  # less than the pass of the sample takes
     with pytest.warns(FallbackWarning, match="checkpointing changes the gradients"), pytest.raises(MemoryBudgetError):
-        list(projected_gradients(model, samples, projector, **keywords))
+        list(projected_gradients(model, samples, projector, precision="float64", memory_budget=budget))
 
 
 def test_a_model_that_changes_its_answers_is_refused(make_model, make_samples):

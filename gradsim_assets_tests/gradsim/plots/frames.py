@@ -1,6 +1,6 @@
 """Analysis tables of studies that never were, of any number of layers, queries and projections."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import polars as pl
@@ -10,6 +10,7 @@ from gradsim.analysis import SCHEMAS, Criterion
 
 PARTS = ("self_attn.q_proj", "self_attn.k_proj", "mlp.up_proj", "mlp.down_proj", "norm_1", "norm_2")
 NULL = pl.lit(None, pl.Float64)
+Values = Sequence[float] | np.ndarray | pl.Series
 
 
 def layer_names(n_blocks: int, parts: Sequence[str] = PARTS) -> list[str]:
@@ -35,7 +36,7 @@ def parameters(layers: Sequence[str], *, sized: bool = True) -> pl.DataFrame:
     return table if sized else table.with_columns(parameters=NULL.cast(pl.Int64), share=NULL)
 
 
-def accuracy_per_layer(layers: Sequence[str], accuracy: Sequence[float] | None = None) -> pl.DataFrame:
+def accuracy_per_layer(layers: Sequence[str], accuracy: Values | None = None) -> pl.DataFrame:
     """Of 50 queries each; all different, later layers better, unless the accuracy is given."""
     found = np.linspace(0.2, 0.9, len(layers)) if accuracy is None else np.asarray(accuracy)
     low, high = analysis.wilson_interval(found * 50, 50)
@@ -66,7 +67,7 @@ def layer_differences(layers: Sequence[str], apart: int) -> pl.DataFrame:
     )
 
 
-def layer_means(groups: dict[str, Sequence[tuple[str, float]]]) -> pl.DataFrame:
+def layer_means(groups: Mapping[str, Sequence[tuple[str, float]]]) -> pl.DataFrame:
     """From grouping -> (group, accuracy)."""
     rows = [
         (grouping, group, 2, accuracy, accuracy - 0.05, accuracy + 0.02, accuracy / 2, accuracy / 3, accuracy)
@@ -160,7 +161,7 @@ def contests(differences: Sequence[tuple[str, int, str, float, float, float]]) -
     return pl.DataFrame(rows, schema=types("select_or_project"))
 
 
-def transfer(settings: Sequence[str], own: Sequence[float], value: Sequence[float]) -> pl.DataFrame:
+def transfer(settings: Sequence[str], own: Values, value: Values) -> pl.DataFrame:
     """Every pair of settings and either criterion alike."""
     rows = [
         (str(criterion), source, target, step, worth, worth - 0.02, worth + 0.02, best)
@@ -175,14 +176,14 @@ def transfer(settings: Sequence[str], own: Sequence[float], value: Sequence[floa
 
 def retrieval(recall: dict[str, dict[int, float]]) -> pl.DataFrame:
     """From method -> k -> recall."""
-    rows = []
+    rows: list[tuple[object, ...]] = []
     for method, shares in recall.items():
         rows += [(method, "all", "recall", k, share, share - 0.04, share + 0.03, 50) for k, share in shares.items()]
         rows.append((method, "all", "mean_reciprocal_rank", None, 0.625, 0.6, 0.7, 50))
     return pl.DataFrame(rows, schema=types("retrieval"), orient="row")
 
 
-def over_layers(layers: Sequence[str], candidates: dict[str, Sequence[float]], query: str = "s0") -> pl.DataFrame:
+def over_layers(layers: Sequence[str], candidates: Mapping[str, Values], query: str = "s0") -> pl.DataFrame:
     """`similarity_over_layers` from candidate -> similarity by each layer."""
     rows = [
         (query, original, rank, layer, similarity)
@@ -209,5 +210,5 @@ def audit(layers: list[str], **errors: float) -> pl.DataFrame:
     return pl.concat([dots, dots.with_columns(original_id=None, quantity=pl.lit("query_self"))])
 
 
-def types(table: str) -> dict[str, type[pl.DataType]]:
+def types(table: str) -> dict[str, pl.DataType | type[pl.DataType]]:
     return {name: dtype for name, (dtype, _) in SCHEMAS[table].items()}

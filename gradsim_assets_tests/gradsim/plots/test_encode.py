@@ -48,7 +48,7 @@ def test_titles_keep_hyphens() -> None:
 
 
 def test_svgs_share_a_page(figures: dict[str, Figure]) -> None:
-    ids = []
+    ids: list[str] = []
     for name, figure in figures.items():
         title = plots.title_of(figure)
         svg = plots.to_svg(figure, name)

@@ -6,6 +6,7 @@ import pytest
 from gradsim import plots
 from gradsim.errors import TableError
 from gradsim_assets_tests.gradsim.plots import frames
+from gradsim_assets_tests.gradsim.plots.drawn import segments, x_values, y_values
 
 PARTS = {"part": [("attention", 0.5), ("MLP", 0.7)]}
 
@@ -17,8 +18,8 @@ def test_components_are_rows_with_intervals_in_both_panels() -> None:
         "Mean single-layer accuracy is highest for MLP up (70.0\u00a0%) and lowest for norm (25.0\u00a0%)"
     )
     for axes, column, scale in zip(figure.axes, ("accuracy", "similarity"), (100, 1), strict=True):
-        np.testing.assert_allclose(axes.lines[0].get_xdata(), scale * means[column])
-        ends = [part[:, 0] for part in axes.collections[0].get_segments()]
+        np.testing.assert_allclose(x_values(axes.lines[0]), scale * means[column])
+        ends = [part[:, 0] for part in segments(axes.collections[0])]
         np.testing.assert_allclose(ends, scale * means.select(f"{column}_low", f"{column}_high").to_numpy())
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert labels == ["attention q ×2", "MLP up ×2", "norm ×2"]
@@ -38,7 +39,7 @@ def test_blocks_are_in_order_of_their_numbers() -> None:
         "Mean single-layer accuracy is highest for block 10 (40.0\u00a0%) and lowest for block 0 (30.0\u00a0%)"
     )
     for axes in figure.axes:
-        assert list(axes.lines[0].get_xdata()) == [0, 1, 2, 10]
+        assert list(x_values(axes.lines[0])) == [0, 1, 2, 10]
         assert len(axes.collections) == 1, "one band"
 
 
@@ -54,10 +55,10 @@ def test_attention_less_mlp_by_block_and_over_all() -> None:
     accuracy, similarity = figure.axes
     assert "attention 50.0\u00a0%, MLP 70.0\u00a0%" in accuracy.get_title(loc="left")
     for axes, scale in ((accuracy, 100), (similarity, 0.1)):
-        marks = next(line for line in axes.lines if line.get_marker() in "os")
-        assert list(marks.get_xdata()) == [0, 3, 7]
-        np.testing.assert_allclose(marks.get_ydata(), [-0.3 * scale, -0.1 * scale, 0.1 * scale])
-        assert len(axes.collections[0].get_segments()) == 3
+        marks = next(line for line in axes.lines if line.get_marker() in ("o", "s"))
+        assert list(x_values(marks)) == [0, 3, 7]
+        np.testing.assert_allclose(y_values(marks), [-0.3 * scale, -0.1 * scale, 0.1 * scale])
+        assert len(segments(axes.collections[0])) == 3
     assert [text.get_text() for text in accuracy.texts] == ["all blocks\n−20.0"]
     assert [text.get_text() for text in similarity.texts] == ["all blocks\n−0.020"]
 

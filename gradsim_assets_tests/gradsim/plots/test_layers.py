@@ -4,11 +4,14 @@ import numpy as np
 import polars as pl
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from gradsim import analysis, plots
 from gradsim.errors import TableError
 from gradsim.plots import style
 from gradsim_assets_tests.gradsim.plots import frames
+from gradsim_assets_tests.gradsim.plots.drawn import cells as cells_of
+from gradsim_assets_tests.gradsim.plots.drawn import points, segments, x_values, y_values
 
 
 @pytest.mark.parametrize("sized", [True, False])
@@ -17,7 +20,7 @@ def test_few_layers_have_intervals(sized: bool) -> None:
     accuracy = frames.accuracy_per_layer(layers)
     figure = plots.accuracy_of_layers(accuracy, frames.parameters(layers, sized=sized))
     (axes,) = figure.axes
-    intervals = np.array([segment[:, 0] for segment in axes.collections[0].get_segments()])
+    intervals = np.array([segment[:, 0] for segment in segments(axes.collections[0])])
     np.testing.assert_allclose(intervals, 100 * accuracy.select("low", "high").to_numpy())
     assert plots.title_of(figure) == (
         "Single-layer accuracy is highest for lm_head (90.0\u00a0%) and lowest for embed_tokens (20.0\u00a0%)"
@@ -35,7 +38,7 @@ def test_many_layers_are_a_heat_map_of_blocks_and_components(sized: bool) -> Non
         "attention q", "attention k", "MLP up", "MLP down", "norm_1", "norm_2", "embed_tokens", "lm_head",
     ]  # fmt: skip
     # Layers outside the blocks stand left of block 0, a column between them.
-    cells = axes.collections[0].get_array().reshape(len(names), 12)
+    cells = cells_of(axes.collections[0], len(names), 12)
     inside = 100 * accuracy["accuracy"].to_numpy()[1:-1].reshape(10, 6).T
     np.testing.assert_allclose(cells[:6, 2:], inside)
     np.testing.assert_allclose(cells[6:, 0], 100 * accuracy["accuracy"].to_numpy()[[0, -1]])
@@ -84,13 +87,13 @@ def test_every_layer_is_a_mark_with_an_interval_at_its_similarity(sized: bool) -
     layers = frames.layer_names(2)
     similar, parameters = frames.similarity_to_full_gradient(layers), frames.parameters(layers, sized=sized)
     (axes,) = plots.layers_against_full_gradient(similar, parameters).axes
-    drawn = np.concatenate([line.get_ydata() for line in axes.lines])
+    drawn = np.concatenate([y_values(line) for line in axes.lines])
     np.testing.assert_allclose(np.sort(drawn), similar["similarity"])
-    ends = np.concatenate([[part[:, 1] for part in lines.get_segments()] for lines in axes.collections])
+    ends = np.concatenate([[part[:, 1] for part in segments(lines)] for lines in axes.collections])
     np.testing.assert_allclose(np.sort(ends, axis=0), similar.select("low", "high").to_numpy())
     for line in axes.lines:
         of_component = parameters.filter(pl.col("component") == line.get_label())
-        assert len(line.get_xdata()) == len(of_component)
+        assert len(x_values(line)) == len(of_component)
 
 
 def sized_layers(numbers: dict[int, int]) -> Figure:
@@ -111,7 +114,7 @@ def test_every_size_has_its_part_of_the_axis() -> None:
     ]  # fmt: skip
     middles = axes.get_xticks()
     width = axes.get_xlim()[1]
-    attention, mlp = (np.asarray(line.get_xdata()) for line in axes.lines)
+    attention, mlp = (x_values(line) for line in axes.lines)
     # Within a size by component and depth, evenly around the middle; the large ones were named first.
     of_small, of_large = (np.concatenate([attention[part], mlp[part]]) for part in (slice(2, 32), slice(2)))
     np.testing.assert_allclose(np.diff(of_small), 1)
@@ -135,7 +138,7 @@ def test_layers_of_very_many_sizes_stand_at_their_size() -> None:
     (axes,) = figure.axes
     assert axes.get_xscale() == "log"
     for line in axes.lines:
-        np.testing.assert_allclose(line.get_xdata(), 100 * np.arange(1, 10) / 90)
+        np.testing.assert_allclose(x_values(line), 100 * np.arange(1, 10) / 90)
     assert axes.get_xlabel() == "share of the model's parameters (%, log scale)"
 
 
@@ -145,7 +148,7 @@ def test_layers_of_unknown_size_stand_at_their_block() -> None:
     figure = plots.layers_against_full_gradient(similar, frames.parameters(layers, sized=False))
     assert plots.title_of(figure) == "lm_head agrees most closely with the full gradient (cosine 0.810)"
     (axes,) = figure.axes
-    places = {line.get_label(): list(line.get_xdata()) for line in axes.lines}
+    places = {line.get_label(): list(x_values(line)) for line in axes.lines}
     assert places["MLP up"] == [0, 1, 2]
     assert places["embedding"] == places["head"] == [-2]
     ticks = zip(axes.get_xticks(), axes.get_xticklabels(), strict=True)
@@ -160,7 +163,7 @@ def test_parameters_of_components() -> None:
     names = ["model.embed_tokens.weight", "model.layers.0.mlp.up_proj.weight", "model.layers.1.mlp.up_proj.weight"]
     parameters = analysis.parameters_per_layer(pl.DataFrame({"layer": names, "parameters": [2, 1, 5]}))
     figure = plots.parameters_of_components(parameters)
-    assert [bar.get_width() for bar in figure.axes[0].patches] == [25, 75]
+    assert [bar.get_width() for bar in figure.axes[0].patches if isinstance(bar, Rectangle)] == [25, 75]
     assert plots.title_of(figure) == "Of 8 parameters: MLP 75.0\u00a0%, embedding 25.0\u00a0%"
 
 
@@ -190,9 +193,9 @@ def test_differences_show_which_places_a_layer_can_have() -> None:
     figure = plots.differences_of_layers(frames.layer_differences(layers, 3), accuracy)
     assert plots.title_of(figure) == ("lm_head (90.0\u00a0%) is the most accurate, but 3 of 8 layers may be the best")
     accuracies, ranges = figure.axes
-    drawn = sorted((float(x), float(y)) for line in accuracies.lines for x, y in line.get_xydata())
+    drawn = sorted(tuple(point) for line in accuracies.lines for point in points(line))
     assert drawn == [(place, pytest.approx(share)) for place, share in enumerate(100 * accuracy["accuracy"][::-1], 1)]
-    others, best = (lines.get_segments() for lines in ranges.collections)
+    others, best = map(segments, ranges.collections)
     assert [tuple(part[:, 1]) for part in best] == [(0.5, 3.5), (0.5, 4.5), (0.5, 5.5)]
     assert [tuple(part[:, 1]) for part in others] == [(1.5, 6.5), (2.5, 7.5), (3.5, 8.5), (4.5, 8.5), (5.5, 8.5)]
     names = [label.get_text() for label in ranges.get_xticklabels()]

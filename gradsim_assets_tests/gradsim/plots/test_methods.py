@@ -2,13 +2,15 @@
 
 from itertools import pairwise
 
+import numpy as np
 import polars as pl
 import pytest
-from matplotlib.text import Text
+from matplotlib.text import Annotation, Text
 
 from gradsim import analysis, plots
 from gradsim.errors import TableError
 from gradsim_assets_tests.gradsim.plots import frames
+from gradsim_assets_tests.gradsim.plots.drawn import segments, x_values, y_values
 
 
 def test_accuracy_title_states_what_is_found() -> None:
@@ -35,7 +37,7 @@ def test_accuracy_draws_methods_controls_and_chance() -> None:
     accuracy, controls = analysis.accuracy(pairs), analysis.controls(pairs)
     (panel,) = plots.accuracy_of_methods({"p": accuracy}, {"p": controls}).axes
     rows = [*accuracy.iter_rows(named=True), *controls.iter_rows(named=True)]
-    drawn = [line.get_xdata() for line in panel.lines]
+    drawn = [x_values(line) for line in panel.lines]
     chance = rows.pop()
     assert list(drawn.pop()) == [100 * chance["accuracy"]] * 2
     for row, interval, point in zip(rows, drawn[::2], drawn[1::2], strict=True):
@@ -72,11 +74,11 @@ def test_the_audit_shows_every_error_beside_the_tolerance() -> None:
     assert plots.title_of(figure) == "28 values agree with plain autograd to within 10⁻⁸"
     (axes,) = figure.axes
     dots, self_dots, tolerance = axes.lines
-    assert list(dots.get_xdata()) == list(self_dots.get_xdata()) == [1e-16, 1e-9, *[1e-8] * 12]
-    assert list(tolerance.get_xdata()) == [1e-5] * 2
+    assert list(x_values(dots)) == list(x_values(self_dots)) == [1e-16, 1e-9, *[1e-8] * 12]
+    assert list(x_values(tolerance)) == [1e-5] * 2
     names = [label.get_text() for label in axes.get_yticklabels()]
     assert names == ["embedding", "attention q", "attention k", "MLP up", "MLP down", "norm", "head"]
-    rows = [names[round(-place)] for place in dots.get_ydata()]
+    rows = [names[round(-place)] for place in y_values(dots)]
     assert rows == [analysis.component_of(layer) for layer in layers]
 
 
@@ -84,7 +86,7 @@ def test_an_audit_that_fails_says_so() -> None:
     wrong = frames.audit(frames.layer_names(1), at_0=float("nan"), at_1=float("inf"), at_2=1e-3)
     figure = plots.errors_of_audit(wrong, "float32")
     assert plots.title_of(figure) == "6 of 16 values differ from plain autograd"
-    assert len(figure.axes[0].lines[0].get_xdata()) == 6, "what is not finite has no place"
+    assert len(x_values(figure.axes[0].lines[0])) == 6, "what is not finite has no place"
 
 
 def test_recall_has_a_line_and_intervals_a_method() -> None:
@@ -98,12 +100,12 @@ def test_recall_has_a_line_and_intervals_a_method() -> None:
     (axes,) = figure.axes
     for method, line, interval in zip(recall, axes.lines[::2], axes.collections, strict=True):
         shares = [100 * share for share in recall[method].values()]
-        assert list(line.get_ydata()) == pytest.approx(shares)
-        ends = [tuple(segment[:, 1]) for segment in interval.get_segments()]
+        assert list(y_values(line)) == pytest.approx(shares)
+        ends = [tuple(segment[:, 1]) for segment in segments(interval)]
         assert ends == [pytest.approx((share - 4, share + 3)) for share in shares]
         # Methods stand side by side at each k.
-        assert [round(place) for place in line.get_xdata()] == [0, 1, 2]
-    assert len({line.get_xdata()[0] for line in axes.lines}) == len(recall)
+        assert [round(place) for place in x_values(line)] == [0, 1, 2]
+    assert len({x_values(line)[0] for line in axes.lines}) == len(recall)
     assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "2", "3"]
     assert [text.get_text() for text in axes.texts] == [
         "full gradient\nMRR 0.625",
@@ -116,7 +118,8 @@ def test_labels_of_equal_methods_do_not_overlap() -> None:
     methods = ["full_gradient", *(f"sjlt-{size}" for size in range(10, 20)), "bm25"]
     figure = plots.recall_at_k(frames.retrieval({method: {1: 0.9} for method in methods}))
     plots.to_png(figure)  # lays it out
-    boxes = sorted(tuple(Text.get_window_extent(text).extents[[1, 3]]) for text in figure.axes[0].texts)
+    extents = (Text.get_window_extent(text) for text in figure.axes[0].texts)
+    boxes = sorted((extent.y0, extent.y1) for extent in extents)
     assert len(boxes) == 12
     assert all(below[1] <= above[0] + 1 for below, above in pairwise(boxes))
 
@@ -143,9 +146,11 @@ def test_no_leader_of_recall_runs_through_a_label() -> None:
     texts = figure.axes[0].texts
     left = min(Text.get_window_extent(text).x0 for text in texts)
     for text in texts:
+        assert isinstance(text, Annotation)
         leader = text.arrow_patch
+        assert leader
         path = leader.get_transform().transform_path(leader.get_path())
-        assert path.vertices[:, 0].max() <= left
+        assert np.asarray(path.vertices)[:, 0].max() <= left
 
 
 def test_recall_of_the_first_candidate_only() -> None:

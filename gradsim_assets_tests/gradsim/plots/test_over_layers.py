@@ -7,11 +7,11 @@ from matplotlib.axes import Axes
 from gradsim import plots
 from gradsim.errors import TableError
 from gradsim_assets_tests.gradsim.plots import frames
+from gradsim_assets_tests.gradsim.plots.drawn import line_labelled, points
 
 
 def line(axes: Axes, label: str) -> np.ndarray:
-    (found,) = (line for line in axes.lines if line.get_label().startswith(label))
-    return found.get_xydata()
+    return points(line_labelled(axes, label))
 
 
 def test_a_panel_for_each_place_in_a_block_and_one_for_the_rest() -> None:

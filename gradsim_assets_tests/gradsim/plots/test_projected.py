@@ -8,6 +8,7 @@ from gradsim import plots
 from gradsim.errors import TableError
 from gradsim.plots.projected import told_apart
 from gradsim_assets_tests.gradsim.plots import frames
+from gradsim_assets_tests.gradsim.plots.drawn import segments, x_values, y_values
 
 ABOVE, BELOW, AROUND = (0.1, 0.05, 0.2), (-0.2, -0.3, -0.1), (0.01, -0.1, 0.1)
 SIZE = "accurate than projections of the same size; 95\u00a0% interval"
@@ -87,18 +88,18 @@ def test_both_and_their_difference_are_drawn_for_both_measures() -> None:
     labels = [label.get_text() for label in found.get_yticklabels()]
     assert labels == ["as published\n12\u00a0k dim.", "sjlt\n40 dim."]
     lines = {line.get_label(): line for line in found.lines}
-    np.testing.assert_allclose(lines["projected"].get_xdata(), [50, 50, 50])
-    np.testing.assert_allclose(lines["selected by accuracy"].get_xdata(), [60, 30])
-    np.testing.assert_allclose(lines["selected by similarity"].get_xdata(), [51])
+    np.testing.assert_allclose(x_values(lines["projected"]), [50, 50, 50])
+    np.testing.assert_allclose(x_values(lines["selected by accuracy"]), [60, 30])
+    np.testing.assert_allclose(x_values(lines["selected by similarity"]), [51])
     # Rows of one projection stand nearer to each other than to the next's.
-    first, second, third = lines["projected"].get_ydata()
+    first, second, third = y_values(lines["projected"])
     assert first - second < second - third
-    ends = np.concatenate([[part[:, 0] for part in lines.get_segments()] for lines in difference.collections])
+    ends = np.concatenate([[part[:, 0] for part in segments(lines)] for lines in difference.collections])
     np.testing.assert_allclose(ends, [[5, 20], [-30, -10], [-10, 10]])
     assert [text.get_text() for text in difference.texts] == ["+10.0", "+1.0", "−20.0"]
     assert {text.get_text() for text in similar_difference.texts} == {"−0.100"}
     lines = {line.get_label(): line for line in similar.lines}
-    np.testing.assert_allclose(lines["selected by accuracy"].get_xdata(), [0.8, 0.8])
+    np.testing.assert_allclose(x_values(lines["selected by accuracy"]), [0.8, 0.8])
 
 
 def test_nothing_projected_is_refused() -> None:

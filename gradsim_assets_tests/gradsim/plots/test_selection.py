@@ -12,10 +12,11 @@ from gradsim import plots
 from gradsim.analysis import Criterion
 from gradsim.errors import TableError
 from gradsim_assets_tests.gradsim.plots import frames
+from gradsim_assets_tests.gradsim.plots.drawn import cells, line_labelled, points, x_values, y_values
 
 LAYERS = frames.layer_names(2)
 SIZES = frames.parameters(LAYERS)
-TOTAL = SIZES["parameters"].sum()
+TOTAL = float(SIZES["parameters"].sum())
 SELECTION = frames.greedy(LAYERS, sizes=SIZES)
 ACCURACY = frames.accuracy({"full_gradient": 0.6, "sjlt-20": 0.5, "sjlt-40": 0.52, "srht-40": 0.3, "bm25": 0.4})
 CONTESTS = frames.contests(
@@ -28,8 +29,7 @@ CONTESTS = frames.contests(
 
 
 def curve(axes: Axes, label: str) -> np.ndarray:
-    (line,) = (line for line in axes.lines if line.get_label().startswith(label))
-    return line.get_xydata()
+    return points(line_labelled(axes, label))
 
 
 def test_selections_are_drawn_in_and_out_of_sample_at_their_share() -> None:
@@ -115,15 +115,17 @@ def test_long_selections_are_marked_at_round_steps() -> None:
     layers = frames.layer_names(20)
     table = frames.greedy(layers)
     figure = plots.greedy_selection(table, table, frames.held_out(table), ACCURACY, CONTESTS.clear())
-    (line,) = (line for line in figure.axes[0].lines if line.get_label().startswith("in sample"))
-    assert [line.get_xdata()[at] for at in line.get_markevery()] == [1, 2, 5, 10, 20, 50, 100]
+    line = line_labelled(figure.axes[0], "in sample")
+    marked = line.get_markevery()
+    assert isinstance(marked, list)
+    assert list(x_values(line)[marked]) == [1, 2, 5, 10, 20, 50, 100]
     assert "markers: 1, 2, 5, 10, 20, 50 and 100 layers" in figure.axes[1].get_xlabel()
 
 
 def numbers(figure: Figure) -> dict[tuple[int, int], tuple[str, str]]:
     """(row, column) -> number and weight."""
     return {
-        (int(text.get_position()[1]), int(text.get_position()[0])): (text.get_text(), text.get_weight())
+        (int(text.get_position()[1]), int(text.get_position()[0])): (text.get_text(), str(text.get_fontweight()))
         for text in figure.axes[0].texts
     }
 
@@ -144,7 +146,7 @@ def test_first_steps_are_numbers_in_the_grid_and_later_layers_grey() -> None:
     assert found[names.index("norm_1"), 5] == ("3", "normal"), "it did not raise the value"
     assert found[names.index("MLP down"), 5] == ("4", "bold")
     assert len(found) == 20
-    grey, coloured = (mesh.get_array().reshape(8, 6) for mesh in axes.collections)
+    grey, coloured = (cells(mesh, 8, 6) for mesh in axes.collections)
     assert grey.count() == len(layers) - 20
     assert sorted(coloured.compressed()) == list(range(1, 21))
 
@@ -189,7 +191,7 @@ def test_without_blocks_the_first_steps_are_a_list() -> None:
     (axes,) = figure.axes
     labels = [label.get_text() for label in axes.get_yticklabels()]
     assert labels == [f"{step}  w{30 - step}" for step in range(1, 21)]
-    np.testing.assert_allclose(axes.lines[0].get_xdata(), table["value"][:20])
+    np.testing.assert_allclose(x_values(axes.lines[0]), table["value"][:20])
 
 
 def test_transfer_has_a_row_of_panels_a_pair() -> None:
@@ -200,8 +202,8 @@ def test_transfer_has_a_row_of_panels_a_pair() -> None:
     assert figure.axes[0].get_title(loc="left") == "paraphrased → model-generated"
     for axes, scale in zip(figure.axes, [100, 1] * 6, strict=True):
         best, carried = axes.lines
-        np.testing.assert_allclose(best.get_ydata(), np.multiply(scale, own))
-        np.testing.assert_allclose(carried.get_ydata(), np.multiply(scale, value))
+        np.testing.assert_allclose(y_values(best), np.multiply(scale, own))
+        np.testing.assert_allclose(y_values(carried), np.multiply(scale, value))
         assert len(axes.collections) == 1, "a band"
 
 

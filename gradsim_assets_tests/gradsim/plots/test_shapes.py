@@ -1,6 +1,6 @@
 """Studies of unusual shapes, and the tables as they are really made."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import polars as pl
@@ -26,7 +26,7 @@ def study(layers: list[str], n_queries: int, n_candidates: int, *, tied: bool = 
         for rank in range(n_candidates)
     ]
 
-    def long(keys: dict[str, list[object]], column: str, values: np.ndarray) -> pl.DataFrame:
+    def long(keys: Mapping[str, Sequence[object]], column: str, values: np.ndarray) -> pl.DataFrame:
         repeated = {name: np.repeat(np.array(key), len(layers)) for name, key in keys.items()}
         return pl.DataFrame({**repeated, "layer": np.tile(layers, len(values)), column: values.ravel()})
 
@@ -56,7 +56,8 @@ def study(layers: list[str], n_queries: int, n_candidates: int, *, tied: bool = 
 
 def figures_of(tables: dict[str, pl.DataFrame], *, blocks: bool = True) -> Iterator[Callable[[], Figure]]:
     """Every figure that a study without sizes and projections has."""
-    sizes, greedy = tables["parameters_per_layer"], [tables[f"greedy_by_{criterion}"] for criterion in Criterion]
+    sizes = tables["parameters_per_layer"]
+    by_accuracy, by_similarity = (tables[f"greedy_by_{criterion}"] for criterion in Criterion)
     yield lambda: plots.accuracy_of_methods({"s": tables["accuracy"]}, {"s": tables["controls"]})
     yield lambda: plots.recall_at_k(tables["retrieval"])
     yield lambda: plots.source_against_others(tables["decisions"])
@@ -65,10 +66,10 @@ def figures_of(tables: dict[str, pl.DataFrame], *, blocks: bool = True) -> Itera
     yield lambda: plots.means_of_groups(tables["layer_means"])
     yield lambda: plots.differences_of_layers(tables["layer_differences"], tables["accuracy_per_layer"])
     yield lambda: plots.greedy_selection(
-        *greedy, tables["held_out_selection"], tables["accuracy"], tables["select_or_project"]
+        by_accuracy, by_similarity, tables["held_out_selection"], tables["accuracy"], tables["select_or_project"]
     )
-    yield lambda: plots.selection_order(greedy[0], sizes, Criterion.ACCURACY)
-    yield lambda: plots.selection_order(greedy[1], sizes, Criterion.SIMILARITY)
+    yield lambda: plots.selection_order(by_accuracy, sizes, Criterion.ACCURACY)
+    yield lambda: plots.selection_order(by_similarity, sizes, Criterion.SIMILARITY)
     query = tables["similarity_over_layers"]["query_id"][0]
     yield lambda: plots.similarity_over_layers(tables["similarity_over_layers"].filter(pl.col("query_id") == query))
     if blocks:

@@ -16,11 +16,14 @@ QUERIES = 988
 # Queries per part in the original study; the last part has fewer.
 SIMILARITY_PART, PROJECTION_PART = 99, 20
 
-DOTS = (("query_id", "original_id", "layer"), "dot")
-QUERY_SELF = (("query_id", "layer"), "self_dot")
-ORIGINAL_SELF = (("original_id", "layer"), "self_dot")
-SIMILARITY = (("query_id", "original_id"), "similarity")
-PROJECTIONS = (("projection_dim", "query_id", "original_id"), "similarity")
+Form = tuple[tuple[str, ...], str]
+"""Key columns and value column."""
+
+DOTS: Form = (("query_id", "original_id", "layer"), "dot")
+QUERY_SELF: Form = (("query_id", "layer"), "self_dot")
+ORIGINAL_SELF: Form = (("original_id", "layer"), "self_dot")
+SIMILARITY: Form = (("query_id", "original_id"), "similarity")
+PROJECTIONS: Form = (("projection_dim", "query_id", "original_id"), "similarity")
 
 
 def write_golden_layout(golden: Path, folder: Path, settings: Sequence[str] = SETTINGS, *, parts: bool = False) -> Path:

@@ -78,8 +78,8 @@ def test_no_other_order_of_keys_matters_than_that_of_queries_candidates_and_laye
     turned.write()
     published = turned.read()
     assert published.ids == straight.ids
-    for name, setting in published.settings.items():
-        original, again = frames(straight.settings[name]), frames(setting)
+    for name, turned_setting in published.settings.items():
+        original, again = frames(straight.settings[name]), frames(turned_setting)
         projections = original.pop("projected_similarity")
         assert (
             again.pop("projected_similarity")

@@ -63,7 +63,7 @@ Make = Callable[..., MadeQueries]
 @pytest.fixture
 def make() -> Make:
     def make(originals: pl.DataFrame = ORIGINALS, **keys: object) -> MadeQueries:
-        return make_queries(Scripted(**keys), originals, CONTEXT)  # type: ignore[arg-type]
+        return make_queries(Scripted(**keys), originals, CONTEXT)
 
     return make
 

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Sequence
 from html.parser import HTMLParser
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -104,7 +105,7 @@ def make_setting(name: str, *, lift: float, questions: Sequence[str] = tuple(QUE
     """A setting with the answers to some questions, all unless they are named."""
     tables = stored(lift, **changes)
     dots = LayerDots.from_tables(*(tables[table] for table in ("dot_products", "query_self", "original_self")))
-    answers = {}
+    answers: dict[str, pl.DataFrame] = {}
     for question in questions:
         answers[question] = QUESTIONS[question].answer({**tables, **answers}, 42)
     return SettingReport(name, answers, messages(ids_of(len(dots.lists.query_ids)), "rewritten"), dots)
@@ -131,7 +132,7 @@ def audited(setting: SettingReport, error: float = 2.1e-7) -> SettingReport:
 
 
 def make_report(*settings: SettingReport, **changes: object) -> ReportData:
-    whole = {
+    whole: dict[str, Any] = {
         "study": f"tiny {NASTY}",
         "settings": settings,
         "provenance": {"Fingerprint": "abc123", f"Model {NASTY}": NASTY},
@@ -194,5 +195,5 @@ class Page(HTMLParser):
         """A table that the page gives for download."""
         return pl.read_csv(io.BytesIO(self.unpacked("download", file)))
 
-    def pairs(self, setting: str) -> dict[str, object]:
+    def pairs(self, setting: str) -> dict[str, Any]:
         return json.loads(self.block("pairs", setting))

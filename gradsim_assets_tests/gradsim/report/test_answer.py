@@ -33,7 +33,8 @@ def setting(name: str, *contests: dict[str, object]) -> SettingReport:
 
 
 # An interval without 0 does not tell them apart.
-MORE, FEWER, EQUAL = {}, {"difference": -0.1}, {"p_holm": 0.3}
+MORE: dict[str, object] = {}
+FEWER, EQUAL = {"difference": -0.1}, {"p_holm": 0.3}
 NEAR = {"criterion": "similarity", "similarity_low": 0.01, "similarity_high": 0.02}
 FAR = {"criterion": "similarity"}
 EVEN = {"criterion": "similarity", "similarity_low": -0.01, "similarity_high": 0.01}

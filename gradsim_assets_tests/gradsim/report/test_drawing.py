@@ -10,7 +10,7 @@ from gradsim.plots import style
 from gradsim.report.narrow import NARROW, make_narrow
 from gradsim.report.render import PAGE
 from gradsim.report.svg import compact
-from gradsim_assets_tests.gradsim.report.studies import make_report, make_setting
+from gradsim_assets_tests.gradsim.report.studies import make_setting, sizes
 
 COLUMN = 350
 """Pixels that a telephone of 390 leaves for a figure."""
@@ -79,8 +79,7 @@ def test_panels_beside_each_other_are_stacked() -> None:
 
 def test_a_legend_beside_the_axes_moves_below_them() -> None:
     setting = make_setting("paraphrased", lift=0.1, questions=("similarity_to_full_gradient",))
-    sizes = make_report().parameters_per_layer
-    figure = plots.layers_against_full_gradient(setting.tables["similarity_to_full_gradient"], sizes)
+    figure = plots.layers_against_full_gradient(setting.tables["similarity_to_full_gradient"], sizes())
     names = [text.get_text() for text in figure.legends[0].get_texts()]
     make_narrow(figure)
     figure.draw_without_rendering()

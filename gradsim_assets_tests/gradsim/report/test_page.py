@@ -20,6 +20,7 @@ from gradsim_assets_tests.gradsim.report.studies import (
     audited,
     make_report,
     make_setting,
+    sizes,
 )
 
 
@@ -214,8 +215,7 @@ def test_what_is_not_at_hand_is_left_out_and_named() -> None:
 
 
 def test_sizes_may_be_unknown(settings) -> None:
-    sizes = make_report().parameters_per_layer
-    unknown = sizes.with_columns(parameters=pl.lit(None, pl.Int64), share=pl.lit(None, pl.Float64))
+    unknown = sizes().with_columns(parameters=pl.lit(None, pl.Int64), share=pl.lit(None, pl.Float64))
     page = page_of(settings[0], parameters_per_layer=unknown)
     assert "layers" in page.ids
     assert "model" not in page.ids
@@ -267,10 +267,10 @@ def test_why_nothing_stands_beside_a_projection(dimensions, known: bool, said: l
     setting = few(lift=0.1)
     methods = ["full_gradient", "bm25", *(f"gaussian-{dimension}" for dimension in dimensions)]
     accuracy = pl.DataFrame({"method": methods})
-    setting = SettingReport("paraphrased", setting.tables | {"accuracy": accuracy})
-    sizes = make_report().parameters_per_layer if known else None
-    assert alone_of(setting, sizes) == (said if dimensions else [])
-    whole = make_report(setting, parameters_per_layer=sizes)
+    setting = SettingReport("paraphrased", {**setting.tables, "accuracy": accuracy})
+    parameters = sizes() if known else None
+    assert alone_of(setting, parameters) == (said if dimensions else [])
+    whole = make_report(setting, parameters_per_layer=parameters)
     assert unanswered(whole) == f"No answer is available. {' '.join(said)}"
 
 
@@ -300,18 +300,19 @@ def test_one_of_many() -> None:
 def test_small_studies(shape) -> None:
     setting = make_setting("paraphrased", lift=0.2, **shape)
     layers = shape.get("layers", LAYERS)
-    sizes = make_report().parameters_per_layer.head(len(layers)).with_columns(layer=pl.Series(layers))
+    parameters = sizes().head(len(layers)).with_columns(layer=pl.Series(layers))
     if "layers" in shape:
-        sizes = sizes.with_columns(component=pl.lit("other"), block=pl.lit(None, pl.Int32))
-    page = page_of(setting, parameters_per_layer=sizes)
+        parameters = parameters.with_columns(component=pl.lit("other"), block=pl.lit(None, pl.Int32))
+    page = page_of(setting, parameters_per_layer=parameters)
     assert {"accuracy", "retrieval", "queries"} <= set(page.ids)
 
 
 def test_ties_everywhere() -> None:
     setting = make_setting("paraphrased", lift=0.0, n_queries=4)
+    assert setting.layer_dots
     flat = dataclasses.replace(setting.layer_dots, dots=0 * setting.layer_dots.dots)
     tied = setting.tables["decisions"].with_columns(credit=pl.lit(1 / 3), margin=pl.lit(0.0))
-    page = page_of(SettingReport("paraphrased", setting.tables | {"decisions": tied}, None, flat))
+    page = page_of(SettingReport("paraphrased", {**setting.tables, "decisions": tied}, None, flat))
     assert page.pairs("paraphrased")["credit"] == [pytest.approx(1 / 3, abs=1e-4)] * 4
 
 

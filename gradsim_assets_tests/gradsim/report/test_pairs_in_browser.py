@@ -152,6 +152,7 @@ def test_of_many_candidates_the_best_are_shown(open_report) -> None:
     # The source, which is the last of them, is in its own place.
     assert items.last.get_attribute("class") == "source"
     dots = many.layer_dots
+    assert dots
     query = page.locator(".chosen h3").inner_text().removeprefix("Query ")
     ranked = dots.pairs.with_columns(similarity=dots.similarity()).filter(query_id=query)
     place = ranked.sort("similarity", descending=True)["original_id"].to_list().index(query) + 1

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from gradsim.errors import StudyError
-from gradsim.study import HubModel, Study, load_study
+from gradsim.study import FileDataset, HubModel, Study, load_study
 from gradsim.study.complaints import _SECTIONS
-from gradsim.study.definition import Projection, RunsModel, Section
+from gradsim.study.definition import Projection, RunsModel
+from gradsim.study.section import Section
 from gradsim.study.settings import QUERY_METHODS, Generate, QueryFile
 
 DROPOUT = {"method": "word_dropout"}
@@ -272,5 +273,8 @@ def test_projections_whose_numbers_are_the_same_are_computed_once(write_study: C
 
 def test_paths_are_meant_from_the_study_file(write_study: Callable[..., Path], tmp_path: Path) -> None:
     study = load_study(write_study(dataset={"path": "../my data/originals.jsonl"}))
+    queries = study.settings["paraphrased"]
+    assert isinstance(study.dataset, FileDataset)
+    assert isinstance(queries, QueryFile)
     assert study.dataset.path == tmp_path / "my data/originals.jsonl"
-    assert study.settings["paraphrased"].path == tmp_path / "studies/queries.jsonl"
+    assert queries.path == tmp_path / "studies/queries.jsonl"

@@ -8,7 +8,9 @@ import yaml
 from gradsim.environment import Environment, read_environment
 from gradsim.errors import StudyError
 from gradsim.study import HubModel, ReferenceModel, load_studies, load_study
+from gradsim.study.definition import FileDataset, ImportedModel
 from gradsim.study.loading import study_names
+from gradsim.study.settings import QueryFile
 from gradsim.tables import Lineage, Store
 
 WriteStudy = Callable[..., Path]
@@ -32,8 +34,11 @@ class TestShipped:
 
     def test_the_files_that_sample_names_are_there(self, project: Path) -> None:
         study = load_study(project / "studies/sample.yaml", Environment())
+        queries = study.settings["paraphrased"]
+        assert isinstance(study.dataset, FileDataset)
+        assert isinstance(queries, QueryFile)
         assert study.dataset.path.is_file()
-        assert study.settings["paraphrased"].path.is_file()
+        assert queries.path.is_file()
 
 
 class TestFiles:
@@ -80,6 +85,7 @@ class TestFiles:
         monkeypatch.setenv("MY_DATA", "/data/with $HOME and spaces")
         path = write_study(dataset={"path": "${MY_DATA}/a.jsonl"}, description="$MY_DATA costs $5")
         study = load_study(path)
+        assert isinstance(study.dataset, FileDataset)
         assert study.dataset.path == Path("/data/with $HOME and spaces/a.jsonl")
         assert study.description == "/data/with $HOME and spaces costs $5"
 
@@ -219,7 +225,9 @@ class TestImported:
         write_study("mine")
         self.write(data, "published")
         assert load_study("published").imported
-        assert load_study("published").model.imported == "org/$ome-model", "nothing in it is a variable"
+        model = load_study("published").model
+        assert isinstance(model, ImportedModel)
+        assert model.imported == "org/$ome-model", "nothing in it is a variable"
         assert [study.name for study in load_studies()] == ["mine", "published"]
 
     def test_is_no_trial(self, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

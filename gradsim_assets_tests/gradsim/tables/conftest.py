@@ -130,8 +130,12 @@ def rows_of(store: Store, key: TableKey, partition: str | None) -> pl.DataFrame:
             similarity=pl.lit(0.5), projection=pl.lit("sjlt"), dimension=pl.lit(8, pl.Int64)
         ),
     }
+
+    def projected(table: str) -> pl.DataFrame:
+        return frames[table]().with_columns(projection=pl.lit("sjlt_1pct"))
+
     frames |= {
-        f"projected_{name}": lambda table=table: frames[table]().with_columns(projection=pl.lit("sjlt_1pct"))
+        f"projected_{name}": partial(projected, table)
         for name, table in (("dots", "dot_products"), ("query_self", "query_self"), ("original_self", "original_self"))
     }
     frames["projections"] = lambda: projections_table(store.study, model)

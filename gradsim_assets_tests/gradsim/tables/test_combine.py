@@ -8,7 +8,7 @@ IDS, LAYERS = pl.Enum(["b", "a", "c"]), pl.Enum(["z", "y"])
 
 
 def original_self(*rows: tuple[str, str, float]) -> pl.DataFrame:
-    schema = {"original_id": IDS, "layer": LAYERS, "self_dot": pl.Float64}
+    schema = {"original_id": IDS, "layer": LAYERS, "self_dot": pl.Float64()}
     return pl.DataFrame(list(rows), schema=schema, orient="row").with_columns(loss=pl.lit(1.0), noise=pl.lit(False))
 
 

@@ -135,7 +135,7 @@ class TestWriting:
     def test_a_full_disk(self, tmp_path: Path) -> None:
         disk = tmp_path / "disk"
         disk.mkdir()
-        mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk]
+        mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)]
         if subprocess.run(mount, capture_output=True, check=False).returncode:
             pytest.skip("a full disk needs the right to mount a small one")
         try:
@@ -216,10 +216,10 @@ def frame(values: list[tuple]) -> pl.DataFrame:
     ]
     schema = {
         "id": pl.Enum(["a", "b", "c"]),
-        "value": pl.Float64,
+        "value": pl.Float64(),
         "tokens": pl.List(pl.Int32),
         "messages": pl.List(pl.Struct({"role": pl.String, "content": pl.String})),
-        "flag": pl.Boolean,
+        "flag": pl.Boolean(),
     }
     return pl.DataFrame(turns, schema=schema, orient="row")
 

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gradsim.tables import TableKey
+from gradsim.tables.keys import Room
 
 PLACES = [
     (TableKey("lima", "samples"), None, "lima/samples.parquet"),
@@ -30,6 +31,6 @@ name = st.from_regex(r"[A-Za-z0-9_]+", fullmatch=True).filter(lambda text: text 
 
 
 @given(name, name, st.none() | name, st.sampled_from([None, "results", "analysis"]))
-def test_parts_lead_back_to_the_key(study: str, table: str, setting: str | None, room: str | None) -> None:
+def test_parts_lead_back_to_the_key(study: str, table: str, setting: str | None, room: Room | None) -> None:
     key = TableKey(study, table, setting, room)
     assert TableKey.from_parts(key.parts) == key

@@ -24,10 +24,10 @@ from gradsim.tables.writing import table_writer
 
 SCHEMA = {
     "id": pl.Enum(["c", "a", "b"]),
-    "text": pl.String,
-    "value": pl.Float64,
+    "text": pl.String(),
+    "value": pl.Float64(),
     "tokens": pl.List(pl.Int32),
-    "flag": pl.Boolean,
+    "flag": pl.Boolean(),
 }
 FRAME = pl.DataFrame(
     [("a", "é", 1.5, [1, 2], True), (None, None, None, None, None), ("c", "", -0.5, [], False)], SCHEMA, orient="row"

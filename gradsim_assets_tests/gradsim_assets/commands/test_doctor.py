@@ -117,7 +117,7 @@ def test_the_cluster_is_looked_at_where_jobs_run_there(examine):
 
 def test_a_network_file_system_is_doubtful_for_sqlite_alone(workplace, monkeypatch, tmp_path):
     mounts = [SimpleNamespace(mountpoint="/", fstype="ext4"), SimpleNamespace(mountpoint=str(tmp_path), fstype="nfs4")]
-    monkeypatch.setattr(doctor.psutil, "disk_partitions", lambda **_: mounts)
+    monkeypatch.setattr("psutil.disk_partitions", lambda **_: mounts)
     for name, value in workplace.variables.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(Doubt, match=r"network file system \(nfs4\), where SQLite .*; set DAGSTER_HOME to a local"):
@@ -135,7 +135,7 @@ def test_requirements_are_those_of_the_platform_with_what_it_includes():
 
 
 def test_packages_that_are_missing_or_of_another_version(monkeypatch):
-    versions = {"polars": "0.1"}
+    versions: dict[str, str | None] = {"polars": "0.1"}
     real = doctor._version
     monkeypatch.setattr(doctor, "_version", lambda name: versions.get(name, real(name)))
     with pytest.raises(InstallationError, match=r"wrong version: polars 0.1 \(needs .*\); install it again"):

@@ -62,6 +62,7 @@ def test_a_cluster_is_what_was_measured_there(session):
     write_rates(opened.store, rates())
     place = place_of(opened)
     known = place.known(opened)
+    assert known
     assert known == rates(measured=known.measured)
     assert place.machine(opened, known) == Machine("cuda", 60 << 30, known.rates)
 

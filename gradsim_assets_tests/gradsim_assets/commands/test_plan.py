@@ -28,7 +28,7 @@ def said(capsys, monkeypatch):
         lines = capsys.readouterr().out.splitlines()
         cells = [re.split(r"  +", line.strip()) for line in lines if line.strip()]
         # The second time that a label comes is in the section on splitting.
-        table = {}
+        table: dict[str, list[str]] = {}
         for label, *values in cells:
             table.setdefault(label, values) if label not in table else table.update({f"split: {label}": values})
         return table, "\n".join(lines)

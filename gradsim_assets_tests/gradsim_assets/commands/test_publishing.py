@@ -101,7 +101,11 @@ def test_the_web_ui_knows_imported_tables(published: Workplace) -> None:
         event = instance.get_latest_materialization_event(
             dg.AssetKey(["published", "paraphrased", "results", "dot_products"])
         )
-        assert event.asset_materialization.metadata["dagster/row_count"].value > 0
+        assert event
+        assert event.asset_materialization
+        rows = event.asset_materialization.metadata["dagster/row_count"].value
+        assert isinstance(rows, int)
+        assert rows > 0
     definitions = build_definitions(environment=published.environment)
     graph = definitions.resolve_asset_graph()
     assert not graph.get(dg.AssetKey(["published", "samples"])).is_materializable

@@ -41,7 +41,7 @@ def session(tmp_path: Path) -> Iterator[Session]:
 
 
 def fill(store: Store) -> None:
-    known = {
+    known: dict[str, dict[str, list]] = {
         "samples": {"id": IDS},
         "accuracy": {
             "group": ["all", "forced", "all"],
@@ -104,7 +104,7 @@ class TestStatus:
         assert row(lines, "dot_products") == ["dot_products", "2", "·", "·", "·"]
         tables = [line.split()[0] for line in lines if line.endswith("·")]
         # Those of a setting stand below its name.
-        below = {"dropped": 2}
+        below: dict[str | None, int] = {"dropped": 2}
         assert tables == ["/".join(n.key.parts[below.get(n.key.setting, 1) :]) for n in session.store.lineage]
 
     def test_missing_damaged_and_stale(self, session: Session, said: Said) -> None:

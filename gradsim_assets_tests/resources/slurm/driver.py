@@ -6,6 +6,7 @@ python driver.py JOB OUTCOME
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
@@ -13,7 +14,7 @@ from gradsim.partition_job import PartitionJob
 from resources.slurm.compute import SlurmCompute
 
 job = PartitionJob.model_validate_json(Path(sys.argv[1]).read_text(encoding="utf-8"))
-results = []
+results: list[dict[str, Any]] = []
 
 
 @dg.asset
@@ -25,6 +26,8 @@ def table(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
 with dg.DagsterInstance.get() as instance:
     run = dg.materialize([table], instance=instance, raise_on_error=False)
     failures = [event.step_failure_data.user_failure_data for event in run.all_events if event.is_step_failure]
+    finished = instance.get_run_by_id(run.run_id)
+    assert finished
     outcome = {
         "result": results[0] if run.success else None,
         "failure": failures[0].description if failures and failures[0] else None,
@@ -34,6 +37,6 @@ with dg.DagsterInstance.get() as instance:
         "said": [entry.user_message for entry in instance.all_logs(run.run_id) if entry.dagster_event is None],
         "materialized": len(run.get_asset_materialization_events()),
         "retries": sum(event.event_type_value == "STEP_RESTARTED" for event in run.all_events),
-        "status": instance.get_run_by_id(run.run_id).status.value,
+        "status": finished.status.value,
     }
 Path(sys.argv[2]).write_text(json.dumps(outcome), encoding="utf-8")

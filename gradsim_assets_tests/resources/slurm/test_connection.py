@@ -26,10 +26,14 @@ def calls(tmp_path):
 
 
 @pytest.fixture
-def connect(stand_in, site_of, tmp_path, monkeypatch, calls):
+def said() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def connect(stand_in, site_of, tmp_path, monkeypatch, calls, said):
     """A connection through an ssh that first fails so many times, and does something else afterwards."""
     monkeypatch.setattr(module, "_PAUSES", (0.01, 0.02))
-    said = []
 
     def connect(*, fails=0, text=DOWN, then=ANSWER, **variables):
         stand_in(
@@ -43,9 +47,7 @@ END
 exit 255; fi
 {then}""",
         )
-        connection = Connection(site_of(**variables), said.append)
-        connection.said = said
-        return connection
+        return Connection(site_of(**variables), said.append)
 
     return connect
 
@@ -77,20 +79,20 @@ def test_a_login_that_has_worked_before_and_is_refused_now_is_waited_for(connect
     assert len(calls()) == 4
 
 
-def test_what_fails_a_few_times_is_tried_again_and_said_once(connect, calls):
+def test_what_fails_a_few_times_is_tried_again_and_said_once(connect, calls, said):
     connection = connect(fails=4)
     assert connection.patiently("echo here").text == "here"
     assert calls() == ["call"] * 5
-    assert connection.said == [UNREACHABLE, "someone@login.example.org is back after 0 s"]
+    assert said == [UNREACHABLE, "someone@login.example.org is back after 0 s"]
 
 
-def test_nothing_is_said_of_what_works_at_once(connect):
+def test_nothing_is_said_of_what_works_at_once(connect, said):
     connection = connect()
     assert connection.patiently("exit 3").status == 3
-    assert connection.said == []
+    assert said == []
 
 
-def test_it_gives_up_when_the_time_is_over(connect, calls):
+def test_it_gives_up_when_the_time_is_over(connect, calls, said):
     connection = connect(fails=10_000)
     began = time.monotonic()
     with pytest.raises(ClusterError) as caught:
@@ -100,7 +102,7 @@ def test_it_gives_up_when_the_time_is_over(connect, calls):
     assert str(caught.value) == (
         f"someone@login.example.org: cannot be reached ({TIMED_OUT}); are SLURM_SSH_HOST and _PORT right?"
     )
-    assert connection.said == [UNREACHABLE]
+    assert said == [UNREACHABLE]
 
 
 def test_an_ssh_that_fails_without_a_word(connect):

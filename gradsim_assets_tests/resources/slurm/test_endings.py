@@ -1,6 +1,7 @@
 """How jobs end on a real Slurm, and what is said of it: only what was computed is materialized."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,7 +44,9 @@ def test_the_results_of_a_job_that_broke_are_not_looked_for(runs):
 def outcomes(lab, new_runs, tmp_path_factory):
     """What each job does -> what came of its run; the longest one goes on beside all others."""
     runs = new_runs(lab, tmp_path_factory.mktemp("endings"))
-    waiting, started, outcomes = [WELL, *FAILURES][::-1], {}, {}
+    waiting = [WELL, *FAILURES][::-1]
+    started: dict[str, Any] = {}
+    outcomes: dict[str, Any] = {}
     while waiting or started:
         while waiting and len(started) < AT_A_TIME:
             behaviour = waiting.pop(0)

@@ -158,7 +158,7 @@ def contents(root, names):
 
 
 def test_inputs_are_sent_once_and_again_where_they_differ(job, files, there):
-    said = []
+    said: list[str] = []
     files.send_inputs(job, said.append)
     assert contents(there, INPUTS) == contents(job.root, INPUTS)
     assert relative((path for path in there.rglob("*") if path.is_file()), there) == INPUTS
@@ -186,7 +186,7 @@ def computed_there(job, there):
 
 
 def test_results_come_back_where_they_are_not_here_yet(job, files, there):
-    said = []
+    said: list[str] = []
     files.send_inputs(job, said.append)
     written = computed_there(job, there)
     files.fetch_results(job, said.append)
@@ -200,7 +200,7 @@ def test_results_come_back_where_they_are_not_here_yet(job, files, there):
 
 
 def test_all_results_of_a_forced_job_come_back(job, files, there):
-    said = []
+    said: list[str] = []
     files.send_inputs(job, said.append)
     computed_there(job, there)
     for _ in range(2):

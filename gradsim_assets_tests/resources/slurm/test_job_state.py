@@ -106,7 +106,7 @@ def test_what_is_new_of_messages_and_log_comes_as_it_is(look, folder, squeue, se
 def test_a_long_log_comes_in_pieces(look, folder):
     content = b"".join(b"line %d\n" % number for number in range(250_000))
     (folder / "job.log").write_bytes(content)
-    pieces = []
+    pieces: list[bytes] = []
     while piece := look(log_from=sum(map(len, pieces))).log:
         pieces.append(piece)
     assert b"".join(pieces) == content

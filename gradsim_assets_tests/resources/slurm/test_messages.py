@@ -15,7 +15,7 @@ from resources.slurm.messages import FedMessageReader
 LOG = logging.getLogger(__name__)
 
 
-class Heard(list):
+class Heard(list, dg.PipesMessageHandler):
     """What a reader hands over."""
 
     def handle_message(self, message):

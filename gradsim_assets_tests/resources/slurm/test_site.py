@@ -187,7 +187,9 @@ def test_a_wrong_value_names_its_variable_and_what_it_should_be(site_of, variabl
 
 def seconds_of(text):
     """Of a walltime as Slurm reads it."""
-    days, hours, minutes, seconds = map(int, re.fullmatch(r"(?:(\d+)-)?(\d+):(\d\d):(\d\d)", text).groups(default="0"))
+    found = re.fullmatch(r"(?:(\d+)-)?(\d+):(\d\d):(\d\d)", text)
+    assert found
+    days, hours, minutes, seconds = map(int, found.groups(default="0"))
     assert hours < 24
     assert minutes < 60
     return ((days * 24 + hours) * 60 + minutes) * 60 + seconds

@@ -11,7 +11,7 @@ from gradsim.gradients.capture.capture import GradientCapture
 from gradsim.gradients.capture.check import probe
 from gradsim.gradients.capture.checkpoint import checkpointed_blocks
 from gradsim.gradients.capture.encoding import MASKED, encode, model_limits
-from gradsim.gradients.rules.terms import Outer, gradient
+from gradsim.gradients.rules.terms import Outer, Term, gradient
 
 
 def encoded(model, samples):
@@ -21,7 +21,7 @@ def encoded(model, samples):
 
 def captured(model, samples, **keywords):
     """Gradients by (member, layer)."""
-    terms = {}
+    terms: dict[tuple[int, int], list[Term]] = {}
     with GradientCapture(model) as capture:
         losses = capture.run(
             encoded(model, samples),
@@ -86,7 +86,7 @@ def test_losses_are_means_over_each_sample_s_labels(make_model, make_samples):
         labels = sample.positions - (batch.shape[1] - batch.kept)
         expected.append(nn.functional.cross_entropy(row[labels], torch.from_numpy(sample.targets)))
     assert losses.tolist() == pytest.approx([float(loss.detach()) for loss in expected], rel=1e-12)
-    (by_autograd,) = torch.autograd.grad(sum(expected), scored)
+    (by_autograd,) = torch.autograd.grad(torch.stack(expected).sum(), scored)
     torch.testing.assert_close(gradient, by_autograd, rtol=1e-12, atol=1e-15)
 
 
@@ -113,7 +113,7 @@ def test_a_prompt_is_left_out_behind_the_last_attention(make_model, make_sample)
         make_sample(str(length), list(range(length)), [MASKED] * prompt + list(range(prompt, length)))
         for length in lengths
     ]
-    rows = {}
+    rows: dict[tuple[int, str], int] = {}
 
     def take(layer, member, term):
         if isinstance(term, Outer):
@@ -132,7 +132,7 @@ def test_a_prompt_is_left_out_behind_the_last_attention(make_model, make_sample)
 def test_checkpointed_blocks_run_twice_and_come_back_as_they_were(make_model, make_samples):
     model = make_model("llama, untied")
     block = model.model.layers[0]
-    runs = []
+    runs: list[None] = []
     block.mlp.register_forward_hook(lambda *_: runs.append(None))
     captured(model, make_samples(1, 1), checkpoint=True)
     assert len(runs) == 2
@@ -235,7 +235,7 @@ def test_a_pass_that_broke_off_leaves_nothing_for_the_next(make_model, make_samp
         if taken.count(0) == 2:  # tied: the head's term comes first, the embedding's last
             raise torch.OutOfMemoryError("CUDA out of memory")
 
-    terms = {}
+    terms: dict[int, list[Term]] = {}
     with GradientCapture(model) as capture:
         assert capture.without_rule
         with pytest.raises(torch.OutOfMemoryError):

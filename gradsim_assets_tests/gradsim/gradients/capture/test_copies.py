@@ -13,7 +13,7 @@ from gradsim.gradients.capture.check import probe
 from gradsim.gradients.capture.copies import BatchShape, Copied, NotSeparableError, sample_copies
 from gradsim.gradients.capture.encoding import encode, model_limits
 from gradsim.gradients.reference import reference_gradient
-from gradsim.gradients.rules.terms import TokenRows, gradient
+from gradsim.gradients.rules.terms import Term, TokenRows, gradient
 from gradsim_assets_tests.gradsim.gradients.random_models import random_model
 
 SIZES = {
@@ -88,7 +88,7 @@ def encoded(model, samples):
 
 def run_batch(model, samples, **keywords):
     """Terms by member and layer."""
-    terms = [defaultdict(list) for _ in samples]
+    terms: list[dict[str, list[Term]]] = [defaultdict(list) for _ in samples]
     with GradientCapture(model) as capture:
         layers = capture.layers
         capture.run(
@@ -161,6 +161,8 @@ def parameters(module):
 
 
 class _Scaled(nn.Module):
+    basis: torch.Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.tensor([0.3, 0.5, 0.7], dtype=torch.float64))

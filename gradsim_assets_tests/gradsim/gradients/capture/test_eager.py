@@ -43,7 +43,11 @@ def test_compiled_models_run_uncompiled(compile_model, make_model, make_samples)
     graphs_run = []
 
     def backend(graph, _):
-        return lambda *inputs: graphs_run.append(graph) or graph(*inputs)
+        def run(*inputs):
+            graphs_run.append(graph)
+            return graph(*inputs)
+
+        return run
 
     model = compile_model(make_model(), backend=backend)
     model(input_ids=torch.tensor([[1, 2, 3]]))
@@ -69,12 +73,12 @@ def test_compiled_models_in_tiles_vectors_and_the_oracle(make_model, make_sample
     projector = Projector("sjlt", 0.3, 42, "p")
     plain, compiled = make_model(), compile_whole(compile_module(make_model(), backend="eager"), backend="eager")
     assert compare_tiles(compiled, samples, samples, "all").layers == list(dict(plain.named_parameters()))
-    for (_, found), (_, expected) in zip(
+    for (_, vector), (_, expected_vector) in zip(
         projected_gradients(compiled, samples, projector, precision="float64"),
         projected_gradients(plain, samples, projector, precision="float64"),
         strict=True,
     ):
-        np.testing.assert_array_equal(found, expected)
+        np.testing.assert_array_equal(vector, expected_vector)
     expected = reference_gradient(plain, samples[0])
     found = reference_gradient(compiled, samples[0])
     assert found.keys() == expected.keys()
@@ -110,6 +114,10 @@ def test_grouped_experts_of_a_float32_model_stay_in_float32(make_model, make_sam
     compare(model, samples, samples, "all", precision="float64")
     assert set(seen) == {"eager"}
     assert model.config._experts_implementation == "grouped_mm"
+
+    def fail(done, total):
+        raise ZeroDivisionError
+
     with pytest.raises(ZeroDivisionError):
-        compare(model, samples, samples, "all", precision="float64", progress=lambda done, total: 1 // 0)
+        compare(model, samples, samples, "all", precision="float64", progress=fail)
     assert model.config._experts_implementation == "grouped_mm"

@@ -119,7 +119,8 @@ def test_asking_leaves_no_trace(samples):
     rotary = model.model.rotary_emb
     before = dict(vars(rotary)), rotary.inv_freq, rotary.inv_freq.clone()
 
-    compare_tiles(model, *[samples(9, 3 * POSITIONS)] * 2, "all")  # no tile is taken
+    both = samples(9, 3 * POSITIONS)
+    compare_tiles(model, both, both, "all")  # no tile is taken
 
     assert seen == [False]
     assert (vars(rotary), rotary.inv_freq) == before[:2]
@@ -130,8 +131,9 @@ def test_asking_leaves_no_trace(samples):
 def test_a_model_that_fails_anyhow_says_so_itself(samples):
     model = build("bloom", UNLIMITED["bloom"])
     model.register_forward_pre_hook(lambda *_: (_ for _ in ()).throw(ValueError("not today")))
+    both = samples(9, 12)
     with pytest.raises(GradientError, match=r"does not run sample 'of 9' .* \(ValueError: not today\)"):
-        compare(model, *[samples(9, 12)] * 2, "all")
+        compare(model, both, both, "all")
 
 
 def test_labels_past_a_smaller_head(make_sample):

@@ -1,6 +1,7 @@
 """Samples that a model knows by heart: their loss is near zero, where softmax(z) - 1 cancels."""
 
 import copy
+from typing import Any
 
 import numpy as np
 import pytest
@@ -99,7 +100,7 @@ def test_buffers_follow_the_model_into_float64(memories, oracle):
     model, weights, samples = memories
     model.load_state_dict(weights[500])
     vera = VeraConfig(task_type=TaskType.CAUSAL_LM, r=4, target_modules=["q_proj"], d_initial=0.01)
-    adapted = get_peft_model(copy.deepcopy(model), vera).eval()
+    adapted: Any = get_peft_model(copy.deepcopy(model), vera).eval()
     with torch.no_grad():
         for name, parameter in adapted.named_parameters():
             if "vera_lambda_b" in name:  # zero at first, which leaves the other one without a gradient
@@ -154,4 +155,4 @@ def test_loss_gradient_in_float32_against_float64(lead, make_sample):
 def test_only_float64_is_taken_for_memorised_samples(memories):
     model, _, samples = memories
     with pytest.raises(GradientError, match=r"choose \"float64\" or None"):
-        compare(model, samples[:2], samples[2:], "all", precision_of_memorised="float32")
+        compare(model, samples[:2], samples[2:], "all", precision_of_memorised="float32")  # type: ignore[arg-type]

@@ -63,7 +63,7 @@ def test_frozen_parameters_and_training_mode_change_no_number(model, make_model,
 @pytest.mark.parametrize("at", [1, 3, 8])
 def test_after_an_exception(model, samples, precision, at):
     """In the first pass of all, in the check of the rules, and later; a batch may fail in the check."""
-    calls = []
+    calls: list[None] = []
 
     def fail(*_):
         calls.append(None)

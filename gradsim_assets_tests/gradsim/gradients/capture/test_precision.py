@@ -1,6 +1,7 @@
 """The formats that a model runs in are those in which transformers loads it."""
 
 import copy
+from typing import Any
 
 import numpy as np
 import pytest
@@ -67,7 +68,7 @@ def test_a_model_in_two_formats(make_model, make_samples, least_budget, share):
     head.register_forward_pre_hook(lambda _, arguments: (arguments[0].float(),))
     model.lm_head = head
     samples = make_samples(4, seed=1)
-    keywords = {"precision": "bfloat16"}
+    keywords: dict[str, Any] = {"precision": "bfloat16"}
     if share == "least":
         keywords["memory_budget"] = least_budget(model, samples[:2], samples[2:], "all", **keywords)
     result = compare(model, samples[:2], samples[2:], "all", **keywords)

@@ -60,7 +60,9 @@ def plan_of(task, budget, working_bytes=0):
 
 def run(task, steps, budget):
     """Follow a schedule as an engine would, with every promise checked; returns passes and peak."""
-    held, on_host, seen, passes, peak, done = set(), set(), [], 0, 0, 0
+    held: set[int] = set()
+    on_host: set[int] = set()
+    seen, passes, peak, done = [], 0, 0, 0
     for step in steps:
         match step:
             case Capture(nodes):
@@ -143,7 +145,8 @@ def test_short_samples_of_similar_length_run_together():
 
 def passes_of_query_major_lru(task, budget):
     """What a cache without foresight runs: a query at a time, the least recently used sample leaves."""
-    held, passes = OrderedDict(), 0
+    held: OrderedDict[int, None] = OrderedDict()
+    passes = 0
     for query, original in sorted(map(tuple, task.pairs.tolist())):
         for node in (query, original):
             if node in held:

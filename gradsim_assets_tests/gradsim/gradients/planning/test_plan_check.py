@@ -168,8 +168,8 @@ def test_checkpointed_blocks(samples_of, oracle, least_budget, family, settings,
     samples = samples_of((38, 46, 40, 44, 39, 41, 42))
     least = least_budget(model, samples[:3], samples[3:], "all", precision="float64")
     assert_exact(model, samples, oracle, memory_budget=times * least)
-    configurations = {id(module.config): module.config for module in model.modules() if hasattr(module, "config")}
-    assert all(configuration.use_cache for configuration in configurations.values())
+    modules: list[Any] = [module for module in model.modules() if hasattr(module, "config")]
+    assert all(module.config.use_cache for module in modules)
 
 
 def test_blocks_that_fail_when_they_are_checkpointed(samples_of, oracle, least_budget):

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -16,7 +17,8 @@ from gradsim.gradients.capture.check import Probe, probe
 from gradsim.gradients.capture.encoding import Nodes, encode, model_limits
 from gradsim.gradients.capture.precision import precision_of
 from gradsim.gradients.planning.alternatives import PairsToRun
-from gradsim.gradients.planning.prediction import Rates, estimated_probe, pairs_to_run, predict
+from gradsim.gradients.planning.prediction import estimated_probe, pairs_to_run, predict
+from gradsim.gradients.planning.rates import Rates
 from gradsim.gradients.planning.sizes import Lengths
 
 CPU = torch.device("cpu")
@@ -56,18 +58,24 @@ def test_without_weights_the_plan_is_the_one_that_compare_makes(
     make_model, make_shapes, samples, least_budget, kind, budget_share, monkeypatch
 ):
     model, shapes = make_model(kind, torch.float32), make_shapes(kind)
+    queries, originals = samples
     probes = []
-    monkeypatch.setattr("gradsim.gradients.run.probe", lambda *given: probes.append(probe(*given)) or probes[-1])
+
+    def watched(*given):
+        probes.append(probe(*given))
+        return probes[-1]
+
+    monkeypatch.setattr("gradsim.gradients.run.probe", watched)
     budget = AMPLE
     if budget_share:
-        budget = int(budget_share * least_budget(model, *samples, "all"))
-    expected = compare(model, *samples, "all", memory_budget=budget).plan
+        budget = int(budget_share * least_budget(model, queries, originals, "all"))
+    expected = compare(model, queries, originals, "all", memory_budget=budget).plan
     # Modules are known by themselves: those of the other model have the same places.
     known = probes[-1]
     places = dict(zip(model.modules(), shapes.modules(), strict=True))
     known = replace(known, rows_per_token={places[module]: rows for module, rows in known.rows_per_token.items()})
 
-    comparison = comparison_of(shapes, *samples)
+    comparison = comparison_of(shapes, queries, originals)
     found = predict(shapes, comparison, device=CPU, precision=FLOAT32, memory_budget=budget, probed=known)
 
     assert found.plan == expected
@@ -79,13 +87,14 @@ def test_without_weights_the_plan_is_the_one_that_compare_makes(
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_a_check_would_find_is_estimated_well_enough_for_the_same_cost(make_model, make_shapes, samples, kind):
     shapes = make_shapes(kind)
+    queries, originals = samples
     projectors = [Projector("sjlt", 0.3, 42, "p")]
     expected = compare(
-        make_model(kind, torch.float32), *samples, "all", memory_budget=AMPLE, projectors=projectors
+        make_model(kind, torch.float32), queries, originals, "all", memory_budget=AMPLE, projectors=projectors
     ).plan
     found = predict(
         shapes,
-        comparison_of(shapes, *samples),
+        comparison_of(shapes, queries, originals),
         device=CPU,
         precision=FLOAT32,
         memory_budget=AMPLE,
@@ -152,12 +161,13 @@ def test_what_does_not_fit_is_an_error(make_shapes, samples):
 
 def test_seconds_are_operations_and_reading_at_their_rates(make_shapes, samples):
     shapes = make_shapes()
-    given = {"device": CPU, "precision": FLOAT32, "memory_budget": AMPLE}
+    given: dict[str, Any] = {"device": CPU, "precision": FLOAT32, "memory_budget": AMPLE}
     comparison = comparison_of(shapes, *samples)
     assert predict(shapes, comparison, **given).seconds is None
     found = predict(shapes, comparison, rates=Rates(1e6, 1e3), **given)
     cost = found.plan.cost
     assert found.seconds == pytest.approx(cost.operations / 1e6 + cost.moved_bytes / 1e3)
+    assert found.seconds is not None
     assert math.isfinite(found.seconds)
 
 

@@ -69,7 +69,8 @@ def test_several_projectors_beside_each_other(make_model, make_samples):
 
 
 def by_term(model, samples, kind, **keywords):
-    result = compare(model, *samples, "all", projectors=[Projector(kind, 0.3, 42, "p")], **keywords)
+    queries, originals = samples
+    result = compare(model, queries, originals, "all", projectors=[Projector(kind, 0.3, 42, "p")], **keywords)
     return result, result.plan.alternative.by_term[0]
 
 

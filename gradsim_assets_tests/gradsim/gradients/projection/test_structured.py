@@ -13,7 +13,7 @@ from gradsim.gradients.projection.kind import LayerSketch
 from gradsim.gradients.projection.logra import Logra, Sides
 from gradsim.gradients.projection.sjlt import Sjlt, signed_buckets
 from gradsim.gradients.projection.srht import hadamard, hadamard_matrix
-from gradsim.gradients.rules.terms import Dense, ExpertOuter, Outer, RowSum, TokenRows
+from gradsim.gradients.rules.terms import Dense, ExpertOuter, Outer, RowSum, Term, TokenRows
 
 CPU = torch.device("cpu")
 
@@ -109,7 +109,7 @@ def random(*shape):
 
 
 TOKENS = torch.tensor([0, 3, 4, 11])
-TERMS = {
+TERMS: dict[str, tuple[tuple[int, ...], int, Term | RowSum]] = {
     "outer": ((12, 9), 30, Outer(random(5, 12), random(5, 9))),
     "outer, whole columns": ((200, 2), 300, Outer(random(5, 200), random(5, 2))),
     "outer, whole rows": ((2, 200), 300, Outer(random(5, 2), random(5, 200))),
@@ -137,8 +137,8 @@ def test_a_term_is_projected_as_its_gradient_is(projection, kind, name):
 
 
 def test_logra_builds_no_gradient(projection, monkeypatch):
-    for term in (Outer, TokenRows, ExpertOuter):
-        monkeypatch.setattr(term, "gradient", lambda _: pytest.fail("a gradient was built"))
+    for kind in (Outer, TokenRows, ExpertOuter):
+        monkeypatch.setattr(kind, "gradient", lambda _: pytest.fail("a gradient was built"))
     for name in ("outer", "rows of an embedding", "experts"):
         shape, dimension, term = TERMS[name]
         projection("logra", shape, dimension).project_term(term)

@@ -117,8 +117,10 @@ def test_entries_that_add_nothing_are_left_out(kind, seed, length, k, data):
         experts[elsewhere, k - 1] = EXPERTS
     used = ~silent[:, None] & (weights != 0) & (experts < EXPERTS)
     found = expert_terms(module, Call((), {"a": hidden, "b": experts, "c": weights}), delta)
-    assert len(found["down_proj"].own) == int(used.sum())
-    assert list(found["down_proj"].counts) == [int((experts[used] == e).sum()) for e in range(EXPERTS)]
+    down = found["down_proj"]
+    assert isinstance(down, ExpertOuter)
+    assert len(down.own) == int(used.sum())
+    assert list(down.counts) == [int((experts[used] == e).sum()) for e in range(EXPERTS)]
     assert_same_gradients(found, autograd(module, call, delta))
 
 
@@ -195,6 +197,7 @@ def test_experts_that_get_rows_of_their_own(seed, length, data):
     assert experts_per_token(call) == 1
     module(inputs).backward(delta)
     for name, term in batched_expert_terms(module, call, delta).items():
+        assert isinstance(term, ExpertOuter)
         assert len(term.own) == int(goes.sum())
         torch.testing.assert_close(term.gradient(), getattr(module, name).grad, rtol=1e-10, atol=1e-10)
 
@@ -224,7 +227,7 @@ def test_modules_that_only_look_like_stacks(kind):
 
 def test_layouts():
     layouts = {kind: stack_layout(make_stack(module, 0)) for kind, module in STACKS.items()}
-    assert {kind: (layout.up, layout.transposed, layout.biased) for kind, layout in layouts.items()} == {
+    assert {kind: layout and (layout.up, layout.transposed, layout.biased) for kind, layout in layouts.items()} == {
         "gated": ("gate_up_proj", False, False),
         "transposed": ("gate_up_proj", True, False),
         "transposed, interleaved, clamped, with biases": ("gate_up_proj", True, True),

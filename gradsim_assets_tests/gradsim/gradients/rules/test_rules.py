@@ -1,5 +1,7 @@
 """Rules: terms built = autograd, and every identity of a dot = the product of the built gradients."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -138,7 +140,9 @@ def test_embedding_with_repeated_tokens_and_padding(seed, tokens, padding):
     call, delta = Call((torch.tensor([tokens]),), {}), randn(seed, len(tokens), COLUMNS)
     found = embedding_terms(module, call, delta)
     assert_same_gradients(found, autograd(module, call, delta))
-    assert found["weight"].tokens.tolist() == sorted({t for t in tokens if t != padding})
+    term = found["weight"]
+    assert isinstance(term, TokenRows)
+    assert term.tokens.tolist() == sorted({t for t in tokens if t != padding})
 
 
 class OneAndWeight(nn.Module):
@@ -237,6 +241,7 @@ def test_embeddings_that_change_what_they_look_up(kind, padding):
     delta = randn(5, 4, COLUMNS)
     module(tokens).backward(delta[None])
     rule = rule_for(module)
+    assert rule
     with torch.no_grad():
         term = rule(module, Call((tokens,), {}), delta)["weight"]
     assert isinstance(term, TokenRows)
@@ -250,7 +255,7 @@ def test_subclasses_of_linear_that_compute_the_same_product(bias):
 
 
 def with_own_forward():
-    module = nn.Linear(2, 2)
+    module: Any = nn.Linear(2, 2)
     module.forward = lambda hidden: 2 * hidden
     return module
 

@@ -84,8 +84,9 @@ def test_bounds_are_the_callers() -> None:
 
 def test_ids_may_be_encoded() -> None:
     queries = frame({"b": (PROMPT, ALSO_REWORDED)})
-    encoded = [table.with_columns(pl.col("id").cast(pl.Enum(["b", "a", "c"]))) for table in (ORIGINALS, queries)]
-    assert fault_table(*encoded).equals(fault_table(ORIGINALS, queries))
+    encode = pl.col("id").cast(pl.Enum(["b", "a", "c"]))
+    encoded = fault_table(ORIGINALS.with_columns(encode), queries.with_columns(encode))
+    assert encoded.equals(fault_table(ORIGINALS, queries))
 
 
 def test_a_message_without_content_is_empty() -> None:

@@ -7,6 +7,7 @@ import traceback
 from pathlib import Path
 
 import pytest
+from chat_server import Behaviour, chat_server
 
 from gradsim.study.settings import Paraphrase
 from gradsim.text_generation.api import ParaphraseError, Paraphraser
@@ -14,7 +15,6 @@ from gradsim.text_generation.request import Request
 from gradsim_assets_tests.gradsim.text_generation.api.conftest import MakeParaphraser
 from gradsim_assets_tests.gradsim.text_generation.api.talk import KEY, Reply, Server
 from gradsim_assets_tests.programs import require_program
-from scripts.chat_server import Behaviour, chat_server
 
 REQUESTS = [Request(f"text {n}", 42) for n in range(5)]
 

@@ -171,7 +171,7 @@ def make_model(family: str, dtype: torch.dtype = torch.float32) -> PreTrainedMod
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(configuration).eval()
+        model = AutoModelForCausalLM.from_config(configuration).eval()
         for weight in model.parameters():
             if weight.dim() > 1:
                 torch.nn.init.normal_(weight, std=0.3)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 import torch
@@ -117,30 +118,35 @@ def cache_of(rows: int, tokens: int, layers: int = 2) -> DynamicCache:
     return made
 
 
+def layers_of(cache: DynamicCache) -> list[Any]:
+    """Its layers, which have keys and values: transformers' annotation includes those that have none."""
+    return cache.layers
+
+
 def test_caches_are_joined_at_their_right() -> None:
     short, long = cache_of(2, 4), cache_of(1, 7)
-    expected = [(layer.keys, layer.values) for cache in (short, long) for layer in cache.layers]
+    expected = [(layer.keys, layer.values) for cache in (short, long) for layer in layers_of(cache)]
     made = roomy([Part(short, [1, 0]), Part(long, [0])], width=7, room=2)
     assert is_plain(made)
     assert made.get_seq_length() == 7
-    for number, layer in enumerate(made.layers):
+    for number, layer in enumerate(layers_of(made)):
         for kind, states in enumerate((layer.keys, layer.values)):
             of_short, of_long = expected[number][kind], expected[2 + number][kind]
             assert torch.equal(states[:2, :, 3:], of_short[[1, 0]])
             assert torch.equal(states[2], of_long[0])
             assert not states[:2, :, :3].any()
-    assert all(layer.keys is None or layer.keys.numel() == 0 for cache in (short, long) for layer in cache.layers)
+    assert all(layer.keys is None or layer.keys.numel() == 0 for cache in (short, long) for layer in layers_of(cache))
 
 
 def test_cache_takes_what_it_has_room_for() -> None:
     made = roomy([Part(cache_of(3, 6), [2, 0])], width=4, room=2)
-    places = [layer.keys.data_ptr() for layer in made.layers]
+    places = [layer.keys.data_ptr() for layer in layers_of(made)]
     for _ in range(2):
-        before = made.layers[0].keys
+        before = layers_of(made)[0].keys
         keys, values = made.update(torch.ones(2, 2, 1, 3), torch.ones(2, 2, 1, 5), 0)
         assert torch.equal(keys[:, :, :-1], before)
         assert (keys[:, :, -1] == 1).all()
         assert values.shape == (2, 2, keys.shape[2], 5)
-    assert places[0] == made.layers[0].keys.data_ptr()
+    assert places[0] == layers_of(made)[0].keys.data_ptr()
     with pytest.raises(RuntimeError):
         made.update(torch.ones(2, 2, 1, 3), torch.ones(2, 2, 1, 5), 0)
