@@ -140,7 +140,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return trained(words=True)
 
 
-@pytest.fixture(params=STYLES, ids=STYLES)
+@pytest.fixture(params=STYLES, ids=list(STYLES))
 def style(request: pytest.FixtureRequest, tokenizer: PreTrainedTokenizerFast) -> Style:
     found = STYLES[request.param]
     tokenizer.chat_template = found.template
