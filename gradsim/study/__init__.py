@@ -1,10 +1,8 @@
 """Study definitions: files, sections and partitions."""
 
+from gradsim.study.datasets import FileDataset, HubDataset, ImportedDataset
 from gradsim.study.definition import (
-    FileDataset,
-    HubDataset,
     HubModel,
-    ImportedDataset,
     ImportedModel,
     Projection,
     ReferenceModel,

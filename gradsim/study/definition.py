@@ -11,6 +11,7 @@ from pydantic_core import PydanticKnownError
 
 from gradsim.environment import extensions
 from gradsim.errors import enumerated
+from gradsim.study.datasets import FileDataset, HubDataset, ImportedDataset
 from gradsim.study.model_configuration import ModelConfiguration, PrecisionName
 from gradsim.study.partitions import Partition, partition_ranges
 from gradsim.study.section import Section, StudyPath
@@ -44,27 +45,6 @@ def _told_apart_by(**kinds: str) -> Discriminator:
         custom_error_message="has none of the keys {keys}",
         custom_error_context={"keys": " ".join(key for key in kinds if key != IMPORTED)},
     )
-
-
-class HubDataset(Section):
-    """Samples from a Hugging Face dataset; only rows with two messages are used."""
-
-    hub: str
-    split: str = "train"
-    revision: str | None = None
-    where: dict[str, str] = Field({}, description="required value by column")
-
-
-class FileDataset(Section):
-    """Samples from a Parquet or JSONL file with the columns `id` and `messages`."""
-
-    path: StudyPath
-
-
-class ImportedDataset(Section):
-    """Samples of imported results; only their ids are known."""
-
-    imported: str = Field(description="digest of the imported results")
 
 
 Dataset = Annotated[
