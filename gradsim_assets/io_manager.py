@@ -12,8 +12,8 @@ from gradsim.tables import Provenance, Store, TableKey
 from gradsim_assets.keys import table_key
 from resources.storage import StorageResource
 
-# Output metadata that become the table's provenance: excluded samples with reasons, model, revision.
-EXCLUDED, MODEL, REVISION = "excluded", "model", "revision"
+# Output metadata that become the table's provenance: excluded samples with reasons, model, revision, dataset format.
+EXCLUDED, MODEL, REVISION, FORMAT = "excluded", "model", "revision", "format"
 
 
 class TableIOManager(dg.IOManager):
@@ -38,7 +38,7 @@ class TableIOManager(dg.IOManager):
         key = table_key(context.asset_key)
         store = self._store(key)
         said = {name: _plain(value) for name, value in context.output_metadata.items()}
-        names = (EXCLUDED, MODEL, REVISION)
+        names = (EXCLUDED, MODEL, REVISION, FORMAT)
         known = Provenance.model_validate({name: said[name] for name in names if name in said})
         if not context.has_asset_partitions:
             store.write(key, obj, provenance=known)

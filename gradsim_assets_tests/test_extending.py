@@ -133,7 +133,7 @@ def test_names_that_no_package_adds_are_refused(installed: Path) -> None:
         ("shouting: exclude", "shouted: exclude", "unknown key 'settings.refused.quality.shouted'; did you mean"),
         ("kind: gaussian", "kind: gausian", "it should be 'sjlt', 'logra', 'srht', 'mask', 'rademacher', 'traker' or"),
         ("method: upper_case, answers", "method: uppercase, answers", "or 'upper_case'"),
-        ("samples.tsv", "samples.xml", ".parquet, .jsonl or .tsv files; convert it"),
+        ("samples.tsv", "samples.xml", ".json, .csv or .tsv files; convert it"),
     ]:
         bad.write_text(STUDY.replace(old, new))
         process = python(installed, "-c", LOAD, str(bad))

@@ -1,64 +1,132 @@
-"""Samples from datasets of the Hugging Face Hub."""
+"""Datasets that the library `datasets` reads: from the Hugging Face Hub, from local folders, and saved ones."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import datasets
 import polars as pl
 
-from gradsim.dataset.samples import conform
+from gradsim.dataset.files import Rows
+from gradsim.dataset.samples import LoadedSamples, samples_of
 from gradsim.errors import SampleError
+from gradsim.study import HubDataset
 
 
-def load_hub(
-    name: str, split: str = "train", revision: str | None = None, where: Mapping[str, str] | None = None
-) -> pl.DataFrame:
+def load_hub(section: HubDataset) -> LoadedSamples:
     """Return the samples of a dataset on the Hub or in a local dataset folder.
 
     Args:
-        name: Name of the dataset on the Hub, or path of a folder.
-        split: Name of the split.
-        revision: Commit, tag or branch; None selects the latest.
-        where: Required value of each given column; other rows are dropped.
+        section: Name of the dataset or path of a folder; subset, split, revision and rows to use; format and columns.
 
     Returns:
-        Samples in the order of the dataset. Without an `id` column, ids consist of the last part of `name` and the row
-        number in the full split.
+        Samples in the order of the dataset. Without an `id` column, ids consist of the last part of the name and the
+        row number in the full split.
 
     Raises:
-        SampleError: The dataset, split or column does not exist, or no row matches `where`.
+        SampleError: The dataset, subset, split or column does not exist, a row cannot hold samples, or no row matches
+            `where`.
+    """
+    name = section.hub
+    try:
+        dataset = datasets.load_dataset(name, section.subset, split=section.split, revision=section.revision)
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        raise _not_loaded(section, error) from error
+    rows = _rows(dataset, f"dataset {name}", _matching_rows(dataset, section))
+    return samples_of(rows, section, name.rstrip("/").rsplit("/", maxsplit=1)[-1])
+
+
+def read_saved(folder: Path) -> Rows:
+    """Return the rows of a folder that `Dataset.save_to_disk` wrote.
+
+    Raises:
+        SampleError: It is another folder, or contains several splits.
     """
     try:
-        dataset = datasets.load_dataset(name, split=split, revision=revision)
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        reason = str(error).splitlines()[0]
+        dataset = datasets.load_from_disk(folder)
+    except (OSError, ValueError, KeyError) as error:
         raise SampleError(
-            f"dataset {name}: cannot be loaded ({reason}); check its name, split and revision in the study file, "
-            "the network, and HF_TOKEN if it is gated"
+            f"{folder}: not a folder that `save_to_disk` wrote ({_first_line(error)}); name a file, "
+            "or a folder of files as `dataset.hub`"
         ) from error
-    for column in ("messages", *(where or {})):
+    if isinstance(dataset, datasets.DatasetDict):
+        splits = ", ".join(dataset)
+        raise SampleError(f"{folder}: contains the splits {splits}; name one, such as {folder / next(iter(dataset))}")
+    return _rows(dataset, str(folder), range(dataset.num_rows))
+
+
+def _not_loaded(section: HubDataset, error: Exception) -> SampleError:
+    """Return an error that says why a dataset cannot be loaded and what to do about it."""
+    name, reason = section.hub, _first_line(error)
+    fix = "check its name, subset, split and revision in the study file, the network, and HF_TOKEN if it is gated"
+    if isinstance(error, OSError) and _in_cache(error.filename):
+        reason = f"{error.filename}: {error.strerror}"
+        fix = "set HF_HOME to a folder that you can write"
+    elif isinstance(error, datasets.exceptions.DatasetGenerationError):
+        reason = " ".join(str(error.__cause__ or error).split())
+        fix = "correct its files, or convert them to Parquet files of the same columns"
+    elif "Dataset scripts are no longer supported" in str(error):
+        reason = "it is a script, which would run code"
+        fix = "set `revision: refs/convert/parquet` if the Hub has a copy without it, or download its data"
+    elif "Config name is missing" in str(error):
+        subsets = datasets.get_dataset_config_names(name, revision=section.revision)
+        reason = f"it has the subsets {', '.join(subsets)}"
+        fix = "set `dataset.subset` in the study file to one of them"
+    return SampleError(f"dataset {name}: cannot be loaded ({reason}); {fix}")
+
+
+def _in_cache(path: str | None) -> bool:
+    """Return whether a path is in the cache of `datasets`, or above it."""
+    cache = Path(datasets.config.HF_DATASETS_CACHE)
+    return path is not None and (Path(path).is_relative_to(cache) or cache.is_relative_to(path))
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _rows(dataset: Any, source: str, numbers: Sequence[int]) -> Rows:
+    """Return the rows of a `datasets.Dataset` with these numbers."""
+    table = dataset.data
+    return Rows(
+        source,
+        dataset.column_names,
+        frozenset(name for name in dataset.column_names if table.column(name).null_count < table.num_rows),
+        numbers,
+        lambda columns: dataset.select(numbers).select_columns(columns),
+    )
+
+
+def _matching_rows(dataset: Any, section: HubDataset) -> Sequence[int]:
+    """Return the row numbers of a `datasets.Dataset` that match `where`, reading only the columns involved."""
+    source, where = f"dataset {section.hub}", section.where
+    if not where:
+        return range(dataset.num_rows)
+    for column in where:
         if column not in dataset.column_names:
             present = ", ".join(dataset.column_names)
-            raise SampleError(f"dataset {name}: has no column {column!r}, only {present}; fix the study file")
-
-    rows = _matching_rows(dataset, where or {})
-    if where and not rows:
+            raise SampleError(f"{source}: has no column {column!r}, only {present}; fix the study file")
+    frame: pl.DataFrame = dataset.select_columns(list(where)).to_polars()
+    conditions = []
+    for column, value in where.items():
+        kind = frame.schema[column]
+        if not _comparable(kind, value):
+            raise SampleError(
+                f"{source}: column {column!r} holds {kind}, which cannot be {value!r}; fix `where` in the study file"
+            )
+        text = isinstance(value, str)
+        conditions.append((pl.col(column).cast(pl.String) if text else pl.col(column)) == value)
+    rows = frame.select(pl.all_horizontal(conditions)).to_series().arg_true().to_list()
+    if not rows:
         condition = " and ".join(f"{column} == {value!r}" for column, value in where.items())
-        raise SampleError(f"dataset {name}: no row has {condition}; fix `where` in the study file")
-    columns = [column for column in ("id", "messages") if column in dataset.column_names]
-    frame: pl.DataFrame = dataset.select(rows).select_columns(columns).to_polars()
-    if "id" not in columns:
-        prefix = name.rstrip("/").rsplit("/", maxsplit=1)[-1]
-        frame = frame.with_columns(id=pl.Series([f"{prefix}_{row}" for row in rows], dtype=pl.String))
-    return conform(frame, f"dataset {name}")
+        raise SampleError(f"{source}: no row has {condition}; fix `where` in the study file")
+    return rows
 
 
-def _matching_rows(dataset: Any, where: Mapping[str, str]) -> list[int]:
-    """Return the row numbers of a `datasets.Dataset` that match `where`, reading only the columns involved."""
-    if not where:
-        return list(range(dataset.num_rows))
-    columns: pl.DataFrame = dataset.select_columns(list(where)).to_polars()
-    matches = columns.select(
-        pl.all_horizontal(pl.col(column).cast(pl.String) == value for column, value in where.items())
-    )
-    return matches.to_series().arg_true().to_list()
+def _comparable(kind: pl.DataType, value: str | bool | int | float) -> bool:
+    """Return whether a column can hold a value; text compares with how numbers and dates are written."""
+    if isinstance(value, bool):
+        return kind == pl.Boolean
+    if isinstance(value, str):
+        return not kind.is_nested() and kind != pl.Binary
+    return kind.is_numeric()

@@ -4,16 +4,18 @@ Every frame of samples has the schema `SAMPLES_SCHEMA`. Loading only converts da
 what a study cannot use (empty answers, unknown roles, conversations without an answer at the end).
 """
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import polars as pl
 
-from gradsim.environment import extensions
-from gradsim.errors import SampleError, TableError, enumerated
+from gradsim import dataset
+from gradsim.dataset.files import Rows, read_file
+from gradsim.dataset.formats import choose_format, convert
+from gradsim.errors import SampleError
+from gradsim.study.datasets import DatasetLayout, FormatName
 
 SAMPLES_SCHEMA = pl.Schema(
     {
@@ -25,24 +27,70 @@ SAMPLES_SCHEMA = pl.Schema(
 KNOWN_ROLES = ("system", "user", "assistant")
 
 
-def load_file(path: Path) -> pl.DataFrame:
-    """Return the samples of a file; other columns than `id` and `messages` are ignored.
+@dataclass(frozen=True)
+class LoadedSamples:
+    """Samples with what is known of the data that they come from.
 
-    The suffix selects the format: `.parquet`, `.jsonl`, or one that an installed package adds as an entry point
-    `SUFFIX = "MODULE:FUNCTION"` in the group `gradsim.dataset_formats`, a function from a path to a frame.
+    Attributes:
+        frame: the samples.
+        format: format of the data.
+        ignored: columns and message keys of the data that samples do not hold.
+    """
+
+    frame: pl.DataFrame
+    format: FormatName
+    ignored: tuple[str, ...] = ()
+
+
+def load_file(path: Path) -> pl.DataFrame:
+    """Return the samples of a file or folder whose rows have ids, in the format that its columns fit.
 
     Raises:
-        SampleError: no such file, an unknown suffix, or a line or column that cannot hold samples.
+        SampleError: as `load_original_file`; or there is no column `id`.
         TableError: a Parquet file cannot be read.
     """
-    suffix, added = path.suffix.removeprefix("."), extensions("dataset_formats")
-    if suffix not in {**_READERS, **added}:
-        formats = enumerated([f".{name}" for name in (*_READERS, *added)], "or")
-        raise SampleError(f"{path}: samples are read from {formats} files; convert it")
-    if not path.is_file():
-        raise SampleError(f"{path}: no such file; fix the path in the study file")
-    read: Callable[[Path], pl.DataFrame] = _READERS.get(suffix) or added[suffix].load()
-    return conform(read(path), str(path))
+    return samples_of(_read(path), DatasetLayout()).frame
+
+
+def load_original_file(path: Path, layout: DatasetLayout) -> LoadedSamples:
+    """Return the samples of a file or folder; without ids, they are called `row_0`, `row_1` and so on.
+
+    Raises:
+        SampleError: no such file, an unknown suffix, or a line, row or column that cannot hold samples.
+        TableError: a Parquet file cannot be read.
+    """
+    # The name of the file is no part of the ids, since moving the data changes no table.
+    return samples_of(_read(path), layout, "row")
+
+
+def _read(path: Path) -> Rows:
+    return dataset.read_saved(path) if path.is_dir() else read_file(path)
+
+
+def samples_of(rows: Rows, layout: DatasetLayout, unnamed: str | None = None) -> LoadedSamples:
+    """Return rows as samples.
+
+    Args:
+        rows: Rows of a dataset.
+        layout: Format and columns that the study states.
+        unnamed: Beginning of ids, before row numbers, in data without a column `id`; None requires the column.
+
+    Raises:
+        SampleError: a row or column cannot hold samples.
+    """
+    if not rows.numbers:
+        return LoadedSamples(SAMPLES_SCHEMA.to_frame(), layout.format or "messages")
+    column = layout.columns.get("id", "id")
+    named = column in rows.columns
+    if not named and unnamed is None:
+        raise SampleError(f"{rows.source}: has no column {column!r}; give every sample the id of its original")
+    format_name, ignored = choose_format(rows, layout), dict[str, None]()
+    converted = convert(rows, format_name, layout.columns, ignored)
+    samples = [
+        (identifier if named else f"{unnamed}_{number}", messages)
+        for number, (identifier, messages) in zip(rows.numbers, converted, strict=True)
+    ]
+    return LoadedSamples(pl.DataFrame(samples, schema=SAMPLES_SCHEMA, orient="row"), format_name, tuple(ignored))
 
 
 def single_turn(samples: pl.DataFrame) -> pl.DataFrame:
@@ -61,7 +109,7 @@ def validate(samples: pl.DataFrame, expected: int | None, source: str) -> pl.Dat
     Raises:
         SampleError: The frame or a sample is invalid; the message names the source and the first invalid sample.
     """
-    samples = conform(samples, source)
+    samples = _conform(samples, source)
     if samples.is_empty():
         raise SampleError(f"{source}: holds no samples; give at least one")
     _check_ids(samples["id"].to_list(), source)
@@ -109,14 +157,7 @@ def _fault(messages: Sequence[Mapping[str, str | None]] | None) -> str | None:
     return None
 
 
-def _read_parquet(path: Path) -> pl.DataFrame:
-    try:
-        return pl.read_parquet(path)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise TableError(f"{path}: not a readable Parquet file; write or download it again") from error
-
-
-def conform(frame: pl.DataFrame, source: str) -> pl.DataFrame:
+def _conform(frame: pl.DataFrame, source: str) -> pl.DataFrame:
     """Return `id` and `messages` cast to `SAMPLES_SCHEMA`, with null for missing message fields."""
     for column in SAMPLES_SCHEMA:
         if column not in frame.columns:
@@ -149,52 +190,3 @@ def _message_fields(data_type: pl.DataType) -> set[str] | None:
 
 def _is_text(data_type: Any) -> bool:
     return data_type in (pl.String, pl.Categorical, pl.Enum, pl.Null)
-
-
-def _read_jsonl(path: Path) -> pl.DataFrame:
-    return pl.DataFrame(list(_jsonl_rows(path)), schema=SAMPLES_SCHEMA, orient="row")
-
-
-def _jsonl_rows(path: Path) -> Iterator[tuple[str | None, list[dict[str, str | None]] | None]]:
-    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            value = json.loads(line)
-            json.dumps(value, ensure_ascii=False).encode()  # rejects lone surrogates
-        except ValueError as error:
-            raise SampleError(f"{path}: line {number} is not JSON text ({error}); fix or remove it") from error
-        fault = _jsonl_fault(value)
-        if fault:
-            raise SampleError(f"{path}: line {number} {fault}; fix or remove it")
-        identifier, messages = value.get("id"), value.get("messages")
-        yield (
-            None if identifier is None else str(identifier),
-            None
-            if messages is None
-            else [{"role": message.get("role"), "content": message.get("content")} for message in messages],
-        )
-
-
-def _jsonl_fault(value: Any) -> str | None:
-    """Return why a JSON value cannot be a sample, or None; `validate` checks for missing fields."""
-    if not isinstance(value, dict):
-        return "is not an object with id and messages"
-    identifier, messages = value.get("id"), value.get("messages")
-    if isinstance(identifier, bool) or not isinstance(identifier, str | int | None):
-        return "has an id that is not text"
-    if messages is None:
-        return None
-    if not (isinstance(messages, list) and all(isinstance(message, dict) for message in messages)):
-        return "has messages that are not a list of (role, content) objects"
-    for message in messages:
-        for key in ("role", "content"):
-            if not isinstance(message.get(key), str | None):
-                return f"has a {key} that is not text"
-    return None
-
-
-_READERS: Mapping[str, Callable[[Path], pl.DataFrame]] = MappingProxyType(
-    {"parquet": _read_parquet, "jsonl": _read_jsonl}
-)
-"""Readers of the built-in formats by suffix."""

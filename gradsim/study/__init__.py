@@ -1,17 +1,13 @@
 """Study definitions: files, sections and partitions."""
 
+from gradsim.study.chat import Chat, LossOn, TemplateName
+from gradsim.study.datasets import FileDataset, HubDataset, ImportedDataset
 from gradsim.study.definition import (
-    Chat,
-    FileDataset,
-    HubDataset,
     HubModel,
-    ImportedDataset,
     ImportedModel,
-    LossOn,
     Projection,
     ReferenceModel,
     Study,
-    TemplateName,
 )
 from gradsim.study.loading import load_studies, load_study
 from gradsim.study.model_configuration import ModelConfiguration

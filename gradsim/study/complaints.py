@@ -8,7 +8,8 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from gradsim.errors import enumerated
-from gradsim.study import definition
+from gradsim.study import datasets, definition
+from gradsim.study.chat import Chat
 from gradsim.study.definition import Study
 from gradsim.study.section import Section
 from gradsim.study.settings import Prices, RewritingQuality, query_methods
@@ -18,14 +19,14 @@ _UNION_DEPTH = {"dataset": 1, "model": 1, "top_k": 1, "settings": 2, "chat": 2}
 
 # Section class by location component; the last match in a location is the section of the key.
 _SECTIONS: Mapping[str, type[Section]] = {
-    "HubDataset": definition.HubDataset,
-    "FileDataset": definition.FileDataset,
-    "ImportedDataset": definition.ImportedDataset,
+    "HubDataset": datasets.HubDataset,
+    "FileDataset": datasets.FileDataset,
+    "ImportedDataset": datasets.ImportedDataset,
     "HubModel": definition.HubModel,
     "ReferenceModel": definition.ReferenceModel,
     "ImportedModel": definition.ImportedModel,
     "reference": definition.Architecture,
-    "chat": definition.Chat,
+    "chat": Chat,
     "projections": definition.Projection,
     "quality": RewritingQuality,
     "prices": Prices,

@@ -4,14 +4,15 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticKnownError
 
 from gradsim.environment import extensions
-from gradsim.errors import StudyError, enumerated
+from gradsim.errors import enumerated
+from gradsim.study.chat import Chat, TemplateName
+from gradsim.study.datasets import FileDataset, HubDataset, ImportedDataset
 from gradsim.study.model_configuration import ModelConfiguration, PrecisionName
 from gradsim.study.partitions import Partition, partition_ranges
 from gradsim.study.section import Section, StudyPath
@@ -45,27 +46,6 @@ def _told_apart_by(**kinds: str) -> Discriminator:
         custom_error_message="has none of the keys {keys}",
         custom_error_context={"keys": " ".join(key for key in kinds if key != IMPORTED)},
     )
-
-
-class HubDataset(Section):
-    """Samples from a Hugging Face dataset; only rows with two messages are used."""
-
-    hub: str
-    split: str = "train"
-    revision: str | None = None
-    where: dict[str, str] = Field({}, description="required value by column")
-
-
-class FileDataset(Section):
-    """Samples from a Parquet or JSONL file with the columns `id` and `messages`."""
-
-    path: StudyPath
-
-
-class ImportedDataset(Section):
-    """Samples of imported results; only their ids are known."""
-
-    imported: str = Field(description="digest of the imported results")
 
 
 Dataset = Annotated[
@@ -128,49 +108,6 @@ Model = Annotated[
     | Annotated[ImportedModel, Tag("ImportedModel")],
     _told_apart_by(name="HubModel", reference="ReferenceModel", imported="ImportedModel"),
 ]
-
-
-TemplateName = Literal["tulu", "model"]
-LossOn = Literal["last_answer", "all_answers", "everything"]
-
-
-def _jinja_file(path: Path) -> Path:
-    if path.suffix != ".jinja":
-        raise ValueError(f"chat.template: '{path.name}' is none of tulu, model and a .jinja file")
-    return path
-
-
-Template = Annotated[
-    Annotated[TemplateName, Tag("name")] | Annotated[StudyPath, AfterValidator(_jinja_file), Tag("file")],
-    Discriminator(lambda value: "name" if value in get_args(TemplateName) else "file"),
-]
-
-
-class Chat(Section):
-    """Text of a conversation, and the tokens that the loss covers."""
-
-    template: Template | None = Field(
-        None, description="chat template; None: tulu for a reference model, otherwise the model's own"
-    )
-    loss_on: LossOn = "last_answer"
-
-    @property
-    def file(self) -> Path | None:
-        """File of the template; None if it is a named one."""
-        return self.template if isinstance(self.template, Path) else None
-
-    def file_text(self) -> str | None:
-        """Return the text of the template's file; None if the template is a named one.
-
-        Raises:
-            StudyError: The file cannot be read.
-        """
-        try:
-            return self.file.read_text(encoding="utf-8") if self.file else None
-        except (OSError, UnicodeDecodeError) as error:
-            raise StudyError(
-                f"{self.file}: cannot be read ({error}); correct chat.template in the study file"
-            ) from error
 
 
 PROJECTION_KINDS = ("sjlt", "logra", "srht", "mask", "rademacher", "traker")

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from gradsim.analysis.questions import DOTS, QUESTIONS, SIZES, TOKENS
 from gradsim.errors import StudyError
-from gradsim.study import Chat, FileDataset, HubModel, ReferenceModel, Study
+from gradsim.study import Chat, FileDataset, HubDataset, HubModel, ReferenceModel, Study
 from gradsim.study.settings import QueryMethod
 from gradsim.tables.keys import TableKey
 
@@ -159,7 +159,13 @@ class Lineage:
             case Chat(loss_on=loss_on):
                 plain: dict[str, Any] = {"template": content or "model", "loss_on": loss_on}
             case FileDataset():
-                plain = {"content": content}
+                layout = value.model_dump(exclude={"path"}, exclude_defaults=True)
+                plain = {**layout, "content": content}
+            case HubDataset():
+                always = value.model_dump(include={"hub", "split", "revision", "where"})
+                plain = {**always, **value.model_dump(exclude={"single_turn"}, exclude_defaults=True)}
+                if not value.single_turn:  # it was once the only choice
+                    plain["single_turn"] = False
             case QueryMethod():
                 plain = {**value.model_dump(mode="json", exclude={"path", *value.without_effect}), "content": content}
             case HubModel():
@@ -350,6 +356,8 @@ def _named_file(section: BaseModel) -> Path | None:
 
 def _digest(path: Path) -> str:
     try:
+        if path.is_dir():  # saved by `datasets`, whose other files differ each time
+            return hashlib.sha256("".join(map(_digest, sorted(path.glob("*.arrow")))).encode()).hexdigest()
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
         raise StudyError(f"{path}: cannot be read ({error.strerror}); correct the path in the study file") from error

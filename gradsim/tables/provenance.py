@@ -31,6 +31,7 @@ class Provenance(BaseModel):
     revision: str | None = None
     device: str | None = None
     precision: str | None = None
+    format: str | None = Field(None, description="format of the dataset that the samples come from")
     excluded: dict[str, str] = Field({}, description="reason by id of each excluded sample")
     layers_left_out: list[str] = Field(
         [], description="layers without rows because their gradients are only rounding noise"

@@ -1,5 +1,6 @@
 """Assets of the study itself: its original samples, its model, the originals' token ids, and its projections."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import dagster as dg
@@ -7,11 +8,12 @@ import polars as pl
 
 from gradsim import chat, dataset, models, partition_job
 from gradsim.dataset import samples
+from gradsim.dataset.samples import LoadedSamples
 from gradsim.progress import WorkDone, in_steps
-from gradsim.study import FileDataset, HubDataset, HubModel, ReferenceModel, Study
+from gradsim.study import FileDataset, HubDataset, HubModel, ImportedDataset, ReferenceModel, Study
 from gradsim.tables import Lineage, Store
 from gradsim_assets.asset_specs import table_asset
-from gradsim_assets.io_manager import EXCLUDED, MODEL, REVISION
+from gradsim_assets.io_manager import EXCLUDED, FORMAT, MODEL, REVISION
 from resources.compute import ComputeResource
 from resources.messages import log_progress
 from resources.storage import StorageResource
@@ -30,25 +32,27 @@ def _samples(study: Study) -> dg.AssetsDefinition:
     origin = "huggingface" if isinstance(study.dataset, HubDataset) else "file"
 
     @table_asset(lineage, lineage.key("samples"), kinds={origin, "polars", "parquet"})
-    def load_samples() -> pl.DataFrame:
-        return load_originals(study)
+    def load_samples() -> dg.Output[pl.DataFrame]:
+        loaded = load_originals(study)
+        return dg.Output(loaded.frame, metadata={FORMAT: loaded.format, "not used": ", ".join(loaded.ignored) or "–"})
 
     return load_samples
 
 
-def load_originals(study: Study) -> pl.DataFrame:
+def load_originals(study: Study) -> LoadedSamples:
     """Load and validate the study's samples.
 
     Raises:
         SampleError: The dataset cannot be loaded, or contains invalid samples.
     """
     match study.dataset:
-        case HubDataset(hub=name, split=split, revision=revision, where=where):
-            found = samples.single_turn(dataset.load_hub(name, split, revision, where))
-            source = name
+        case HubDataset(hub=source):
+            loaded = dataset.load_hub(study.dataset)
         case FileDataset(path=path):
-            found, source = samples.load_file(path), str(path)
-    return samples.validate(found, study.samples, source).head(study.size)
+            loaded, source = samples.load_original_file(path, study.dataset), str(path)
+    assert not isinstance(study.dataset, ImportedDataset)
+    frame = samples.single_turn(loaded.frame) if study.dataset.single_turn else loaded.frame
+    return replace(loaded, frame=samples.validate(frame, study.samples, source).head(study.size))
 
 
 def _hub_model(study: Study) -> dg.AssetsDefinition:

@@ -1,7 +1,7 @@
 """The command `plan`: a forecast of a study's cost. It stores no tables, and loads weights only to measure."""
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from functools import cache, partial
 
 from rich import box
 from rich.markup import escape
@@ -37,7 +37,8 @@ def print_plan(session: Session, *, measure: bool = False) -> None:
         GradsimError: An input cannot be loaded, or the study does not fit the machine.
     """
     place = place_of(session)
-    sources = Sources(session.store, partial(load_originals, session.study))
+    loaded = cache(partial(load_originals, session.study))
+    sources = Sources(session.store, lambda: loaded().frame)
     if measure:
         path = write_rates(session.store, place.measure(session, sources))
         console.print(f"measured; stored in [bold]{escape(str(path))}[/]", soft_wrap=True)
@@ -45,7 +46,12 @@ def print_plan(session: Session, *, measure: bool = False) -> None:
     forecaster = Forecaster(sources, place.machine(session, known))
     with console.status("planning"):
         forecasts = forecaster.settings(list(session.study.settings))
-    _print_heading(session.study, sources, place.name)
+    data_format = (
+        session.store.provenance(session.store.lineage.key("samples")).format
+        if sources.fresh("samples")
+        else loaded().format
+    )
+    _print_heading(session.study, sources, place.name, data_format)
     console.print(_table(forecasts, weight_bytes(sources.model)))
     for note in (
         *_notes(sources, forecasts),
@@ -55,12 +61,13 @@ def print_plan(session: Session, *, measure: bool = False) -> None:
         console.print(Padding(f"- {escape(note)}", (0, 0, 0, 2)))
 
 
-def _print_heading(study: Study, sources: Sources, place: str) -> None:
+def _print_heading(study: Study, sources: Sources, place: str, data_format: str | None) -> None:
     parameters = list(sources.model.parameters())
     count = sum(parameter.numel() for parameter in parameters)
     console.print(
         f"[bold]{study.name}[/] on {escape(place)}\n"
-        f"{study.model.precision}, {len(parameters)} layers, {count:,} parameters",
+        f"{study.model.precision}, {len(parameters)} layers, {count:,} parameters"
+        + (f"\n{study.size:,} samples, format {data_format}" if data_format else ""),
         soft_wrap=True,
     )
 

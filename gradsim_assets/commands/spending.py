@@ -67,4 +67,4 @@ def _originals(session: Session) -> pl.DataFrame:
     key = store.lineage.key("samples")
     if store.state(key) is State.FRESH:
         return store.read(key).with_columns(pl.col("id").cast(pl.String))
-    return load_originals(session.study)
+    return load_originals(session.study).frame

@@ -6,8 +6,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from gradsim.dataset import load_hub
-from gradsim.dataset.samples import SAMPLES_SCHEMA, load_file, single_turn, validate
+from gradsim.dataset.samples import SAMPLES_SCHEMA, load_file, validate
 from gradsim.errors import GradsimError, SampleError, TableError
 
 
@@ -71,12 +70,15 @@ class TestLoadFile:
         [
             ("{", "is not JSON text (Expecting property name enclosed in double quotes: line 1 column 2 (char 1))"),
             ('{"id": "\\ud800"}', "is not JSON text (.*surrogates not allowed)"),
-            ("[1]", "is not an object with id and messages"),
+            ("[1]", "is not an object"),
             ('{"id": 1.5}', "has an id that is not text"),
             ('{"id": true}', "has an id that is not text"),
             ('{"id": "a", "messages": "hi"}', "has messages that are not a list of (role, content) objects"),
             ('{"id": "a", "messages": ["hi"]}', "has messages that are not a list of (role, content) objects"),
-            ('{"id": "a", "messages": [{"role": "user", "content": 3}]}', "has a content that is not text"),
+            (
+                '{"id": "a", "messages": [{"role": "user", "content": 3}]}',
+                "has a content in message 1 that is not text",
+            ),
         ],
     )
     def test_unusable_line_is_named(self, tmp_path: Path, line: str, fault: str) -> None:
@@ -89,7 +91,7 @@ class TestLoadFile:
     def test_line_of_broken_bytes_is_named(self, tmp_path: Path) -> None:
         path = tmp_path / "a.jsonl"
         path.write_bytes(b'{"id": "\xff"}')
-        assert message_of(load_file, path).startswith(f"{path}: line 1 is not JSON text (")
+        assert message_of(load_file, path).startswith(f"{path}: line 1 is not UTF-8 text (")
 
     def test_corrupt_parquet(self, tmp_path: Path) -> None:
         path = tmp_path / "a.parquet"
@@ -102,49 +104,10 @@ class TestLoadFile:
     def test_no_file_and_wrong_suffix(self, tmp_path: Path) -> None:
         absent = tmp_path / "a.jsonl"
         assert message_of(load_file, absent) == f"{absent}: no such file; fix the path in the study file"
-        table = tmp_path / "a.csv"
-        assert message_of(load_file, table) == (f"{table}: samples are read from .parquet or .jsonl files; convert it")
-
-
-class TestLoadHub:
-    @pytest.fixture
-    def folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-        monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
-        folder = tmp_path / "mixture"
-        folder.mkdir()
-        pl.DataFrame(
-            {
-                "dataset": ["other", "lima", "lima"],
-                "messages": [turn("p", "q"), turn("r", "s"), [*turn("t", "u"), *turn("v", "w")]],
-            }
-        ).write_parquet(folder / "train.parquet")
-        return folder
-
-    def test_rows_are_kept_by_value_and_named_by_number(self, folder: Path) -> None:
-        loaded = load_hub(str(folder), where={"dataset": "lima"})
-        assert loaded.schema == SAMPLES_SCHEMA
-        assert loaded["id"].to_list() == ["mixture_1", "mixture_2"]
-        assert single_turn(loaded).rows() == [("mixture_1", turn("r", "s"))]
-
-    def test_own_ids_are_kept(self, folder: Path) -> None:
-        frame(("x", turn("p", "q")), ("y", turn("r", "s"))).write_parquet(folder / "train.parquet")
-        assert load_hub(str(folder))["id"].to_list() == ["x", "y"]
-
-    def test_what_is_not_there(self, folder: Path) -> None:
-        assert message_of(load_hub, str(folder), "train", None, {"origin": "lima"}) == (
-            f"dataset {folder}: has no column 'origin', only dataset, messages; fix the study file"
-        )
-        assert message_of(load_hub, str(folder), "train", None, {"dataset": "alpaca"}) == (
-            f"dataset {folder}: no row has dataset == 'alpaca'; fix `where` in the study file"
-        )
-        absent = folder / "absent"
-        ending = "check its name, split and revision in the study file, the network, and HF_TOKEN if it is gated"
-        assert message_of(load_hub, str(absent)) == (
-            f"dataset {absent}: cannot be loaded (Couldn't find any data file at {absent}.); {ending}"
-        )
-        assert message_of(load_hub, str(folder), "trian") == (
-            f"dataset {folder}: cannot be loaded (Unknown split \"trian\". Should be one of ['train'].); {ending}"
-        )
+        for name in ("a.xml", "a", "a.gz", "a.jsonl.bz2"):
+            assert message_of(load_file, tmp_path / name) == (
+                f"{tmp_path / name}: samples are read from .parquet, .jsonl, .json or .csv files; convert it"
+            )
 
 
 class TestValidate:

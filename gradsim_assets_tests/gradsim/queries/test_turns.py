@@ -63,7 +63,8 @@ def test_the_last_prompt_is_answered_after_all_that_was_said(running: RunningMod
     for query, sample in zip(queries["messages"].to_list(), SAMPLES["messages"].to_list(), strict=True):
         assert query[:-1] == sample[:-1]
         prompt = prompt_ids(sample[:-1], running.tokenizer, "tulu")
-        output: Any = running.model.generate(torch.tensor([prompt]), max_new_tokens=3, do_sample=False)
+        generate: Any = running.model.generate
+        output = generate(torch.tensor([prompt]), max_new_tokens=3, do_sample=False)
         assert query[-1]["content"] == running.tokenizer.decode(output[0, len(prompt) :], skip_special_tokens=True)
     assert [reasons[:-1] for reasons in queries["finish_reasons"].to_list()] == [[None] * 4, [None] * 3]
 

@@ -40,7 +40,27 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         {"chat": {"loss_on": "everything"}},
         "chat.loss_on: the tulu template supports last_answer; set another chat.template",
     ),
-    "file dataset": ({"dataset": {"path": "a.jsonl", "split": "x"}}, "unknown key 'dataset.split'; known keys: path"),
+    "file dataset": (
+        {"dataset": {"path": "a.jsonl", "split": "x"}},
+        "unknown key 'dataset.split'; known keys: columns, format, path, single_turn",
+    ),
+    "dataset format": (
+        {"dataset": {"path": "a.jsonl", "format": "chatml"}},
+        "key 'dataset.format' is 'chatml'; it should be 'messages', 'sharegpt', 'prompt_completion' or 'alpaca'",
+    ),
+    "column of no format": (
+        {"dataset": {"path": "a.jsonl", "columns": {"question": "q"}}},
+        "dataset.columns: 'question' is not a column of a format; map messages, id, conversations, prompt, completion, "
+        "instruction, output or input to names in the data",
+    ),
+    "column of another format": (
+        {"dataset": {"path": "a.jsonl", "format": "sharegpt", "columns": {"messages": "q"}}},
+        "dataset.columns: 'messages' is not a column of sharegpt; map conversations or id to names in the data",
+    ),
+    "value of where": (
+        {"dataset": {"hub": "a", "where": {"x": [1]}}},
+        "key 'dataset.where.x' is [1]; it should be text, a number, true or false",
+    ),
     "hub dataset": ({"dataset": {"hub": "a", "splt": "x"}}, "unknown key 'dataset.splt'; did you mean 'split'?"),
     "dataset's kind": ({"dataset": {"pth": "a.jsonl"}}, "unknown key 'dataset.pth'; did you mean 'path'?"),
     "hub model": ({"model": {"name": "a", "precison": 1}}, "unknown key 'model.precison'; did you mean 'precision'?"),

@@ -7,8 +7,7 @@ import yaml
 
 from gradsim.environment import Environment, read_environment
 from gradsim.errors import StudyError
-from gradsim.study import HubModel, ReferenceModel, load_studies, load_study
-from gradsim.study.definition import FileDataset, ImportedModel
+from gradsim.study import FileDataset, HubModel, ImportedModel, ReferenceModel, load_studies, load_study
 from gradsim.study.loading import study_names
 from gradsim.study.settings import QueryFile
 from gradsim.tables import Lineage, Store

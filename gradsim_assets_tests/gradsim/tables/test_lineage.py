@@ -1,3 +1,5 @@
+import hashlib
+import json
 import shutil
 import subprocess
 import sys
@@ -5,10 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 
 from gradsim.errors import StudyError
-from gradsim.study import ImportedDataset, Study
+from gradsim.study import ImportedDataset, Study, load_study
 from gradsim.tables import Lineage, TableKey
 from gradsim.tables.lineage import (
     ANALYSES,
@@ -22,6 +25,7 @@ from gradsim.tables.lineage import (
 MakeStudy = Callable[..., Study]
 
 DROPOUT = {"method": "word_dropout", "every": 7}
+HUB: dict[str, Any] = {"hub": "org/data", "where": {"source": "lima"}}
 PARAPHRASE = {"method": "paraphrase", "model": "gpt"}
 
 
@@ -270,6 +274,28 @@ class TestImported:
         assert changed(imported, other) == set(fingerprints(imported))
 
 
+class TestDatasetLayout:
+    """Keys that a study does not set change no fingerprint, also of studies from before there were these keys."""
+
+    def test_fingerprints_from_before(self, project: Path, make_study: MakeStudy) -> None:
+        text = json.dumps(fingerprints(load_study(project / "studies/sample.yaml")), sort_keys=True)
+        assert hashlib.sha256(text.encode()).hexdigest()[:16] == "f0922d51d9b84eef"
+        hub = make_study(dataset={**HUB, "single_turn": True}, settings={"d": DROPOUT})
+        parameters = {"hub": "org/data", "split": "train", "revision": None, "where": {"source": "lima"}}
+        assert Lineage(hub)._plain(hub.dataset) == parameters
+
+    @pytest.mark.parametrize(
+        "key", [{"format": "messages"}, {"columns": {"messages": "chat"}}, {"single_turn": True}, {"subset": "main"}]
+    )
+    def test_a_key_that_is_set(self, make_study: MakeStudy, tmp_path: Path, key: dict[str, Any]) -> None:
+        sections: list[dict[str, Any]] = (
+            [HUB] if "subset" in key else [HUB, {"path": str(tmp_path / "originals.jsonl")}]
+        )
+        for dataset in sections:
+            study = make_study(dataset=dataset)
+            assert changed(study, make_study(dataset={**dataset, **key})) == below(study, "samples")
+
+
 class TestFiles:
     """A file stands for what it contains, not for where it lies."""
 
@@ -301,6 +327,16 @@ class TestFiles:
             data.write("\n")
         after = fingerprints(study)
         assert {name for name in before if before[name] != after[name]} == below(study, table)
+
+    def test_a_folder_that_is_saved_again(self, make_study: MakeStudy, tmp_path: Path) -> None:
+        def with_data(answer: str) -> Study:
+            datasets.Dataset.from_dict({"prompt": ["p"], "completion": [answer]}).save_to_disk(tmp_path / answer)
+            shutil.copytree(tmp_path / answer, tmp_path / "saved", dirs_exist_ok=True)
+            return make_study(dataset={"path": str(tmp_path / "saved")})
+
+        first, again, other = (fingerprints(with_data(answer)) for answer in ("one", "one", "two"))
+        assert first == again
+        assert first != other
 
     def test_the_tokenizer_of_a_reference_model(self, make_study: MakeStudy, tmp_path: Path) -> None:
         def with_tokenizer(folder: str) -> Study:
