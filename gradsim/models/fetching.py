@@ -13,7 +13,7 @@ from huggingface_hub import errors as hub_errors
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
-from gradsim.errors import ModelError
+from gradsim.errors import ModelError, first_line
 
 _DESCRIPTION = ("*.json", "*.jinja", "*.model", "*.txt")
 _WEIGHTS = ("*.safetensors", "*.bin")  # in order of preference
@@ -105,11 +105,6 @@ def read_configuration(name: str, revision: str | None = None) -> PreTrainedConf
             f"model {name}: its configuration cannot be read ({first_line(error)}); check its config.json"
         ) from error
     return configuration
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of an error's message, or its class name if the message is empty."""
-    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _description_folder(name: str, revision: str | None) -> Path:

@@ -9,8 +9,8 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
-from gradsim.errors import DeviceError, ModelError
-from gradsim.models.fetching import fetch, first_line, read_configuration
+from gradsim.errors import DeviceError, ModelError, first_line
+from gradsim.models.fetching import fetch, read_configuration
 from gradsim.models.weights import require_matching_weights
 from gradsim.study import ModelConfiguration
 from gradsim.study.model_configuration import PrecisionName
