@@ -59,10 +59,12 @@ _LONGEST_REASON = 300  # characters
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message, shortened if it is long, or the error's class name if it is empty.
 
-    The class name also precedes the message of a failed lookup, which is only the key.
+    A first line that ends with a colon is joined to the second one. The class name precedes the message of a failed
+    lookup, which is only the key.
     """
     name = type(error).__name__
-    line = next((line.strip() for line in str(error).splitlines() if line.strip()), name)
+    line, *more = [line.strip() for line in str(error).splitlines() if line.strip()] or [name]
+    line = f"{line} {more[0]}" if more and line.endswith(":") else line
     line = f"{name}: {line}" if isinstance(error, LookupError) and line != name else line
     return line if len(line) <= _LONGEST_REASON else f"{line[:_LONGEST_REASON]}..."
 

@@ -14,6 +14,7 @@ class PanicException(BaseException):
     [
         (ValueError("no number"), "no number"),
         (ValueError("\n  the reason\n  more"), "the reason"),
+        (ValueError("field 'a':\n    is no number\n"), "field 'a': is no number"),
         (RecursionError(), "RecursionError"),
         (KeyError("model"), "KeyError: 'model'"),
         (IndexError(), "IndexError"),
