@@ -1,7 +1,7 @@
 """Errors that a user can cause and fix.
 
 Every message is one line that names the file, key or sample at fault and how to fix it. The command line prints the
-message without a traceback. Any other exception is a bug in gradsim and keeps its traceback.
+message without a traceback. Any other exception is a bug; the command line writes its traceback to a file.
 """
 
 from collections.abc import Iterator, Sequence
@@ -88,7 +88,7 @@ def parsing(kind: type[GradsimError], fault: str, fix: str) -> Iterator[None]:
     except GradsimError:
         raise
     except BaseException as error:
-        # Panics of libraries in Rust (polars, tokenizers) are not of class `Exception`, and their class is not public.
+        # Panics of libraries in Rust (polars, tokenizers) are no `Exception`, and each library has a class of its own.
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         raise kind(f"{fault} ({first_line(error)}); {fix}") from error
