@@ -6,15 +6,17 @@ Values come from the process environment, with the `.env` file in the project's 
 from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
+from io import StringIO
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, TypeVar
 
 from dotenv import load_dotenv
+from dotenv.parser import parse_stream
 from pydantic import ByteSize, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from gradsim.errors import StudyError
+from gradsim.errors import StudyError, parsing
 
 
 def project_root() -> Path:
@@ -83,9 +85,9 @@ def read_settings(kind: type[AnySettings]) -> AnySettings:
         kind: Class of the settings.
 
     Raises:
-        StudyError: A required variable is not set, or a variable has an invalid value.
+        StudyError: A required variable is not set, a variable has an invalid value, or `.env` is malformed.
     """
-    load_dotenv(project_root() / ".env", override=False)
+    _load_dotenv(project_root() / ".env")
     try:
         return kind()
     except ValidationError as error:
@@ -100,6 +102,31 @@ def read_settings(kind: type[AnySettings]) -> AnySettings:
         raise StudyError(
             f"{variable}={first['input']!r} in the environment or .env {need}; correct or unset it"
         ) from error
+
+
+def _load_dotenv(path: Path) -> None:
+    """Load a file that may not exist; unlike python-dotenv alone, raise an error for every malformed line."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise StudyError(f"{path}, line {line}: not UTF-8 text; save the file as such") from error
+    except OSError as error:
+        raise StudyError(f"{path}: cannot be read ({error.strerror}); make it a readable file or rename it") from error
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise StudyError(f"{path}, line {line}: contains a null character; remove it")
+    for binding in parse_stream(StringIO(text)):
+        if binding.error or "=" in (binding.key or ""):
+            content = binding.original.string
+            blank_lines = content[: len(content) - len(content.lstrip())].count("\n")
+            raise StudyError(
+                f"{path}, line {binding.original.line + blank_lines}: not NAME=value; correct or remove it"
+            )
+    with parsing(StudyError, f"{path}: cannot be put into the environment", "correct its values"):
+        load_dotenv(stream=StringIO(text), override=False)
 
 
 # glibc returns freed memory to the system and requests it again in the next pass, which costs up to 9 µs per 4 KiB page

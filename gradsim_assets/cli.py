@@ -4,13 +4,17 @@ This module only parses: `gradsim_assets.commands` loads when a command runs.
 """
 
 import sys
+import tempfile
+import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 from rich.markup import escape
 
-from gradsim.errors import GradsimError
+from gradsim.environment import read_environment
+from gradsim.errors import GradsimError, first_line
 from gradsim_assets import commands
 from gradsim_assets.terminal import console
 
@@ -204,12 +208,32 @@ def install() -> None:
 
 
 def main() -> None:
-    """Run a command; print an error that the user can fix as one line."""
+    """Run a command; print any error as one line, with the file of its traceback unless the user can fix it."""
     try:
         app(prog_name="gradsim")
-    except GradsimError as error:
-        console.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # noqa: BLE001 - a panic of polars is no `Exception`
+        text = str(error) if isinstance(error, GradsimError) else _unexpected(error)
+        console.print(f"[bold red]error:[/] {escape(text)}", soft_wrap=True)
         sys.exit(1)
+
+
+def _unexpected(error: BaseException) -> str:
+    """Write the traceback of an error to a file, and return the message that names it."""
+    text = f"unexpected {type(error).__name__} ({first_line(error)})"
+    folders = [Path(tempfile.gettempdir())]
+    with suppress(Exception):  # the environment may be what is wrong
+        folders.insert(0, read_environment().data_root / ".errors")
+    for folder in folders:
+        with suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(
+                "w", dir=folder, prefix="gradsim-", suffix=".txt", delete=False, encoding="utf-8", errors="replace"
+            ) as file:
+                traceback.print_exception(error, file=file)
+            return f"{text}, a fault of gradsim or of a package it uses; report it with {file.name}"
+    return f"{text}, and its traceback cannot be written to {folders[0]}; make room there and run again"
 
 
 if __name__ == "__main__":

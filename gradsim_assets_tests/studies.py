@@ -1,8 +1,21 @@
-"""A study that tests build in memory, without its files being read."""
+"""Studies of tests: in memory, and as the text of a study file."""
 
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from gradsim.study import Study
+
+
+class _Dumper(yaml.SafeDumper):
+    def ignore_aliases(self, data: object) -> bool:
+        return True
+
+
+def study_text(definition: dict[str, Any]) -> str:
+    """A definition as YAML without anchors, which study files may not have."""
+    return str(yaml.dump(definition, Dumper=_Dumper, sort_keys=False))
 
 
 def two_partitions(folder: Path) -> Study:

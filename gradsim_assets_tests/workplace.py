@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import IO, Any
 
 import dagster as dg
-import yaml
 
 from gradsim.environment import Environment
 from gradsim.study import Study, load_study
 from gradsim.tables import Store
+from gradsim_assets_tests.studies import study_text
 from resources.job_server import JobServer
 
 SCRIPTS = Path(sys.executable).parent
@@ -122,7 +122,7 @@ class Workplace:
             "projections": [{"kind": "sjlt", "share": 0.1}],
             "partition_size": 7,
         }
-        (self.studies / f"{name}.yaml").write_text(yaml.safe_dump({**definition, **changes}), encoding="utf-8")
+        (self.studies / f"{name}.yaml").write_text(study_text({**definition, **changes}), encoding="utf-8")
 
     def study(self, name: str = "tiny") -> Study:
         return load_study(name, self.environment)

@@ -9,7 +9,7 @@ import polars as pl
 
 from gradsim.dataset.files import Rows
 from gradsim.dataset.samples import LoadedSamples, samples_of
-from gradsim.errors import SampleError
+from gradsim.errors import SampleError, first_line
 from gradsim.study import HubDataset
 
 
@@ -46,7 +46,7 @@ def read_saved(folder: Path) -> Rows:
         dataset = datasets.load_from_disk(folder)
     except (OSError, ValueError, KeyError) as error:
         raise SampleError(
-            f"{folder}: not a folder that `save_to_disk` wrote ({_first_line(error)}); name a file, "
+            f"{folder}: not a folder that `save_to_disk` wrote ({first_line(error)}); name a file, "
             "or a folder of files as `dataset.hub`"
         ) from error
     if isinstance(dataset, datasets.DatasetDict):
@@ -57,7 +57,7 @@ def read_saved(folder: Path) -> Rows:
 
 def _not_loaded(section: HubDataset, error: Exception) -> SampleError:
     """Return an error that says why a dataset cannot be loaded and what to do about it."""
-    name, reason = section.hub, _first_line(error)
+    name, reason = section.hub, first_line(error)
     fix = "check its name, subset, split and revision in the study file, the network, and HF_TOKEN if it is gated"
     if isinstance(error, OSError) and _in_cache(error.filename):
         reason = f"{error.filename}: {error.strerror}"
@@ -79,10 +79,6 @@ def _in_cache(path: str | None) -> bool:
     """Return whether a path is in the cache of `datasets`, or above it."""
     cache = Path(datasets.config.HF_DATASETS_CACHE)
     return path is not None and (Path(path).is_relative_to(cache) or cache.is_relative_to(path))
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _rows(dataset: Any, source: str, numbers: Sequence[int]) -> Rows:

@@ -5,19 +5,26 @@ revision in use is known.
 """
 
 import hashlib
+import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 import huggingface_hub
 from huggingface_hub import errors as hub_errors
-from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import CONFIG_MAPPING, AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
-from gradsim.errors import ModelError
+from gradsim.errors import ModelError, first_line, parsing
 
 _DESCRIPTION = ("*.json", "*.jinja", "*.model", "*.txt")
-_WEIGHTS = ("*.safetensors", "*.bin")  # in order of preference
+_WEIGHTS = "*.safetensors"
+_PICKLED = "*.bin"
 _ADAPTER = "adapter_config.json"  # written by PEFT, and detected by transformers
+
+# JSON files that transformers reads, each an object.
+_CONFIGURATIONS = ("config.json", "generation_config.json")
+_TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json", "special_tokens_map.json", "added_tokens.json")
 
 _REASONS: tuple[tuple[type[Exception], str], ...] = (
     (hub_errors.GatedRepoError, "the repository is gated"),
@@ -49,21 +56,17 @@ def fetch(name: str, revision: str | None = None, *, weights: bool = True) -> Fe
         weights: whether to download the weights, too.
 
     Raises:
-        ModelError: The model is not available, lacks weights, or contains an adapter.
+        ModelError: The model is not available, lacks weights as safetensors, has malformed files, needs its own code,
+            or contains an adapter.
     """
-    folder = Path(name)
-    if folder.is_dir():
-        _require_no_adapter(folder, name)
-        _require_weights(folder, name)
-        return Fetched(folder, _digest(folder))
     folder = _description_folder(name, revision)
-    if not weights:
-        return Fetched(folder, folder.name)
-    for pattern in _WEIGHTS:
-        folder = _download(name, revision, (pattern,))
-        if any(folder.glob(pattern)):
-            break
-    _require_weights(folder, name)
+    if folder == Path(name):
+        _require_weights(folder, name)
+        with parsing(ModelError, f"model {name}: its files cannot be read", f"make {folder} readable"):
+            return Fetched(folder, _digest(folder))
+    if weights:
+        folder = _download(name, revision, (_WEIGHTS,))
+        _require_weights(folder, name)
     return Fetched(folder, folder.name)
 
 
@@ -79,12 +82,9 @@ def load_tokenizer(name: str, revision: str | None = None, chat_template: str | 
         ModelError: The tokenizer is not available or cannot be loaded.
     """
     folder = _description_folder(name, revision)
-    try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError, ImportError, KeyError) as error:
-        raise ModelError(
-            f"model {name}: its tokenizer cannot be loaded ({first_line(error)}); check its files"
-        ) from error
+    _require_objects(folder, name, _TOKENIZER_FILES)
+    with parsing(ModelError, f"model {name}: its tokenizer cannot be loaded", f"check its files in {folder}"):
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     if chat_template is not None:
         tokenizer.chat_template = chat_template
     return tokenizer
@@ -101,24 +101,24 @@ def read_configuration(name: str, revision: str | None = None) -> PreTrainedConf
         ModelError: The model is not available, or transformers does not support its architecture.
     """
     folder = _description_folder(name, revision)
-    try:
-        configuration: PreTrainedConfig = AutoConfig.from_pretrained(folder)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(
-            f"model {name}: its configuration cannot be read ({first_line(error)}); check its config.json"
-        ) from error
+    with parsing(ModelError, f"model {name}: its configuration cannot be read", f"check {folder / 'config.json'}"):
+        configuration: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     return configuration
 
 
-def first_line(error: Exception) -> str:
-    """Return the first line of an error's message, or its class name if the message is empty."""
-    return next(iter(str(error).splitlines()), type(error).__name__)
-
-
 def _description_folder(name: str, revision: str | None) -> Path:
-    folder = Path(name) if Path(name).is_dir() else _download(name, revision, _DESCRIPTION)
+    """Return the folder with all files but the weights, after checking those that transformers would read."""
+    folder = Path(name) if _is_folder(name) else _download(name, revision, _DESCRIPTION)
     _require_no_adapter(folder, name)
+    _require_objects(folder, name, _CONFIGURATIONS)
     return folder
+
+
+def _is_folder(name: str) -> bool:
+    try:
+        return Path(name).is_dir()
+    except OSError:  # longer than the name of a file may be
+        return False
 
 
 def _download(name: str, revision: str | None, patterns: tuple[str, ...]) -> Path:
@@ -145,14 +145,43 @@ def _require_no_adapter(folder: Path, name: str) -> None:
         )
 
 
+def _require_objects(folder: Path, name: str, files: Iterable[str]) -> None:
+    """Reject files that are not JSON objects, and a model that transformers could only run with the model's own code.
+
+    transformers ignores some malformed files, and does not name others.
+    """
+    for path in (folder / file for file in files if (folder / file).exists()):
+        with parsing(ModelError, f"model {name}: {path} is not a JSON object", "download or save the model again"):
+            content = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(content, dict):
+                raise TypeError(f"found {type(content).__name__}")
+        if (
+            path.name == "config.json"
+            and "auto_map" in content
+            and str(content.get("model_type")) not in CONFIG_MAPPING
+        ):
+            raise ModelError(
+                f"model {name}: {path} names code of the model (auto_map), which is never run; "
+                "choose a model that transformers supports itself"
+            )
+
+
 def _require_weights(folder: Path, name: str) -> None:
-    if not any(path for pattern in _WEIGHTS for path in folder.glob(pattern)):
-        raise ModelError(f"model {name}: {folder} contains no weights (*.safetensors); download or train it again")
+    if any(folder.glob(_WEIGHTS)):
+        return
+    if folder == Path(name) and not any(folder.glob(_PICKLED)):
+        raise ModelError(f"model {name}: {folder} contains no weights ({_WEIGHTS}); download or train it again")
+    raise ModelError(
+        f"model {name}: it has no weights as safetensors, and pickled ones ({_PICKLED}) are refused because they can "
+        "contain code; if you trust them, convert them with transformers: "
+        f"AutoModelForCausalLM.from_pretrained({name!r}).save_pretrained(FOLDER)"
+    )
 
 
 def _digest(folder: Path) -> str:
     digest = hashlib.sha256()
-    for path in sorted({path for pattern in _DESCRIPTION + _WEIGHTS for path in folder.glob(pattern)}):
+    patterns = (*_DESCRIPTION, _WEIGHTS, _PICKLED)
+    for path in sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}):
         with path.open("rb") as file:
             digest.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
     return digest.hexdigest()

@@ -1,16 +1,16 @@
 """Loading of causal language models onto a device, and inspection of models without loading their weights."""
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
-from gradsim.errors import DeviceError, ModelError
-from gradsim.models.fetching import fetch, first_line, read_configuration
+from gradsim.errors import DeviceError, ModelError, parsing
+from gradsim.models.fetching import fetch, read_configuration
 from gradsim.models.weights import require_matching_weights
 from gradsim.study import ModelConfiguration
 from gradsim.study.model_configuration import PrecisionName
@@ -73,20 +73,21 @@ def load_model(configuration: ModelConfiguration) -> PreTrainedModel:
             f"model {configuration.name}: its files have revision {revision[:12]}, not {configuration.revision[:12]} "
             "as recorded in the study's `model` table; restore them, or delete that table and run again"
         )
-    try:
+    name, attention = configuration.name, configuration.attention
+    with (
+        parsing(ModelError, f"model {name}: cannot be loaded", f"check its files in {folder} and `attention`"),
+        _naming_attention(name, attention),
+    ):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
-            **_choices(configuration.precision, configuration.attention),
+            **_choices(configuration.precision, attention),
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # rejected below, with their names
+            trust_remote_code=False,
+            use_safetensors=True,
         )
-    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
-        raise ModelError(
-            _no_attention(configuration.name, configuration.attention, error)
-            or f"model {configuration.name}: cannot be loaded ({first_line(error)}); check its files and `attention`"
-        ) from error
     model, report = loaded
-    require_matching_weights(model, report, configuration.name)
+    require_matching_weights(model, report, name)
     ready: PreTrainedModel = model.to(device).eval()
     return ready
 
@@ -125,14 +126,14 @@ def build_without_weights(
     Raises:
         ModelError: The model is not a causal language model or does not support the attention implementation.
     """
-    try:
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(configuration, **_choices(precision, attention))
-    except (ValueError, ImportError) as error:
-        raise ModelError(
-            _no_attention(name, attention, error)
-            or f"model {name}: cannot be built as a causal language model ({first_line(error)}); choose another"
-        ) from error
+    with (
+        parsing(ModelError, f"model {name}: cannot be built as a causal language model", "choose another"),
+        _naming_attention(name, attention),
+        torch.device("meta"),
+    ):
+        model = AutoModelForCausalLM.from_config(
+            configuration, **_choices(precision, attention), trust_remote_code=False
+        )
     ready: PreTrainedModel = model.eval()
     return ready
 
@@ -142,11 +143,15 @@ def _choices(precision: PrecisionName, attention: str) -> dict[str, Any]:
     return {"dtype": DTYPES[precision], "attn_implementation": attention}
 
 
-def _no_attention(name: str, attention: str, error: Exception) -> str | None:
-    """Return the message for an unsupported attention implementation, or None for any other error."""
-    if "does not support an attention implementation" not in str(error):
-        return None
-    return (
-        f"model {name}: its architecture does not support {attention} attention; "
-        "set `model.attention: eager` in the study file"
-    )
+@contextmanager
+def _naming_attention(name: str, attention: str) -> Iterator[None]:
+    """Turn the error for an unsupported attention implementation into one that names the key of the study."""
+    try:
+        yield
+    except ValueError as error:
+        if "does not support an attention implementation" not in str(error):
+            raise
+        raise ModelError(
+            f"model {name}: its architecture does not support {attention} attention; "
+            "set `model.attention: eager` in the study file"
+        ) from error

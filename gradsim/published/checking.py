@@ -40,9 +40,10 @@ def query_sets(blocks: Sequence[Block]) -> list[QuerySet]:
         if block.part is None:
             sets.append(QuerySet(block.name, queries))
             continue
-        if len(queries) != len(block.part):
+        named = block.part.stop - block.part.start  # `len` would raise an error for more than 2^63
+        if len(queries) != named:
             raise TableError(
-                f"{block.name}: contains {len(queries)} queries, but its name says {len(block.part)} "
+                f"{block.name}: contains {len(queries)} queries, but its name says {named} "
                 f"({block.part.start} up to, but not including, {block.part.stop}); complete the part or correct its "
                 "name"
             )

@@ -17,6 +17,8 @@ from gradsim.study.settings import Prices, RewritingQuality, query_methods
 # Position of the union member that pydantic inserts into an error's location, by top-level key.
 _UNION_DEPTH = {"dataset": 1, "model": 1, "top_k": 1, "settings": 2, "chat": 2}
 
+_LONGEST = 100  # characters of a key or value in a message
+
 # Section class by location component; the last match in a location is the section of the key.
 _SECTIONS: Mapping[str, type[Section]] = {
     "HubDataset": datasets.HubDataset,
@@ -68,7 +70,7 @@ def explain(error: ValidationError) -> str:
         case "value_error":
             text = first["msg"].removeprefix("Value error, ")
         case "string_pattern_mismatch" if place == "name":
-            text = f"'{value}' is not a valid study name; use letters, digits and underscores"
+            text = f"'{_short(value)}' is not a valid study name; use letters, digits and underscores"
         case "union_tag_not_found":
             text = f"key '{place}.method' is missing; it should be {_methods()}"
         case "union_tag_invalid":
@@ -78,14 +80,19 @@ def explain(error: ValidationError) -> str:
         case _:
             needs = [_need(complaint) for complaint in complaints if _place(complaint) == place]
             text = _unfit(place, value, needs)
-    return text
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def _place(complaint: ErrorDetails) -> str:
     """Return the key's path in the study file, such as `settings.paraphrased.path`."""
     location = complaint["loc"]
     depth = _UNION_DEPTH.get(str(location[0])) if location else None
-    return ".".join(str(part) for position, part in enumerate(location) if position != depth) or "the study"
+    return ".".join(_short(part) for position, part in enumerate(location) if position != depth) or "the study"
+
+
+def _short(part: object) -> str:
+    text = str(part)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def _need(complaint: ErrorDetails) -> str:
@@ -95,7 +102,7 @@ def _need(complaint: ErrorDetails) -> str:
 
 
 def _unfit(place: str, value: Any, needs: Iterable[str]) -> str:
-    shown = "empty" if value is None else repr(value)
+    shown = "empty" if value is None else _short(repr(value))
     return f"key '{place}' is {shown}; it should be {' or '.join(needs)}"
 
 

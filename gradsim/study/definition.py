@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
@@ -110,6 +111,8 @@ Model = Annotated[
 ]
 
 
+MOST_PARTITIONS = 100_000  # recommended by Dagster for an asset
+
 PROJECTION_KINDS = ("sjlt", "logra", "srht", "mask", "rademacher", "traker")
 
 
@@ -216,6 +219,16 @@ class Study(Section):
             raise ValueError("projections: one is a duplicate; remove it")
         if sum(each.store_projected for each in self.projections) > 1:
             raise ValueError("projections: store_projected is set on more than one; set it on one only")
+        return self
+
+    @model_validator(mode="after")
+    def _partitions_are_manageable(self) -> Self:
+        if self.samples > MOST_PARTITIONS * self.partition_size:
+            least = math.ceil(self.samples / MOST_PARTITIONS)
+            raise ValueError(
+                f"partition_size: {self.partition_size:,} makes more than {MOST_PARTITIONS:,} partitions of "
+                f"{self.samples:,} samples; use at least {least:,}"
+            )
         return self
 
     @model_validator(mode="after")

@@ -8,13 +8,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from gradsim.environment import Environment, read_environment
-from gradsim.errors import StudyError
+from gradsim.errors import StudyError, parsing
 from gradsim.study.complaints import explain
 from gradsim.study.definition import IMPORTED, NAME, HubModel, Study
+from gradsim.study.yaml_file import read_mapping
 
 # Definition of an imported study, in the folder of its tables.
 IMPORTED_FILE = "study.yaml"
@@ -76,7 +76,7 @@ def imported_studies(environment: Environment) -> tuple[list[Study], list[StudyE
         if not path.is_file() or not re.fullmatch(NAME, path.parent.name):
             continue
         try:
-            if _is_imported(_content(path)):
+            if _is_imported(read_mapping(path)):
                 studies.append(_read(path))
         except StudyError as error:
             faults.append(error)
@@ -113,7 +113,7 @@ def imported_file(name: str, environment: Environment) -> Path:
 def _imports(path: Path) -> bool:
     """Return whether a file is the definition of an imported study."""
     try:
-        return path.is_file() and _is_imported(_content(path))
+        return path.is_file() and _is_imported(read_mapping(path))
     except StudyError:
         return False
 
@@ -135,56 +135,20 @@ def _study_file(name: str, environment: Environment) -> Path:
 
 def _read(path: Path) -> Study:
     """Read a study, named after its file, or after its folder if it is imported."""
-    content = _content(path)
+    content = read_mapping(path)
     imported = _is_imported(content)
     name = path.parent.name if path.name == IMPORTED_FILE and imported else path.stem
     # `$` in an imported definition is part of a name.
     definition = {"name": name, **(content if imported else _expanded(content, path))}
-    try:
-        return Study.model_validate(definition, context={"folder": path.parent.resolve()})
-    except ValidationError as error:
-        raise StudyError(f"{path}: {explain(error)}") from error
+    with parsing(StudyError, f"{path}: not a study", "correct it"):
+        try:
+            return Study.model_validate(definition, context={"folder": path.parent.resolve()})
+        except ValidationError as error:
+            raise StudyError(f"{path}: {explain(error)}") from error
 
 
 def _is_imported(content: dict[str, Any]) -> bool:
     return isinstance(dataset := content.get("dataset"), dict) and IMPORTED in dataset
-
-
-def _content(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise StudyError(f"{path}: no such study file; check the name or create it") from error
-    except UnicodeDecodeError as error:
-        raise StudyError(f"{path}: not UTF-8 text; save it as such") from error
-    except OSError as error:
-        raise StudyError(f"{path}: cannot be read ({error.strerror}); make it a readable file") from error
-    try:
-        _refuse_repeated_keys(yaml.compose(text, yaml.SafeLoader), path)
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}, line {mark.line + 1}" if mark else str(path)
-        reason = getattr(error, "problem", None) or getattr(error, "reason", "")
-        raise StudyError(f"{where}: not YAML ({reason}); correct its syntax") from error
-    if not isinstance(content, dict):
-        raise StudyError(f"{path}: not a mapping of keys to values; see studies/sample.yaml for one")
-    return content
-
-
-def _refuse_repeated_keys(node: Any, path: Path) -> None:
-    """Raise an error for duplicate keys: YAML would silently use the last one."""
-    if isinstance(node, yaml.SequenceNode):
-        for item in node.value:
-            _refuse_repeated_keys(item, path)
-    if isinstance(node, yaml.MappingNode):
-        seen = set()
-        for key, value in node.value:
-            if str(key.value) in seen:
-                line = key.start_mark.line + 1
-                raise StudyError(f"{path}, line {line}: key '{key.value}' is a duplicate; remove it")
-            seen.add(str(key.value))
-            _refuse_repeated_keys(value, path)
 
 
 # `$VARIABLE` or `${VARIABLE}`
@@ -203,7 +167,7 @@ def _expanded(value: Any, path: Path) -> Any:
     def from_environment(found: re.Match[str]) -> str:
         variable = found[1] or found[2]
         if variable not in os.environ:
-            raise StudyError(f"{path}: '{value}' needs the environment variable {variable}; set it")
+            raise StudyError(f"{path}: {value!r} needs the environment variable {variable}; set it")
         return os.environ[variable]
 
     return _VARIABLE.sub(from_environment, value)

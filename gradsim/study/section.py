@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo
+from pydantic_core import PydanticCustomError
 
 
 class Section(BaseModel):
@@ -13,6 +14,8 @@ class Section(BaseModel):
 
 
 def _relative_to_study_file(path: Path, info: ValidationInfo) -> Path:
+    if "\0" in str(path):
+        raise PydanticCustomError("path_type", "not a path")
     folder = (info.context or {}).get("folder")
     return (folder / path).resolve() if folder is not None else path
 

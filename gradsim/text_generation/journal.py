@@ -158,7 +158,7 @@ def _parsed(content: bytes) -> tuple[dict[str, Entry], int]:
     for line in content.split(b"\n")[:-1]:
         try:
             entry = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             entry = None
         if isinstance(entry, dict) and isinstance(key := entry.pop("key", None), str):
             entries[key] = entry

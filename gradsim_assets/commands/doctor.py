@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 
 from gradsim import models
 from gradsim.environment import Environment, project_root, read_environment
-from gradsim.errors import DeviceError, GradsimError, StudyError
+from gradsim.errors import DeviceError, GradsimError, StudyError, parsing
 from gradsim.study import Study, load_studies
 from gradsim.study.loading import imported_studies
 from gradsim.study.settings import Paraphrase
@@ -199,11 +199,9 @@ def dagster(machine: Machine) -> str:
 def _has_storage_elsewhere(home: Path) -> bool:
     """Return whether the instance is configured with a database other than SQLite."""
     path = next((path for path in (home / "dagster.yaml", project_root() / "dagster.yaml") if path.is_file()), None)
-    try:
+    with parsing(StudyError, f"{path}: not a configuration of Dagster", "correct its syntax"):
         content = yaml.safe_load(path.read_text(encoding="utf-8")) if path else None
-    except yaml.YAMLError as error:
-        raise StudyError(f"{path}: not YAML; correct its syntax") from error
-    return isinstance(content, dict) and not {"postgres", "mysql"}.isdisjoint(content.get("storage") or {})
+        return isinstance(content, dict) and not {"postgres", "mysql"}.isdisjoint(content.get("storage") or {})
 
 
 def _free_gb(folder: Path, variable: str) -> float:

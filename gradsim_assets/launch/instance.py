@@ -7,7 +7,7 @@ from shutil import copyfile
 import dagster as dg
 
 from gradsim.environment import Environment, project_root
-from gradsim.errors import StudyError
+from gradsim.errors import StudyError, parsing
 from gradsim_assets.dispatch import set_pool_limits
 
 
@@ -40,9 +40,10 @@ def open_instance(environment: Environment) -> dg.DagsterInstance:
     """Open the Dagster instance in `DAGSTER_HOME`, with the environment's pool limits.
 
     Raises:
-        StudyError: The folder cannot be written.
+        StudyError: The folder cannot be written, or its `dagster.yaml` is malformed.
     """
-    prepare_home(environment)
-    instance = dg.DagsterInstance.get()
+    configuration = prepare_home(environment) / "dagster.yaml"
+    with parsing(StudyError, f"{configuration}: Dagster cannot use it", "correct it, or the storage that it names"):
+        instance = dg.DagsterInstance.get()
     set_pool_limits(instance, environment)
     return instance

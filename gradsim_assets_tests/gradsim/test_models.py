@@ -230,7 +230,7 @@ class TestLoading:
         assert raised(ModelError, lambda: models.parameter_shapes(str(strange))).startswith(
             f"model {strange}: cannot be built as a causal language model ("
         )
-        (strange / "config.json").write_text("{")
+        (strange / "config.json").write_text("{}")
         assert raised(ModelError, lambda: models.read_configuration(str(strange))).startswith(
             f"model {strange}: its configuration cannot be read ("
         )

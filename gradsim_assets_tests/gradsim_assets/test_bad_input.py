@@ -11,7 +11,6 @@ from typing import Any
 
 import polars as pl
 import pytest
-import yaml
 
 from gradsim.environment import Environment
 from gradsim.study import load_study
@@ -19,6 +18,7 @@ from gradsim.tables import SCHEMAS, Store
 from gradsim_assets import cli, terminal
 from gradsim_assets.launch.launching import RunError, run_launches
 from gradsim_assets.launch.targets import Launch
+from gradsim_assets_tests.studies import study_text
 
 NOBODY = 65534
 Rows = list[dict[str, Any]]
@@ -76,7 +76,7 @@ class Machine:
             "partition_size": 2,
         }
         path = self.studies / "tiny.yaml"
-        path.write_text(yaml.safe_dump({**definition, **changes}), encoding="utf-8")
+        path.write_text(study_text({**definition, **changes}), encoding="utf-8")
         return path
 
     def refuses(self, *arguments: str) -> tuple[list[str], str]:

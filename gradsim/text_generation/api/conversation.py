@@ -136,7 +136,8 @@ class Conversation:
             failure: Exception = BusyError("did not answer in time", billed=True)
         except (openai.APIError, httpx2.HTTPError) as error:
             failure = meaning(error, self._address, answered_before=self._answered_before)
-        except (ValueError, TypeError, AttributeError, LookupError):  # not JSON, or an unexpected structure
+        # Not JSON, nested too deeply, or an unexpected structure.
+        except (ValueError, RecursionError, TypeError, AttributeError, LookupError):
             failure = not_a_completion(content_type, self._address, answered_before=self._answered_before)
         else:
             self._answered_before = True

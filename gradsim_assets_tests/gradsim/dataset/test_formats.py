@@ -14,7 +14,7 @@ from gradsim.study.datasets import DatasetLayout
 Row = dict[str, Any]
 
 
-def said(role: str, text: str, **others: Any) -> Row:
+def said(role: str, text: Any, **others: Any) -> Row:
     return {"role": role, "content": text, **others}
 
 

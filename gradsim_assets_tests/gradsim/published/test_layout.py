@@ -39,3 +39,11 @@ class TestParts:
         single.part(table, 1, 4).rename(single.part(table, 1, 1))
         with pytest.raises(TableError, match=r"_part_1_1.json: the range in the file name is empty; correct"):
             find_published(single.root)
+
+    @pytest.mark.parametrize("end", [2**63, 999999999999999999999])
+    def test_an_end_beyond_every_table(self, single: Layout, table: str, end: int) -> None:
+        single.write()
+        single.write_parts(table, 4)
+        single.part(table, 0, 4).rename(single.part(table, 0, end))
+        with pytest.raises(TableError, match=rf"_part_0_{end}.json.* (its name says|and ends at) {end}"):
+            single.read()

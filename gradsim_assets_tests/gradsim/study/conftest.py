@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+
+from gradsim_assets_tests.studies import study_text
 
 DEFINITION = {
     "dataset": {"path": "originals.jsonl"},
@@ -38,7 +39,7 @@ def write_study(root: Path) -> Callable[..., Path]:
     def write(name: str = "mine", **changes: Any) -> Path:
         definition = {key: value for key, value in {**DEFINITION, **changes}.items() if value is not None}
         path = root / "studies" / f"{name}.yaml"
-        path.write_text(yaml.safe_dump(definition, sort_keys=False), encoding="utf-8")
+        path.write_text(study_text(definition), encoding="utf-8")
         return path
 
     return write

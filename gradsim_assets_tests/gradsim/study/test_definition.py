@@ -190,6 +190,18 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "top_k as a text": ({"top_k": "many"}, "key 'top_k' is 'many'; it should be a whole number or 'all'"),
     "top_k of zero": ({"top_k": 0}, "key 'top_k' is 0; it should be at least 1 or 'all'"),
     "partition size": ({"partition_size": 0}, "key 'partition_size' is 0; it should be at least 1"),
+    "more partitions than Dagster can manage": (
+        {"samples": 10**9, "partition_size": 1000},
+        "partition_size: 1,000 makes more than 100,000 partitions of 1,000,000,000 samples; use at least 10,000",
+    ),
+    "path with a null character": (
+        {"dataset": {"path": "a\0.jsonl"}},
+        r"key 'dataset.path' is 'a\x00.jsonl'; it should be a path",
+    ),
+    "long text": (
+        {"samples": "n" * 500},
+        f"key 'samples' is '{'n' * 99}...; it should be a whole number",
+    ),
     # what does not go together
     "prompts that are not there": (
         {"settings": {"a": DROPOUT, "b": DROPOUT, "c": {"method": "generate", "prompts": "d"}}},

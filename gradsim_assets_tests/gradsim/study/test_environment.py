@@ -56,6 +56,45 @@ def test_dotenv_is_read_and_the_environment_wins(root: Path, monkeypatch: pytest
     assert "secret" not in repr(environment)
 
 
+NOT_A_PAIR = "not NAME=value; correct or remove it"
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"MT_DEVICE=cpu\nGRADSIM_DATA=\xff\n", ", line 2: not UTF-8 text; save the file as such"),
+        (b"MT_DEVICE=a\0b\n", ", line 1: contains a null character; remove it"),
+        (b"# \r\n\r\nMT_DEVICE=cpu\r\n'a\0'=b", ", line 4: contains a null character; remove it"),
+        (b"\n\n# data\n\nGRADSIM_DATA /data\n", f", line 5: {NOT_A_PAIR}"),
+        (b"MT_DEVICE=cpu\n=x\n", f", line 2: {NOT_A_PAIR}"),
+        (b"A=1\nB='one line\nC=2\n", f", line 2: {NOT_A_PAIR}"),
+        (b"A='several\nlines'\nB=\"x\" y\n", f", line 3: {NOT_A_PAIR}"),
+        (b"'A=B'=c\n", f", line 1: {NOT_A_PAIR}"),
+        (b"\x89PNG\r\n\x1a\n", ", line 1: not UTF-8 text; save the file as such"),
+    ],
+)
+def test_a_malformed_dotenv(root: Path, content: bytes, complaint: str) -> None:
+    path = root / ".env"
+    path.write_bytes(content)
+    with pytest.raises(StudyError) as caught:
+        read_environment()
+    assert str(caught.value) == f"{path}{complaint}"
+
+
+def test_a_folder_called_dotenv(root: Path) -> None:
+    path = root / ".env"
+    path.mkdir()
+    with pytest.raises(StudyError) as caught:
+        read_environment()
+    assert str(caught.value) == f"{path}: cannot be read (Is a directory); make it a readable file or rename it"
+
+
+@pytest.mark.parametrize("content", ["", "\n", "\ufeffMT_DEVICE=cpu", "export MT_DEVICE=cpu # here\n", "UNSET\n#=\n"])
+def test_a_dotenv_of_few_values(root: Path, content: str) -> None:
+    (root / ".env").write_text(content, encoding="utf-8")
+    assert read_environment().device == ("cpu" if "MT_DEVICE" in content else "auto")
+
+
 @pytest.mark.parametrize("folder", ["store", "a folder/with spaces", "./x/../store 2"])
 def test_relative_folders_are_meant_from_the_root(root: Path, monkeypatch: pytest.MonkeyPatch, folder: str) -> None:
     monkeypatch.chdir("/")

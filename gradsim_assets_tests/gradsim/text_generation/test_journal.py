@@ -62,11 +62,11 @@ def test_a_line_that_was_cut_off_is_as_if_it_never_was(tmp_path_factory: pytest.
 
 def test_damage_in_the_middle_costs_its_own_line_and_is_said(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
-    path.write_bytes(b'{"key":"a","n":1}\n\xff\xfe{{{\n[1]\n{"n":3}\n{"key":"b","n":2}\n')
+    path.write_bytes(b'{"key":"a","n":1}\n\xff\xfe{{{\n[1]\n{"n":3}\n' + b"[" * 70_000 + b'\n{"key":"b","n":2}\n')
     said: list[str] = []
     with open_journal(path, said.append) as journal:
         assert journal.entries == {"a": {"n": 1}, "b": {"n": 2}}
-    assert said == [f"{path}: 3 lines cannot be read; their answers are requested again"]
+    assert said == [f"{path}: 4 lines cannot be read; their answers are requested again"]
     assert read_journal(path) == {"a": {"n": 1}, "b": {"n": 2}}
 
 
