@@ -8,14 +8,10 @@ import yaml
 from gradsim.study import Study
 
 
-class _Dumper(yaml.SafeDumper):
-    def ignore_aliases(self, data: object) -> bool:
-        return True
-
-
 def study_text(definition: dict[str, Any]) -> str:
-    """A definition as YAML without anchors, which study files may not have."""
-    return str(yaml.dump(definition, Dumper=_Dumper, sort_keys=False))
+    """A definition as YAML without anchors, which `yaml` writes for objects that occur twice."""
+    dumper = type("Dumper", (yaml.SafeDumper,), {"ignore_aliases": lambda self, data: True})
+    return str(yaml.dump(definition, Dumper=dumper, sort_keys=False))
 
 
 def two_partitions(folder: Path) -> Study:

@@ -6,6 +6,8 @@ import pytest
 
 from gradsim.tables import State
 
+pytestmark = pytest.mark.slow
+
 LAYERS = [
     "model.embed_tokens.weight",
     *(f"model.layers.0.self_attn.{name}_proj.weight" for name in "qkvo"),

@@ -10,6 +10,8 @@ from gradsim.tables import State
 from gradsim.tables.index import IndexFile
 from resources.gpu import GPUResource
 
+pytestmark = pytest.mark.slow
+
 THING = re.compile(r"^ +(\d+) +(-?[\d.]+) +(s\d\d) +(.+)$", re.MULTILINE)
 
 

@@ -16,6 +16,8 @@ from resources import compute as module
 from resources.compute import MOST_RETRIES, ComputeResource, Performed
 from resources.local import LocalCompute
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def job(study, tmp_path):

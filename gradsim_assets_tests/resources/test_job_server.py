@@ -12,6 +12,8 @@ import pytest
 from gradsim_assets_tests.programs import has_ended
 from resources.job_server import IMPORTED
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def arguments(tmp_path):

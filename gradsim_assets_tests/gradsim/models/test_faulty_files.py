@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -38,7 +39,7 @@ LOADERS: dict[str, Callable[[Path], object]] = {
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     turns = [{"role": "user", "content": "What is it?"}, {"role": "assistant", "content": "It is an example."}]
     samples = pl.DataFrame([{"id": "s0", "messages": turns}], schema=SAMPLES_SCHEMA)
-    sizes = {"layers": 1, "hidden_size": 16, "heads": 2, "vocabulary": 300, "positions": 64, "steps": 1}
+    sizes: dict[str, Any] = {"layers": 1, "hidden_size": 16, "heads": 2, "vocabulary": 300, "positions": 64, "steps": 1}
     return models.train_reference_model(samples, tmp_path_factory.mktemp("models") / "tiny", **sizes).folder
 
 

@@ -22,6 +22,8 @@ from gradsim.partition_job.study_projections import SizedProjection
 from gradsim.study import Projection
 from gradsim.tables.provenance import ORIGINAL_LOSS, QUERY_LOSS
 
+pytestmark = pytest.mark.slow
+
 PROJECTION = Projection(share=0.01)
 AS_PUBLISHED = Projection(share=0.01, scaling="as_published")
 STREAMED = {"dot_products", "projected_dots"}

@@ -14,6 +14,8 @@ from gradsim import analysis, plots
 from gradsim.plots import style
 from gradsim_assets_tests.gradsim.plots import frames
 
+pytestmark = pytest.mark.slow
+
 
 def test_png(figures: dict[str, Figure]) -> None:
     for figure in figures.values():

@@ -12,6 +12,8 @@ from gradsim.analysis import QUESTIONS, Criterion
 from gradsim.plots import style
 from gradsim_assets_tests.gradsim.plots import frames
 
+pytestmark = pytest.mark.slow
+
 
 def study(layers: list[str], n_queries: int, n_candidates: int, *, tied: bool = False) -> dict[str, pl.DataFrame]:
     """Answers to all questions that need no projection's kind, from random dots; no sizes are known."""

@@ -10,6 +10,8 @@ from gradsim.published import Published, find_published, read_published, write_p
 from gradsim_assets_tests.gradsim.published.layout import MODEL, SETTINGS, write_golden_layout
 from gradsim_assets_tests.gradsim.published.tiny import frames
 
+pytestmark = pytest.mark.slow
+
 # Git blob hashes of the combined files in the original study's repository.
 BLOBS = {
     ("paraphrased", "dot_products"): "178b54d802df1ac12218b16dfd38246df4833cda",

@@ -12,6 +12,8 @@ from gradsim.report.render import PAGE
 from gradsim.report.svg import compact
 from gradsim_assets_tests.gradsim.report.studies import make_setting, sizes
 
+pytestmark = pytest.mark.slow
+
 COLUMN = 350
 """Pixels that a telephone of 390 leaves for a figure."""
 

@@ -23,6 +23,8 @@ from gradsim_assets_tests.gradsim.report.studies import (
     sizes,
 )
 
+pytestmark = pytest.mark.slow
+
 
 def page_of(*settings: SettingReport, **changes: object) -> Page:
     return Page(render_report(make_report(*settings, **changes)))

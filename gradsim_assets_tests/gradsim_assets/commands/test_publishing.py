@@ -19,6 +19,8 @@ from gradsim_assets.build import build_definitions
 from gradsim_assets.cli import app
 from gradsim_assets_tests.workplace import Workplace
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = ("paraphrased", "word_dropout", "model_generated")
 
 

@@ -8,6 +8,8 @@ from gradsim.gradients import Projector, compare, compare_tiles
 from gradsim.gradients.reference import reference_gradient
 from gradsim.gradients.vectors import projected_gradients
 
+pytestmark = pytest.mark.slow
+
 
 def compile_whole(model, **settings):
     return torch.compile(model, **settings)

@@ -13,6 +13,8 @@ import pytest
 from gradsim.queries.quality import fault_table
 from gradsim.queries.without_model import drop_words
 
+pytestmark = pytest.mark.slow
+
 # Translations whose seventh word is a text in Chinese, which has no blanks: without it nothing is left to translate.
 ROBBED_OF_THEIR_TEXT = {"lima_802", "lima_831"}
 # Prompts that were carried out in the original study: two translations and a sentence to be simplified.

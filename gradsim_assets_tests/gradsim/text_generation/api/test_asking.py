@@ -14,6 +14,8 @@ from gradsim.text_generation.request import Answer, Request
 from gradsim_assets_tests.gradsim.text_generation.api.conftest import MakeParaphraser
 from gradsim_assets_tests.gradsim.text_generation.api.talk import Reply, Server
 
+pytestmark = pytest.mark.slow
+
 
 def requests(count: int) -> list[Request]:
     return [Request(f"text {n}", 42) for n in range(count)]

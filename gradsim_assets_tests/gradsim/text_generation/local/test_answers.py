@@ -20,6 +20,8 @@ from gradsim_assets_tests.gradsim.text_generation.local.families import (
     prompts_of,
 )
 
+pytestmark = pytest.mark.slow
+
 TOO_LONG = GeneratedAnswer("", 0, finished=False, prompt_too_long=True)
 
 

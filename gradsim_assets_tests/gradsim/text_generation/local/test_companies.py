@@ -30,6 +30,8 @@ from gradsim_assets_tests.gradsim.text_generation.local.families import (
     prompts_of,
 )
 
+pytestmark = pytest.mark.slow
+
 NEW = 12
 # Some stay below ORIGINAL, some cross it while they are decoded, and some begin past it.
 LENGTHS = [3, 5, 9, 9, 14, 20, 20, 20, 23, 24, 25, 30, 30, 40]

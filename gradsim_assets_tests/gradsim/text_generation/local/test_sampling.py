@@ -14,6 +14,8 @@ from gradsim.text_generation.local.sampling import Noise, as_int64, gumbel, rand
 from gradsim_assets_tests.gradsim.text_generation.local.conftest import LONGEST, Known
 from gradsim_assets_tests.gradsim.text_generation.local.families import ids_of, make_tokenizer, prompts_of
 
+pytestmark = pytest.mark.slow
+
 PROBABILITIES = torch.tensor([0.5, 0.25, 0.15, 0.07, 0.03], dtype=torch.float64)
 DRAWS = 20_000
 # Seeds are fixed: a test passes always or never.
