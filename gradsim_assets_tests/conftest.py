@@ -1,6 +1,7 @@
 """Fixtures that every test may use."""
 
 import os
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,9 @@ pytest_plugins = ["gradsim_assets_tests.labs"]
 # Machines are shared and noisy: no test asserts a time, these neither.
 settings.register_profile("gradsim", deadline=None)
 settings.load_profile("gradsim")
+
+# A shell has commands that it runs in the background ignore interrupts, and so would all that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # No test asks the Hub. huggingface_hub reads this once, when the first test imports it.
 os.environ["HF_HUB_OFFLINE"] = "1"
