@@ -3,6 +3,7 @@
 import os
 import signal
 
+import dagster as dg
 import pytest
 
 pytestmark = pytest.mark.slow
@@ -39,9 +40,12 @@ def test_it_works_where_nothing_happens(runs, start, tmp_path):
     assert (tmp_path / "A was computed").exists()
 
 
-def test_it_records_a_job_of_another_partition(runs, start, tmp_path):
-    orphan = start(runs, "A", seconds=30)
-    runs.wait_for("RUNNING")
+def test_it_records_a_job_of_another_partition(runs, start, tmp_path, wait_until):
+    orphan = start(runs, "A", seconds=60)
+    job = runs.wait_for("RUNNING")
+    # The client notes a job some time after it has submitted it, and takes up none that it did not note.
+    with runs.instance() as instance:
+        wait_until(lambda: instance.get_runs(dg.RunsFilter(tags={"dagster_slurm/job_id": job})), "the job's tag")
     orphan.end(signal.SIGKILL)
     # As Dagster marks a run whose process is gone.
     runs.mark_runs_failed()
