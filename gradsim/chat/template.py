@@ -79,14 +79,11 @@ def _answer_spans(
 ) -> Iterator[Span]:
     for place in places:
         prompt = render_template(messages[:place], tokenizer, cue=True) if place else ""
-        content = messages[place]["content"].strip()
         if text.startswith(prompt):
             start = len(prompt)
         else:  # the generation prompt is not part of the conversation, for example because it starts a thought
             before = render_template(messages[:place], tokenizer, cue=False)
-            start = text.find(content, _shared_start(before, text))
-        if start < 0:
-            raise SampleError(f"has an answer in message {place + 1} that the chat template changes; fix or remove it")
+            start = _find_content(messages, place, text, _shared_start(before, text)).start
         yield Span(start, _end_of_answer(messages, tokenizer, text, place, start))
 
 
@@ -97,12 +94,18 @@ def _end_of_answer(messages: Messages, tokenizer: "PreTrainedTokenizerBase", tex
     if text.startswith(through):
         return len(through)
     # A template can treat the last answer in another way than earlier ones, for example keep its thoughts.
+    content = _find_content(messages, place, text, start)
+    through_end = through.rpartition(text[content.start : content.end])[2]
+    return content.end + _shared_start(through_end, text[content.end :])
+
+
+def _find_content(messages: Messages, place: int, text: str, start: int) -> Span:
+    """Return where a message's content stands in a rendered conversation, at or after a character."""
     content = messages[place]["content"].strip()
     found = text.find(content, start)
     if found < 0:
         raise SampleError(f"has an answer in message {place + 1} that the chat template changes; fix or remove it")
-    end = found + len(content)
-    return end + _shared_start(through.rpartition(content)[2], text[end:])
+    return Span(found, found + len(content))
 
 
 def _end_of_default_system_prompt(messages: Messages, tokenizer: "PreTrainedTokenizerBase", text: str) -> int:

@@ -72,7 +72,7 @@ def samples_of(rows: Rows, layout: DatasetLayout, unnamed: str | None = None) ->
 
     Args:
         rows: Rows of a dataset.
-        layout: Format and columns that the study states.
+        layout: Format, columns and rows that the study states.
         unnamed: Beginning of ids, before row numbers, in data without a column `id`; None requires the column.
 
     Raises:
@@ -90,12 +90,10 @@ def samples_of(rows: Rows, layout: DatasetLayout, unnamed: str | None = None) ->
         (identifier if named else f"{unnamed}_{number}", messages)
         for number, (identifier, messages) in zip(rows.numbers, converted, strict=True)
     ]
-    return LoadedSamples(pl.DataFrame(samples, schema=SAMPLES_SCHEMA, orient="row"), format_name, tuple(ignored))
-
-
-def single_turn(samples: pl.DataFrame) -> pl.DataFrame:
-    """Return the samples with exactly two messages."""
-    return samples.filter(pl.col("messages").list.len() == 2)
+    frame = pl.DataFrame(samples, schema=SAMPLES_SCHEMA, orient="row")
+    if layout.single_turn:
+        frame = frame.filter(pl.col("messages").list.len() == 2)
+    return LoadedSamples(frame, format_name, tuple(ignored))
 
 
 def validate(samples: pl.DataFrame, expected: int | None, source: str) -> pl.DataFrame:

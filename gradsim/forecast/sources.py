@@ -68,8 +68,7 @@ class Sources:
         if self.fresh("model"):
             return self.store.model_configuration()
         if isinstance(study.model, HubModel):
-            configuration = study.model.configuration(study.model.name, study.model.revision)
-            return replace(configuration, chat_template=study.chat.file_text())
+            return study.model_configuration(study.model.name, study.model.revision)
         return None
 
     def loadable_model(self, device: str) -> ModelConfiguration:
@@ -152,18 +151,7 @@ class Sources:
             return self.store.read(self.store.lineage.key("tokenized"))
         if self.tokenizer is None:
             return None
-        study = self.store.study
-        return chat.tokenize_table(
-            self.samples,
-            self.tokenizer,
-            template=study.template,
-            loss_on=study.chat.loss_on,
-            context=models.longest_input(self.model),
-            rotary_positions=models.has_rotary_positions(self.model.config),
-            vocabulary=models.vocabulary_size(self.model),
-            on_long_sample=study.on_long_sample,
-            on_bad_sample=study.on_bad_sample,
-        ).frame
+        return models.tokenize_for_study(self.samples, self.store.study, self.tokenizer, self.model).frame
 
     @cached_property
     def originals(self) -> Originals:

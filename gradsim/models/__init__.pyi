@@ -5,8 +5,6 @@ from .fetching import load_tokenizer as load_tokenizer
 from .fetching import read_configuration as read_configuration
 from .limits import context_length as context_length
 from .limits import has_rotary_positions as has_rotary_positions
-from .limits import longest_input as longest_input
-from .limits import vocabulary_size as vocabulary_size
 from .loading import build_without_weights as build_without_weights
 from .loading import device_name as device_name
 from .loading import load_model as load_model
@@ -16,3 +14,4 @@ from .reference import TrainedModel as TrainedModel
 from .reference import reference_configuration as reference_configuration
 from .reference import train_reference_model as train_reference_model
 from .running import RunningModel as RunningModel
+from .tokenizing import tokenize_for_study as tokenize_for_study

@@ -66,10 +66,6 @@ class RunsModel(Section):
     )
     attention: Literal["sdpa", "eager"] = "sdpa"
 
-    def configuration(self, name: str, revision: str | None, device: str = "auto") -> ModelConfiguration:
-        """Return what a process needs to load the model of this folder or Hub name."""
-        return ModelConfiguration(name, revision, device, self.precision, self.attention)
-
 
 class HubModel(RunsModel):
     """A causal language model from the Hugging Face Hub or a local folder."""
@@ -253,6 +249,15 @@ class Study(Section):
         if self.chat.template is None:
             return "tulu" if isinstance(self.model, ReferenceModel | ImportedModel) else "model"
         return "tulu" if self.chat.template == "tulu" else "model"
+
+    def model_configuration(self, name: str, revision: str | None, device: str = "auto") -> ModelConfiguration:
+        """Return what a process needs to load the studied model and its tokenizer from a folder or the Hub.
+
+        Raises:
+            StudyError: The file of the chat template cannot be read.
+        """
+        model = self.model
+        return ModelConfiguration(name, revision, device, model.precision, model.attention, self.chat.file_text())
 
     @property
     def imported(self) -> bool:

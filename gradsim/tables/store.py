@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from enum import StrEnum
 from functools import cached_property, partial
 from pathlib import Path
@@ -82,8 +81,7 @@ class Store:
         model = self.study.model
         assert isinstance(model, HubModel | ReferenceModel)
         name = model.name if isinstance(model, HubModel) else str(self.model_folder)
-        configuration = model.configuration(name, self.provenance(self.lineage.key("model")).revision, device)
-        return replace(configuration, chat_template=self.study.chat.file_text())
+        return self.study.model_configuration(name, self.provenance(self.lineage.key("model")).revision, device)
 
     @property
     def journals(self) -> Path:

@@ -6,19 +6,17 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 
-from gradsim import chat, dataset, models, partition_job
+from gradsim import dataset, models, partition_job
 from gradsim.dataset import samples
 from gradsim.dataset.samples import LoadedSamples
 from gradsim.progress import WorkDone, in_steps
-from gradsim.study import FileDataset, HubDataset, HubModel, ImportedDataset, ReferenceModel, Study
+from gradsim.study import FileDataset, HubDataset, HubModel, ReferenceModel, Study
 from gradsim.tables import Lineage, Store
 from gradsim_assets.asset_specs import table_asset
 from gradsim_assets.io_manager import EXCLUDED, FORMAT, MODEL, REVISION
 from resources.compute import ComputeResource
 from resources.messages import log_progress
 from resources.storage import StorageResource
-
-PROMPT = "input_ids_prompt"
 
 
 def dataset_assets(study: Study) -> list[dg.AssetsDefinition]:
@@ -50,9 +48,7 @@ def load_originals(study: Study) -> LoadedSamples:
             loaded = dataset.load_hub(study.dataset)
         case FileDataset(path=path):
             loaded, source = samples.load_original_file(path, study.dataset), str(path)
-    assert not isinstance(study.dataset, ImportedDataset)
-    frame = samples.single_turn(loaded.frame) if study.dataset.single_turn else loaded.frame
-    return replace(loaded, frame=samples.validate(frame, study.samples, source).head(study.size))
+    return replace(loaded, frame=samples.validate(loaded.frame, study.samples, source).head(study.size))
 
 
 def _hub_model(study: Study) -> dg.AssetsDefinition:
@@ -172,18 +168,10 @@ def tokenize_samples(
         precision=source.precision,
         attention=source.attention,
     )
-    table = chat.tokenize_table(
-        wanted,
-        models.load_tokenizer(source.name, source.revision, source.chat_template),
-        template=study.template,
-        loss_on=study.chat.loss_on,
-        context=models.longest_input(model),
-        rotary_positions=models.has_rotary_positions(model.config),
-        vocabulary=models.vocabulary_size(model),
-        on_long_sample=study.on_long_sample,
-        on_bad_sample=study.on_bad_sample,
-    )
-    merged = sum(ids[: len(prompt)] != prompt for prompt, ids in table.frame.select(PROMPT, "input_ids").iter_rows())
+    tokenizer = models.load_tokenizer(source.name, source.revision, source.chat_template)
+    table = models.tokenize_for_study(wanted, study, tokenizer, model)
+    tokens = table.frame.select("input_ids_prompt", "input_ids")
+    merged = sum(whole[: len(prompt)] != prompt for prompt, whole in tokens.iter_rows())
     return dg.Output(
         table.frame,
         metadata={

@@ -1,4 +1,4 @@
-"""The same rows from every kind of file, and files that cannot be read."""
+"""Every kind of file gives the same rows, and an unreadable file gives a clear error."""
 
 import csv
 import gzip

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from gradsim.dataset import load_hub
-from gradsim.dataset.samples import SAMPLES_SCHEMA, single_turn
+from gradsim.dataset.samples import SAMPLES_SCHEMA
 from gradsim.errors import SampleError
 from gradsim.study import HubDataset
 
@@ -58,7 +58,8 @@ def refusal(folder: Path, **keys: Any) -> str:
 def test_rows_are_kept_by_value_and_named_by_number(mixture: Path) -> None:
     loaded = load_hub(HubDataset(hub=str(mixture), where={"dataset": "lima"}))
     assert loaded.frame["id"].to_list() == ["mixture_1", "mixture_2"]
-    assert single_turn(loaded.frame).rows() == [("mixture_1", turn("r", "s"))]
+    alone = load_hub(HubDataset(hub=str(mixture), where={"dataset": "lima"}, single_turn=True))
+    assert alone.frame.rows() == [("mixture_1", turn("r", "s"))]
     assert (loaded.format, loaded.ignored) == ("messages", ("dataset", "tags", "good", "turns", "score"))
 
 
