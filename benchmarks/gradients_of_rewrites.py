@@ -1,4 +1,4 @@
-"""Whole gradients of the bundled rewrites and their originals, from a model trained on the originals."""
+"""The bundled rewrites and their originals, with a model trained on the originals, and their whole gradients."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 import torch
 from numpy.typing import NDArray
+from transformers import PreTrainedModel
 
 from gradsim import models
 from gradsim.candidates import bm25_candidates
@@ -27,32 +28,43 @@ _CANDIDATES = 5
 
 
 @dataclass(frozen=True, eq=False)
-class Gradients:
-    """Queries, originals, their pairs, and all their gradients.
+class Rewrites:
+    """Queries, originals and their pairs.
 
     Attributes:
+        model: the trained model.
         queries: inputs of the engine.
         originals: inputs of the engine.
         pairs: (queries · candidates, 2) positions; candidates of a query are adjacent.
         source: (pairs,) whether the original is the query's source.
+    """
+
+    model: PreTrainedModel
+    queries: list[TokenSequence]
+    originals: list[TokenSequence]
+    pairs: NDArray[np.int64]
+    source: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Gradients(Rewrites):
+    """Rewrites with all gradients.
+
+    Attributes:
         shapes: shapes of the layers.
         layout: position of each layer in a gradient.
         of_queries: (queries, parameters) float32 gradients.
         of_originals: (originals, parameters) float32 gradients.
     """
 
-    queries: list[TokenSequence]
-    originals: list[TokenSequence]
-    pairs: NDArray[np.int64]
-    source: NDArray[np.bool_]
     shapes: dict[str, tuple[int, ...]]
     layout: VectorLayout
     of_queries: NDArray[np.float32]
     of_originals: NDArray[np.float32]
 
 
-def gradients(folder: Path, queries: int | None = None) -> Gradients:
-    """Train the model in a folder, unless it exists, and capture every gradient.
+def rewrites_of(folder: Path, queries: int | None = None) -> Rewrites:
+    """Train the model in a folder, unless it exists, and read the samples.
 
     Args:
         folder: folder of the model.
@@ -78,19 +90,23 @@ def gradients(folder: Path, queries: int | None = None) -> Gradients:
     of_queries, of_originals = (
         sequences(tokenize_table(frame, tokenizer, context=_POSITIONS).frame) for frame in (rewrites, originals)
     )
-    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    source = (candidates["query_id"].cast(pl.String) == candidates["original_id"].cast(pl.String)).to_numpy()
+    return Rewrites(model, of_queries, of_originals, pairs, source)
+
+
+def gradients(folder: Path, queries: int | None = None) -> Gradients:
+    """Return the rewrites with every gradient; see `rewrites_of`."""
+    data = rewrites_of(folder, queries)
+    shapes = {name: tuple(parameter.shape) for name, parameter in data.model.named_parameters()}
     elements = {name: int(np.prod(shape)) for name, shape in shapes.items()}
     # With its own size as dimension, every layer is kept whole.
     whole = Projector("mask", elements, 0, "whole")
     matrices = [
-        np.stack([vector.astype(np.float32, copy=False) for _, vector in projected_gradients(model, group, whole)])
-        for group in (of_queries, of_originals)
+        np.stack([vector.astype(np.float32, copy=False) for _, vector in projected_gradients(data.model, group, whole)])
+        for group in (data.queries, data.originals)
     ]
     return Gradients(
-        queries=of_queries,
-        originals=of_originals,
-        pairs=pairs,
-        source=(candidates["query_id"].cast(pl.String) == candidates["original_id"].cast(pl.String)).to_numpy(),
+        **vars(data),
         shapes=shapes,
         layout=VectorLayout.of(elements),
         of_queries=matrices[0],

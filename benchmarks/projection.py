@@ -21,7 +21,7 @@ import measuring
 import numpy as np
 import torch
 import workload
-from gradients_of_rewrites import Gradients, gradients, tensors
+from gradients_of_rewrites import Gradients, Rewrites, gradients, tensors
 from measuring import Row, emit, keep_freed_memory
 from numpy.typing import NDArray
 from scipy.stats import kendalltau
@@ -189,7 +189,7 @@ def seconds_a_sample(projection: ModelProjection, data: Gradients) -> float:
     return statistics.median(seconds)
 
 
-def scores(guess: Floats, truth: Floats, data: Gradients) -> Row:
+def scores(guess: Floats, truth: Floats, data: Rewrites) -> Row:
     """Return how close cosines, rankings and choices are to those of the full gradient."""
     lists = [np.flatnonzero(data.pairs[:, 0] == query) for query in range(len(data.queries))]
     return {

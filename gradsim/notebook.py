@@ -90,7 +90,7 @@ class OpenedStudy:
         key = self.store.lineage.key(SIZES, room="analysis")
         if self.store.state(key) is State.FRESH:
             return self.store.read(key)
-        return analysis.parameters_per_layer(self.scan("model").collect())
+        return analysis.parameters_per_layer(self.scan(self.store.lineage.layers_key.name).collect())
 
     def transfer(self) -> pl.DataFrame:
         """Evaluate the layer selections of every setting on every other setting."""

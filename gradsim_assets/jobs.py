@@ -25,7 +25,8 @@ def study_jobs(study: Study) -> list[Any]:
     )
     if study.imported:
         return [analysis]
-    dataset = [lineage.key(name) for name in ("samples", "model", "tokenized", "projections")]
+    names = ("samples", "model", "layers", "tokenized", "projections")
+    dataset = [key for name in names if (key := lineage.key(name)) in lineage]
     return [
         dg.define_asset_job(
             f"{study.name}__dataset",

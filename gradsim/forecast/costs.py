@@ -15,6 +15,7 @@ from gradsim.gradients.capture.precision import precision_of
 from gradsim.gradients.planning.prediction import Prediction, predict, weight_bytes
 from gradsim.gradients.planning.rates import Rates
 from gradsim.gradients.projection import Projector
+from gradsim.models import studied_layers
 from gradsim.partition_job.study_projections import study_projections, study_projectors
 from gradsim.study.partitions import Partition
 from gradsim.tables.lineage import GRADIENT_TABLES, PROJECTED_TABLES
@@ -176,7 +177,7 @@ class Forecaster:
             estimated=frozenset().union(*(each.estimated for each in inputs)),
             together=self.predict(together, projectors),
             split=tuple(self.predict(ForecastInputs.of(part, originals), projectors) for part in parts.values()),
-            rows=result_rows(inputs, len(self._shapes), len(study.projections), len(study.projected)),
+            rows=result_rows(inputs, len(self.layer_shapes), len(study.projections), len(study.projected)),
             projected=projected,
         )
 
@@ -194,6 +195,7 @@ class Forecaster:
                 device=torch.device(self.machine.device),
                 precision=precision_of(definition.precision),
                 memory_budget=self._budget,
+                layers=self.layer_shapes,
                 projectors=projectors,
                 rates=self.machine.rates,
                 rerun_memorised=definition.precision_of_memorised not in (None, definition.precision),
@@ -211,12 +213,19 @@ class Forecaster:
         Raises:
             StudyError: Two projections are identical for this model.
         """
-        study_projections(self.sources.store.study, self._shapes)
+        study_projections(self.sources.store.study, self.layer_shapes)
         return study_projectors(self.sources.store.study)
 
     @cached_property
-    def _shapes(self) -> Mapping[str, Sequence[int]]:
-        return {layer: parameter.shape for layer, parameter in self.sources.model.named_parameters()}
+    def layer_shapes(self) -> Mapping[str, Sequence[int]]:
+        """Shapes of the layers that the study compares.
+
+        Raises:
+            StudyError: The model lacks a layer that the study names.
+        """
+        shapes = {layer: parameter.shape for layer, parameter in studied_layers(self.sources.model).items()}
+        chosen = self.sources.store.study.layers
+        return {layer: shapes[layer] for layer in chosen.of(list(shapes))} if chosen else shapes
 
     @cached_property
     def _budget(self) -> int:

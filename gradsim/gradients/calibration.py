@@ -1,7 +1,7 @@
 """Device calibration: times `compare` on a few real samples."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from transformers import PreTrainedModel
@@ -26,6 +26,7 @@ def measure_rates(
     model: PreTrainedModel,
     samples: Sequence[Sample],
     *,
+    layers: Collection[str] | None = None,
     partners: int,
     precision: str = "float32",
     projectors: Sequence[Projector] = (),
@@ -38,6 +39,7 @@ def measure_rates(
     Args:
         model: model on its device.
         samples: samples of the study; the compared ones span the range of lengths.
+        layers: see `compare`.
         partners: maximum number of originals to compare each query with.
         precision: see `compare`.
         projectors: see `compare`.
@@ -58,6 +60,7 @@ def measure_rates(
             queries,
             originals,
             _neighbours(len(queries), len(originals), partners),
+            layers=layers,
             precision=precision,
             memory_budget=memory_budget,
             projectors=projectors,

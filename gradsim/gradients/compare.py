@@ -1,6 +1,6 @@
 """Public entry points: validate the arguments; `run` does the work."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Literal
 
 from transformers import PreTrainedModel
@@ -25,6 +25,7 @@ def compare(
     originals: Sequence[Sample],
     pairs: Any,
     *,
+    layers: Collection[str] | None = None,
     precision: str = "float32",
     memory_budget: int | None = None,
     projectors: Sequence[Projector] = (),
@@ -42,6 +43,8 @@ def compare(
         queries: objects with `id`, `input_ids` and `labels` (1-D, equal length; label -100 is masked).
         originals: objects like the queries. Duplicate samples run only once.
         pairs: (n, 2) positions in queries and originals, or "all" for every pair in query-major order.
+        layers: names of the layers to compare, as in `model.named_parameters()`; None for all. The backward pass ends
+            at the lowest of them, and nothing is computed for other layers.
         precision: "float32", "tf32", "bfloat16" or "float64", the precision of the model's passes. A model in another
             dtype is cast for the run. Dots always accumulate in float64.
         memory_budget: bytes available on the model's device in addition to the model, for captured gradients and for
@@ -62,6 +65,7 @@ def compare(
         queries,
         originals,
         pairs,
+        layers=layers,
         precision=precision,
         memory_budget=memory_budget,
         projectors=projectors,
@@ -77,6 +81,7 @@ def compare_tiles(
     originals: Sequence[Sample],
     pairs: Any,
     *,
+    layers: Collection[str] | None = None,
     precision: str = "float32",
     memory_budget: int | None = None,
     projectors: Sequence[Projector] = (),
@@ -99,8 +104,8 @@ def compare_tiles(
         raise GradientError(f'precision_of_memorised is {precision_of_memorised!r}: choose "float64" or None')
     model = uncompiled_model(model)
     with uncompiled_modules(model):
-        layers = model_layers(model)
-        shapes = {name: parameter.shape for name, parameter in layers.items()}
+        parameters = model_layers(model, layers)
+        shapes = {name: parameter.shape for name, parameter in parameters.items()}
         limits = model_limits(model)
         nodes = Nodes.of(
             [encode(query, limits) for query in queries],
@@ -108,10 +113,11 @@ def compare_tiles(
         )
         request = ComparisonRequest(
             model=model,
+            layers=list(parameters),
             precision=precision_of(precision),
             nodes=nodes,
             pairs=pair_positions(pairs, len(queries), len(originals)),
-            projections=make_projections(projectors, shapes, next(iter(layers.values())).device),
+            projections=make_projections(projectors, shapes, next(iter(parameters.values())).device),
             memory_budget=memory_budget,
             progress=progress,
             exclude_bad=on_bad_sample == "exclude",

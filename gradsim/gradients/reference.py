@@ -1,26 +1,38 @@
 """Reference gradients: plain autograd, one sample at a time, without the engine's rules or batches."""
 
+from collections.abc import Collection, Sequence
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from gradsim.gradients.capture.eager import experts_that_compute_in, uncompiled_model, uncompiled_modules
 from gradsim.gradients.capture.encoding import MASKED, Sample
+from gradsim.gradients.capture.layers import model_layers
 from gradsim.models.fresh_state import fresh_state
 
 
-def reference_gradient(model: PreTrainedModel, sample: Sample) -> dict[str, Tensor]:
+def reference_gradient(
+    model: PreTrainedModel, sample: Sample, layers: Collection[str] | None = None
+) -> dict[str, Tensor]:
     """Return the gradient of a sample's mean cross-entropy over its unmasked labels, for every layer in model order.
 
     The model runs in its own dtype and in eval mode. It is left unchanged, including its buffers.
+
+    Args:
+        model: causal language model.
+        sample: the sample.
+        layers: names of the layers, as for `compare`.
+
+    Raises:
+        GradientError: The model lacks a layer.
     """
     model = uncompiled_model(model)
     with uncompiled_modules(model), experts_that_compute_in(model, model.dtype):
-        return _gradient(model, sample)
+        return _gradient(model, sample, model_layers(model, layers))
 
 
-def _gradient(model: PreTrainedModel, sample: Sample) -> dict[str, Tensor]:
-    parameters = dict(model.named_parameters())
+def _gradient(model: PreTrainedModel, sample: Sample, parameters: dict[str, nn.Parameter]) -> dict[str, Tensor]:
     flags = [parameter.requires_grad for parameter in parameters.values()]
     modes = [(module, module.training) for module in model.modules()]
     try:
@@ -35,7 +47,9 @@ def _gradient(model: PreTrainedModel, sample: Sample) -> dict[str, Tensor]:
             logits = model(input_ids=tokens[None], use_cache=False).logits[0, :-1]
             # In float64, because softmax - 1 cancels in float32 when the model is confident of a label.
             loss = torch.nn.functional.cross_entropy(logits.double(), labels[1:], ignore_index=MASKED)
-            found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+            found: Sequence[Tensor | None] = [None] * len(parameters)
+            if loss.requires_grad:  # otherwise no layer took part
+                found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
     finally:
         for module, mode in modes:
             module.training = mode

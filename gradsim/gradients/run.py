@@ -17,6 +17,7 @@ from gradsim.gradients.capture.check import Probe, probe, require_room
 from gradsim.gradients.capture.copies import NotSeparableError
 from gradsim.gradients.capture.eager import uncompiled_modules
 from gradsim.gradients.capture.encoding import Encoded, Nodes
+from gradsim.gradients.capture.layers import model_layers
 from gradsim.gradients.capture.memory import default_budget, freed_memory_kept, says_out_of_memory
 from gradsim.gradients.capture.precision import MEMORISED, Precision, plain_arithmetic, running_in
 from gradsim.gradients.held.holder import Holder
@@ -42,6 +43,8 @@ class ComparisonRequest:
     """Validated arguments of `compare`."""
 
     model: PreTrainedModel
+    layers: Sequence[str]
+    """Names of the layers to compare, in model order."""
     precision: Precision
     nodes: Nodes
     pairs: Integers
@@ -69,7 +72,7 @@ class ComparisonTiles(Iterator[Tile]):
     """
 
     def __init__(self, request: ComparisonRequest) -> None:
-        parameters = dict(request.model.named_parameters())
+        parameters = model_layers(request.model, request.layers)
         self.layers = list(parameters)
         self.plan: Plan | None = None
         self.noise: list[str] = []
@@ -155,13 +158,13 @@ class ComparisonTiles(Iterator[Tile]):
             running_in(request.model, request.precision.dtype),
         ):
             budget = default_budget(self._device) if request.memory_budget is None else request.memory_budget
-            require_room(list(request.model.parameters()), budget)
+            require_room(list(model_layers(request.model, self.layers).values()), budget)
             started = time.perf_counter()
             with plain_arithmetic(self._device):
-                probed = probe(request.model, self._telling_samples())
+                probed = probe(request.model, self._telling_samples(), self.layers)
             self.check_seconds = time.perf_counter() - started
             self.noise = probed.noise
-            with GradientCapture(request.model, probed.by_autograd) as capture:
+            with GradientCapture(request.model, probed.by_autograd, self.layers) as capture:
                 yield from self._until_done(capture, probed, budget)
         yield self._builder.build(len(request.nodes.queries))
 

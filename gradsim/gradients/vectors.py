@@ -4,7 +4,7 @@ Because projections are linear, each term is projected as it arrives and added u
 for kinds that require it, one layer at a time.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Collection, Generator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -39,6 +39,7 @@ def projected_gradients(
     samples: Sequence[Sample],
     projector: Projector,
     *,
+    layers: Collection[str] | None = None,
     precision: str = "float32",
     memory_budget: int | None = None,
     progress: Progress | None = None,
@@ -54,6 +55,7 @@ def projected_gradients(
         model: causal language model.
         samples: samples, as for `compare`.
         projector: projection to compute.
+        layers: names of the layers to project, as for `compare`.
         precision: precision, as for `compare`.
         memory_budget: bytes on the model's device for passes and projections; None for the free memory less a margin.
         progress: callback that receives the number of finished samples and of all samples.
@@ -69,20 +71,21 @@ def projected_gradients(
     model = uncompiled_model(model)
     with ExitStack() as lent:
         lent.enter_context(uncompiled_modules(model))
-        layers, limits = model_layers(model), model_limits(model)
-        device = next(iter(layers.values())).device
+        parameters, limits = model_layers(model, layers), model_limits(model)
+        device = next(iter(parameters.values())).device
         encoded = [encode(sample, limits) for sample in samples]
         require_length(model, encoded)
-        projection = ModelProjection(projector, {name: parameter.shape for name, parameter in layers.items()}, device)
+        shapes = {name: parameter.shape for name, parameter in parameters.items()}
+        projection = ModelProjection(projector, shapes, device)
         format_ = precision_of(precision)
-        lent.enter_context(own_gradients(list(layers.values())))
+        lent.enter_context(own_gradients(list(model.parameters())))
         lent.enter_context(running_in(model, format_.dtype))
         budget = default_budget(device) if memory_budget is None else memory_budget
         labelled = [sample for sample in encoded if len(sample.positions)]
-        require_room(list(layers.values()), budget)
+        require_room(list(parameters.values()), budget)
         with plain_arithmetic(device):
-            probed = probe(model, labelled)
-        capture = lent.enter_context(GradientCapture(model, probed.by_autograd))
+            probed = probe(model, labelled, shapes)
+        capture = lent.enter_context(GradientCapture(model, probed.by_autograd, shapes))
         room = budget - _bytes_beside_a_pass(capture, projection)
         with plain_arithmetic(device):
             if labelled:

@@ -10,6 +10,7 @@ from .loading import device_name as device_name
 from .loading import load_model as load_model
 from .loading import parameter_shapes as parameter_shapes
 from .loading import resolve_device as resolve_device
+from .loading import studied_layers as studied_layers
 from .reference import TrainedModel as TrainedModel
 from .reference import reference_configuration as reference_configuration
 from .reference import train_reference_model as train_reference_model

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from gradsim.errors import DeviceError, ModelError, parsing
@@ -109,7 +110,12 @@ def parameter_shapes(
     """
     configuration = read_configuration(name, revision)
     model = build_without_weights(configuration, name, precision=precision, attention=attention)
-    return [(layer, tuple(parameter.shape)) for layer, parameter in model.named_parameters()]
+    return [(layer, tuple(parameter.shape)) for layer, parameter in studied_layers(model).items()]
+
+
+def studied_layers(model: PreTrainedModel) -> dict[str, nn.Parameter]:
+    """Return the trainable parameters of a model by name: all of them, or those of an adapter."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
 def build_without_weights(

@@ -47,7 +47,7 @@ def compute_audit(
     reference = []
     for pair in pairs.iter_rows(named=True):
         with plain_arithmetic(model.device):
-            numbers = _reference(model, queries[pair["query_id"]], originals[pair["original_id"]])
+            numbers = _reference(model, queries[pair["query_id"]], originals[pair["original_id"]], store.layer_names)
         reference.append(
             numbers.select(
                 *(pl.lit(pair[side], pairs.schema[side]).alias(side) for side in pairs.columns),
@@ -72,12 +72,14 @@ def _samples(tokenized: pl.DataFrame, ids: pl.Series) -> dict[str, TokenSequence
     return {sample.id: sample for sample in sequences(wanted)}
 
 
-def _reference(model: PreTrainedModel, query: TokenSequence, original: TokenSequence) -> pl.DataFrame:
+def _reference(
+    model: PreTrainedModel, query: TokenSequence, original: TokenSequence, layers: Sequence[str]
+) -> pl.DataFrame:
     """Return the dot and the self dots of a pair, one row per layer."""
     # The query's gradient is kept on the host, so that the device holds only one gradient besides the model.
-    of_query = {layer: gradient.cpu() for layer, gradient in reference_gradient(model, query).items()}
+    of_query = {layer: gradient.cpu() for layer, gradient in reference_gradient(model, query, layers).items()}
     rows = []
-    for layer, gradient in reference_gradient(model, original).items():
+    for layer, gradient in reference_gradient(model, original, layers).items():
         q, o = {layer: of_query.pop(layer).to(gradient.device)}, {layer: gradient}
         rows.append((layer, *reference_dots(q, o), *reference_dots(q, q), *reference_dots(o, o)))
     return pl.DataFrame(rows, schema=["layer", DOT, QUERY_SELF, ORIGINAL_SELF], orient="row")

@@ -9,9 +9,7 @@ from gradsim.tables import Store
 from gradsim.tables.rates import read_rates
 
 
-def measured_cost(
-    tiles: ComparisonTiles, job: PartitionJob, store: Store, device: str, parameters: int
-) -> dict[str, float]:
+def measured_cost(tiles: ComparisonTiles, job: PartitionJob, store: Store, device: str) -> dict[str, float]:
     """Return the measured cost of a finished comparison, with predictions as `X_predicted` beside `X`.
 
     Time is predicted only if rates were measured. GPU memory is that of torch's tensors. On a CPU, only the memory of
@@ -22,10 +20,10 @@ def measured_cost(
         job: the job.
         store: store of the job's study.
         device: cpu or cuda:N.
-        parameters: number of model parameters.
     """
     plan = tiles.plan
     assert plan is not None
+    parameters = sum(store.read(store.lineage.key("model"))["parameters"])
     weights = parameters * precision_of(job.model.precision).dtype.itemsize
     measured: dict[str, float] = {
         "passes": tiles.passes,

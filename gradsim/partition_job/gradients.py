@@ -2,20 +2,20 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
-from math import prod
 
 import numpy as np
+from transformers import PreTrainedModel
 
 from gradsim.errors import ModelError
 from gradsim.gradients import ComparisonTiles, Projector, compare_tiles
-from gradsim.models import load_model, resolve_device
+from gradsim.models import load_model, resolve_device, studied_layers
 from gradsim.partition_job.cost import measured_cost
 from gradsim.partition_job.gathering import Gathered, Method
 from gradsim.partition_job.inputs import JobInputs, read_inputs
 from gradsim.partition_job.job import PartitionJob
 from gradsim.partition_job.partition_tables import STREAMED, PartitionTables
 from gradsim.partition_job.provenance import model_provenance
-from gradsim.partition_job.study_projections import SizedProjection, model_shapes, study_projections, study_projectors
+from gradsim.partition_job.study_projections import SizedProjection, layer_shapes, study_projections, study_projectors
 from gradsim.tables import SCHEMAS, Provenance, Store, TableKey
 from gradsim.tables.lineage import PROJECTED_TABLES
 
@@ -44,7 +44,7 @@ def compute_gradients(
     ]
     inputs = read_inputs(store, parts)
     wanted = {key.name for keys in work.values() for key in keys}
-    shapes = model_shapes(store.read(store.lineage.key("model")))
+    shapes = layer_shapes(store.read(store.lineage.layers_key))
     projected = not wanted.isdisjoint(PROJECTED_TABLES)
     projections = study_projections(job.study, shapes) if projected else []
     projectors = study_projectors(job.study) if projected else []
@@ -66,7 +66,7 @@ def compute_gradients(
             rows = PartitionTables(inputs, gathered, part, list(shapes), names, projections)
             keys = [key for key in work[part.key] if key.setting == part.setting]
             _write(store, part.key, keys, rows, provenance, tiles)
-    return measured_cost(tiles, job, store, device, sum(map(prod, shapes.values()))) if tiles else {}
+    return measured_cost(tiles, job, store, device) if tiles else {}
 
 
 def _method(projection: SizedProjection) -> Method:
@@ -111,11 +111,14 @@ def _tiles(
     projectors: Sequence[Projector],
     progress: Callable[[int, int], None],
 ) -> ComparisonTiles:
-    tiles = compare_tiles(
-        load_model(job.model),
+    model = load_model(job.model)
+    _check_layers(model, store)
+    return compare_tiles(
+        model,
         inputs.queries,
         inputs.originals,
         inputs.pairs,
+        layers=store.layer_names,
         precision=job.model.precision,
         memory_budget=job.memory_budget,
         projectors=projectors,
@@ -123,14 +126,12 @@ def _tiles(
         on_bad_sample=job.study.on_bad_sample,
         precision_of_memorised=job.study.model.precision_of_memorised,
     )
-    _check_layers(tiles.layers, store)
-    return tiles
 
 
-def _check_layers(layers: Sequence[str], store: Store) -> None:
+def _check_layers(model: PreTrainedModel, store: Store) -> None:
     """Raise a ModelError if the loaded model's layers differ from the study's `model` table."""
-    if list(layers) != store.layers.categories.to_list():
+    key = store.lineage.key("model")
+    if studied_layers(model).keys() != set(store.read(key)["layer"]):
         raise ModelError(
-            f"{store.path(store.lineage.key('model'))}: layers differ from those of the loaded model; "
-            "recompute the study's `model` table"
+            f"{store.path(key)}: layers differ from those of the loaded model; recompute the study's `model` table"
         )

@@ -10,7 +10,7 @@ from gradsim.models import load_model, resolve_device
 from gradsim.partition_job.inputs import sequences
 from gradsim.partition_job.job import PartitionJob
 from gradsim.partition_job.provenance import model_provenance
-from gradsim.partition_job.study_projections import model_shapes, projector_of
+from gradsim.partition_job.study_projections import layer_shapes, projector_of
 from gradsim.tables import Store, TableKey
 from gradsim.tables.index import IndexHeader
 from gradsim.tables.provenance import ORIGINAL_LOSS
@@ -39,7 +39,7 @@ def compute_index(
     projector = projector_of(stored, job.study)
     header = IndexHeader(
         projection=stored.name,
-        dimensions=projector.layer_dimensions(model_shapes(store.read(store.lineage.key("model")))),
+        dimensions=projector.layer_dimensions(layer_shapes(store.read(store.lineage.layers_key))),
         stored_format=stored.stored_format,
     )
     samples = [sample for part in parts.values() for sample in part]
@@ -47,6 +47,7 @@ def compute_index(
         load_model(job.model),
         samples,
         projector,
+        layers=store.layer_names,
         precision=job.model.precision,
         memory_budget=job.memory_budget,
         progress=progress,

@@ -32,6 +32,7 @@ def compute_rates(
     rates = measure_rates(
         model,
         samples,
+        layers=store.layer_names,
         partners=len(samples) if job.study.top_k == "all" else job.study.top_k,
         precision=job.model.precision,
         projectors=study_projectors(job.study),

@@ -50,7 +50,6 @@ class Searcher:
         self._tokenizer = load_tokenizer(model.name, model.revision, model.chat_template)
         self._model: PreTrainedModel = load_model(model)
         self._precision = model.precision
-        self._parameters = np.array([parameter.numel() for parameter in self._model.parameters()])
 
     def nearest(self, text: str, answer: str) -> pl.DataFrame:
         """Return all originals, sorted by the similarity of their projected gradients to a prompt with its answer.
@@ -64,19 +63,26 @@ class Searcher:
         """
         stored = self._study.stored_projection
         assert stored is not None
-        gradients = projected_gradients(
-            self._model,
-            [self._encoded(text, answer)],
-            projector_of(stored, self._study),
-            precision=self._precision,
-            memory_budget=self._memory_budget,
-        )
-        with closing(gradients):
-            _, query = next(gradients)
         with ExitStack() as opened:
             files = [opened.enter_context(IndexFile(path)) for path in self._paths]
+            layers = list(files[0].header.dimensions)
+            gradients = projected_gradients(
+                self._model,
+                [self._encoded(text, answer)],
+                projector_of(stored, self._study),
+                layers=layers,
+                precision=self._precision,
+                memory_budget=self._memory_budget,
+            )
+            with closing(gradients):
+                _, query = next(gradients)
+            sizes = {name: parameter.numel() for name, parameter in self._model.named_parameters()}
             return nearest_originals(
-                query, files, kind=stored.kind, parameters=self._parameters, weighted=stored.scaling == "as_published"
+                query,
+                files,
+                kind=stored.kind,
+                parameters=np.array([sizes[layer] for layer in layers]),
+                weighted=stored.scaling == "as_published",
             )
 
     def _encoded(self, text: str, answer: str) -> TokenSequence:

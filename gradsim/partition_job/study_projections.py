@@ -68,18 +68,18 @@ def study_projections(study: Study, shapes: Shapes) -> list[SizedProjection]:
     return projections
 
 
-def model_shapes(model: pl.DataFrame) -> dict[str, tuple[int, ...]]:
-    """Return the shape of each layer from the table `model`."""
-    return {layer: tuple(shape) for layer, shape in model.select("layer", "shape").iter_rows()}
+def layer_shapes(layers: pl.DataFrame) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each layer from the table `model` or `layers`."""
+    return {layer: tuple(shape) for layer, shape in layers.select("layer", "shape").iter_rows()}
 
 
-def projections_table(study: Study, model: pl.DataFrame) -> pl.DataFrame:
-    """Return the table `projections`, one row per projection and layer.
+def projections_table(study: Study, layers: pl.DataFrame) -> pl.DataFrame:
+    """Return the table `projections`, one row per projection and layer of the table `model` or `layers`.
 
     Raises:
         GradientError, StudyError: see `study_projections`.
     """
-    shapes = model_shapes(model)
+    shapes = layer_shapes(layers)
     rows = [
         {
             "projection": each.definition.method,

@@ -145,7 +145,7 @@ def _write_study(store: Store, folder: Path) -> tuple[list[Path], list[str]]:
             projected_similarity=projected if projected.height else None,
             **tables,
         )
-    sizes = store.read(store.lineage.key("model")).select(pl.col("layer").cast(pl.String), "parameters")
+    sizes = store.read(store.lineage.layers_key).select(pl.col("layer").cast(pl.String), "parameters")
     if not sizes["parameters"].null_count():
         paths.append(parameters_path(folder / "data", model))
         with atomic_path(paths[-1]) as partial:

@@ -9,6 +9,7 @@ from gradsim.study.definition import (
     ReferenceModel,
     Study,
 )
+from gradsim.study.layers import Layers
 from gradsim.study.loading import load_studies, load_study
 from gradsim.study.model_configuration import ModelConfiguration
 
@@ -19,6 +20,7 @@ __all__ = [
     "HubModel",
     "ImportedDataset",
     "ImportedModel",
+    "Layers",
     "LossOn",
     "ModelConfiguration",
     "Projection",

@@ -11,6 +11,7 @@ from gradsim.errors import enumerated
 from gradsim.study import datasets, definition
 from gradsim.study.chat import Chat
 from gradsim.study.definition import Study
+from gradsim.study.layers import Layers
 from gradsim.study.section import Section
 from gradsim.study.settings import Prices, RewritingQuality, query_methods
 
@@ -29,6 +30,7 @@ _SECTIONS: Mapping[str, type[Section]] = {
     "ImportedModel": definition.ImportedModel,
     "reference": definition.Architecture,
     "chat": Chat,
+    "layers": Layers,
     "projections": definition.Projection,
     "quality": RewritingQuality,
     "prices": Prices,

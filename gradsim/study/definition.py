@@ -14,6 +14,7 @@ from gradsim.environment import extensions
 from gradsim.errors import enumerated
 from gradsim.study.chat import Chat, TemplateName
 from gradsim.study.datasets import FileDataset, HubDataset, ImportedDataset
+from gradsim.study.layers import Layers
 from gradsim.study.model_configuration import ModelConfiguration, PrecisionName
 from gradsim.study.partitions import Partition, partition_ranges
 from gradsim.study.section import Section, StudyPath
@@ -172,6 +173,7 @@ class Study(Section):
     first_samples: int | None = Field(None, description="number of samples of a trial, from the first one on", ge=1)
     model: Model
     chat: Chat = Chat()
+    layers: Layers | None = Field(None, description="layers to compare; None: all")
     settings: dict[str, Setting] = Field(min_length=1)
     top_k: Annotated[int, Field(ge=1)] | Literal["all"] = 5
     projections: tuple[Projection, ...] = ()
@@ -293,5 +295,5 @@ class Study(Section):
 
 # Names of tables and folders beside the settings' folders.
 RESERVED_NAMES = frozenset(
-    {"samples", "model", "tokenized", "projections", "gradient_index", "analysis", "results", "report"}
+    {"samples", "model", "layers", "tokenized", "projections", "gradient_index", "analysis", "results", "report"}
 )

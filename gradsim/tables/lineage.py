@@ -105,7 +105,7 @@ class Lineage:
         """Key -> node, in dependency order."""
         imported = self.study.imported
         nodes = list(self._imported_study_nodes() if imported else self._study_nodes())
-        nodes.append(Node(self.key(SIZES, room="analysis"), inputs=(self.key("model"),)))
+        nodes.append(Node(self.key(SIZES, room="analysis"), inputs=(self.layers_key,)))
         for name, setting in self.study.ordered_settings():
             nodes += self._imported_setting_nodes(name) if imported else self._setting_nodes(name, setting)
             nodes += self._analysis_nodes(name)
@@ -136,6 +136,16 @@ class Lineage:
     def key(self, name: str, setting: str | None = None, room: Any = None) -> TableKey:
         """Return the key of one of this study's tables."""
         return TableKey(self.study.name, name, setting, room)
+
+    @property
+    def layers_key(self) -> TableKey:
+        """The table of the layers that are compared: `layers` if the study chooses some, otherwise `model`."""
+        return self.key("layers" if self.study.layers else "model")
+
+    @property
+    def _chosen_layers(self) -> tuple[TableKey, ...]:
+        """The table `layers`, if the study has one."""
+        return (self.key("layers"),) if self.study.layers else ()
 
     def named_files(self) -> dict[Path, str]:
         """Return the digest of each file that the study names.
@@ -212,15 +222,17 @@ class Lineage:
             inputs=(samples, model),
             parameters={"on_long_sample": study.on_long_sample, "on_bad_sample": study.on_bad_sample, **self._chat},
         )
+        for layers in self._chosen_layers:
+            yield Node(layers, inputs=(model,), parameters={"layers": study.layers})
         yield Node(
             self.key("projections"),
-            inputs=(model,),
+            inputs=(self.layers_key,),
             parameters={"projections": study.projections},
         )
         if stored := study.stored_projection:
             yield Node(
                 self.key(INDEX),
-                inputs=(model, self.key("tokenized")),
+                inputs=(model, self.key("tokenized"), *self._chosen_layers),
                 partitioned=True,
                 parameters={
                     "running": self._running,
@@ -262,7 +274,7 @@ class Lineage:
             projections = study.projections if table == "projected_similarity" else study.projected
             yield Node(
                 self.key(table, name),
-                inputs=(model, tokenized, query_tokens, candidates),
+                inputs=(model, tokenized, query_tokens, candidates, *self._chosen_layers),
                 partitioned=True,
                 parameters={
                     "running": self._running,

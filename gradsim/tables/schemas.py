@@ -63,6 +63,11 @@ LOSS = Column(
 NOISE = Column(pl.Boolean, "whether the layer's gradient is only rounding noise; per-layer analyses omit such layers")
 
 _MESSAGES = pl.List(pl.Struct({"role": pl.String, "content": pl.String}))
+_LAYER_SIZES = {
+    "layer": LAYER,
+    "shape": Column(pl.List(pl.Int64), "shape of the tensor"),
+    "parameters": Column(pl.Int64, "number of elements"),
+}
 
 
 LAYERS = frozenset({"layer", "other_layer"})
@@ -100,9 +105,11 @@ SCHEMAS: Mapping[str, TableSchema] = MappingProxyType(
         ),
         "model": _schema(
             "Parameter tensors of the studied model, in model order.",
-            layer=LAYER,
-            shape=Column(pl.List(pl.Int64), "shape of the tensor"),
-            parameters=Column(pl.Int64, "number of elements"),
+            **_LAYER_SIZES,
+        ),
+        "layers": _schema(
+            "Layers that the study chooses, in model order; the gradients of no others are compared.",
+            **_LAYER_SIZES,
         ),
         "tokenized": _schema(
             "Token ids of the samples in the chat template of the study; labels without a loss are masked.",

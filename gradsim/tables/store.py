@@ -198,10 +198,15 @@ class Store:
 
     @cached_property
     def layers(self) -> pl.Enum:
-        """Data type of the names of the model's layers, in model order."""
-        dtype = self.read(self.lineage.key("model")).schema["layer"]
+        """Data type of the names of the layers that are compared, in model order."""
+        dtype = self.read(self.lineage.layers_key).schema["layer"]
         assert isinstance(dtype, pl.Enum)
         return dtype
+
+    @property
+    def layer_names(self) -> list[str]:
+        """Names of the layers that are compared, in model order."""
+        return self.layers.categories.to_list()
 
     # -- writing -----------------------------------------------------------------------------
 
@@ -297,7 +302,7 @@ class Store:
     def _encoded(self, frame: pl.DataFrame, key: TableKey) -> pl.DataFrame:
         """Encode identifiers given as strings, in the study's order of samples and layers."""
         texts = [name for name in frame.columns if name in IDENTIFIERS and frame.schema[name] == pl.String]
-        if key.name in {"samples", "model"}:
+        if key.name in {"samples", "model", "layers"}:
             return frame.with_columns(pl.col(name).cast(pl.Enum(frame[name])) for name in texts)
         return frame.with_columns(pl.col(name).cast(self.layers if name in LAYERS else self.ids) for name in texts)
 

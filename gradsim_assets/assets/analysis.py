@@ -81,7 +81,7 @@ def _parameters_per_layer(study: Study) -> dg.AssetsDefinition:
     @table_asset(lineage, key, kinds=KINDS)
     def parameters_per_layer(storage: StorageResource) -> dg.MaterializeResult[None]:
         store = storage.store(study)
-        table = analysis.parameters_per_layer(store.read(lineage.key("model")))
+        table = analysis.parameters_per_layer(store.read(lineage.layers_key))
         known = table["parameters"].null_count() == 0
         return _stored(store, key, table, plots.parameters_of_components(table) if known else None)
 

@@ -10,7 +10,7 @@ from gradsim import dataset, models, partition_job
 from gradsim.dataset import samples
 from gradsim.dataset.samples import LoadedSamples
 from gradsim.progress import WorkDone, in_steps
-from gradsim.study import FileDataset, HubDataset, HubModel, ReferenceModel, Study
+from gradsim.study import FileDataset, HubDataset, HubModel, Layers, ReferenceModel, Study
 from gradsim.tables import Lineage, Store
 from gradsim_assets.asset_specs import table_asset
 from gradsim_assets.io_manager import EXCLUDED, FORMAT, MODEL, REVISION
@@ -20,9 +20,10 @@ from resources.storage import StorageResource
 
 
 def dataset_assets(study: Study) -> list[dg.AssetsDefinition]:
-    """Return the assets `samples`, `model`, `tokenized` and `projections`."""
+    """Return the assets `samples`, `model`, `layers` (if the study chooses some), `tokenized` and `projections`."""
     model = _trained_model if isinstance(study.model, ReferenceModel) else _hub_model
-    return [_samples(study), model(study), _tokenized(study), _projections(study)]
+    chosen = [_layers(study, study.layers)] if study.layers else []
+    return [_samples(study), model(study), *chosen, _tokenized(study), _projections(study)]
 
 
 def _samples(study: Study) -> dg.AssetsDefinition:
@@ -125,12 +126,25 @@ def _model_table(study: Study, name: str, revision: str) -> dg.Output[pl.DataFra
     return dg.Output(table, metadata={MODEL: Path(name).name if local else name, REVISION: revision})
 
 
+def _layers(study: Study, chosen: Layers) -> dg.AssetsDefinition:
+    lineage = Lineage(study)
+
+    @table_asset(lineage, lineage.key("layers"), kinds={"polars", "parquet"}, ins={"model": lineage.key("model")})
+    def layers(model: pl.DataFrame) -> dg.Output[pl.DataFrame]:
+        of_study = model.with_columns(pl.col("layer").cast(pl.String))
+        of_study = of_study.filter(pl.col("layer").is_in(chosen.of(of_study["layer"].to_list())))
+        share = sum(of_study["parameters"]) / sum(model["parameters"])
+        return dg.Output(of_study, metadata={"share of the model's parameters": share})
+
+    return layers
+
+
 def _projections(study: Study) -> dg.AssetsDefinition:
     lineage = Lineage(study)
 
-    @table_asset(lineage, lineage.key("projections"), kinds={"polars", "parquet"}, ins={"model": lineage.key("model")})
-    def projections(model: pl.DataFrame) -> pl.DataFrame:
-        return partition_job.projections_table(study, model)
+    @table_asset(lineage, lineage.key("projections"), kinds={"polars", "parquet"}, ins={"layers": lineage.layers_key})
+    def projections(layers: pl.DataFrame) -> pl.DataFrame:
+        return partition_job.projections_table(study, layers)
 
     return projections
 

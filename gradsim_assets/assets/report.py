@@ -81,6 +81,7 @@ def _provenance(store: Store) -> dict[str, str]:
         "Fingerprint": lineage.fingerprint(lineage.key("report")),
         "Model": _listed(_model(file) for file in files),
         "Device": _listed(file.device for file in files),
+        "Layers": _layers(store),
         "Precision": _listed(file.precision for file in files),
         "Seed": str(store.study.seed),
         "Gradients imported" if store.study.imported else "Gradients computed": (
@@ -101,6 +102,14 @@ def _import_findings(store: Store) -> list[str]:
 
 def _model(file: Provenance) -> str | None:
     return f"{file.model}, revision {file.revision}" if file.model and file.revision else file.model
+
+
+def _layers(store: Store) -> str:
+    """Return which layers the study compares; empty if all."""
+    if store.study.layers is None:
+        return ""
+    chosen, every = (store.read(key)["parameters"] for key in (store.lineage.layers_key, store.lineage.key("model")))
+    return f"{len(chosen)} of {len(every)}, with {100 * sum(chosen) / sum(every):.3g} % of the model's parameters"
 
 
 def _listed(values: Iterable[str | None]) -> str:

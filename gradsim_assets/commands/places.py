@@ -89,13 +89,15 @@ class ThisMachine:
         assert sources.tokenized is not None  # a model that can be loaded has a tokenizer
         samples = sequences(sources.tokenized)
         models.hide_progress_bars()
+        forecaster = Forecaster(sources, Machine(self.device))
         with console.status(f"measuring on {self.device}: a few of the study's originals"):
             rates = measure_rates(
                 models.load_model(configuration),
                 samples,
+                layers=forecaster.layer_shapes,
                 partners=len(samples) if study.top_k == "all" else study.top_k,
                 precision=study.model.precision,
-                projectors=Forecaster(sources, Machine(self.device)).projectors,
+                projectors=forecaster.projectors,
                 memory_budget=session.environment.memory_budget,
             )
         return MeasuredRates(

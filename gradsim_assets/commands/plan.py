@@ -62,11 +62,13 @@ def print_plan(session: Session, *, measure: bool = False) -> None:
 
 
 def _print_heading(study: Study, sources: Sources, place: str, data_format: str | None) -> None:
-    parameters = list(sources.model.parameters())
-    count = sum(parameter.numel() for parameter in parameters)
+    sizes = {name: parameter.numel() for name, parameter in sources.model.named_parameters()}
+    chosen = study.layers.of(list(sizes)) if study.layers else []
+    compared = f"\n{len(chosen)} of {len(sizes)} layers compared, {sum(sizes[name] for name in chosen):,} parameters"
     console.print(
         f"[bold]{study.name}[/] on {escape(place)}\n"
-        f"{study.model.precision}, {len(parameters)} layers, {count:,} parameters"
+        f"{study.model.precision}, {len(sizes)} layers, {sum(sizes.values()):,} parameters"
+        + (compared if chosen else "")
         + (f"\n{study.size:,} samples, format {data_format}" if data_format else ""),
         soft_wrap=True,
     )

@@ -4,6 +4,9 @@ Hooks record the inputs of each module with a rule, and pass its output gradient
 computed it, so that both are freed before the next block. The weights of these modules are frozen, so the backward pass
 spends no time on their gradients. Autograd computes the gradients of parameters without a rule; in a batch, each sample
 has its own copy of these parameters.
+
+Only modules with a captured layer have a hook, and the autograd graph starts at the first of them. So the backward pass
+ends at the lowest captured layer.
 """
 
 from collections.abc import Callable, Collection, Iterator
@@ -64,15 +67,18 @@ class GradientCapture:
     Args:
         model: causal language model.
         by_autograd: names of layers to compute by autograd even if they have a rule.
+        layers: names of the layers to capture; None for all.
 
     Raises:
-        GradientError: The model has no parameters, is quantized, or is on several devices.
+        GradientError: The model has no parameters or lacks a layer, is quantized, or is on several devices.
     """
 
-    def __init__(self, model: PreTrainedModel, by_autograd: Collection[str] = ()) -> None:
+    def __init__(
+        self, model: PreTrainedModel, by_autograd: Collection[str] = (), layers: Collection[str] | None = None
+    ) -> None:
         self._model = model
         self._restore = ExitStack()
-        parameters = model_layers(model)
+        parameters = model_layers(model, layers)
         self.layers = list(parameters)
         self.parameters = list(parameters.values())
         self.device = self.parameters[0].device
@@ -94,8 +100,9 @@ class GradientCapture:
             stack.enter_context(own_gradients([self.parameters[layer] for layer in self.without_rule]))
             self._model.train(False)
             self._state = stack.enter_context(fresh_state(self._model))
-            for layer, parameter in enumerate(self.parameters):
-                parameter.requires_grad_(layer in self.without_rule)
+            self._model.requires_grad_(requires_grad=False)
+            for layer in self.without_rule:
+                self.parameters[layer].requires_grad_()
             for ruled in self.ruled:
                 handle = ruled.module.register_forward_hook(
                     partial(self._record, ruled), prepend=True, with_kwargs=True
@@ -149,7 +156,8 @@ class GradientCapture:
         with checkpointed_blocks(self._model, enabled=checkpoint), self._copies(self._batch):
             scored = self._batch.scored(self._logits(self._batch))
             losses, gradient = self._batch.losses_and_gradient(scored, self.parameters[0].dtype)
-            scored.backward(gradient)  # type: ignore[no-untyped-call]
+            if scored.requires_grad:  # otherwise no captured layer took part
+                scored.backward(gradient)  # type: ignore[no-untyped-call]
         for layer in self.without_rule:
             parameter = self.parameters[layer]
             if parameter.grad is not None:
@@ -325,6 +333,7 @@ def _ruled_modules(
         own = {
             name: numbers[id(parameter)]
             for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False)
+            if id(parameter) in numbers
         }
         if rule := rule_for(module):
             found.append((module, rule, own))

@@ -93,18 +93,19 @@ def require_room(parameters: Collection[Tensor], memory_budget: int) -> None:
         )
 
 
-def probe(model: PreTrainedModel, samples: Sequence[Encoded]) -> Probe:
+def probe(model: PreTrainedModel, samples: Sequence[Encoded], chosen: Collection[str] | None = None) -> Probe:
     """Check every layer's rule on one piece alone and on two pieces in a batch.
 
     Args:
         model: causal language model.
         samples: samples in order of preference, each with a label. The first two with finite gradients are checked; if
             there is none, the result is an empty `Probe`.
+        chosen: names of the layers to check; None for all.
 
     Raises:
         GradientError: The model cannot run a piece.
     """
-    with GradientCapture(model) as capture:
+    with GradientCapture(model, layers=chosen) as capture:
         found = _finite_pair(model, capture, samples)
         if found is None:
             return Probe()
@@ -112,6 +113,7 @@ def probe(model: PreTrainedModel, samples: Sequence[Encoded]) -> Probe:
         with PassWatch(model, capture, pieces[0]) as watch:
             alone = captured_terms(capture, pieces[:1])[0]
         layers, without_rule = capture.layers, capture.without_rule
+    parameters = capture.parameters
     wrong: set[int] = set()
     separable = bool(together)
 
@@ -122,13 +124,13 @@ def probe(model: PreTrainedModel, samples: Sequence[Encoded]) -> Probe:
         separable = separable and terms_agree(together[place][layer], expected)
 
     for place, piece in enumerate(pieces if together else pieces[:1]):
-        _plain_gradients(model, piece, partial(check, place))
+        _plain_gradients(model, parameters, piece, partial(check, place))
     by_autograd = [layers[layer] for layer in sorted(wrong)]
     if wrong and together:
-        separable = _separable(model, pieces, by_autograd)
-    noise = _noise(model, pieces[0], alone)
+        separable = _separable(model, pieces, by_autograd, layers)
+    noise = _noise(model, parameters, pieces[0], alone)
     if noise and together:  # one sample may lack a gradient that others have, such as one with a single repeated token
-        again = _noise(model, pieces[1], together[1])
+        again = _noise(model, parameters, pieces[1], together[1])
         noise = [layer for layer in noise if layer in again]
     _tell(by_autograd, [layers[layer] for layer in without_rule])
     return Probe(
@@ -142,9 +144,11 @@ def probe(model: PreTrainedModel, samples: Sequence[Encoded]) -> Probe:
     )
 
 
-def _separable(model: PreTrainedModel, pieces: Sequence[Encoded], by_autograd: Collection[str]) -> bool:
+def _separable(
+    model: PreTrainedModel, pieces: Sequence[Encoded], by_autograd: Collection[str], layers: Collection[str]
+) -> bool:
     """Return whether a batch reproduces plain autograd for every piece if autograd computes the given layers."""
-    with GradientCapture(model, by_autograd) as capture:
+    with GradientCapture(model, by_autograd, layers) as capture:
         try:
             together = captured_terms(capture, pieces)
         except NotSeparableError:
@@ -155,7 +159,7 @@ def _separable(model: PreTrainedModel, pieces: Sequence[Encoded], by_autograd: C
         agree.append(terms_agree(terms[layer], expected))
 
     for piece, terms in zip(pieces, together, strict=True):
-        _plain_gradients(model, piece, partial(check, terms))
+        _plain_gradients(model, capture.parameters, piece, partial(check, terms))
     return all(agree)
 
 
@@ -216,9 +220,10 @@ def _is_finite(terms: list[Term | RowSum]) -> bool:
     return all(bool(torch.isfinite(term.magnitude())) for term in terms)
 
 
-def _plain_gradients(model: PreTrainedModel, piece: Encoded, check: Callable[[int, Tensor], None]) -> None:
-    """Compute every layer's gradient by plain autograd and pass them to `check` one at a time, to save memory."""
-    parameters = list(model.parameters())
+def _plain_gradients(
+    model: PreTrainedModel, parameters: Sequence[nn.Parameter], piece: Encoded, check: Callable[[int, Tensor], None]
+) -> None:
+    """Compute parameters' gradients by plain autograd and pass them to `check` one at a time, to save memory."""
     missing = set(range(len(parameters)))
 
     def arrived(layer: int, parameter: Tensor) -> None:
@@ -229,6 +234,7 @@ def _plain_gradients(model: PreTrainedModel, piece: Encoded, check: Callable[[in
 
     with flags_kept(model), own_gradients(parameters), without_cache(model), ExitStack() as stack:
         model.train(False)
+        model.requires_grad_(requires_grad=False)
         stack.enter_context(fresh_state(model))
         for layer, parameter in enumerate(parameters):
             parameter.requires_grad_(True)
@@ -236,7 +242,8 @@ def _plain_gradients(model: PreTrainedModel, piece: Encoded, check: Callable[[in
             stack.callback(handle.remove)
         batch = Batch.of([piece], parameters[0].device)
         scored = batch.scored(Forward(model)(batch.tokens))
-        scored.backward(batch.losses_and_gradient(scored, parameters[0].dtype)[1])  # type: ignore[no-untyped-call]
+        if scored.requires_grad:
+            scored.backward(batch.losses_and_gradient(scored, parameters[0].dtype)[1])  # type: ignore[no-untyped-call]
         for layer in sorted(missing):
             check(layer, torch.zeros_like(parameters[layer]))
 
@@ -258,11 +265,12 @@ def _distance(terms: Sequence[Term | RowSum], expected: Tensor) -> Tensor:
     return _norm(difference)
 
 
-def _noise(model: PreTrainedModel, piece: Encoded, terms: _Terms) -> list[int]:
+def _noise(model: PreTrainedModel, parameters: Sequence[nn.Parameter], piece: Encoded, terms: _Terms) -> list[int]:
     """Return the layers with only rounding noise as gradient, such as the key bias, to which softmax is invariant.
 
     Recomputes the gradient with slightly changed embeddings. A layer is noise if its gradient changes entirely and its
-    norm is within rounding of the norm of the whole gradient. This needs no copy of the model in a higher precision.
+    norm is within rounding of the norm of the model's whole gradient. This needs no copy of the model in a higher
+    precision.
     """
     norms: dict[int, Tensor] = {}
     changes: dict[int, Tensor] = {}
@@ -272,11 +280,21 @@ def _noise(model: PreTrainedModel, piece: Encoded, terms: _Terms) -> list[int]:
         changes[layer] = _distance(terms[layer], changed)
 
     with _changed_embeddings(model):
-        _plain_gradients(model, piece, compare)
+        _plain_gradients(model, parameters, piece, compare)
     rounding = min(_ULPS * torch.finfo(next(model.parameters()).dtype).eps, _MOST_ROUNDING)
     norm, change = (torch.stack([values[layer].double() for layer in sorted(values)]) for values in (norms, changes))
-    is_noise = (change > _WHOLLY * norm) & (norm <= rounding * torch.linalg.vector_norm(norm))
-    return torch.nonzero(is_noise).flatten().tolist()
+    changed = change > _WHOLLY * norm
+    if not changed.any():
+        return []
+    whole = _gradient_norm(model, piece) if len(parameters) < len(list(model.parameters())) else _norm(norm)
+    return torch.nonzero(changed & (norm <= rounding * whole)).flatten().tolist()
+
+
+def _gradient_norm(model: PreTrainedModel, piece: Encoded) -> Tensor:
+    """Return the norm of the gradient of all layers."""
+    norms: list[Tensor] = []
+    _plain_gradients(model, list(model.parameters()), piece, lambda _, gradient: norms.append(_norm(gradient).double()))
+    return _norm(torch.stack(norms))
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from transformers.pytorch_utils import Conv1D
 
 from gradsim.gradients.capture.capture import GradientCapture
 from gradsim.gradients.capture.encoding import Encoded, model_limits
+from gradsim.gradients.capture.layers import passed_layers
 from gradsim.gradients.rules.call import Call
 from gradsim.gradients.rules.experts import experts_per_token, stack_layout
 
@@ -90,7 +91,9 @@ class PassWatch:
             else:
                 linear += tensor.untyped_storage().nbytes()
         itemsize = self._capture.parameters[0].itemsize
-        return _profile(self._model, itemsize, linear / tokens, quadratic / tokens**2, self._widest, logits)
+        # Modules of other layers are not watched, but their outputs have gradients, too.
+        widest = max(self._widest, estimated_profile(self._model, self._capture, {}).widest // itemsize)
+        return _profile(self._model, itemsize, linear / tokens, quadratic / tokens**2, widest, logits)
 
     def _saved(self, tensor: Tensor) -> Tensor:
         self._keep(tensor)
@@ -119,9 +122,10 @@ def estimated_profile(
 ) -> PassProfile:
     """Estimate the profile of a pass from the model's shapes; its weights may be on the `meta` device.
 
-    Counts the inputs and outputs of every module with a rule except the output head. Inputs shared by several modules,
-    such as the query, key and value projections, count several times; the excess accounts for other tensors that
-    autograd saves, the arguments of activations and products. Attention weights count only for eager attention.
+    Counts the inputs and outputs of every module with a rule that the backward pass goes through, except the output
+    head. Inputs shared by several modules, such as the query, key and value projections, count several times; the
+    excess accounts for other tensors that autograd saves, the arguments of activations and products. Attention weights
+    count only for eager attention.
 
     Args:
         model: causal language model.
@@ -131,9 +135,10 @@ def estimated_profile(
     itemsize = capture.parameters[0].itemsize
     head: nn.Module | None = model.get_output_embeddings()
     elements = widest = 0
-    for ruled in capture.ruled:
+    passed = GradientCapture(model, layers=passed_layers(model, capture.layers))
+    for ruled in passed.ruled:
         if ruled.module is not head:
-            shapes = [capture.parameters[layer].shape for layer in ruled.layers.values()]
+            shapes = [passed.parameters[layer].shape for layer in ruled.layers.values()]
             width, output = _widths(ruled.module, shapes)
             elements += rows_per_token.get(ruled.module, 1) * width
             widest = max(widest, output)

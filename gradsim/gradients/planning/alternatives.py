@@ -1,22 +1,32 @@
 """Enumerate ways to run a comparison: which gradients to build, which to keep as factors, and how passes run."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 from transformers import PreTrainedModel
 
 from gradsim.gradients.capture.capture import GradientCapture
 from gradsim.gradients.capture.check import Probe
+from gradsim.gradients.capture.layers import passed_layers
 from gradsim.gradients.capture.memory import free_bytes
 from gradsim.gradients.capture.profile import PassProfile, hidden_size
 from gradsim.gradients.planning.plan import Alternative
 from gradsim.gradients.planning.projection_cost import needed_gradients, projecting_cost
 from gradsim.gradients.planning.row_layout import Layout
 from gradsim.gradients.planning.schedule import Task
-from gradsim.gradients.planning.sizes import Costs, LayerShape, Lengths, forms, layer_shapes, sample_bytes
+from gradsim.gradients.planning.sizes import (
+    Costs,
+    LayerShape,
+    Lengths,
+    estimated_rows_per_token,
+    forms,
+    layer_shapes,
+    sample_bytes,
+)
 from gradsim.gradients.projection import ModelProjection
 
 Integers = NDArray[np.int64]
@@ -112,7 +122,7 @@ def alternatives_of(
         fixed += 8 * sum(shape.elements for shape in shapes)
     if batch_tokens >= 2 * shortest:
         fixed += copy_bytes * (batch_tokens // shortest)
-    per_token, per_pair = pass_operations(model, shapes)
+    per_token, per_pair = pass_operations(model, capture, probed.rows_per_token)
     per_spilled_byte = _PER_SPILLED_BYTE["reduced" if reduced else "ieee"]
     host_bytes = _host_bytes(capture.device)
     parameter_shapes = {name: p.shape for name, p in zip(capture.layers, capture.parameters, strict=True)}
@@ -163,16 +173,29 @@ def _host_bytes(device: torch.device) -> int:
     return 0 if device.type == "cpu" else int(_HOST_SHARE * free_bytes(torch.device("cpu")))
 
 
-def pass_operations(model: PreTrainedModel, shapes: Sequence[LayerShape]) -> tuple[float, float]:
+def pass_operations(
+    model: PreTrainedModel, capture: GradientCapture, rows_per_token: Mapping[nn.Module, int]
+) -> tuple[float, float]:
     """Return a pass's operations per token and per pair of tokens, without gradients of weights.
 
     Each weight takes two operations per token forward and two backward. Causal attention takes T² (d_k + d_v)
-    operations forward and 2.5 times as many backward, because the backward pass recomputes the attention weights.
+    operations forward and 2.5 times as many backward, because the backward pass recomputes the attention weights. The
+    backward pass ends at the lowest captured layer.
     """
-    weights = sum((shape.per_token + shape.per_label) * shape.elements / shape.stack for shape in shapes if shape.width)
+    whole = GradientCapture(model)
+    shapes = layer_shapes(model, whole, {**estimated_rows_per_token(model), **rows_per_token})
+    first = len(shapes) - len(passed_layers(model, capture.layers))
+    forward = sum(map(_weights, shapes))
+    # The output head is always passed, even if it is tied to the embedding, the first layer.
+    backward = sum(map(_weights, shapes[first:])) + sum(_weights(shape) for shape in shapes[:first] if shape.per_label)
     configuration = model.config.get_text_config()
     attention = 2.0 * hidden_size(model) * getattr(configuration, "num_hidden_layers", 0)
-    return 4.0 * weights, 3.5 * attention
+    return 2.0 * (forward + backward), attention * (1.0 + 2.5 * backward / max(forward, 1.0))
+
+
+def _weights(shape: LayerShape) -> float:
+    """Return the number of products of a weight with one value, per token."""
+    return (shape.per_token + shape.per_label) * shape.elements / shape.stack if shape.width else 0.0
 
 
 def _product_operations(costs: Costs, pairs: Integers, built: NDArray[np.bool_]) -> float:

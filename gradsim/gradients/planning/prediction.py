@@ -1,6 +1,6 @@
 """Predict the plan, memory and run time of a comparison without running it."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,14 +12,14 @@ from gradsim.gradients.capture.batch import Batching
 from gradsim.gradients.capture.capture import GradientCapture
 from gradsim.gradients.capture.check import Probe, require_room
 from gradsim.gradients.capture.encoding import Nodes
+from gradsim.gradients.capture.layers import model_layers
 from gradsim.gradients.capture.precision import Precision
 from gradsim.gradients.capture.profile import estimated_profile
 from gradsim.gradients.planning.alternatives import PairsToRun, alternatives_of, operations_per_byte
 from gradsim.gradients.planning.plan import Plan, make_plan
 from gradsim.gradients.planning.rates import Rates
-from gradsim.gradients.planning.sizes import Lengths
+from gradsim.gradients.planning.sizes import Lengths, estimated_rows_per_token
 from gradsim.gradients.projection import ModelProjection, Projector, make_projections
-from gradsim.gradients.rules.experts import stack_layout
 from gradsim.models.limits import length_boundaries
 
 Integers = NDArray[np.int64]
@@ -52,6 +52,7 @@ def predict(
     device: torch.device,
     precision: Precision,
     memory_budget: int,
+    layers: Collection[str] | None = None,
     projectors: Sequence[Projector] = (),
     probed: Probe | None = None,
     rates: Rates | None = None,
@@ -66,6 +67,7 @@ def predict(
         device: device to run on.
         precision: precision to run in.
         memory_budget: bytes for captured gradients and the working memory of a pass.
+        layers: names of the layers to compare; None for all.
         projectors: random projections to compute besides the exact dots.
         probed: measured properties of the model; None to estimate them from its shapes.
         rates: measured rates of the device, if known.
@@ -75,7 +77,7 @@ def predict(
         GradientError: The model's gradients cannot be computed, or the memory budget is too small for a pair of
             samples or for the check of the gradient rules.
     """
-    capture = GradientCapture(model, probed.by_autograd if probed else ())
+    capture = GradientCapture(model, probed.by_autograd if probed else (), layers)
     capture.device = device  # the model may be on `meta`, which has no batch size
     require_room(capture.parameters, memory_budget)
     plan = plan_comparison(
@@ -83,7 +85,7 @@ def predict(
         model,
         capture,
         probed or estimated_probe(model, capture),
-        make_projections(projectors, {name: p.shape for name, p in model.named_parameters()}, device),
+        make_projections(projectors, {name: p.shape for name, p in model_layers(model, layers).items()}, device),
         precision,
         memory_budget=memory_budget,
         rerun_memorised=rerun_memorised,
@@ -141,22 +143,10 @@ def weight_bytes(model: PreTrainedModel) -> int:
 
 def estimated_probe(model: PreTrainedModel, capture: GradientCapture) -> Probe:
     """Return the probe expected from the shapes alone, if all gradient rules hold and samples are separable."""
-    experts = _experts_per_token(model)
-    rows = {
-        ruled.module: len(ruled.module.down_proj) if layout.batched else experts  # type: ignore[arg-type]
-        for ruled in capture.ruled
-        if (layout := stack_layout(ruled.module))
-    }
+    rows = estimated_rows_per_token(model)
     return Probe(
         separable=True,
         rows_per_token=rows,
         profile=estimated_profile(model, capture, rows),
         batching=Batching(boundaries=length_boundaries(model.config)),
     )
-
-
-def _experts_per_token(model: PreTrainedModel) -> int:
-    """Return the number of experts per token; its configuration key differs between model families."""
-    configuration = model.config.get_text_config()
-    names = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k")
-    return max(1, *(getattr(configuration, name, None) or 1 for name in names))

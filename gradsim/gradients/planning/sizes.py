@@ -104,6 +104,19 @@ def layer_shapes(
     return [LayerShape(**shape) for shape in shapes]
 
 
+def estimated_rows_per_token(model: PreTrainedModel) -> dict[nn.Module, int]:
+    """Return the rows per token expected from the configuration, for modules that do not have exactly one."""
+    configuration = model.config.get_text_config()
+    # The configuration key differs between model families.
+    names = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k")
+    experts = max(1, *(getattr(configuration, name, None) or 1 for name in names))
+    return {
+        module: len(module.down_proj) if layout.batched else experts  # type: ignore[arg-type]
+        for module in model.modules()
+        if (layout := stack_layout(module))
+    }
+
+
 def _growth(module: nn.Module, name: str, shape: torch.Size, times: int, *, is_head: bool) -> dict[str, int]:
     """Return what a module adds to the `LayerShape` of one of its parameters; empty if its rule builds the gradient."""
     stacked = stack_layout(module) is not None

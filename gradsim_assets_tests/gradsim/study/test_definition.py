@@ -14,13 +14,13 @@ from gradsim.study.settings import QUERY_METHODS, Generate, QueryFile
 
 DROPOUT = {"method": "word_dropout"}
 ALL_KEYS = (
-    "chat, dataset, description, model, on_bad_sample, on_long_sample, partition_size, "
+    "chat, dataset, description, layers, model, on_bad_sample, on_long_sample, partition_size, "
     "projections, samples, seed, settings, top_k"
 )
 METHODS = "'file', 'paraphrase', 'local', 'generate' or 'word_dropout'"
 RESERVED = (
-    "use letters, digits and underscores, and none of analysis, gradient_index, model, projections, report, results, "
-    "samples, tokenized"
+    "use letters, digits and underscores, and none of analysis, gradient_index, layers, model, projections, report, "
+    "results, samples, tokenized"
 )
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
