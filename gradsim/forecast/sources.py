@@ -95,7 +95,7 @@ class Sources:
         study = self.store.study
         if source := self.model_configuration:
             name = source.name
-            configuration = models.read_configuration(name, source.revision)
+            configuration = models.read_configuration(name, source.revision, gguf=source.gguf)
         else:
             assert isinstance(study.model, ReferenceModel)
             name, plan = study.name, study.model.reference
@@ -123,7 +123,7 @@ class Sources:
             ModelError: The tokenizer cannot be loaded.
         """
         if source := self.model_configuration:
-            return models.load_tokenizer(source.name, source.revision, source.chat_template)
+            return models.load_tokenizer(source.name, source.revision, source.chat_template, gguf=source.gguf)
         study = self.store.study
         assert isinstance(study.model, ReferenceModel)
         folder = study.model.reference.tokenizer

@@ -16,10 +16,12 @@ from transformers import CONFIG_MAPPING, AutoConfig, AutoTokenizer, PreTrainedCo
 from transformers.utils.logging import disable_progress_bar
 
 from gradsim.errors import ModelError, first_line, parsing
+from gradsim.models.gguf_file import load_gguf_tokenizer, require_readable
 
 _DESCRIPTION = ("*.json", "*.jinja", "*.model", "*.txt")
 _WEIGHTS = "*.safetensors"
 _PICKLED = "*.bin"
+_GGUF = "*.gguf"
 _ADAPTER = "adapter_config.json"  # written by PEFT, and detected by transformers
 
 # JSON files that transformers reads, each an object.
@@ -47,68 +49,85 @@ class Fetched(NamedTuple):
     revision: str
 
 
-def fetch(name: str, revision: str | None = None, *, weights: bool = True) -> Fetched:
+def fetch(name: str, revision: str | None = None, *, weights: bool = True, gguf: str | None = None) -> Fetched:
     """Return a model's folder, after downloading missing files from the Hub.
 
     Args:
         name: local folder, or model name on the Hub.
         revision: commit, tag or branch on the Hub; ignored for a local folder.
         weights: whether to download the weights, too.
+        gguf: GGUF file in the folder that contains weights, configuration and, unless there is a tokenizer.json, the
+            tokenizer; it is always downloaded.
 
     Raises:
-        ModelError: The model is not available, lacks weights as safetensors, has malformed files, needs its own code,
-            or contains an adapter.
+        ModelError: The model is not available, lacks weights as safetensors or its GGUF file, has malformed files,
+            needs its own code, or contains an adapter, or the package gguf is not installed.
     """
-    folder = _description_folder(name, revision)
+    folder = _description_folder(name, revision, gguf)
     if folder == Path(name):
-        _require_weights(folder, name)
+        if gguf is None:
+            _require_weights(folder, name)
         with parsing(ModelError, f"model {name}: its files cannot be read", f"make {folder} readable"):
-            return Fetched(folder, _digest(folder))
-    if weights:
+            return Fetched(folder, _digest(folder, gguf))
+    if weights and gguf is None:
         folder = _download(name, revision, (_WEIGHTS,))
         _require_weights(folder, name)
     return Fetched(folder, folder.name)
 
 
-def load_tokenizer(name: str, revision: str | None = None, chat_template: str | None = None) -> PreTrainedTokenizerBase:
+def load_tokenizer(
+    name: str, revision: str | None = None, chat_template: str | None = None, *, gguf: str | None = None
+) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a model.
 
     Args:
         name: local folder, or model name on the Hub.
         revision: commit, tag or branch on the Hub.
         chat_template: Jinja text that replaces the tokenizer's chat template; None keeps it.
+        gguf: see `fetch`.
 
     Raises:
         ModelError: The tokenizer is not available or cannot be loaded.
     """
-    folder = _description_folder(name, revision)
+    folder = _description_folder(name, revision, gguf)
     _require_objects(folder, name, _TOKENIZER_FILES)
     with parsing(ModelError, f"model {name}: its tokenizer cannot be loaded", f"check its files in {folder}"):
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        tokenizer: PreTrainedTokenizerBase = (
+            load_gguf_tokenizer(folder / gguf, name)
+            if gguf and not (folder / "tokenizer.json").is_file()
+            else AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        )
     if chat_template is not None:
         tokenizer.chat_template = chat_template
     return tokenizer
 
 
-def read_configuration(name: str, revision: str | None = None) -> PreTrainedConfig:
+def read_configuration(name: str, revision: str | None = None, *, gguf: str | None = None) -> PreTrainedConfig:
     """Load the configuration of a model, without its weights.
 
     Args:
         name: local folder, or model name on the Hub.
         revision: commit, tag or branch on the Hub.
+        gguf: see `fetch`.
 
     Raises:
         ModelError: The model is not available, or transformers does not support its architecture.
     """
-    folder = _description_folder(name, revision)
-    with parsing(ModelError, f"model {name}: its configuration cannot be read", f"check {folder / 'config.json'}"):
-        configuration: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    folder = _description_folder(name, revision, gguf)
+    path = folder / (gguf or "config.json")
+    with parsing(ModelError, f"model {name}: its configuration cannot be read", f"check {path}"):
+        configuration: PreTrainedConfig = AutoConfig.from_pretrained(
+            folder, trust_remote_code=False, **gguf_choices(gguf)
+        )
     return configuration
 
 
-def _description_folder(name: str, revision: str | None) -> Path:
+def _description_folder(name: str, revision: str | None, gguf: str | None) -> Path:
     """Return the folder with all files but the weights, after checking those that transformers would read."""
-    folder = Path(name) if _is_folder(name) else _download(name, revision, _DESCRIPTION)
+    patterns = _DESCRIPTION if gguf is None else (*_DESCRIPTION, gguf)
+    folder = Path(name) if _is_folder(name) else _download(name, revision, patterns)
+    if gguf is not None:
+        require_readable(folder / gguf, name)
     _require_no_adapter(folder, name)
     _require_objects(folder, name, _CONFIGURATIONS)
     return folder
@@ -169,22 +188,29 @@ def _require_objects(folder: Path, name: str, files: Iterable[str]) -> None:
 def _require_weights(folder: Path, name: str) -> None:
     if any(folder.glob(_WEIGHTS)):
         return
+    if there := sorted(path.name for path in folder.glob(_GGUF)):
+        raise ModelError(f"model {name}: {folder} contains no {_WEIGHTS}, but {there[0]}; set `gguf: {there[0]}`")
     if folder == Path(name) and not any(folder.glob(_PICKLED)):
         raise ModelError(f"model {name}: {folder} contains no weights ({_WEIGHTS}); download or train it again")
     raise ModelError(
         f"model {name}: it has no weights as safetensors, and pickled ones ({_PICKLED}) are refused because they can "
-        "contain code; if you trust them, convert them with transformers: "
+        "contain code; set `gguf` if it has a GGUF file, or if you trust the pickled ones, convert them: "
         f"AutoModelForCausalLM.from_pretrained({name!r}).save_pretrained(FOLDER)"
     )
 
 
-def _digest(folder: Path) -> str:
+def _digest(folder: Path, gguf: str | None) -> str:
     digest = hashlib.sha256()
-    patterns = (*_DESCRIPTION, _WEIGHTS, _PICKLED)
+    patterns = (*_DESCRIPTION, *((_WEIGHTS, _PICKLED) if gguf is None else (gguf,)))
     for path in sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}):
         with path.open("rb") as file:
             digest.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
     return digest.hexdigest()
+
+
+def gguf_choices(gguf: str | None) -> dict[str, str]:
+    """Return the keyword argument by which transformers reads a GGUF file of the folder."""
+    return {"gguf_file": gguf} if gguf else {}
 
 
 def hide_progress_bars() -> None:

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, GgufConfig, PreTrainedConfig, PreTrainedModel
 
 from gradsim.errors import DeviceError, ModelError, parsing
-from gradsim.models.fetching import fetch, read_configuration
+from gradsim.models.fetching import fetch, gguf_choices, read_configuration
 from gradsim.models.weights import require_matching_weights
 from gradsim.study import ModelConfiguration
 from gradsim.study.model_configuration import PrecisionName
@@ -68,7 +68,8 @@ def load_model(configuration: ModelConfiguration) -> PreTrainedModel:
             weights do not match its configuration.
     """
     device = resolve_device(configuration.device)
-    folder, revision = fetch(configuration.name, configuration.revision)
+    gguf = configuration.gguf
+    folder, revision = fetch(configuration.name, configuration.revision, gguf=gguf)
     if Path(configuration.name).is_dir() and configuration.revision not in {None, revision}:
         raise ModelError(
             f"model {configuration.name}: its files have revision {revision[:12]}, not {configuration.revision[:12]} "
@@ -82,6 +83,8 @@ def load_model(configuration: ModelConfiguration) -> PreTrainedModel:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             **_choices(configuration.precision, attention),
+            **gguf_choices(gguf),
+            quantization_config=GgufConfig(dequantize=True) if gguf else None,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # rejected below, with their names
             trust_remote_code=False,
@@ -94,13 +97,19 @@ def load_model(configuration: ModelConfiguration) -> PreTrainedModel:
 
 
 def parameter_shapes(
-    name: str, revision: str | None = None, *, precision: PrecisionName = "float32", attention: str = "sdpa"
+    name: str,
+    revision: str | None = None,
+    *,
+    gguf: str | None = None,
+    precision: PrecisionName = "float32",
+    attention: str = "sdpa",
 ) -> list[tuple[str, tuple[int, ...]]]:
     """Return layers and their shapes in the order of `named_parameters()`, tied ones once, without reading weights.
 
     Args:
         name: local folder, or model name on the Hub.
         revision: commit, tag or branch on the Hub.
+        gguf: see `fetch`.
         precision: see `build_without_weights`.
         attention: see `build_without_weights`.
 
@@ -108,7 +117,7 @@ def parameter_shapes(
         ModelError: The model is not available, is not a causal language model, or does not support the attention
             implementation.
     """
-    configuration = read_configuration(name, revision)
+    configuration = read_configuration(name, revision, gguf=gguf)
     model = build_without_weights(configuration, name, precision=precision, attention=attention)
     return [(layer, tuple(parameter.shape)) for layer, parameter in studied_layers(model).items()]
 

@@ -41,7 +41,7 @@ class RunningModel:
             ModelError: The tokenizer is not available or cannot be loaded.
         """
         model = self.configuration
-        return load_tokenizer(model.name, model.revision, model.chat_template)
+        return load_tokenizer(model.name, model.revision, model.chat_template, gguf=model.gguf)
 
     @cached_property
     def revision(self) -> str:
@@ -50,8 +50,12 @@ class RunningModel:
         Raises:
             ModelError: The model is not available.
         """
-        name, revision = self.configuration.name, self.configuration.revision
-        return revision if revision and _DIGEST.fullmatch(revision) else fetch(name, revision).revision
+        model, revision = self.configuration, self.configuration.revision
+        return (
+            revision
+            if revision and _DIGEST.fullmatch(revision)
+            else fetch(model.name, revision, gguf=model.gguf).revision
+        )
 
     @cached_property
     def device(self) -> str:

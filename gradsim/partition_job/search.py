@@ -47,7 +47,7 @@ class Searcher:
         self._paths = index
         self._study = study
         self._memory_budget = memory_budget
-        self._tokenizer = load_tokenizer(model.name, model.revision, model.chat_template)
+        self._tokenizer = load_tokenizer(model.name, model.revision, model.chat_template, gguf=model.gguf)
         self._model: PreTrainedModel = load_model(model)
         self._precision = model.precision
 

@@ -73,6 +73,8 @@ def explain(error: ValidationError) -> str:
             text = first["msg"].removeprefix("Value error, ")
         case "string_pattern_mismatch" if place == "name":
             text = f"'{_short(value)}' is not a valid study name; use letters, digits and underscores"
+        case "string_pattern_mismatch":
+            text = _unfit(place, value, ["the name of a file, such as model.gguf"])
         case "union_tag_not_found":
             text = f"key '{place}.method' is missing; it should be {_methods()}"
         case "union_tag_invalid":

@@ -15,7 +15,7 @@ from gradsim.errors import enumerated
 from gradsim.study.chat import Chat, TemplateName
 from gradsim.study.datasets import FileDataset, HubDataset, ImportedDataset
 from gradsim.study.layers import Layers
-from gradsim.study.model_configuration import ModelConfiguration, PrecisionName
+from gradsim.study.model_configuration import GGUFName, ModelConfiguration, PrecisionName
 from gradsim.study.partitions import Partition, partition_ranges
 from gradsim.study.section import Section, StudyPath
 from gradsim.study.settings import Imported, Setting
@@ -73,6 +73,7 @@ class HubModel(RunsModel):
 
     name: str
     revision: str | None = None
+    gguf: GGUFName = None
 
 
 class Architecture(Section):
@@ -259,7 +260,8 @@ class Study(Section):
             StudyError: The file of the chat template cannot be read.
         """
         model = self.model
-        return ModelConfiguration(name, revision, device, model.precision, model.attention, self.chat.file_text())
+        gguf = model.gguf if isinstance(model, HubModel) else None
+        return ModelConfiguration(name, revision, device, model.precision, model.attention, self.chat.file_text(), gguf)
 
     @property
     def imported(self) -> bool:

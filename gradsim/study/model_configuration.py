@@ -1,9 +1,17 @@
 """Configuration of a model to load: its name, device, precision and attention."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 PrecisionName = Literal["float32", "tf32", "bfloat16", "float64"]
+
+# Name of a GGUF file in a model's folder; without one, the key is absent from fingerprints, as before it existed.
+GGUFName = Annotated[
+    str | None,
+    Field(pattern=r"^[^/\\*?\[\]]+\.gguf$", exclude_if=lambda name: name is None, description="GGUF file of the model"),
+]
 
 
 @dataclass(frozen=True)
@@ -17,6 +25,8 @@ class ModelConfiguration:
         precision: number format of the weights and of the computation.
         attention: attention implementation, as named by transformers.
         chat_template: Jinja text that replaces the tokenizer's chat template; None keeps it.
+        gguf: GGUF file in the model's folder that contains weights, configuration and tokenizer; None: they are files
+            of their own.
     """
 
     name: str
@@ -25,3 +35,4 @@ class ModelConfiguration:
     precision: PrecisionName = "float32"
     attention: str = "sdpa"
     chat_template: str | None = None
+    gguf: str | None = None

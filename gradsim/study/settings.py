@@ -19,7 +19,7 @@ from pydantic import (
 from pydantic_core import InitErrorDetails
 
 from gradsim.environment import extensions
-from gradsim.study.model_configuration import ModelConfiguration, PrecisionName
+from gradsim.study.model_configuration import GGUFName, ModelConfiguration, PrecisionName
 from gradsim.study.section import Section, StudyPath
 
 Choice = Literal["keep", "retry", "exclude"]
@@ -239,12 +239,13 @@ class LocalParaphrase(Rewriting):
 
     method: Literal["local"] = "local"
     revision: str | None = None
+    gguf: GGUFName = None
     precision: PrecisionName = "bfloat16"
     max_new_tokens: int = Field(2048, ge=1)
 
     def model_configuration(self, device: str) -> ModelConfiguration:
         """See `QueryMethod.model_configuration`."""
-        return ModelConfiguration(self.model, self.revision, device, self.precision)
+        return ModelConfiguration(self.model, self.revision, device, self.precision, gguf=self.gguf)
 
 
 class Generate(QueryMethod):

@@ -180,6 +180,7 @@ class Lineage:
                 plain = {**value.model_dump(mode="json", exclude={"path", *value.without_effect}), "content": content}
             case HubModel():
                 plain = value.model_dump(include={"name", "revision"})
+                plain |= value.model_dump(include={"gguf"}, exclude_none=True)
             case ReferenceModel(reference=architecture):
                 plain = {**architecture.model_dump(exclude={"tokenizer"}), "tokenizer": content}
             case _:

@@ -58,8 +58,9 @@ def _hub_model(study: Study) -> dg.AssetsDefinition:
     @table_asset(lineage, lineage.key("model"), kinds={"huggingface", "parquet"})
     def model(compute: ComputeResource) -> dg.Output[pl.DataFrame]:
         assert isinstance(study.model, HubModel)
-        revision = models.fetch(study.model.name, study.model.revision, weights=compute.is_here).revision
-        return _model_table(study, study.model.name, revision)
+        hub = study.model
+        revision = models.fetch(hub.name, hub.revision, weights=compute.is_here, gguf=hub.gguf).revision
+        return _model_table(study, hub.name, revision)
 
     return model
 
@@ -115,6 +116,7 @@ def _model_table(study: Study, name: str, revision: str) -> dg.Output[pl.DataFra
     found = models.parameter_shapes(
         name,
         None if local else revision,
+        gguf=study.model.gguf if isinstance(study.model, HubModel) else None,
         precision=study.model.precision,
         attention=study.model.attention,
     )
@@ -177,12 +179,12 @@ def tokenize_samples(
     """
     source = store.model_configuration()
     model = models.build_without_weights(
-        models.read_configuration(source.name, source.revision),
+        models.read_configuration(source.name, source.revision, gguf=source.gguf),
         source.name,
         precision=source.precision,
         attention=source.attention,
     )
-    tokenizer = models.load_tokenizer(source.name, source.revision, source.chat_template)
+    tokenizer = models.load_tokenizer(source.name, source.revision, source.chat_template, gguf=source.gguf)
     table = models.tokenize_for_study(wanted, study, tokenizer, model)
     tokens = table.frame.select("input_ids_prompt", "input_ids")
     merged = sum(whole[: len(prompt)] != prompt for prompt, whole in tokens.iter_rows())

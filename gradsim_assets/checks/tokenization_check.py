@@ -31,7 +31,7 @@ def tokenization_check(study: Study) -> dg.AssetChecksDefinition:
         tokenized = store.read(lineage.key("tokenized"))
         originals = store.read(lineage.key("samples")).join(tokenized, on="id", how="semi", maintain_order="left")
         model = store.model_configuration()
-        tokenizer = models.load_tokenizer(model.name, model.revision)
+        tokenizer = models.load_tokenizer(model.name, model.revision, gguf=model.gguf)
         theirs = open_instruct.tokenize(originals["messages"].to_list(), tokenizer, processor)
         ours = tokenized.select(open_instruct.COLUMNS).iter_rows(named=True)
         differing = [sample for sample, our, their in zip(tokenized["id"], ours, theirs, strict=True) if our != their]

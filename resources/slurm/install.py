@@ -186,7 +186,7 @@ class Installation:
             'cd "$gradsim_folder"\n'
             f"rm -rf {environment}\n"
             f"{first_python} -m venv {environment}\n"
-            f"{pip} install --progress-bar off --constraint {CONSTRAINTS} {shlex.quote(f'./{wheel}[node]')}\n"
+            f"{pip} install --progress-bar off --constraint {CONSTRAINTS} {shlex.quote(f'./{wheel}[gguf,node]')}\n"
             f"found=$({python} -c {shlex.quote(PRINT_CODE_VERSION)})\n"
             f'[ "$found" = {code_version()} ] || {{ echo "gradsim is $found there, not {code_version()}"; exit 3; }}\n'
             f'echo "$found" > {environment}/{STAMP}\n'

@@ -68,7 +68,9 @@ def journaled_answers(
 
 def _model_identity(running: RunningModel) -> list[Any]:
     """Return the properties of the model that determine its answers; the location of its files does not."""
-    return [running.revision, running.configuration.precision, running.configuration.attention]
+    model = running.configuration
+    # A Hub revision contains all GGUF files of a repository.
+    return [running.revision, model.precision, model.attention, *([model.gguf] if model.gguf else [])]
 
 
 def _digest(request: Any) -> str:

@@ -188,6 +188,6 @@ class TestPickles:
         weights.unlink()
         assert refused(load_model, folder) == (
             f"model {folder}: it has no weights as safetensors, and pickled ones (*.bin) are refused because they can "
-            "contain code; if you trust them, convert them with transformers: "
+            "contain code; set `gguf` if it has a GGUF file, or if you trust the pickled ones, convert them: "
             f"AutoModelForCausalLM.from_pretrained('{folder}').save_pretrained(FOLDER)"
         )

@@ -64,6 +64,14 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "hub dataset": ({"dataset": {"hub": "a", "splt": "x"}}, "unknown key 'dataset.splt'; did you mean 'split'?"),
     "dataset's kind": ({"dataset": {"pth": "a.jsonl"}}, "unknown key 'dataset.pth'; did you mean 'path'?"),
     "hub model": ({"model": {"name": "a", "precison": 1}}, "unknown key 'model.precison'; did you mean 'precision'?"),
+    "gguf file": (
+        {"model": {"name": "a", "gguf": "folder/b.gguf"}},
+        "key 'model.gguf' is 'folder/b.gguf'; it should be the name of a file, such as model.gguf",
+    ),
+    "gguf of a reference model": (
+        {"model": {"reference": {}, "gguf": "b.gguf"}},
+        "unknown key 'model.gguf'; known keys: attention, precision, precision_of_memorised, reference",
+    ),
     "reference model": (
         {"model": {"reference": {}, "attntion": "sdpa"}},
         "unknown key 'model.attntion'; did you mean 'attention'?",
@@ -108,7 +116,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "projection": ({"projections": [{"shar": 0.1}]}, "unknown key 'projections.0.shar'; did you mean 'share'?"),
     "two kinds of model": (
         {"model": {"name": "a", "reference": {}}},
-        "unknown key 'model.reference'; known keys: attention, name, precision, precision_of_memorised, revision",
+        "unknown key 'model.reference'; known keys: attention, gguf, name, precision, precision_of_memorised, revision",
     ),
     # missing keys
     "no samples": ({"samples": None}, "key 'samples' is missing; add it"),

@@ -187,6 +187,14 @@ def test_top_k_reaches_so_far(make_study: MakeStudy) -> None:
 class TestModelOfTheHub:
     """A model that is not trained here depends on no sample and on no seed."""
 
+    def test_gguf_file(self, make_study: MakeStudy) -> None:
+        one, two = (make_study(model={"name": "org/model", "gguf": f"{each}.gguf"}) for each in "ab")
+        assert changed(one, two) == below(one, "model")
+
+    def test_no_gguf_file_leaves_the_fingerprints_that_there_were_before(self, make_study: MakeStudy) -> None:
+        study = make_study(model={"name": "org/model"}, settings={"paraphrased": {"method": "local", "model": "a"}})
+        assert all("gguf" not in section.model_dump() for section in (study.model, study.settings["paraphrased"]))
+
     def test_revision(self, make_study: MakeStudy) -> None:
         one, two = (make_study(model={"name": "org/model", "revision": each}) for each in (None, "main"))
         assert changed(one, two) == below(one, "model")
