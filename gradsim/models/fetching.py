@@ -12,7 +12,15 @@ from typing import NamedTuple
 
 import huggingface_hub
 from huggingface_hub import errors as hub_errors
-from transformers import CONFIG_MAPPING, AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import (
+    CONFIG_MAPPING,
+    AutoConfig,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedTokenizerBase,
+    modeling_gguf_pytorch_utils,
+)
+from transformers.utils import logging
 from transformers.utils.logging import disable_progress_bar
 
 from gradsim.errors import ModelError, first_line, parsing
@@ -216,3 +224,4 @@ def gguf_choices(gguf: str | None) -> dict[str, str]:
 def hide_progress_bars() -> None:
     """Disable transformers' progress bars, which would garble log output."""
     disable_progress_bar()
+    modeling_gguf_pytorch_utils.tqdm = logging.tqdm  # that of tqdm itself, which the line above does not disable

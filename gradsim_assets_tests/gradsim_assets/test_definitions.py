@@ -155,7 +155,7 @@ def test_partitions_are_the_studys_ranges(definitions, environment):
 def test_a_trial_is_a_study_of_its_own(environment):
     trial = environment.model_copy(update={"sample_size": 12, "model_name": "someone/Some-Model.v2"})
     names = {key.path[0] for key in build_definitions(environment=trial).resolve_all_asset_keys()}
-    assert names == {"sample_some_model_v2_12", "lima_olmo_1b_some_model_v2_12"}
+    assert names == {f"{name}_some_model_v2_12" for name in ("sample", "lima_olmo_1b", "smollm2_135m")}
 
 
 def test_resources_can_be_replaced(environment, sample, tmp_path):

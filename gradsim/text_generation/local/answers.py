@@ -6,9 +6,11 @@ from typing import NamedTuple
 
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from gradsim.chat import require_embeddings
 from gradsim.errors import ModelError
 from gradsim.models import context_length
 from gradsim.models.fresh_state import fresh_state
+from gradsim.models.limits import vocabulary_size
 from gradsim.text_generation.local.companies import independent_groups
 from gradsim.text_generation.local.decoding import Decoder
 from gradsim.text_generation.local.rows import Row
@@ -69,10 +71,13 @@ def generate_answers(
         An answer for each prompt, in order.
 
     Raises:
-        ModelError: the tokenizer has no end token, or the model cannot answer prompts reproducibly.
+        ModelError: the tokenizer has no end token, a token has no embedding, or the model cannot answer prompts
+            reproducibly.
     """
     if not isinstance(tokenizer.eos_token_id, int):
         raise ModelError(f"tokenizer {tokenizer.name_or_path} has no end token; set eos_token in its configuration")
+    for number, prompt in enumerate(prompts, start=1):
+        require_embeddings(f"prompt {number}", [*prompt, tokenizer.eos_token_id], tokenizer, vocabulary_size(model))
     answers: dict[int, GeneratedAnswer] = {}
 
     def hand_over(position: int, answer: GeneratedAnswer) -> None:

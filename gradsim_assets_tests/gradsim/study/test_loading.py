@@ -26,7 +26,7 @@ class TestShipped:
     def test_both_studies_load(self, root: Path, project: Path) -> None:
         shutil.copytree(project / "studies", root / "studies", dirs_exist_ok=True)
         studies = {study.name: study for study in load_studies()}
-        assert list(studies) == ["lima_olmo_1b", "sample"]
+        assert list(studies) == ["lima_olmo_1b", "sample", "smollm2_135m"]
         assert (studies["sample"].samples, studies["lima_olmo_1b"].samples) == (60, 988)
         assert [partition.key for partition in studies["sample"].partitions] == ["0000-0019", "0020-0039", "0040-0059"]
         assert studies["lima_olmo_1b"].partitions[-1].key == "0900-0987"

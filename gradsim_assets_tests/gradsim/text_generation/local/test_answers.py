@@ -194,3 +194,19 @@ def test_tokenizer_without_end_token(rotary: Known) -> None:
     with pytest.raises(ModelError) as caught:
         generate_answers(rotary.model, endless, [[0]], max_new_tokens=4)
     assert str(caught.value) == "tokenizer endless has no end token; set eos_token in its configuration"
+
+
+@pytest.mark.parametrize(("end", "prompt", "number"), [("a", [0, 4], 4), ("e", [0, 1], 4)])
+def test_a_token_without_an_embedding(end: str, prompt: list[int], number: int) -> None:
+    """As where tokens were added to the tokenizer, but the model was not resized."""
+    words = {word: place for place, word in enumerate("abcde")}
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(tokenizer_models.WordLevel(words, unk_token="b")), eos_token=end
+    )
+    model = GPT2LMHeadModel(GPT2Config(n_embd=8, n_layer=1, n_head=1, vocab_size=4)).eval()
+    with pytest.raises(ModelError) as caught:
+        generate_answers(model, tokenizer, [[0], prompt], max_new_tokens=4)
+    first = 2 if end == "a" else 1
+    assert str(caught.value).startswith(
+        f"prompt {first} has token {number} ('e'), but the model has 4 embeddings and its tokenizer 5 tokens; use the "
+    )
