@@ -7,7 +7,6 @@ what a study cannot use (empty answers, unknown roles, conversations without an 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
@@ -97,17 +96,16 @@ def samples_of(rows: Rows, layout: DatasetLayout, unnamed: str | None = None) ->
 
 
 def validate(samples: pl.DataFrame, expected: int | None, source: str) -> pl.DataFrame:
-    """Return the samples in `SAMPLES_SCHEMA`, or raise if any of them is invalid.
+    """Return the samples, or raise if any of them is invalid.
 
     Args:
-        samples: Frame with columns `id` and `messages`.
+        samples: Frame in `SAMPLES_SCHEMA`.
         expected: Number of samples stated by the study; None accepts any number but zero.
         source: Name of the data in error messages, such as its path.
 
     Raises:
-        SampleError: The frame or a sample is invalid; the message names the source and the first invalid sample.
+        SampleError: A sample is invalid, or their number is; the message names the source and the first invalid sample.
     """
-    samples = _conform(samples, source)
     if samples.is_empty():
         raise SampleError(f"{source}: holds no samples; give at least one")
     _check_ids(samples["id"].to_list(), source)
@@ -153,38 +151,3 @@ def _fault(messages: Sequence[Mapping[str, str | None]] | None) -> str | None:
         if not (message["content"] or "").strip():
             return f"has an empty {name}"
     return None
-
-
-def _conform(frame: pl.DataFrame, source: str) -> pl.DataFrame:
-    """Return `id` and `messages` cast to `SAMPLES_SCHEMA`, with null for missing message fields."""
-    for column in SAMPLES_SCHEMA:
-        if column not in frame.columns:
-            raise SampleError(f"{source}: has no column {column!r}; samples need the columns id and messages")
-    id_type = frame.schema["id"]
-    if not (_is_text(id_type) or id_type.is_integer()):
-        raise SampleError(f"{source}: column 'id' holds {id_type}; make it text")
-    if frame.schema == SAMPLES_SCHEMA:
-        return frame
-    fields = _message_fields(frame.schema["messages"])
-    if fields is None:
-        raise SampleError(
-            f"{source}: column 'messages' holds {frame.schema['messages']}; make it lists of (role, content) text"
-        )
-    message = pl.struct(
-        pl.element().struct.field(name).cast(pl.String) if name in fields else pl.lit(None, pl.String).alias(name)
-        for name in ("role", "content")
-    )
-    return frame.select(pl.col("id").cast(pl.String), pl.col("messages").list.eval(message))
-
-
-def _message_fields(data_type: pl.DataType) -> set[str] | None:
-    """Return the field names of a messages column, or None if its type cannot represent messages."""
-    if not (isinstance(data_type, pl.List) and isinstance(data_type.inner, pl.Struct)):
-        return None
-    fields = {field.name: field.dtype for field in data_type.inner.fields}
-    wrong = [fields[name] for name in ("role", "content") if name in fields and not _is_text(fields[name])]
-    return None if wrong else set(fields)
-
-
-def _is_text(data_type: Any) -> bool:
-    return data_type in (pl.String, pl.Categorical, pl.Enum, pl.Null)

@@ -152,23 +152,6 @@ class TestValidate:
                 frame(("a", turn("p", "q"))),
                 "mine: holds 1 samples but the study states 3; set `samples: 1` in the study file",
             ),
-            (
-                pl.DataFrame({"id": ["a"], "text": ["p"]}),
-                "mine: has no column 'messages'; samples need the columns id and messages",
-            ),
-            (
-                pl.DataFrame({"id": ["a"], "messages": ["p"]}),
-                "mine: column 'messages' holds String; make it lists of (role, content) text",
-            ),
-            (
-                pl.DataFrame({"id": ["a"], "messages": [[{"role": 1, "content": "p"}]]}),
-                "mine: column 'messages' holds List(Struct({'role': Int64, 'content': String})); "
-                "make it lists of (role, content) text",
-            ),
-            (
-                frame(("1", turn("p", "q"))).with_columns(pl.col("id").cast(pl.Float64)),
-                "mine: column 'id' holds Float64; make it text",
-            ),
         ],
     )
     def test_refusal_names_source_and_first_offender(self, samples: pl.DataFrame, message: str) -> None:
