@@ -8,8 +8,9 @@ import polars as pl
 from numpy.typing import NDArray
 from rank_bm25 import BM25Okapi
 
-from gradsim.dataset.turns import last_turn
+from gradsim.dataset.turns import kind_of, last_turn
 from gradsim.errors import SampleError
+from gradsim.study.datasets import MASKED_TOKENS
 
 Positions = NDArray[np.int64]
 
@@ -27,7 +28,8 @@ CANDIDATES_SCHEMA = pl.Schema(
 def bm25_candidates(originals: pl.DataFrame, queries: pl.DataFrame, *, top_k: int | Literal["all"] = 5) -> pl.DataFrame:
     """Return the `top_k` originals with the highest BM25 scores for each query, including its true source.
 
-    The corpus is the last user message of each original, split at whitespace. Ties are broken in favour of the earlier
+    The corpus is the last user message of each original, split at whitespace; of a sample without messages, it is the
+    text, or the token ids before those with a loss. Ties are broken in favour of the earlier
     original. A true source outside the first `top_k` replaces the last candidate and is marked `forced`.
 
     Args:
@@ -77,13 +79,20 @@ def bm25_candidates(originals: pl.DataFrame, queries: pl.DataFrame, *, top_k: in
 
 
 def _words_of_prompts(samples: pl.DataFrame) -> list[list[str]]:
-    """Return the whitespace-separated words of each sample's last user message."""
+    """Return the whitespace-separated words of each sample's last user message; all words if there are no messages.
+
+    Token ids are words, too. Those with a loss count only where all have one.
+    """
     prompts: list[list[str]] = []
     for identifier, messages in samples.select("id", "messages").iter_rows():
-        turn = last_turn(messages)
-        if "user" not in turn:
-            raise SampleError(f"sample {identifier!r} has no user message; add one or remove it")
-        prompts.append(messages[turn["user"]]["content"].split())
+        if kind_of(messages) == "conversations":
+            turn = last_turn(messages)
+            if "user" not in turn:
+                raise SampleError(f"sample {identifier!r} has no user message; add one or remove it")
+            searched = [messages[turn["user"]]]
+        else:
+            searched = [message for message in messages if message["role"] == MASKED_TOKENS] or messages
+        prompts.append([word for message in searched for word in message["content"].split()])
     return prompts
 
 

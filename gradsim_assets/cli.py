@@ -120,8 +120,8 @@ def report(study: StudyName) -> None:
 @app.command()
 def query(
     study: StudyName,
-    text: Annotated[str, typer.Argument(help="A prompt, as a user would write it.")],
-    answer: Annotated[str, typer.Option(help="Its answer: what the gradient is taken of.")],
+    text: Annotated[str, typer.Argument(help="A prompt, as a user would write it, or a text if the originals are.")],
+    answer: Annotated[str | None, typer.Option(help="The prompt's answer: what the gradient is taken of.")] = None,
     top: Annotated[int, typer.Option(help="How many originals are shown.", min=1)] = 5,
 ) -> None:
     """Show the originals nearest to a text, by their stored projected gradients.

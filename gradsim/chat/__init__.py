@@ -11,15 +11,18 @@ from gradsim.chat.tokenization import (
     tokenize_table,
 )
 from gradsim.chat.tulu import render
+from gradsim.chat.verbatim import decoded, token_ids
 
 __all__ = [
     "MASKED",
     "TOKENIZED_SCHEMA",
     "TokenizedSample",
     "TokenizedTable",
+    "decoded",
     "prompt_ids",
     "render",
     "require_embeddings",
+    "token_ids",
     "tokenize",
     "tokenize_table",
 ]

@@ -14,6 +14,7 @@ import polars as pl
 
 from gradsim.chat.template import loss_spans, render_template
 from gradsim.chat.tulu import render
+from gradsim.chat.verbatim import verbatim_tokens
 from gradsim.errors import ModelError, SampleError
 from gradsim.study import LossOn, TemplateName
 
@@ -71,6 +72,8 @@ def tokenize(
 ) -> TokenizedSample:
     """Encode messages, and mask the labels that the loss does not cover.
 
+    Texts and token ids (`gradsim.chat.verbatim`) are encoded without a template; the loss covers a text as a whole.
+
     Args:
         messages: Messages with role and content.
         tokenizer: Tokenizer of any family; no special tokens are added to those of the template.
@@ -87,6 +90,9 @@ def tokenize(
     name = "the sample" if sample_id is None else f"sample {sample_id!r}"
     if not messages:
         raise SampleError(f"{name} has no messages; fix or remove it")
+    if verbatim := verbatim_tokens(messages, tokenizer):
+        labels = [token if counts else MASKED for token, counts in zip(*verbatim, strict=True)]
+        return TokenizedSample([], verbatim.ids, [1] * len(labels), labels)
     for number, message in enumerate(messages, start=1):
         if message.get("role") in ("system", "user", "assistant") and not isinstance(message.get("content"), str):
             raise SampleError(f"{name} has no text in message {number}; fix or remove it")
@@ -223,7 +229,7 @@ def tokenize_table(
                     f"sample {identifier!r} has {length} tokens but the model has no positions past {context}; "
                     "set `on_long_sample` in the study file to exclude or error (now keep)"
                 )
-        if all(label == MASKED for label in sample.labels):
+        if all(label == MASKED for label in sample.labels[1:]):  # nothing predicts the first token
             if on_bad_sample == "error":
                 raise SampleError(
                     f"sample {identifier!r} has no unmasked label, so it has no loss; "

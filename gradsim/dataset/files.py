@@ -22,6 +22,10 @@ from gradsim.environment import extensions
 from gradsim.errors import SampleError, TableError, enumerated
 
 
+class RowError(Exception):
+    """What is wrong with a row, as the rest of a sentence that begins with its place."""
+
+
 @dataclass(frozen=True)
 class Rows:
     """Rows of a dataset as they were read.

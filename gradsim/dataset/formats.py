@@ -1,12 +1,13 @@
-"""Formats of chat data: which one a dataset has, and how its columns become messages."""
+"""Formats of datasets: which one a dataset has, and how its columns become messages."""
 
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from gradsim.dataset.files import Rows
+from gradsim.dataset.files import RowError, Rows
+from gradsim.dataset.tokens import token_messages
 from gradsim.errors import SampleError, enumerated
-from gradsim.study.datasets import FORMAT_COLUMNS, DatasetLayout, FormatName
+from gradsim.study.datasets import FORMAT_COLUMNS, MASKED_TOKENS, TEXT, TOKENS, DatasetLayout, FormatName
 
 Message = dict[str, str | None]
 Row = Mapping[str, Any]
@@ -32,10 +33,6 @@ _REFUSED_KEYS = frozenset(
 )
 
 
-class _RowError(Exception):
-    """What is wrong with a row, as the rest of a sentence that begins with its place."""
-
-
 class Converted(NamedTuple):
     """A row in messages; their roles and texts are not checked yet."""
 
@@ -58,6 +55,8 @@ def choose_format(rows: Rows, layout: DatasetLayout) -> FormatName:
                 raise _missing(rows, column)
         return layout.format
     fitting = _fitting(layout, rows.filled) or _fitting(layout, rows.columns)
+    if chats := [name for name in fitting if name not in (TEXT, TOKENS)]:
+        fitting = chats  # a rendered text, or its tokens, often stand beside the conversation
     if len(fitting) == 1:
         return fitting[0]
     present = ", ".join(map(repr, rows.columns))
@@ -66,12 +65,6 @@ def choose_format(rows: Rows, layout: DatasetLayout) -> FormatName:
             f"{rows.source}: its columns fit the formats {enumerated(fitting, 'and')}; "
             "set `dataset.format` in the study file to one of them"
         )
-    for column in ("text", "input_ids"):
-        if column in rows.filled:
-            raise SampleError(
-                f"{rows.source}: raw text and token ids (column {column!r}) are not supported yet; "
-                "use data with prompts and answers"
-            )
     formats = "; ".join(f"{name}: {', '.join(each.required)}" for name, each in FORMAT_COLUMNS.items())
     raise SampleError(
         f"{rows.source}: its columns {present} fit no format ({formats}); "
@@ -121,13 +114,13 @@ def convert(
         try:
             for name in refused:
                 if not _is_empty(values[name]):
-                    raise _RowError(f"has {name}, which samples cannot hold")
+                    raise RowError(f"has {name}, which samples cannot hold")
             yield Converted(_identifier(row.get("id")), converter(row, ignored))
         except RecursionError as error:
             raise SampleError(
                 f"{rows.source}: {rows.place(position)} is nested too deeply; fix or remove it"
             ) from error
-        except _RowError as error:
+        except RowError as error:
             raise SampleError(f"{rows.source}: {rows.place(position)} {error}; fix or remove it") from error
 
 
@@ -142,11 +135,11 @@ def _sharegpt(row: Row, ignored: dict[str, None]) -> list[Message] | None:
     for number, message in enumerate(dialogue, start=1):
         speaker = message["role"]
         if speaker is None:
-            raise _RowError(
+            raise RowError(
                 f"has no 'from' in message {number} (messages with role and content are the format messages)"
             )
         if speaker not in SPEAKERS:
-            raise _RowError(
+            raise RowError(
                 f"has the unknown speaker {speaker!r} in message {number}, not {enumerated([*SPEAKERS], 'or')}"
             )
         message["role"] = SPEAKERS[speaker]
@@ -172,23 +165,30 @@ def _alpaca(row: Row, ignored: dict[str, None]) -> list[Message]:
 
 
 _CONVERTERS: Mapping[FormatName, Callable[[Row, dict[str, None]], list[Message] | None]] = MappingProxyType(
-    {"messages": _messages, "sharegpt": _sharegpt, "prompt_completion": _prompt_completion, "alpaca": _alpaca}
+    {
+        "messages": _messages,
+        "sharegpt": _sharegpt,
+        "prompt_completion": _prompt_completion,
+        "alpaca": _alpaca,
+        "text": lambda row, ignored: [{"role": TEXT, "content": _required(row, "text")}],
+        "tokens": lambda row, ignored: token_messages(row),
+    }
 )
 """Functions from a row and the ignored names to messages."""
 
 
 def _identifier(value: Any) -> str | None:
     if isinstance(value, bool) or not isinstance(value, str | int | None):
-        raise _RowError("has an id that is not text")
+        raise RowError("has an id that is not text")
     return None if value is None else str(value)
 
 
 def _required(row: Row, column: str) -> str:
     text = row[column]
     if text is None:
-        raise _RowError(f"has no {column}")
+        raise RowError(f"has no {column}")
     if not isinstance(text, str):
-        raise _RowError(f"has {column} that is not text")
+        raise RowError(f"has {column} that is not text")
     return text
 
 
@@ -197,7 +197,7 @@ def _dialogue(
 ) -> list[Message]:
     """Return the messages of a list of objects with the keys `role` and `content`."""
     if not (isinstance(value, list) and all(isinstance(message, dict) for message in value)):
-        raise _RowError(f"has {column} that are not a list of ({role}, {content}) objects")
+        raise RowError(f"has {column} that are not a list of ({role}, {content}) objects")
     return [_message(message, number, ignored, role, content) for number, message in enumerate(value, start=1)]
 
 
@@ -206,14 +206,16 @@ def _message(message: Mapping[str, Any], number: int, ignored: dict[str, None], 
         if key in {role, content} or _is_empty(value):
             continue
         if key in _REFUSED_KEYS:
-            raise _RowError(f"has {key} in message {number}, which samples cannot hold")
+            raise RowError(f"has {key} in message {number}, which samples cannot hold")
         if key == "weight":
             if value != 1:
-                raise _RowError(f"has weight {value!r} in message {number}, but samples are trained on in full")
+                raise RowError(f"has weight {value!r} in message {number}, but samples are trained on in full")
         else:
             ignored[f"{key} of messages"] = None
     if not isinstance(message.get(role), str | None):
-        raise _RowError(f"has a {role} in message {number} that is not text")
+        raise RowError(f"has a {role} in message {number} that is not text")
+    if message.get(role) in (TEXT, TOKENS, MASKED_TOKENS):
+        raise RowError(f"has the unknown role {message[role]!r} in message {number}")
     return {"role": message.get(role), "content": _content(message.get(content), f"{content} in message {number}")}
 
 
@@ -222,7 +224,7 @@ def _content(value: Any, place: str) -> str | None:
     if isinstance(value, list):
         return "".join(_part(part, place) for part in value)
     if not isinstance(value, str | None):
-        raise _RowError(f"has a {place} that is not text")
+        raise RowError(f"has a {place} that is not text")
     return value
 
 
@@ -230,9 +232,9 @@ def _part(part: Any, place: str) -> str:
     filled = {} if not isinstance(part, dict) else {key: value for key, value in part.items() if not _is_empty(value)}
     kind, text = filled.pop("type", None), filled.pop("text", "")
     if kind != "text" or not isinstance(text, str):
-        raise _RowError(f"has a part of the {place} that is not text but {kind!r}")
+        raise RowError(f"has a part of the {place} that is not text but {kind!r}")
     if filled:
-        raise _RowError(f"has a part of the {place} with {', '.join(filled)}, which samples cannot hold")
+        raise RowError(f"has a part of the {place} with {', '.join(filled)}, which samples cannot hold")
     return text
 
 

@@ -83,6 +83,7 @@ def _in_cache(path: str | None) -> bool:
 
 def _rows(dataset: Any, source: str, numbers: Sequence[int]) -> Rows:
     """Return the rows of a `datasets.Dataset` with these numbers."""
+    dataset = dataset.with_format(None)  # saved with another format, its rows would be tensors
     table = dataset.data
     return Rows(
         source,

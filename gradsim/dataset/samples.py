@@ -1,4 +1,4 @@
-"""Load samples, each a user message and an assistant answer, from a file, and validate them.
+"""Load samples from a file, and validate them: conversations that end with an answer, texts, or token ids.
 
 Every frame of samples has the schema `SAMPLES_SCHEMA`. Loading only converts data to this schema; `validate` rejects
 what a study cannot use (empty answers, unknown roles, conversations without an answer at the end).
@@ -13,8 +13,9 @@ import polars as pl
 from gradsim import dataset
 from gradsim.dataset.files import Rows, read_file
 from gradsim.dataset.formats import choose_format, convert
+from gradsim.dataset.turns import kind_of
 from gradsim.errors import SampleError
-from gradsim.study.datasets import DatasetLayout, FormatName
+from gradsim.study.datasets import TEXT, TOKENS, DatasetLayout, FormatName
 
 SAMPLES_SCHEMA = pl.Schema(
     {
@@ -84,6 +85,8 @@ def samples_of(rows: Rows, layout: DatasetLayout, unnamed: str | None = None) ->
     if not named and unnamed is None:
         raise SampleError(f"{rows.source}: has no column {column!r}; give every sample the id of its original")
     format_name, ignored = choose_format(rows, layout), dict[str, None]()
+    if layout.single_turn and format_name in (TEXT, TOKENS):
+        raise SampleError(f"{rows.source}: has no turns (format {format_name}); remove `dataset.single_turn`")
     converted = convert(rows, format_name, layout.columns, ignored)
     samples = [
         (identifier if named else f"{unnamed}_{number}", messages)
@@ -138,6 +141,16 @@ def _fault(messages: Sequence[Mapping[str, str | None]] | None) -> str | None:
     """Return what is wrong with a sample's messages, or None if they are valid."""
     if not messages:
         return "has no messages"
+    match kind_of(messages):
+        case "text":
+            return None if (messages[0]["content"] or "").strip() else "has an empty text"
+        case "tokens":
+            return None
+        case "conversations":
+            return _fault_of_conversation(messages)
+
+
+def _fault_of_conversation(messages: Sequence[Mapping[str, str | None]]) -> str | None:
     for number, message in enumerate(messages, start=1):
         for key in ("role", "content"):
             if message[key] is None:

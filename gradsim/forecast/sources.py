@@ -10,6 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gradsim import chat, models
 from gradsim.dataset.token_estimate import estimated_tokens
+from gradsim.dataset.turns import kind_of
 from gradsim.errors import ModelError, StudyError
 from gradsim.gradients.capture.encoding import Encoded, Limits, encode, model_limits
 from gradsim.partition_job.inputs import sequences
@@ -178,6 +179,9 @@ def encoded(tokenized: pl.DataFrame, limits: Limits) -> list[Encoded]:
 
 def _stand_in(identifier: str, messages: Sequence[Mapping[str, str]]) -> Encoded:
     """Return a placeholder with about the length of these messages."""
+    if kind_of(messages) == "text":
+        tokens = max(2, estimated_tokens(messages[0]["content"]))
+        return blank(identifier, tokens, tokens - 1)
     prompt = estimated_tokens(chat.render(messages[:-1], "", cue=True))
     labels = estimated_tokens(messages[-1]["content"]) + 1  # the end token
     return blank(identifier, prompt + labels, labels)

@@ -6,7 +6,7 @@ Provides meaningful gradients for studies on any machine: with untrained weights
 import math
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -17,7 +17,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import OlmoConfig, OlmoForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from gradsim import chat
+from gradsim.errors import SampleError
 from gradsim.models.fetching import load_tokenizer
+from gradsim.study.datasets import MASKED_TOKENS, TEXT, TOKENS
 
 END_TOKEN = "<|endoftext|>"
 PADDING_TOKEN = "<|padding|>"
@@ -108,7 +110,11 @@ def train_reference_model(
 
 
 def _train_tokenizer(samples: pl.DataFrame, vocabulary: int) -> PreTrainedTokenizerBase:
-    """Train a byte-level BPE tokenizer on the samples' text in the Tulu template."""
+    """Train a byte-level BPE tokenizer on the samples' text, that of conversations in the Tulu template.
+
+    Raises:
+        SampleError: The samples are token ids.
+    """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -119,7 +125,7 @@ def _train_tokenizer(samples: pl.DataFrame, vocabulary: int) -> PreTrainedTokeni
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    texts = [chat.render(messages, END_TOKEN, cue=False) for messages in samples["messages"].to_list()]
+    texts = [_text(messages) for messages in samples["messages"].to_list()]
     tokenizer.train_from_iterator(texts, trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -129,6 +135,16 @@ def _train_tokenizer(samples: pl.DataFrame, vocabulary: int) -> PreTrainedTokeni
         pad_token=PADDING_TOKEN,
         clean_up_tokenization_spaces=False,
     )
+
+
+def _text(messages: Sequence[Mapping[str, str]]) -> str:
+    role, content = messages[0]["role"], messages[0]["content"]
+    if role in (TOKENS, MASKED_TOKENS):
+        raise SampleError(
+            "the samples are token ids, of which no tokenizer can be trained; set `model.reference.tokenizer` in the "
+            "study file to the folder of the one that made them"
+        )
+    return content if role == TEXT else chat.render(messages, END_TOKEN, cue=False)
 
 
 def _copy_tokenizer(source: Path, target: Path) -> None:

@@ -17,6 +17,7 @@ from gradsim.models import load_model, load_tokenizer
 from gradsim.partition_job.inputs import TokenSequence
 from gradsim.partition_job.study_projections import projector_of
 from gradsim.study import ModelConfiguration, Study
+from gradsim.study.datasets import TEXT
 from gradsim.tables.index import IndexFile, StoredVectors
 
 Floats = NDArray[np.float64]
@@ -51,8 +52,12 @@ class Searcher:
         self._model: PreTrainedModel = load_model(model)
         self._precision = model.precision
 
-    def nearest(self, text: str, answer: str) -> pl.DataFrame:
+    def nearest(self, text: str, answer: str | None = None) -> pl.DataFrame:
         """Return all originals, sorted by the similarity of their projected gradients to a prompt with its answer.
+
+        Args:
+            text: The prompt.
+            answer: Its answer; None: the text is no prompt, but a sample as it is.
 
         Returns:
             See `nearest_originals`.
@@ -85,11 +90,14 @@ class Searcher:
                 weighted=stored.scaling == "as_published",
             )
 
-    def _encoded(self, text: str, answer: str) -> TokenSequence:
+    def _encoded(self, text: str, answer: str | None) -> TokenSequence:
         for what, content in (("text", text), ("answer", answer)):
-            if not content.strip():
+            if content is not None and not content.strip():
                 raise SampleError(f"the {what} is empty; enter some words")
-        messages = [{"role": "user", "content": text}, {"role": "assistant", "content": answer}]
+        if answer is None:
+            messages = [{"role": TEXT, "content": text}]
+        else:
+            messages = [{"role": "user", "content": text}, {"role": "assistant", "content": answer}]
         sample = tokenize(
             messages,
             self._tokenizer,

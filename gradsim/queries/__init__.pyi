@@ -1,3 +1,4 @@
+from .make import check_samples as check_samples
 from .make import make_queries as make_queries
 from .method import QUERIES_SCHEMA as QUERIES_SCHEMA
 from .method import MadeQueries as MadeQueries

@@ -4,16 +4,31 @@ from dataclasses import replace
 
 import polars as pl
 
-from gradsim.dataset.turns import last_turn
+from gradsim.dataset.turns import kind_of, last_turn
+from gradsim.errors import SampleError, enumerated
 from gradsim.queries import generating, rewriting, without_model
 from gradsim.queries.method import QUERIES_SCHEMA, MadeQueries, QueryContext, rewrite
 from gradsim.queries.quality import FAULTS, fault_table
-from gradsim.study.settings import QueryMethod
+from gradsim.study.settings import QueryMethod, query_methods
 
 # Importing these registers their methods with `rewrite`.
 METHODS = (generating, rewriting, without_model)
 
-_PART_OF_SAMPLE = {"user": "prompt", "assistant": "answer"}
+_PART_OF_SAMPLE = {"user": "prompt", "assistant": "answer", "text": "text"}
+
+
+def check_samples(settings: QueryMethod, samples: pl.DataFrame) -> None:
+    """Check that a method makes queries of samples like the first one, since all have the same format.
+
+    Raises:
+        SampleError: it does not.
+    """
+    for messages in samples["messages"].head(1).to_list():
+        if (kind := kind_of(messages)) not in settings.reads:
+            methods = [name for name, each in query_methods().items() if kind in each.reads]
+            raise SampleError(
+                f"method {settings.method} makes no queries of {kind}; use the method {enumerated(methods, 'or')}"
+            )
 
 
 def make_queries(settings: QueryMethod, samples: pl.DataFrame, context: QueryContext) -> MadeQueries:
@@ -27,6 +42,7 @@ def make_queries(settings: QueryMethod, samples: pl.DataFrame, context: QueryCon
     Raises:
         GradsimError: an error that the user can fix; paid answers stay in the journals.
     """
+    check_samples(settings, samples)
     made = rewrite(settings, samples, context)
     faults = fault_table(samples, made.frame, settings.quality.bounds, only=settings.faults)
     excluded: dict[str, str] = {}

@@ -5,7 +5,7 @@ import re
 import polars as pl
 
 from gradsim.dataset import samples as loading
-from gradsim.dataset.turns import last_turn
+from gradsim.dataset.turns import kind_of, last_turn
 from gradsim.errors import SampleError
 from gradsim.queries.method import MadeQueries, QueryContext, query_frame, rewrite
 from gradsim.study.settings import QueryFile, WordDropout
@@ -26,6 +26,9 @@ def _read_file(settings: QueryFile, samples: pl.DataFrame, context: QueryContext
         )
     if missing := next((each for each in originals if each not in found), None):
         raise SampleError(f"{path}: original {missing!r} has no query; add one of that id")
+    held, wanted_kind = (kind_of(each["messages"][0]) for each in (queries, samples))
+    if held != wanted_kind:
+        raise SampleError(f"{path}: holds {held}, but the originals are {wanted_kind}; give queries of the same kind")
     wanted = samples.select("id").join(queries, on="id", how="left", maintain_order="left")
     return MadeQueries(query_frame(wanted, wanted["messages"].to_list()))
 

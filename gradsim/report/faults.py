@@ -11,6 +11,7 @@ from gradsim.queries.quality import FAULTS
 from gradsim.report.data import SettingReport
 from gradsim.report.downloads import Downloads
 from gradsim.report.tables import Table, table_of
+from gradsim.study.datasets import TEXT
 
 _SCHEMA = pl.Schema({"setting": pl.String(), "fault": pl.String(), "prompts": pl.Int64(), "answers": pl.Int64()})
 
@@ -18,7 +19,7 @@ _DESCRIPTIONS: Schema = {
     "setting": Column(pl.String(), "setting of the queries"),
     "fault": Column(pl.String(), "possible fault of a text that was kept"),
     "prompts": Column(pl.Int64(), "queries with this fault in the prompt"),
-    "answers": Column(pl.Int64(), "queries with this fault in the answer"),
+    "answers": Column(pl.Int64(), "queries with this fault in the answer, or in a text without a prompt"),
 }
 
 
@@ -40,7 +41,7 @@ def fault_counts(settings: Sequence[SettingReport]) -> pl.DataFrame:
             for fault in found
         )
         for fault, meaning in FAULTS.items():
-            prompts, answers = counts[fault, "user"], counts[fault, "assistant"]
+            prompts, answers = counts[fault, "user"], counts[fault, "assistant"] + counts[fault, TEXT]
             if prompts or answers:
                 rows.append((setting_label(setting.setting), meaning, prompts, answers))
     return pl.DataFrame(rows, schema=_SCHEMA, orient="row")

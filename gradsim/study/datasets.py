@@ -9,7 +9,14 @@ from pydantic import Field, field_validator, model_validator
 from gradsim.errors import enumerated
 from gradsim.study.section import Section, StudyPath
 
-FormatName = Literal["messages", "sharegpt", "prompt_completion", "alpaca"]
+FormatName = Literal["messages", "sharegpt", "prompt_completion", "alpaca", "text", "tokens"]
+SampleKind = Literal["conversations", "text", "tokens"]
+
+TEXT, TOKENS, MASKED_TOKENS = "text", "tokens", "masked tokens"
+"""Roles of the messages of samples that are no conversations: a text as it is; token ids with and without a loss."""
+
+TOKEN_MASKS = ("assistant_masks", "completion_mask", "loss_mask")
+"""Columns that are 1 at the tokens with a loss, as TRL and others write them."""
 
 
 class FormatColumns(NamedTuple):
@@ -30,6 +37,10 @@ FORMAT_COLUMNS: Mapping[FormatName, FormatColumns] = MappingProxyType(
         "sharegpt": FormatColumns(("conversations",)),
         "prompt_completion": FormatColumns(("prompt", "completion")),
         "alpaca": FormatColumns(("instruction", "output"), ("input", "id")),
+        "text": FormatColumns(("text",)),
+        "tokens": FormatColumns(
+            ("input_ids",), ("labels", *TOKEN_MASKS, "attention_mask", "position_ids", "seq_lengths", "id")
+        ),
     }
 )
 

@@ -19,6 +19,7 @@ from pydantic import (
 from pydantic_core import InitErrorDetails
 
 from gradsim.environment import extensions
+from gradsim.study.datasets import TEXT, SampleKind
 from gradsim.study.model_configuration import GGUFName, ModelConfiguration, PrecisionName
 from gradsim.study.section import Section, StudyPath
 
@@ -135,6 +136,7 @@ class QueryMethod(Section):
 
     Attributes:
         kinds: labels in the web UI.
+        reads: kinds of samples that the method makes queries of.
         runs_model: whether a partition job runs a model to make the queries.
         studies_model: whether that model is the studied one.
         without_effect: keys that do not change any query, such as rate limits.
@@ -143,11 +145,12 @@ class QueryMethod(Section):
     """
 
     kinds: ClassVar[frozenset[str]] = frozenset({"polars", "parquet"})
+    reads: ClassVar[frozenset[SampleKind]] = frozenset({"conversations"})
     runs_model: ClassVar[bool] = False
     studies_model: ClassVar[bool] = False
     asks_again: ClassVar[bool] = False
     without_effect: ClassVar[frozenset[str]] = frozenset()
-    faults: ClassVar[Mapping[str, Collection[str]]] = {"user": fault_names(), "assistant": fault_names()}
+    faults: ClassVar[Mapping[str, Collection[str]]] = dict.fromkeys(("user", "assistant", TEXT), fault_names())
 
     method: str
     quality: Quality = Quality()
@@ -181,6 +184,7 @@ class QueryMethod(Section):
 class Rewriting(QueryMethod):
     """Common keys of methods in which a language model rewrites prompt and answer."""
 
+    reads: ClassVar[frozenset[SampleKind]] = frozenset({"conversations", "text"})
     asks_again: ClassVar[bool] = True
 
     model: str = Field(min_length=1)
@@ -268,7 +272,9 @@ class Generate(QueryMethod):
 
 
 class QueryFile(QueryMethod):
-    """Queries from a Parquet or JSONL file with one row for each original's id, in any order."""
+    """Queries from a file with one row for each original's id, in any order."""
+
+    reads: ClassVar[frozenset[SampleKind]] = frozenset({"conversations", "text", "tokens"})
 
     method: Literal["file"] = "file"
     path: StudyPath
@@ -281,6 +287,8 @@ class QueryFile(QueryMethod):
 
 class WordDropout(QueryMethod):
     """A robustness control: drop every n-th word of prompt and answer."""
+
+    reads: ClassVar[frozenset[SampleKind]] = frozenset({"conversations", "text"})
 
     method: Literal["word_dropout"] = "word_dropout"
     every: int = Field(7, ge=2, description="n; a text of fewer words stays as it is")

@@ -9,7 +9,9 @@ import polars as pl
 from gradsim import dataset, models, partition_job
 from gradsim.dataset import samples
 from gradsim.dataset.samples import LoadedSamples
+from gradsim.errors import SampleError
 from gradsim.progress import WorkDone, in_steps
+from gradsim.queries import check_samples
 from gradsim.study import FileDataset, HubDataset, HubModel, Layers, ReferenceModel, Study
 from gradsim.tables import Lineage, Store
 from gradsim_assets.asset_specs import table_asset
@@ -42,14 +44,20 @@ def load_originals(study: Study) -> LoadedSamples:
     """Load and validate the study's samples.
 
     Raises:
-        SampleError: The dataset cannot be loaded, or contains invalid samples.
+        SampleError: The dataset cannot be loaded, contains invalid samples, or does not suit the method of a setting.
     """
     match study.dataset:
         case HubDataset(hub=source):
             loaded = dataset.load_hub(study.dataset)
         case FileDataset(path=path):
             loaded, source = samples.load_original_file(path, study.dataset), str(path)
-    return replace(loaded, frame=samples.validate(loaded.frame, study.samples, source).head(study.size))
+    originals = samples.validate(loaded.frame, study.samples, source).head(study.size)
+    for name, method in study.settings.items():
+        try:
+            check_samples(method, originals)
+        except SampleError as error:
+            raise SampleError(f"{source}: setting {name!r}: {error}") from error
+    return replace(loaded, frame=originals)
 
 
 def _hub_model(study: Study) -> dg.AssetsDefinition:

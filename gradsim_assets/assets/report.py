@@ -5,9 +5,11 @@ from collections.abc import Iterable
 import dagster as dg
 import polars as pl
 
+from gradsim import chat, models
 from gradsim import report as pages
 from gradsim.analysis import LayerDots
 from gradsim.analysis.questions import SIZES
+from gradsim.dataset.turns import kind_of
 from gradsim.study import Study
 from gradsim.tables import Lineage, Provenance, Store, TableKey
 from gradsim.tables.lineage import DOT_TABLES, TRANSFER
@@ -52,7 +54,7 @@ def gather(store: Store) -> pages.ReportData:
         description=study.description,
         parameters_per_layer=store.read(key(SIZES, room="analysis")),
         selection_transfer=store.read(key(TRANSFER, room="analysis")),
-        originals=None if study.imported else store.read(key("samples")),
+        originals=None if study.imported else readable(store, store.read(key("samples"))),
         exclusions=None if study.imported else _exclusions(store),
     )
 
@@ -64,9 +66,19 @@ def _setting(store: Store, setting: str) -> pages.SettingReport:
     return pages.SettingReport(
         setting,
         tables={node.key.name: store.read(node.key) for node in nodes},
-        queries=None if store.study.imported else store.read(lineage.key("queries", setting)),
+        queries=None if store.study.imported else readable(store, store.read(lineage.key("queries", setting))),
         layer_dots=LayerDots.from_tables(*dots),
     )
+
+
+def readable(store: Store, samples: pl.DataFrame) -> pl.DataFrame:
+    """Return a study's samples or queries with token ids decoded to text."""
+    if all(kind_of(messages) != "tokens" for messages in samples["messages"].head(1).to_list()):
+        return samples
+    source = store.model_configuration()
+    tokenizer = models.load_tokenizer(source.name, source.revision)
+    texts = [chat.decoded(messages, tokenizer) for messages in samples["messages"].to_list()]
+    return samples.with_columns(pl.Series("messages", texts, samples.schema["messages"]))
 
 
 def _provenance(store: Store) -> dict[str, str]:

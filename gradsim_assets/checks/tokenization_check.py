@@ -3,6 +3,7 @@
 import dagster as dg
 
 from gradsim import dataset, models
+from gradsim.dataset.turns import kind_of
 from gradsim.study import Study
 from gradsim.tables import Lineage
 from gradsim_assets.keys import asset_key
@@ -22,14 +23,12 @@ def tokenization_check(study: Study) -> dg.AssetChecksDefinition:
         open_instruct = dataset.open_instruct
         processor = open_instruct.processor_path()
         if not processor.is_file():
-            return dg.AssetCheckResult(
-                passed=True,
-                description="not compared: the submodule is not checked out (git submodule update --init)",
-                metadata={"samples_compared": 0},
-            )
+            return _not_compared("the submodule is not checked out (git submodule update --init)")
         store = storage.store(study)
         tokenized = store.read(lineage.key("tokenized"))
         originals = store.read(lineage.key("samples")).join(tokenized, on="id", how="semi", maintain_order="left")
+        if any(kind_of(messages) != "conversations" for messages in originals["messages"].head(1).to_list()):
+            return _not_compared("the samples are no conversations")
         model = store.model_configuration()
         tokenizer = models.load_tokenizer(model.name, model.revision, gguf=model.gguf)
         theirs = open_instruct.tokenize(originals["messages"].to_list(), tokenizer, processor)
@@ -42,3 +41,7 @@ def tokenization_check(study: Study) -> dg.AssetChecksDefinition:
         )
 
     return agrees_with_open_instruct
+
+
+def _not_compared(reason: str) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(passed=True, description=f"not compared: {reason}", metadata={"samples_compared": 0})

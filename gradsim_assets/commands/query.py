@@ -8,7 +8,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from gradsim import models
+from gradsim.dataset.turns import kind_of
+from gradsim.errors import SampleError
 from gradsim.partition_job.search import Searcher
+from gradsim_assets.assets.report import readable
 from gradsim_assets.commands.session import Session
 from gradsim_assets.terminal import console
 from resources.gpu import GPUResource
@@ -17,14 +20,20 @@ from resources.gpu import GPUResource
 _SHOWN = 160
 
 
-def print_nearest(session: Session, text: str, answer: str, top: int) -> None:
-    """Print the `top` originals with projected gradients most similar to that of a prompt and its answer.
+def print_nearest(session: Session, text: str, answer: str | None, top: int) -> None:
+    """Print the `top` originals with projected gradients most similar to that of a text, or of a prompt and its answer.
 
     Raises:
         GradsimError: The study stores no projected gradients, or they cannot be used.
+        SampleError: There is no answer, but the originals are conversations, or the other way round.
     """
     store, environment = session.store, session.environment
     index = store.index()  # fail before the model is loaded, which takes longer
+    originals = store.read(store.lineage.key("samples"))
+    if (kind_of(originals["messages"][0]) == "conversations") != (answer is not None):
+        raise SampleError(
+            "the originals have no prompts; leave out --answer" if answer else "the prompt has no answer; add --answer"
+        )
     model = GPUResource(device=environment.device).configuration(store)
     models.hide_progress_bars()
     with console.status("loading the model"):
@@ -33,7 +42,7 @@ def print_nearest(session: Session, text: str, answer: str, top: int) -> None:
     with console.status("comparing with the stored originals"):
         nearest = searcher.nearest(text, answer)
     seconds = time.perf_counter() - started
-    console.print(_table(nearest.head(top), store.read(store.lineage.key("samples"))))
+    console.print(_table(nearest.head(top), readable(store, originals)))
     console.print(f"{nearest.height:,} originals compared in {seconds:.1f} s{_doubt(nearest)}", highlight=False)
 
 

@@ -132,3 +132,20 @@ def test_imports_without_torch() -> None:
     modules = "gradsim.candidates, gradsim.dataset.samples, gradsim.queries"
     script = f"import sys, {modules}; sys.exit(any(name in sys.modules for name in ('torch', 'transformers')))"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+def test_samples_without_prompts() -> None:
+    """The words of a text are searched, and of token ids those that come before the loss."""
+    texts, tokens = (
+        pl.DataFrame({"id": ["a", "b"], "messages": rows}, schema=SAMPLES_SCHEMA)
+        for rows in (
+            [[{"role": "text", "content": "5 6"}], [{"role": "text", "content": "7 8"}]],
+            [
+                [{"role": "masked tokens", "content": "5 6"}, {"role": "tokens", "content": "7"}],
+                [{"role": "tokens", "content": "7 8"}],
+            ],
+        )
+    )
+    prompts = samples({"a": "5 6", "b": "7 8"})
+    for rows in (texts, tokens):
+        assert bm25_candidates(rows, rows).equals(bm25_candidates(prompts, prompts))

@@ -134,6 +134,23 @@ class TestReferenceModel:
         first, second = (tokenize(messages, models.load_tokenizer(str(run.folder))) for run in (trained, other))
         assert first == second
 
+    def test_texts_are_learned_as_they_are_and_token_ids_need_their_tokenizer(
+        self, trained: models.TrainedModel, tmp_path: Path
+    ) -> None:
+        tokens = pl.DataFrame(
+            {"id": ["a"], "messages": [[{"role": "tokens", "content": "5 6 7"}]]}, schema=SAMPLES.schema
+        )
+        text = pl.DataFrame({"id": ["a"], "messages": [[{"role": "text", "content": "ab ab"}]]}, schema=SAMPLES.schema)
+        encoder = models.load_tokenizer(str(train(tmp_path / "texts", text, steps=1).folder))
+        assert encoder.tokenize("ab ab") == ["ab", "Ġ", "ab"]
+        assert len(encoder) == 2 + 256 + 1  # special tokens, bytes, and the one merge of this text
+        found = raised(SampleError, lambda: train(tmp_path / "tokens", tokens, steps=1))
+        assert found == (
+            "the samples are token ids, of which no tokenizer can be trained; set `model.reference.tokenizer` in the "
+            "study file to the folder of the one that made them"
+        )
+        train(tmp_path / "tokens", tokens, steps=1, tokenizer=trained.folder)
+
     def test_reports_progress(self, tmp_path: Path) -> None:
         calls: list[tuple[int, int]] = []
         train(tmp_path / "model", steps=3, progress=lambda done, total: calls.append((done, total)))

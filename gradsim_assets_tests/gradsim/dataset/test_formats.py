@@ -81,6 +81,39 @@ ROWS: dict[str, tuple[Row, str, list[Row]]] = {
     ),
     "alpaca with an empty input": ({"instruction": "p", "input": "", "output": "q"}, "alpaca", SHORT),
     "alpaca without input": ({"instruction": "p", "output": "q", "text": "### p ### q"}, "alpaca", SHORT),
+    "text": ({"text": " p q\n", "source": "web"}, "text", [said("text", " p q\n")]),
+    "tokens with labels": (
+        {"input_ids": [5, 6, 7, 8], "labels": [-100, 6, 7, -100]},
+        "tokens",
+        [said("masked tokens", "5"), said("tokens", "6 7"), said("masked tokens", "8")],
+    ),
+    "tokens, all with a loss": ({"input_ids": [5, 6], "labels": [5, 6]}, "tokens", [said("tokens", "5 6")]),
+    "tokens with a mask": (
+        {"input_ids": [5, 6, 7], "completion_mask": [0, 1, 1]},
+        "tokens",
+        [said("masked tokens", "5"), said("tokens", "6 7")],
+    ),
+    "tokens with two masks": (
+        {"input_ids": [5, 6, 7], "completion_mask": [0, 1, 1], "assistant_masks": [1, 0, 1], "labels": None},
+        "tokens",
+        [said("masked tokens", "5 6"), said("tokens", "7")],
+    ),
+    "padded tokens": (
+        {
+            "input_ids": [5, 6, 7, 0, 0],
+            "labels": [-100, 6, 7, -100, -100],
+            "attention_mask": [1, 1, 1, 0, 0],
+            "position_ids": [0, 1, 2, 0, 0],
+            "seq_lengths": [3],
+        },
+        "tokens",
+        [said("masked tokens", "5"), said("tokens", "6 7")],
+    ),
+    "a text and its tokens beside the conversation": (
+        {"messages": SHORT, "text": "p q", "input_ids": [5], "labels": [5]},
+        "messages",
+        SHORT,
+    ),
     "other columns": ({"messages": SHORT, "prompt": "p", "source": "mine"}, "messages", SHORT),
 }
 
@@ -113,7 +146,8 @@ def test_what_is_not_used_is_named(tmp_path: Path) -> None:
 
 
 FORMATS = (
-    "messages: messages; sharegpt: conversations; prompt_completion: prompt, completion; alpaca: instruction, output"
+    "messages: messages; sharegpt: conversations; prompt_completion: prompt, completion; alpaca: instruction, output; "
+    "text: text; tokens: input_ids"
 )
 CHOICES: dict[str, tuple[list[Row], Row, str]] = {
     "two formats": (
@@ -134,15 +168,15 @@ CHOICES: dict[str, tuple[list[Row], Row, str]] = {
         f"its columns 'question', 'answer' fit no format ({FORMATS}); "
         "set `dataset.format` and `dataset.columns` in the study file",
     ),
-    "raw text": (
-        [{"text": "p"}],
+    "a text and its tokens": (
+        [{"text": "p", "input_ids": [1], "labels": [1]}],
         {},
-        "raw text and token ids (column 'text') are not supported yet; use data with prompts and answers",
+        "its columns fit the formats text and tokens; set `dataset.format` in the study file to one of them",
     ),
-    "tokens": (
-        [{"input_ids": [1]}],
-        {},
-        "raw text and token ids (column 'input_ids') are not supported yet; use data with prompts and answers",
+    "turns of texts": (
+        [{"text": "p"}],
+        {"single_turn": True},
+        "has no turns (format text); remove `dataset.single_turn`",
     ),
     "another format": (
         [{"messages": SHORT}],
@@ -199,6 +233,44 @@ REFUSED: dict[str, tuple[Row, str]] = {
     "number": ({"prompt": "p", "completion": 3}, "has completion that is not text"),
     "input that is no text": ({"instruction": "p", "input": 3, "output": "q"}, "has input that is not text"),
     "id": ({"id": 1.5, "messages": SHORT}, "has an id that is not text"),
+    "text that is no text": ({"text": 3}, "has text that is not text"),
+    "no text": ({"text": None, "id": "a"}, "has no text"),
+    "role of a text": ({"messages": [said("text", "p")]}, "has the unknown role 'text' in message 1"),
+    "role of tokens": ({"messages": [said("tokens", "p")]}, "has the unknown role 'tokens' in message 1"),
+    "tokens without labels": (
+        {"input_ids": [5, 6]},
+        "has neither labels nor assistant_masks, completion_mask or loss_mask",
+    ),
+    "null tokens": ({"input_ids": None, "labels": [5]}, "has no input_ids"),
+    "no tokens": ({"input_ids": [], "labels": []}, "has no tokens"),
+    "tokens as text": ({"input_ids": "[5, 6]", "labels": "[5, 6]"}, "has input_ids that are not a list of integers"),
+    "fractions": ({"input_ids": [5.0], "labels": [5.0]}, "has input_ids that are not a list of integers"),
+    "negative tokens": ({"input_ids": [5, -1], "labels": [5, -1]}, "has the token -1"),
+    "too few labels": ({"input_ids": [5, 6], "labels": [6]}, "has 1 labels, but 2 input_ids"),
+    "shifted labels": (
+        {"input_ids": [5, 6, 7], "labels": [6, 7, -100]},
+        "has the label 6 at position 0, which is neither -100 nor the token there (5)",
+    ),
+    "labels against a mask": (
+        {"input_ids": [5, 6], "labels": [5, 6], "loss_mask": [0, 1], "completion_mask": [True, True]},
+        "has labels that contradict completion_mask and loss_mask",
+    ),
+    "padding on the left": (
+        {"input_ids": [0, 5, 6], "labels": [-100, 5, 6], "attention_mask": [0, 1, 1]},
+        "has an attention_mask other than ones and then zeros, so padding moves its tokens",
+    ),
+    "labels in the padding": (
+        {"input_ids": [5, 6, 0], "labels": [5, 6, 0], "attention_mask": [1, 1, 0]},
+        "has labels where attention_mask is 0",
+    ),
+    "packed by positions": (
+        {"input_ids": [5, 6, 7], "labels": [5, 6, 7], "position_ids": [0, 1, 0]},
+        "has position_ids other than 0, 1, 2, ..., as several texts in one row have",
+    ),
+    "packed by lengths": (
+        {"input_ids": [5, 6, 7], "labels": [5, 6, 7], "seq_lengths": [2, 1]},
+        "has several texts (seq_lengths)",
+    ),
     "tools as text": ({"messages": SHORT, "tools": "["}, "has tools, which samples cannot hold"),
 }
 
@@ -209,7 +281,8 @@ def test_rows_that_samples_cannot_hold(tmp_path: Path, row: Row, message: str) -
     if row.keys() & {"messages"}:
         assert refusal(tmp_path, good, row) == f"line 2 {message}; fix or remove it"
     else:
-        assert refusal(tmp_path, row) == f"line 1 {message}; fix or remove it"
+        layout = {"format": "text"} if "text" in row else {"format": "tokens"} if "input_ids" in row else {}
+        assert refusal(tmp_path, row, **layout) == f"line 1 {message}; fix or remove it"
 
 
 def test_values_nested_deeper_than_python_can_follow(tmp_path: Path) -> None:
