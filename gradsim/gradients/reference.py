@@ -10,29 +10,36 @@ from gradsim.gradients.capture.eager import experts_that_compute_in, uncompiled_
 from gradsim.gradients.capture.encoding import MASKED, Sample
 from gradsim.gradients.capture.layers import model_layers
 from gradsim.models.fresh_state import fresh_state
+from gradsim.study import Reduction
 
 
 def reference_gradient(
-    model: PreTrainedModel, sample: Sample, layers: Collection[str] | None = None
+    model: PreTrainedModel,
+    sample: Sample,
+    layers: Collection[str] | None = None,
+    reduction: Reduction = "mean",
 ) -> dict[str, Tensor]:
-    """Return the gradient of a sample's mean cross-entropy over its unmasked labels, for every layer in model order.
+    """Return the gradient of a sample's cross-entropy over its unmasked labels, for every layer in model order.
 
     The model runs in its own dtype and in eval mode. It is left unchanged, including its buffers.
 
     Args:
-        model: causal language model.
-        sample: the sample.
-        layers: names of the layers, as for `compare`.
+        model: A causal language model.
+        sample: The sample.
+        layers: Names of the layers, as for `compare`.
+        reduction: Whether the loss is the mean or the sum over the labels.
 
     Raises:
         GradientError: The model lacks a layer.
     """
     model = uncompiled_model(model)
     with uncompiled_modules(model), experts_that_compute_in(model, model.dtype):
-        return _gradient(model, sample, model_layers(model, layers))
+        return _gradient(model, sample, model_layers(model, layers), reduction)
 
 
-def _gradient(model: PreTrainedModel, sample: Sample, parameters: dict[str, nn.Parameter]) -> dict[str, Tensor]:
+def _gradient(
+    model: PreTrainedModel, sample: Sample, parameters: dict[str, nn.Parameter], reduction: Reduction
+) -> dict[str, Tensor]:
     flags = [parameter.requires_grad for parameter in parameters.values()]
     modes = [(module, module.training) for module in model.modules()]
     try:
@@ -46,7 +53,9 @@ def _gradient(model: PreTrainedModel, sample: Sample, parameters: dict[str, nn.P
         with torch.enable_grad(), fresh_state(model):
             logits = model(input_ids=tokens[None], use_cache=False).logits[0, :-1]
             # In float64, because softmax - 1 cancels in float32 when the model is confident of a label.
-            loss = torch.nn.functional.cross_entropy(logits.double(), labels[1:], ignore_index=MASKED)
+            loss = torch.nn.functional.cross_entropy(
+                logits.double(), labels[1:], ignore_index=MASKED, reduction=reduction
+            )
             found: Sequence[Tensor | None] = [None] * len(parameters)
             if loss.requires_grad:  # otherwise no layer took part
                 found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)

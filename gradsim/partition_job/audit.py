@@ -15,7 +15,7 @@ from gradsim.models import load_model, resolve_device
 from gradsim.partition_job.inputs import TokenSequence, sequences
 from gradsim.partition_job.job import PartitionJob
 from gradsim.partition_job.provenance import model_provenance
-from gradsim.study import ModelConfiguration
+from gradsim.study import ModelConfiguration, Reduction
 from gradsim.tables import Store, TableKey
 from gradsim.tables.lineage import AUDIT, DOT_TABLES
 
@@ -47,7 +47,8 @@ def compute_audit(
     reference = []
     for pair in pairs.iter_rows(named=True):
         with plain_arithmetic(model.device):
-            numbers = _reference(model, queries[pair["query_id"]], originals[pair["original_id"]], store.layer_names)
+            query, original = queries[pair["query_id"]], originals[pair["original_id"]]
+            numbers = _reference(model, query, original, store.layer_names, job.study.chat.loss)
         reference.append(
             numbers.select(
                 *(pl.lit(pair[side], pairs.schema[side]).alias(side) for side in pairs.columns),
@@ -73,13 +74,15 @@ def _samples(tokenized: pl.DataFrame, ids: pl.Series) -> dict[str, TokenSequence
 
 
 def _reference(
-    model: PreTrainedModel, query: TokenSequence, original: TokenSequence, layers: Sequence[str]
+    model: PreTrainedModel, query: TokenSequence, original: TokenSequence, layers: Sequence[str], reduction: Reduction
 ) -> pl.DataFrame:
     """Return the dot and the self dots of a pair, one row per layer."""
     # The query's gradient is kept on the host, so that the device holds only one gradient besides the model.
-    of_query = {layer: gradient.cpu() for layer, gradient in reference_gradient(model, query, layers).items()}
+    of_query = {
+        layer: gradient.cpu() for layer, gradient in reference_gradient(model, query, layers, reduction).items()
+    }
     rows = []
-    for layer, gradient in reference_gradient(model, original, layers).items():
+    for layer, gradient in reference_gradient(model, original, layers, reduction).items():
         q, o = {layer: of_query.pop(layer).to(gradient.device)}, {layer: gradient}
         rows.append((layer, *reference_dots(q, o), *reference_dots(q, q), *reference_dots(o, o)))
     return pl.DataFrame(rows, schema=["layer", DOT, QUERY_SELF, ORIGINAL_SELF], orient="row")

@@ -16,6 +16,7 @@ from gradsim.partition_job.job import PartitionJob
 from gradsim.partition_job.partition_tables import STREAMED, PartitionTables
 from gradsim.partition_job.provenance import model_provenance
 from gradsim.partition_job.study_projections import SizedProjection, layer_shapes, study_projections, study_projectors
+from gradsim.partition_job.summed_loss import of_summed_loss
 from gradsim.tables import SCHEMAS, Provenance, Store, TableKey
 from gradsim.tables.lineage import PROJECTED_TABLES
 
@@ -49,12 +50,13 @@ def compute_gradients(
     projections = study_projections(job.study, shapes) if projected else []
     projectors = study_projectors(job.study) if projected else []
     names = [projector.name for projector in projectors]
+    summed = job.study.chat.loss == "sum"
     with ExitStack() as lent:
         tiles = None
         if len(inputs.pairs):  # otherwise all queries were excluded, and the tables are empty
             tiles = lent.enter_context(closing(_tiles(job, store, inputs, projectors, progress)))
         gathered = Gathered(
-            tiles or iter(()),
+            iter(()) if tiles is None else of_summed_loss(tiles, inputs) if summed else tiles,
             inputs,
             names,
             [Method(), *map(_method, projections)],

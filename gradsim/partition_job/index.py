@@ -11,6 +11,7 @@ from gradsim.partition_job.inputs import sequences
 from gradsim.partition_job.job import PartitionJob
 from gradsim.partition_job.provenance import model_provenance
 from gradsim.partition_job.study_projections import layer_shapes, projector_of
+from gradsim.partition_job.summed_loss import label_counts
 from gradsim.tables import Store, TableKey
 from gradsim.tables.index import IndexHeader
 from gradsim.tables.provenance import ORIGINAL_LOSS
@@ -54,7 +55,8 @@ def compute_index(
         on_bad_sample=job.study.on_bad_sample,
     )
     with closing(vectors):
-        found = ((samples[position].id, vector) for position, vector in vectors)
+        factors = label_counts(samples).tolist() if job.study.chat.loss == "sum" else [1.0] * len(samples)
+        found = ((samples[position].id, vector * factors[position]) for position, vector in vectors)
         waiting = next(found, None)
         for partition, part in parts.items():
             excluded = {sample.id: ORIGINAL_LOSS for sample in part}

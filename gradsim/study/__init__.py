@@ -1,6 +1,6 @@
 """Study definitions: files, sections and partitions."""
 
-from gradsim.study.chat import Chat, LossOn, TemplateName
+from gradsim.study.chat import Chat, LossOn, Reduction, TemplateName
 from gradsim.study.datasets import FileDataset, HubDataset, ImportedDataset
 from gradsim.study.definition import (
     HubModel,
@@ -24,6 +24,7 @@ __all__ = [
     "LossOn",
     "ModelConfiguration",
     "Projection",
+    "Reduction",
     "ReferenceModel",
     "Study",
     "TemplateName",

@@ -10,6 +10,7 @@ from gradsim.study.section import Section, StudyPath
 
 TemplateName = Literal["tulu", "model"]
 LossOn = Literal["last_answer", "all_answers", "everything"]
+Reduction = Literal["mean", "sum"]
 
 
 def _jinja_file(path: Path) -> Path:
@@ -31,6 +32,7 @@ class Chat(Section):
         None, description="chat template; None: tulu for a reference model, otherwise the model's own"
     )
     loss_on: LossOn = "last_answer"
+    loss: Reduction = Field("mean", description="how the losses of a sample's tokens make one")
 
     @property
     def file(self) -> Path | None:

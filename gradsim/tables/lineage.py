@@ -240,6 +240,7 @@ class Lineage:
                     "projection": stored.model_copy(update={"scaling": "unbiased"}),
                     "stored_format": stored.stored_format,
                     "seed": study.seed,
+                    **self._loss,
                 },
             )
 
@@ -281,6 +282,7 @@ class Lineage:
                     "running": self._running,
                     "projections": projections if table in PROJECTED_TABLES else None,
                     **self._memorised,
+                    **self._loss,
                     "seed": study.seed if table in PROJECTED_TABLES else None,
                 },
             )
@@ -302,6 +304,11 @@ class Lineage:
     def _chat(self) -> dict[str, Chat]:
         """Chat template and mask, unless they are those of studies before there was a choice."""
         return {} if self.study.template == "tulu" else {"chat": self.study.chat}
+
+    @property
+    def _loss(self) -> dict[str, str]:
+        """How token losses make one, unless it is their mean."""
+        return {"loss": "sum"} if self.study.chat.loss == "sum" else {}
 
     @property
     def _memorised(self) -> dict[str, str]:

@@ -127,6 +127,7 @@ CHANGES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         {"model": {"reference": {"layers": 1}, "precision_of_memorised": "float64"}},
         GRADIENTS,
     ),
+    "loss": ({"chat": {"loss": "sum"}}, GRADIENTS),
     "on_long_sample": ({"on_long_sample": "exclude"}, ("model", *TOKENIZED)),
     "on_bad_sample": ({"on_bad_sample": "exclude"}, TOKENIZED),
     "top_k": ({"top_k": 3}, ("paraphrased/candidates", "model_generated/candidates")),
@@ -158,6 +159,15 @@ def test_a_chat_template_bears_on_tokens_and_generated_queries(make_study: MakeS
     before = fingerprints(study(template=file))
     file.write_text("another", encoding="utf-8")
     assert {key for key, each in fingerprints(study(template=file)).items() if before[key] != each} == reached
+
+
+def test_a_summed_loss_bears_on_gradients_and_their_index(make_study: MakeStudy) -> None:
+    for chat in ({"template": "tulu"}, {"loss_on": "everything"}):
+        one, two = (
+            make_study(model={"name": "org/model"}, projections=[{"share": 0.01, "store_projected": True}], chat=each)
+            for each in (chat, {**chat, "loss": "sum"})
+        )
+        assert changed(one, two) == below(one, *GRADIENTS, "gradient_index")
 
 
 def test_projections_reach_so_far(make_study: MakeStudy) -> None:
