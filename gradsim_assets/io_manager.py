@@ -12,8 +12,8 @@ from gradsim.tables import Provenance, Store, TableKey
 from gradsim_assets.keys import table_key
 from resources.storage import StorageResource
 
-# Output metadata that become the table's provenance: excluded samples with reasons, model, revision, dataset format.
-EXCLUDED, MODEL, REVISION, FORMAT = "excluded", "model", "revision", "format"
+# Output metadata that become the table's provenance: excluded and truncated samples, model, revision, dataset format.
+EXCLUDED, TRUNCATED, MODEL, REVISION, FORMAT = "excluded", "truncated", "model", "revision", "format"
 
 
 class TableIOManager(dg.IOManager):
@@ -38,21 +38,23 @@ class TableIOManager(dg.IOManager):
         key = table_key(context.asset_key)
         store = self._store(key)
         said = {name: _plain(value) for name, value in context.output_metadata.items()}
-        names = (EXCLUDED, MODEL, REVISION, FORMAT)
+        names = (EXCLUDED, TRUNCATED, MODEL, REVISION, FORMAT)
         known = Provenance.model_validate({name: said[name] for name in names if name in said})
         if not context.has_asset_partitions:
             store.write(key, obj, provenance=known)
             context.add_output_metadata(stored_metadata(store, key))
             return
+        by_sample = {name: notes for name in (EXCLUDED, TRUNCATED) if (notes := getattr(known, name))}
         ids = {partition: store.ids_of(partition) for partition in context.asset_partition_keys}
         _refuse_strangers(key, obj, set().union(*ids.values()))
         for partition, mine in ids.items():
-            excluded = {sample: known.excluded[sample] for sample in mine if sample in known.excluded}
+            own = {
+                name: {sample: notes[sample] for sample in mine if sample in notes} for name, notes in by_sample.items()
+            }
             rows = obj.filter(pl.first().cast(pl.String).is_in(mine))
-            store.write(key, rows, partition, known.model_copy(update={EXCLUDED: excluded}))
+            store.write(key, rows, partition, known.model_copy(update=own))
             metadata = stored_metadata(store, key, partition)
             # Replace the step's metadata, which cover all partitions.
-            own = {EXCLUDED: excluded} if known.excluded else {}
             context.step_context.add_asset_metadata(metadata | own, context.asset_key, partition)
 
     def _store(self, key: TableKey) -> Store:
@@ -67,14 +69,14 @@ def _refuse_strangers(key: TableKey, rows: pl.DataFrame, ids: set[str]) -> None:
 
 
 def stored_metadata(store: Store, key: TableKey, partition: str | None = None) -> dict[str, Any]:
-    """Return the web UI's metadata of a stored table or partition: row count, path, fingerprint, excluded samples."""
+    """Return the web UI's metadata of a stored table or partition, with its excluded and truncated samples."""
     path, provenance = store.path(key, partition), store.provenance(key, partition)
     metadata: dict[str, Any] = {
         "dagster/row_count": store.rows(key, partition),
         "dagster/uri": str(path),
         "fingerprint": provenance.fingerprint,
     }
-    return {**metadata, EXCLUDED: provenance.excluded} if provenance.excluded else metadata
+    return metadata | {name: notes for name in (EXCLUDED, TRUNCATED) if (notes := getattr(provenance, name))}
 
 
 def _plain(value: Any) -> Any:

@@ -16,7 +16,7 @@ from gradsim.chat.template import loss_spans, render_template
 from gradsim.chat.tulu import render
 from gradsim.chat.verbatim import verbatim_tokens
 from gradsim.errors import ModelError, SampleError
-from gradsim.study import LossOn, TemplateName
+from gradsim.study import LossOn, TemplateName, Truncation
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -56,10 +56,12 @@ class TokenizedTable(NamedTuple):
     Attributes:
         frame: Samples in `TOKENIZED_SCHEMA`.
         excluded: Id of each excluded sample, mapped to the reason.
+        truncated: Id of each truncated sample, mapped to what is left of it.
     """
 
     frame: pl.DataFrame
     excluded: dict[str, str]
+    truncated: dict[str, str]
 
 
 def tokenize(
@@ -184,12 +186,14 @@ def tokenize_table(
     template: TemplateName = "tulu",
     loss_on: LossOn = "last_answer",
     context: int | None,
+    max_length: int | None = None,
+    truncate: Truncation = "none",
     rotary_positions: bool = True,
     vocabulary: int | None = None,
     on_long_sample: Literal["error", "exclude", "keep"] = "error",
     on_bad_sample: Literal["error", "exclude"] = "error",
 ) -> TokenizedTable:
-    """Tokenize every sample without truncation.
+    """Tokenize every sample.
 
     Args:
         samples: Frame with columns `id` and `messages`.
@@ -197,9 +201,11 @@ def tokenize_table(
         template: See `tokenize`.
         loss_on: See `tokenize`.
         context: Context length of the model in tokens; None means unlimited.
+        max_length: Most tokens of a sample, if that is less than the context.
+        truncate: Side on which tokens beyond this limit are cut off; "none" leaves the sample to `on_long_sample`.
         rotary_positions: Whether the model accepts inputs longer than its context.
         vocabulary: Number of input embeddings; None skips the check of token ids.
-        on_long_sample: Handling of samples longer than the context.
+        on_long_sample: Handling of samples longer than the limit.
         on_bad_sample: Handling of samples without an unmasked label, for which the mean loss would be 0/0.
 
     Raises:
@@ -208,37 +214,54 @@ def tokenize_table(
         ModelError: A sample to keep is longer than the context but the model has no positions there, or a token has
             no embedding.
     """
+    limit = min((each for each in (context, max_length) if each is not None), default=None)
     rows: list[tuple[str, list[int], list[int], list[int]]] = []
     excluded: dict[str, str] = {}
+    truncated: dict[str, str] = {}
     for identifier, messages in samples.select("id", "messages").iter_rows():
         sample = tokenize(messages, tokenizer, template=template, loss_on=loss_on, sample_id=identifier)
         length = len(sample.input_ids)
         if vocabulary is not None:
             require_embeddings(f"sample {identifier!r}", sample.input_ids, tokenizer, vocabulary)
-        if context is not None and length > context:
-            if on_long_sample == "error":
+        if limit is not None and length > limit:
+            if truncate != "none":
+                sample = _truncated(sample, limit, truncate)
+            elif on_long_sample == "error":
+                what = "the model's context length" if limit == context else "max_length"
+                choices = "exclude or keep" if limit == context else "exclude"
                 raise SampleError(
-                    f"sample {identifier!r} has {length} tokens but the model's context length is {context}; "
-                    "set `on_long_sample` in the study file to exclude or keep (now error)"
+                    f"sample {identifier!r} has {length} tokens but {what} is {limit}; set `truncate` in the study "
+                    f"file, or `on_long_sample` to {choices} (now error)"
                 )
-            if on_long_sample == "exclude":
-                excluded[identifier] = f"{length} tokens, the model's context holds {context}"
+            elif on_long_sample == "exclude":
+                held = "the model's context holds" if limit == context else "max_length is"
+                excluded[identifier] = f"{length} tokens, {held} {limit}"
                 continue
-            if not rotary_positions:
+            elif limit == context and not rotary_positions:
                 raise ModelError(
-                    f"sample {identifier!r} has {length} tokens but the model has no positions past {context}; "
+                    f"sample {identifier!r} has {length} tokens but the model has no positions past {limit}; "
                     "set `on_long_sample` in the study file to exclude or error (now keep)"
                 )
+        kept = len(sample.input_ids)
         if all(label == MASKED for label in sample.labels[1:]):  # nothing predicts the first token
+            left = f" in the {kept} of {length} tokens that truncation leaves" if kept < length else ""
             if on_bad_sample == "error":
                 raise SampleError(
-                    f"sample {identifier!r} has no unmasked label, so it has no loss; "
+                    f"sample {identifier!r} has no unmasked label{left}, so it has no loss; "
                     "set `on_bad_sample: exclude` in the study file or remove it"
                 )
-            excluded[identifier] = "no unmasked label"
+            excluded[identifier] = f"no unmasked label{left}"
             continue
+        if kept < length:
+            truncated[identifier] = f"{'last' if truncate == 'left' else 'first'} {limit} of {length} tokens"
         rows.append((identifier, sample.input_ids_prompt, sample.input_ids, sample.labels))
-    return TokenizedTable(pl.DataFrame(rows, schema=TOKENIZED_SCHEMA, orient="row"), excluded)
+    return TokenizedTable(pl.DataFrame(rows, schema=TOKENIZED_SCHEMA, orient="row"), excluded, truncated)
+
+
+def _truncated(sample: TokenizedSample, length: int, side: Truncation) -> TokenizedSample:
+    """Return a sample without the tokens beyond a length on one side; nothing is added, not even a BOS."""
+    part = slice(len(sample.input_ids) - length, None) if side == "left" else slice(length)
+    return TokenizedSample(*(values[part] for values in sample))
 
 
 def require_embeddings(

@@ -19,6 +19,7 @@ from transformers import OlmoConfig, OlmoForCausalLM, PreTrainedTokenizerBase, P
 from gradsim import chat
 from gradsim.errors import SampleError
 from gradsim.models.fetching import load_tokenizer
+from gradsim.study import Truncation
 from gradsim.study.datasets import MASKED_TOKENS, TEXT, TOKENS
 
 END_TOKEN = "<|endoftext|>"
@@ -61,6 +62,8 @@ def train_reference_model(
     steps: int = 200,
     tokens_per_step: int = 1024,
     seed: int = 42,
+    max_length: int | None = None,
+    truncate: Truncation = "none",
     on_long_sample: Literal["error", "exclude", "keep"] = "error",
     progress: Callable[[int, int], None] | None = None,
 ) -> TrainedModel:
@@ -82,6 +85,8 @@ def train_reference_model(
         steps: number of updates; the samples repeat as often as needed.
         tokens_per_step: maximum tokens per batch, including padding; a longer sample forms its own batch.
         seed: random seed for the weights and the order of batches.
+        max_length: see `gradsim.chat.tokenize_table`.
+        truncate: see `gradsim.chat.tokenize_table`.
         on_long_sample: handling of samples longer than `positions`.
         progress: callback that receives the number of steps done and the total.
 
@@ -100,7 +105,14 @@ def train_reference_model(
         encoder = load_tokenizer(str(unfinished))
         with _seeded(seed):
             model = _build(encoder, layers, hidden_size, heads, positions)
-            tokenized = chat.tokenize_table(samples, encoder, context=positions, on_long_sample=on_long_sample)
+            tokenized = chat.tokenize_table(
+                samples,
+                encoder,
+                context=positions,
+                max_length=max_length,
+                truncate=truncate,
+                on_long_sample=on_long_sample,
+            )
             batches = _batches(tokenized.frame, tokens_per_step)
             losses = _train(model, batches, steps, progress)
         model.save_pretrained(unfinished)

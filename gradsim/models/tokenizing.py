@@ -31,6 +31,8 @@ def tokenize_for_study(
         context=longest_input(model),
         rotary_positions=has_rotary_positions(model.config),
         vocabulary=vocabulary_size(model),
+        max_length=study.max_length,
+        truncate=study.truncate,
         on_long_sample=study.on_long_sample,
         on_bad_sample=study.on_bad_sample,
     )

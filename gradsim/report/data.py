@@ -41,6 +41,7 @@ class ReportData:
         selection_transfer: Table `selection_transfer`; None if there is no transfer.
         originals: `id` and `messages` of the training samples; None if their texts are unavailable.
         exclusions: `id` and `reason` of excluded samples, possibly empty; None if exclusions are not recorded.
+        truncations: `id` of truncated samples and what is `kept` of them; None if truncations are not recorded.
     """
 
     study: str
@@ -52,3 +53,4 @@ class ReportData:
     selection_transfer: pl.DataFrame | None = None
     originals: pl.DataFrame | None = None
     exclusions: pl.DataFrame | None = None
+    truncations: pl.DataFrame | None = None

@@ -54,7 +54,7 @@ def render_report(data: ReportData) -> str:
     downloads = Downloads()
     answer = answer_of(data.settings)
     sections = sections_of(data, answer, downloads)
-    exclusions = _exclusions(data.exclusions, downloads)
+    exclusions = _by_sample("exclusions", "Samples left out", data.exclusions, downloads)
     originals = texts_by_id(data.originals)
     layers = layers_shown(data.settings)
     pairs = _browsed(data, layers, originals)
@@ -72,6 +72,7 @@ def render_report(data: ReportData) -> str:
         provenance=data.provenance,
         exclusions=exclusions,
         exclusions_known=data.exclusions is not None,
+        truncations=_by_sample("truncations", "Samples truncated", data.truncations, downloads),
         faults=faults_table(data.settings, downloads),
         faults_known=faults_are_known(data.settings),
         missing={
@@ -108,8 +109,7 @@ def _shown(originals: Texts, pairs: list[Browsed]) -> str:
     return packed_texts({name: messages for name, messages in originals.items() if name in shown})
 
 
-def _exclusions(exclusions: pl.DataFrame | None, downloads: Downloads) -> Table | None:
-    if exclusions is None or exclusions.is_empty():
+def _by_sample(name: str, caption: str, samples: pl.DataFrame | None, downloads: Downloads) -> Table | None:
+    if samples is None or samples.is_empty():
         return None
-    download = downloads.add("exclusions", "exclusions", exclusions)
-    return table_of("exclusions", "Samples left out", exclusions, {}, download)
+    return table_of(name, caption, samples, {}, downloads.add(name, name, samples))

@@ -153,6 +153,7 @@ COLUMNS: dict[str, Sequence[Shown]] = {
         Shown("agreement_without_noise", "{:.6f}".format), Shown("agreement_rightly_scaled", "{:.6f}".format),
     ),
     "exclusions": (Shown("id"), Shown("reason")),
+    "truncations": (Shown("id"), Shown("kept")),
     "faults": (Shown("setting"), Shown("fault"), Shown("prompts", count), Shown("answers", count)),
 }  # fmt: skip
 

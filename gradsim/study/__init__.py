@@ -1,6 +1,6 @@
 """Study definitions: files, sections and partitions."""
 
-from gradsim.study.chat import Chat, LossOn, Reduction, TemplateName
+from gradsim.study.chat import Chat, LossOn, Reduction, TemplateName, Truncation
 from gradsim.study.datasets import FileDataset, HubDataset, ImportedDataset
 from gradsim.study.definition import (
     HubModel,
@@ -28,6 +28,7 @@ __all__ = [
     "ReferenceModel",
     "Study",
     "TemplateName",
+    "Truncation",
     "load_studies",
     "load_study",
 ]

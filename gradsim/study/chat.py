@@ -11,6 +11,7 @@ from gradsim.study.section import Section, StudyPath
 TemplateName = Literal["tulu", "model"]
 LossOn = Literal["last_answer", "all_answers", "everything"]
 Reduction = Literal["mean", "sum"]
+Truncation = Literal["left", "right", "none"]
 
 
 def _jinja_file(path: Path) -> Path:

@@ -12,7 +12,7 @@ from pydantic_core import PydanticKnownError
 
 from gradsim.environment import extensions
 from gradsim.errors import enumerated
-from gradsim.study.chat import Chat, TemplateName
+from gradsim.study.chat import Chat, TemplateName, Truncation
 from gradsim.study.datasets import FileDataset, HubDataset, ImportedDataset
 from gradsim.study.layers import Layers
 from gradsim.study.model_configuration import GGUFName, ModelConfiguration, PrecisionName
@@ -180,6 +180,8 @@ class Study(Section):
     projections: tuple[Projection, ...] = ()
     partition_size: int = Field(100, ge=1)
     seed: int = 42
+    max_length: int | None = Field(None, ge=2, description="most tokens of a sample, beside the model's own limit")
+    truncate: Truncation = Field("none", description="side on which tokens beyond the limit are cut off")
     on_long_sample: Literal["error", "exclude", "keep"] = "error"
     on_bad_sample: Literal["error", "exclude"] = "error"
 
@@ -229,6 +231,19 @@ class Study(Section):
                 f"{self.samples:,} samples; use at least {least:,}"
             )
         return self
+
+    @model_validator(mode="after")
+    def _lengths_make_sense(self) -> Self:
+        if self.max_length is not None and (self.on_long_sample, self.truncate) == ("keep", "none"):
+            raise ValueError(
+                "max_length: has no effect where on_long_sample is keep; set truncate, or on_long_sample to exclude"
+            )
+        return self
+
+    @property
+    def length_limit(self) -> dict[str, Any]:
+        """`max_length` and `truncate`, if they are set."""
+        return self.model_dump(include={"max_length", "truncate"}, exclude_defaults=True)
 
     @model_validator(mode="after")
     def _imported_as_a_whole(self) -> Self:

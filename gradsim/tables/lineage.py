@@ -216,12 +216,13 @@ class Lineage:
                 "model": study.model,
                 "seed": study.seed if trained else None,
                 "on_long_sample": study.on_long_sample if trained else None,
+                **(study.length_limit if trained else {}),
             },
         )
         yield Node(
             self.key("tokenized"),
             inputs=(samples, model),
-            parameters={"on_long_sample": study.on_long_sample, "on_bad_sample": study.on_bad_sample, **self._chat},
+            parameters=self._tokenization,
         )
         for layers in self._chosen_layers:
             yield Node(layers, inputs=(model,), parameters={"layers": study.layers})
@@ -264,7 +265,7 @@ class Lineage:
             query_tokens,
             inputs=(queries, tokenized, model),
             partitioned=True,
-            parameters={"on_long_sample": study.on_long_sample, "on_bad_sample": study.on_bad_sample, **self._chat},
+            parameters=self._tokenization,
         )
         yield Node(
             candidates,
@@ -299,6 +300,13 @@ class Lineage:
     def _running(self) -> dict[str, str]:
         """Precision and attention of the model: they affect computed values, not the `model` table."""
         return {"precision": self.study.model.precision, "attention": self.study.model.attention}
+
+    @property
+    def _tokenization(self) -> dict[str, Any]:
+        """What affects the tokens of samples."""
+        study = self.study
+        handling = {"on_long_sample": study.on_long_sample, "on_bad_sample": study.on_bad_sample}
+        return {**handling, **study.length_limit, **self._chat}
 
     @property
     def _chat(self) -> dict[str, Chat]:

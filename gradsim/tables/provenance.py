@@ -33,6 +33,7 @@ class Provenance(BaseModel):
     precision: str | None = None
     format: str | None = Field(None, description="format of the dataset that the samples come from")
     excluded: dict[str, str] = Field({}, description="reason by id of each excluded sample")
+    truncated: dict[str, str] = Field({}, description="what is left of each truncated sample, by id")
     layers_left_out: list[str] = Field(
         [], description="layers without rows because their gradients are only rounding noise"
     )

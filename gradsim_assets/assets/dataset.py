@@ -9,13 +9,14 @@ import polars as pl
 from gradsim import dataset, models, partition_job
 from gradsim.dataset import samples
 from gradsim.dataset.samples import LoadedSamples
+from gradsim.dataset.turns import kind_of
 from gradsim.errors import SampleError
 from gradsim.progress import WorkDone, in_steps
 from gradsim.queries import check_samples
 from gradsim.study import FileDataset, HubDataset, HubModel, Layers, ReferenceModel, Study
 from gradsim.tables import Lineage, Store
 from gradsim_assets.asset_specs import table_asset
-from gradsim_assets.io_manager import EXCLUDED, FORMAT, MODEL, REVISION
+from gradsim_assets.io_manager import EXCLUDED, FORMAT, MODEL, REVISION, TRUNCATED
 from resources.compute import ComputeResource
 from resources.messages import log_progress
 from resources.storage import StorageResource
@@ -101,6 +102,8 @@ def _trained_model(study: Study) -> dg.AssetsDefinition:
             steps=architecture.steps,
             tokens_per_step=architecture.tokens_per_step,
             seed=study.seed,
+            max_length=study.max_length,
+            truncate=study.truncate,
             on_long_sample=study.on_long_sample,
             progress=in_steps(
                 lambda done, total: log_progress(context.log, WorkDone("training", done, total, "steps")), 20
@@ -200,8 +203,18 @@ def tokenize_samples(
         table.frame,
         metadata={
             EXCLUDED: (excluded or {}) | table.excluded,
-            "chat template": str(study.chat.file or study.template),
-            "loss on": study.chat.loss_on,
+            TRUNCATED: table.truncated,
+            **_encoding(study, wanted),
             "samples whose prompt's tokens differ from the conversation's": merged,
         },
     )
+
+
+def _encoding(study: Study, wanted: pl.DataFrame) -> dict[str, str]:
+    """Return metadata on how samples become tokens and labels."""
+    match next(map(kind_of, wanted["messages"].head(1).to_list()), "conversations"):
+        case "text":
+            return {"chat template": "none", "loss on": "everything"}
+        case "tokens":
+            return {"chat template": "none", "loss on": "labels of the data"}
+    return {"chat template": str(study.chat.file or study.template), "loss on": study.chat.loss_on}

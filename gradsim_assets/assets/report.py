@@ -55,7 +55,8 @@ def gather(store: Store) -> pages.ReportData:
         parameters_per_layer=store.read(key(SIZES, room="analysis")),
         selection_transfer=store.read(key(TRANSFER, room="analysis")),
         originals=None if study.imported else readable(store, store.read(key("samples"))),
-        exclusions=None if study.imported else _exclusions(store),
+        exclusions=None if study.imported else _by_sample(store, "excluded", "reason"),
+        truncations=None if study.imported else _by_sample(store, "truncated", "kept"),
     )
 
 
@@ -128,16 +129,16 @@ def _listed(values: Iterable[str | None]) -> str:
     return "; ".join(dict.fromkeys(value for value in values if value))
 
 
-def _exclusions(store: Store) -> pl.DataFrame:
-    """Return a table of all excluded samples and the reasons, over all stages."""
+def _by_sample(store: Store, field: str, column: str) -> pl.DataFrame:
+    """Return a table of what a field of the provenance says of samples, over all stages."""
     keys: list[TableKey] = [store.lineage.key("tokenized")]
     for setting in store.study.settings:
         keys += [store.lineage.key(table, setting) for table in ("queries", "tokenized", "dot_products")]
     rows = [
-        (sample if key.setting is None else f"{key.setting}: {sample}", reason)
+        (sample if key.setting is None else f"{key.setting}: {sample}", note)
         for key in keys
         if key in store.lineage
         for partition in store.partitions(key)
-        for sample, reason in store.provenance(key, partition).excluded.items()
+        for sample, note in getattr(store.provenance(key, partition), field).items()
     ]
-    return pl.DataFrame(rows, schema={"id": pl.String, "reason": pl.String}, orient="row")
+    return pl.DataFrame(rows, schema={"id": pl.String, column: pl.String}, orient="row")

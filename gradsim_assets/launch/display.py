@@ -20,7 +20,7 @@ from rich.progress import (
 
 from gradsim.progress import WorkDone
 from gradsim_assets.checks.verdicts import PARTITIONS
-from gradsim_assets.io_manager import EXCLUDED
+from gradsim_assets.io_manager import EXCLUDED, TRUNCATED
 from gradsim_assets.keys import table_key
 from gradsim_assets.terminal import console
 from resources.messages import WORK_DONE
@@ -38,10 +38,12 @@ class _Made:
     Attributes:
         rows: Number of rows.
         left_out: Excluded samples (id -> reason).
+        truncated: Truncated samples (id -> what is left).
     """
 
     rows: int = 0
     left_out: dict[str, str] = field(default_factory=dict)
+    truncated: dict[str, str] = field(default_factory=dict)
 
 
 class TerminalHandler(logging.Handler):
@@ -76,18 +78,20 @@ class TerminalHandler(logging.Handler):
         known: dict[str, Any] = {name: value.value for name, value in materialization.metadata.items()}
         made.rows += known.get("dagster/row_count", 0)
         made.left_out |= known.get(EXCLUDED, {})
+        made.truncated |= known.get(TRUNCATED, {})
 
     def _announce(self) -> None:
         """Print a line for each table materialized since the last call."""
         for key, made in self._made.items():
             rows = f"  [dim]{made.rows:,} rows[/]" if made.rows else ""
             self._progress.print(f"  [green]✓[/] {key}{rows}")
-            if made.left_out:
-                sample, reason = min(made.left_out.items())
-                more = f", and {len(made.left_out) - 1} more" if len(made.left_out) > 1 else ""
-                self._progress.print(
-                    f"  [yellow]![/] {key} excludes {escape(f'{sample} ({reason}){more}')}", soft_wrap=True
-                )
+            for what, samples in (("excludes", made.left_out), ("truncates", made.truncated)):
+                if samples:
+                    sample, note = min(samples.items())
+                    more = f", and {len(samples) - 1} more" if len(samples) > 1 else ""
+                    self._progress.print(
+                        f"  [yellow]![/] {key} {what} {escape(f'{sample} ({note}){more}')}", soft_wrap=True
+                    )
         self._made.clear()
 
     def _checked(self, evaluation: dg.AssetCheckEvaluation) -> None:

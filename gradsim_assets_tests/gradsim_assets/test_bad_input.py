@@ -203,7 +203,7 @@ def test_a_sample_longer_than_the_context(machine: Machine, model_folder: Path) 
     assert error.startswith("error: tiny__tokenized: sample 's3' has ")
     assert error.endswith(
         " tokens but the model's context length is 64; "
-        "set `on_long_sample` in the study file to exclude or keep (now error)"
+        "set `truncate` in the study file, or `on_long_sample` to exclude or keep (now error)"
     )
     assert {"tiny/samples.parquet", "tiny/model.parquet"} <= machine.files
     assert "tiny/tokenized.parquet" not in machine.files

@@ -122,7 +122,7 @@ class TestTokenizeTable:
             tokenize_table(rows, words, context=8)
         assert str(caught.value) == (
             "sample 'a' has 11 tokens but the model's context length is 8; "
-            "set `on_long_sample` in the study file to exclude or keep (now error)"
+            "set `truncate` in the study file, or `on_long_sample` to exclude or keep (now error)"
         )
         excluded = tokenize_table(rows, words, context=8, on_long_sample="exclude")
         assert excluded.frame["id"].to_list() == ["b"]
@@ -152,6 +152,48 @@ class TestTokenizeTable:
         table = tokenize_table(rows, words, context=None, on_bad_sample="exclude")
         assert table.frame["id"].to_list() == ["b"]
         assert table.excluded == {"a": "no unmasked label"}
+
+
+class TestTruncation:
+    """Tokens and labels are those that TRL keeps, ids[:n] or ids[-n:], without another end or begin token."""
+
+    rows = samples(a=[USER, LONG_ANSWER], b=[USER, ANSWER])
+
+    @pytest.mark.parametrize(
+        ("side", "part", "name"), [("right", slice(None, 9), "first"), ("left", slice(-9, None), "last")]
+    )
+    def test_one_side_is_cut_off(self, words: PreTrainedTokenizerBase, side: Any, part: slice, name: str) -> None:
+        whole = tokenize([USER, LONG_ANSWER], words)
+        for limits in ({"context": None, "max_length": 9}, {"context": 9}, {"context": 9, "max_length": 99}):
+            table = tokenize_table(self.rows, words, truncate=side, **limits)  # type: ignore[arg-type]
+            assert table.frame.row(0)[2:] == (whole.input_ids[part], whole.labels[part])
+            assert table.frame.row(1)[2] == tokenize([USER, ANSWER], words).input_ids
+            assert (table.truncated, table.excluded) == ({"a": f"{name} 9 of 11 tokens"}, {})
+        prompt = table.frame.row(0)[1]
+        assert prompt == whole.input_ids_prompt[2 if side == "left" else 0 :]
+
+    def test_what_is_left_can_have_no_loss(self, words: PreTrainedTokenizerBase) -> None:
+        with pytest.raises(SampleError) as caught:
+            tokenize_table(self.rows, words, context=None, max_length=4, truncate="right")
+        assert str(caught.value) == (
+            "sample 'a' has no unmasked label in the 4 of 11 tokens that truncation leaves, so it has no loss; "
+            "set `on_bad_sample: exclude` in the study file or remove it"
+        )
+        table = tokenize_table(self.rows, words, context=None, max_length=4, truncate="right", on_bad_sample="exclude")
+        assert (table.frame.height, table.truncated) == (0, {})
+        assert table.excluded["a"] == "no unmasked label in the 4 of 11 tokens that truncation leaves"
+
+    def test_without_truncation_long_samples_are_handled_as_the_study_says(
+        self, words: PreTrainedTokenizerBase
+    ) -> None:
+        with pytest.raises(SampleError) as caught:
+            tokenize_table(self.rows, words, context=20, max_length=8)
+        assert str(caught.value) == (
+            "sample 'a' has 11 tokens but max_length is 8; "
+            "set `truncate` in the study file, or `on_long_sample` to exclude (now error)"
+        )
+        table = tokenize_table(self.rows, words, context=20, max_length=8, on_long_sample="exclude")
+        assert (table.frame["id"].to_list(), table.excluded) == (["b"], {"a": "11 tokens, max_length is 8"})
 
 
 class TestVocabulary:

@@ -140,6 +140,7 @@ def make_report(*settings: SettingReport, **changes: object) -> ReportData:
         "parameters_per_layer": sizes(),
         "originals": messages(ids_of(20), "original"),
         "exclusions": pl.DataFrame({"id": [f"s99{NASTY}"], "reason": [NASTY]}),
+        "truncations": pl.DataFrame({"id": ["s98"], "kept": ["first 8 of 11 tokens"]}),
     }
     return ReportData(**(whole | changes))
 

@@ -122,6 +122,7 @@ def test_every_button_has_its_table_unrounded(page: Page, settings) -> None:
     selected = settings[0].tables["selection_under_budget"]["selected"].list.join(" ")
     assert page.table("paraphrased_selection_under_budget")["selected"].to_list() == selected.to_list()
     assert page.table("exclusions")["reason"].to_list() == [NASTY]
+    assert page.table("truncations")["kept"].to_list() == ["first 8 of 11 tokens"]
 
 
 def test_a_table_that_is_too_large_is_named_instead(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ def test_what_is_shown_is_what_the_analyses_make() -> None:
         for name, columns in COLUMNS.items()
         for each in columns
         for column in (each.column, *(each.interval or ()))
-        if name not in {"layers", "exclusions", "faults"}
+        if name not in {"layers", "exclusions", "truncations", "faults"}
     }
     assert shown <= {(name, column) for name, schema in SCHEMAS.items() for column in schema}
     of_layers = {column for each in COLUMNS["layers"] for column in (each.column, *(each.interval or ()))}

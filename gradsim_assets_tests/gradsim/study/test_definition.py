@@ -14,8 +14,8 @@ from gradsim.study.settings import QUERY_METHODS, Generate, QueryFile
 
 DROPOUT = {"method": "word_dropout"}
 ALL_KEYS = (
-    "chat, dataset, description, layers, model, on_bad_sample, on_long_sample, partition_size, "
-    "projections, samples, seed, settings, top_k"
+    "chat, dataset, description, layers, max_length, model, on_bad_sample, on_long_sample, partition_size, "
+    "projections, samples, seed, settings, top_k, truncate"
 )
 METHODS = "'file', 'paraphrase', 'local', 'generate' or 'word_dropout'"
 RESERVED = (
@@ -46,16 +46,24 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "dataset format": (
         {"dataset": {"path": "a.jsonl", "format": "chatml"}},
-        "key 'dataset.format' is 'chatml'; it should be 'messages', 'sharegpt', 'prompt_completion' or 'alpaca'",
+        "key 'dataset.format' is 'chatml'; it should be 'messages', 'sharegpt', 'prompt_completion', "
+        "'alpaca', 'text' or 'tokens'",
     ),
     "column of no format": (
         {"dataset": {"path": "a.jsonl", "columns": {"question": "q"}}},
         "dataset.columns: 'question' is not a column of a format; map messages, id, conversations, prompt, completion, "
-        "instruction, output or input to names in the data",
+        "instruction, output, input, text, input_ids, labels, assistant_masks, completion_mask, loss_mask, "
+        "attention_mask, position_ids or seq_lengths to names in the data",
     ),
     "column of another format": (
         {"dataset": {"path": "a.jsonl", "format": "sharegpt", "columns": {"messages": "q"}}},
         "dataset.columns: 'messages' is not a column of sharegpt; map conversations or id to names in the data",
+    ),
+    "loss": ({"chat": {"loss": "max"}}, "key 'chat.loss' is 'max'; it should be 'mean' or 'sum'"),
+    "truncate": ({"truncate": "both"}, "key 'truncate' is 'both'; it should be 'left', 'right' or 'none'"),
+    "max_length that nothing heeds": (
+        {"max_length": 9, "on_long_sample": "keep"},
+        "max_length: has no effect where on_long_sample is keep; set truncate, or on_long_sample to exclude",
     ),
     "value of where": (
         {"dataset": {"hub": "a", "where": {"x": [1]}}},
