@@ -1,5 +1,6 @@
 """Projected gradients that are kept: the same inner products as in a comparison."""
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,14 @@ def layer_dots(layout, left, right):
     return np.array([float(left[place].astype(np.float64) @ right[place]) for place in layout.slices])
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("model_name", ["olmo, tied", "gpt2, untied", "qwen2_moe, shared expert"])
+@pytest.mark.parametrize(
+    ("kind", "model_name"),
+    [
+        *((kind, "olmo, tied") for kind in KINDS),
+        # Of other layers, a kind that takes their factors and one that does not.
+        *itertools.product(("logra", "sjlt"), ("gpt2, untied", "qwen2_moe, shared expert")),
+    ],
+)
 def test_inner_products_are_those_of_a_comparison(make_model, make_samples, kind, model_name):
     model, samples = make_model(model_name), make_samples(3, 1)
     projector = Projector(kind, 0.3, 42, "p")

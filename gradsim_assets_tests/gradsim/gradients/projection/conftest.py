@@ -31,5 +31,6 @@ def projection() -> Callable[..., LayerProjection]:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A test that takes `kind` runs for every kind, one that takes `portable` for those that run alike everywhere."""
     for name, kinds in (("kind", tuple(KINDS)), ("portable", PORTABLE)):
-        if name in metafunc.fixturenames:
+        named = [marker.args[0] for marker in metafunc.definition.iter_markers("parametrize")]
+        if name in metafunc.fixturenames and not any(name in each for each in named):
             metafunc.parametrize(name, kinds)
