@@ -23,13 +23,14 @@ def runs(monkeypatch):
     return made
 
 
-def test_rates_are_positive_and_the_samples_span_the_lengths(make_model, make_samples, runs):
+def test_rates_are_positive_and_the_samples_span_the_lengths(make_model, make_samples, runs, monkeypatch):
+    monkeypatch.setattr(calibration, "_LONG_ENOUGH", math.inf)
     samples = make_samples(40, 1, 8, 32)
     rates = measure_rates(make_model(dtype=torch.float32), samples, partners=3, precision="float32")
     assert 0 < rates.operations_per_second < math.inf
     assert 0 < rates.bytes_per_second < math.inf
     queries, originals, pairs, _ = runs[-1]
-    assert len(queries) + len(originals) == 40, "too fast for less"
+    assert len(queries) + len(originals) == 40
     assert {len(sample.input_ids) for sample in (*queries, *originals)} == {len(each.input_ids) for each in samples}
     assert len(pairs) == len(set(pairs)) == 3 * len(queries)
 
