@@ -10,12 +10,11 @@ from functools import cached_property
 from pathlib import Path
 
 import psutil
-import yaml
 from packaging.requirements import Requirement
 
 from gradsim import models
 from gradsim.environment import Environment, project_root, read_environment
-from gradsim.errors import DeviceError, GradsimError, StudyError, parsing
+from gradsim.errors import DeviceError, GradsimError, StudyError
 from gradsim.study import Study, load_studies
 from gradsim.study.loading import imported_studies
 from gradsim.study.settings import Paraphrase
@@ -23,6 +22,7 @@ from gradsim.tables import State, Store
 from gradsim.text_generation import api as text_api
 from gradsim_assets import commands
 from gradsim_assets.commands.findings import Findings
+from gradsim_assets.home import configured_storage, dagster_home
 from gradsim_assets.terminal import console
 from resources.diagnosis import Check, Doubt
 
@@ -61,12 +61,6 @@ class Machine:
             StudyError: A study file is invalid.
         """
         return load_studies(self.environment)
-
-    @property
-    def dagster_home(self) -> Path:
-        """Folder of the Dagster instance, which may not exist yet."""
-        home = os.environ.get("DAGSTER_HOME") or self.environment.data_root / ".dagster"
-        return Path(home).expanduser().resolve()
 
 
 def python(_: Machine) -> str:
@@ -185,23 +179,15 @@ def data_root(machine: Machine) -> str:
 
 def dagster(machine: Machine) -> str:
     """Check that Dagster's instance folder is writable, and warn about SQLite on a network file system."""
-    home = machine.dagster_home
+    home = dagster_home(machine.environment)
     _free_gb(home, "DAGSTER_HOME")
     kind = _file_system(home)
-    if NETWORK_FILE_SYSTEMS.search(kind) and not _has_storage_elsewhere(home):
+    if NETWORK_FILE_SYSTEMS.search(kind) and {"postgres", "mysql"}.isdisjoint(configured_storage(home)):
         raise Doubt(
             f"{home} is on a network file system ({kind}), where SQLite may lose locks; set DAGSTER_HOME to a local "
             "folder, or use Postgres (dagster.yaml)"
         )
     return f"instance in {home}" + ("" if (home / "dagster.yaml").exists() else ", made by the first command")
-
-
-def _has_storage_elsewhere(home: Path) -> bool:
-    """Return whether the instance is configured with a database other than SQLite."""
-    path = next((path for path in (home / "dagster.yaml", project_root() / "dagster.yaml") if path.is_file()), None)
-    with parsing(StudyError, f"{path}: not a configuration of Dagster", "correct its syntax"):
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) if path else None
-        return isinstance(content, dict) and not {"postgres", "mysql"}.isdisjoint(content.get("storage") or {})
 
 
 def _free_gb(folder: Path, variable: str) -> float:

@@ -11,6 +11,7 @@ from gradsim.study import Study, load_study
 from gradsim.study.partitions import Partition
 from gradsim.tables import Store, TableKey
 from gradsim_assets import launch
+from gradsim_assets.home import dagster_home, may_have_failed_runs
 from gradsim_assets.launch.targets import Launch, plan_launches
 from gradsim_assets.terminal import console
 
@@ -103,7 +104,9 @@ class Session:
 
     def failed_partitions(self, keys: Sequence[TableKey]) -> set[tuple[TableKey, str | None]]:
         """Return the partitions of these tables whose latest materialization failed, from the Dagster instance."""
-        return launch.failed_partitions(self.store, keys, self.environment) if keys else set()
+        if not keys or not may_have_failed_runs(dagster_home(self.environment)):
+            return set()
+        return launch.failed_partitions(self.store, keys, self.environment)
 
     def refuse_partitions(self, launches: Sequence[Launch]) -> None:
         """Raise if these launches contain partitions, in commands that only combine or analyse computed partitions.

@@ -21,7 +21,7 @@ def print_status(session: Session) -> None:
         node.key: {partition: store.state(node.key, partition) for partition in store.partitions(node.key)}
         for node in store.lineage
     }
-    # Opening Dagster's instance takes a second, and fresh partitions did not fail.
+    # Fresh partitions did not fail, and asking Dagster takes seconds.
     unfinished = [key for key in states if store.lineage[key].partitioned and not _all_fresh(states[key])]
     failed = session.failed_partitions(unfinished)
     table = Table(title=f"{session.study.name} in {store.root}", title_justify="left", box=box.SIMPLE_HEAD)

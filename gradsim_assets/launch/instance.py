@@ -9,6 +9,7 @@ import dagster as dg
 from gradsim.environment import Environment, project_root
 from gradsim.errors import StudyError, parsing
 from gradsim_assets.dispatch import set_pool_limits
+from gradsim_assets.home import dagster_home
 
 
 def prepare_home(environment: Environment) -> Path:
@@ -20,7 +21,7 @@ def prepare_home(environment: Environment) -> Path:
     Raises:
         StudyError: The folder cannot be written.
     """
-    home = Path(os.environ.get("DAGSTER_HOME") or environment.data_root / ".dagster").expanduser().resolve()
+    home = dagster_home(environment)
     ours = not os.environ.get("DAGSTER_HOME")
     try:
         home.mkdir(parents=True, exist_ok=True)
