@@ -24,7 +24,6 @@ from gradsim.partition_job import PartitionJob
 from gradsim.study import load_study
 from gradsim.tables import Store
 from gradsim_assets.assets.gradients import make_job
-from resources.gpu import GPUResource
 from resources.slurm.compute import SlurmCompute
 from resources.slurm.site import Site
 
@@ -85,7 +84,7 @@ def fresh_job(folder: Path) -> PartitionJob:
     study = load_study("sample", read_environment())
     store = Store(folder / "data", study)
     key = store.lineage.key("dot_products", "word_dropout")
-    return make_job(store, [key], store.partitions(key), GPUResource(), force=False)
+    return make_job(store, [key], store.partitions(key), SlurmCompute(), force=False)
 
 
 def slurm_alone() -> float:

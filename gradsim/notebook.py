@@ -245,4 +245,4 @@ def _scan(store: Store, table: str, setting: str | None) -> pl.LazyFrame:
         raise TableError(f"{where} has no table '{table}'; see `.tables` of the study")
     present = [key for key in keys if all(store.path(key, each).exists() for each in store.partitions(key))]
     key = (present or keys)[0]
-    return pl.concat([scan_table(path) for path in store.checked_paths(key)])
+    return pl.concat([scan_table(path) for path in store.paths(key)])

@@ -8,8 +8,7 @@ import dagster as dg
 from gradsim.tables import SCHEMAS, Lineage, TableKey, TableSchema
 from gradsim.tables.lineage import TRANSFER
 from gradsim_assets.dispatch import Dispatch
-from gradsim_assets.keys import asset_key
-from gradsim_assets.partitions import query_ranges
+from gradsim_assets.keys import asset_key, query_ranges
 
 OWNERS = ["team:gradsim"]
 

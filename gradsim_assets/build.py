@@ -13,8 +13,7 @@ from gradsim_assets.asset_specs import table_spec
 from gradsim_assets.assets.analysis import setting_analysis_assets, study_analysis_assets
 from gradsim_assets.assets.audit import audit_asset, audit_check
 from gradsim_assets.assets.dataset import dataset_assets
-from gradsim_assets.assets.gradients import gradient_assets
-from gradsim_assets.assets.index import index_assets
+from gradsim_assets.assets.gradients import gradient_assets, index_assets
 from gradsim_assets.assets.report import report_asset
 from gradsim_assets.assets.results import result_assets
 from gradsim_assets.assets.variants import variant_assets
@@ -24,8 +23,6 @@ from gradsim_assets.checks.tokenization_check import tokenization_check
 from gradsim_assets.dispatch import Dispatch, compute_resource
 from gradsim_assets.io_manager import TableIOManager
 from gradsim_assets.jobs import study_jobs
-from resources.gpu import GPUResource
-from resources.paraphraser import ParaphraserResource
 from resources.storage import StorageResource
 
 # Backfill policies and partitioned asset checks are beta; Dagster's version is pinned.
@@ -95,7 +92,5 @@ def usual_resources(studies: Iterable[Study], environment: Environment) -> dict[
     return {
         "storage": storage,
         "io_manager": TableIOManager(storage, {study.name: study for study in studies}),
-        "gpu": GPUResource(device=environment.device, memory_budget=environment.memory_budget),
         "compute": compute_resource(environment),
-        "paraphraser": ParaphraserResource(),
     }

@@ -40,9 +40,8 @@ class Dispatch:
 
 def compute_resource(environment: Environment) -> ComputeResource:
     """Return the compute resource for an environment: this machine or a Slurm cluster."""
-    if environment.compute == "slurm":
-        return slurm.SlurmCompute()
-    return LocalCompute()
+    kind = slurm.SlurmCompute if environment.compute == "slurm" else LocalCompute
+    return kind(device=environment.device, memory_budget=environment.memory_budget)
 
 
 def set_pool_limits(instance: dg.DagsterInstance, environment: Environment) -> None:

@@ -9,6 +9,8 @@ import polars as pl
 from gradsim.errors import TableError
 from gradsim.study import Study
 from gradsim.tables import Provenance, Store, TableKey
+from gradsim.tables.index import IndexFile
+from gradsim.tables.lineage import INDEX
 from gradsim_assets.keys import table_key
 from resources.storage import StorageResource
 
@@ -76,7 +78,12 @@ def stored_metadata(store: Store, key: TableKey, partition: str | None = None) -
         "dagster/uri": str(path),
         "fingerprint": provenance.fingerprint,
     }
-    return metadata | {name: notes for name in (EXCLUDED, TRUNCATED) if (notes := getattr(provenance, name))}
+    metadata |= {name: notes for name in (EXCLUDED, TRUNCATED) if (notes := getattr(provenance, name))}
+    if key.name == INDEX:
+        with IndexFile(path) as file:
+            metadata |= {"projection": file.header.projection, "dimensions": file.header.layout.width}
+        metadata["bytes"] = path.stat().st_size
+    return metadata
 
 
 def _plain(value: Any) -> Any:

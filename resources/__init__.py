@@ -1,1 +1,1 @@
-"""Dagster resources: storage, the model's device, the place where jobs run, and the paraphrasing API."""
+"""Dagster resources: storage, and the place where jobs run with its device."""

@@ -37,7 +37,18 @@ class Performed:
 
 
 class ComputeResource(dg.ConfigurableResource[None], ABC):
-    """Runs partition jobs."""
+    """Runs partition jobs.
+
+    The study file holds everything that affects results; this resource holds the rest.
+
+    Attributes:
+        device: Device of the model: `cpu`, `cuda`, `cuda:N`, or `auto` for the first GPU if there is one.
+        memory_budget: Maximum number of bytes that gradients may use on the device; None for the free memory minus a
+            margin.
+    """
+
+    device: str = "auto"
+    memory_budget: int | None = None
 
     @property
     @abstractmethod

@@ -15,7 +15,7 @@ a setting, with the inputs, the columns and the function that computes each one.
 | `selection` | layer selection: held-out evaluation, parameter budgets, projections, transfer |
 | `projections` | errors of projected similarities compared with theory |
 | `audit` | check of the stored dot products against plain autograd |
-| `evaluation`, `layer_evaluation` | per-query statistics of similarities, for values and bootstrap intervals |
+| `evaluation` | per-query statistics of similarities, for values and bootstrap intervals |
 | `statistics` | confidence intervals and significance tests |
 
 Columns of ids or layers are documented as `String` and keep the dtype of the input (an Enum stays an Enum).

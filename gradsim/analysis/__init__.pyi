@@ -10,6 +10,7 @@ from .controls import controls as controls
 from .divergence import divergence as divergence
 from .divergence import similarity_over_layers as similarity_over_layers
 from .layer_dots import LayerDots as LayerDots
+from .layer_dots import noise_layers as noise_layers
 from .layer_means import attention_against_mlp as attention_against_mlp
 from .layer_means import layer_means as layer_means
 from .layers import PARAMETERS_PER_LAYER as PARAMETERS_PER_LAYER
@@ -18,7 +19,6 @@ from .layers import component_of as component_of
 from .layers import parameters_per_layer as parameters_per_layer
 from .layers import similarity_to_full_gradient as similarity_to_full_gradient
 from .metrics import retrieval_metrics as retrieval_metrics
-from .noise import noise_layers as noise_layers
 from .projections import projection_audit as projection_audit
 from .projections import projection_errors as projection_errors
 from .question import Question as Question

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from gradsim.analysis.noise import noise_layers
+from gradsim.analysis.layer_dots import noise_layers
 from gradsim.analysis.schema import Column, Schema
 from gradsim.errors import TableError
 

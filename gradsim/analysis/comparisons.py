@@ -4,8 +4,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from gradsim.analysis.evaluation import evaluate_layers
 from gradsim.analysis.layer_dots import LayerDots
-from gradsim.analysis.layer_evaluation import evaluate_layers
 from gradsim.analysis.methods import Methods
 from gradsim.analysis.schema import Column, Schema
 from gradsim.analysis.statistics import Bootstrap, exact_mcnemar, holm, percentile_interval

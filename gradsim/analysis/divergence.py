@@ -6,9 +6,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from gradsim.analysis.evaluation import TOLERANCE
+from gradsim.analysis.evaluation import TOLERANCE, evaluate_layers
 from gradsim.analysis.layer_dots import LayerDots, cosine
-from gradsim.analysis.layer_evaluation import evaluate_layers
 from gradsim.analysis.schema import Column, Schema
 from gradsim.errors import TableError
 

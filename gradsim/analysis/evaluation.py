@@ -1,5 +1,6 @@
 """Accuracy and similarity to the full gradient, with 95 % intervals, from similarities of pairs."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -7,12 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradsim.analysis.candidate_lists import CandidateLists
+from gradsim.analysis.layer_dots import LayerDots
 from gradsim.analysis.statistics import Bootstrap, percentile_interval, wilson_interval
 
 Floats = NDArray[np.float64]
+Positions = NDArray[np.int64]
 
 # Summation order can change values by this much. Values within it are tied, and model order breaks the tie.
 TOLERANCE = 1e-12
+
+# Number of dots per part, sized to fit in the CPU cache. One large part is slower and needs several copies.
+_DOTS_AT_ONCE = 1 << 17
 
 
 class Criterion(StrEnum):
@@ -61,7 +67,7 @@ class Evaluation:
         wide = (n_queries, n_columns)
         return cls(np.zeros(wide), np.zeros(wide), np.zeros(wide), np.zeros((n_queries, 1)))
 
-    def add(self, other: "Evaluation", queries: NDArray[np.int64]) -> None:
+    def add(self, other: "Evaluation", queries: Positions) -> None:
         """Add another evaluation to the rows of `queries`."""
         self.credit[queries] += other.credit
         self.with_full[queries] += other.with_full
@@ -82,7 +88,7 @@ class Evaluation:
         """Return the accuracy or the similarity to the full gradient, (columns,)."""
         return self.accuracy if criterion is Criterion.ACCURACY else self.similarity
 
-    def draws(self, criterion: Criterion, bootstrap: Bootstrap, queries: NDArray[np.int64] | None = None) -> Floats:
+    def draws(self, criterion: Criterion, bootstrap: Bootstrap, queries: Positions | None = None) -> Floats:
         """Return the value of each bootstrap resample, (resamples, columns).
 
         Args:
@@ -113,3 +119,19 @@ class Evaluation:
 def _cosine(dots: Floats, squares: Floats, full_squares: Floats) -> Floats:
     norms = np.sqrt(squares) * np.sqrt(full_squares)
     return np.asarray(np.divide(dots, norms, out=np.zeros_like(dots), where=norms > 0))
+
+
+def evaluate_layers(layer_dots: LayerDots) -> Evaluation:
+    """Evaluate the similarities of each layer alone, one column per layer."""
+    evaluation = Evaluation.empty(*layer_dots.query_self_dots.shape)
+    for queries, part in in_parts(layer_dots):
+        evaluation.add(Evaluation.of(part.lists, part.layer_similarities(), part.similarity()), queries)
+    return evaluation
+
+
+def in_parts(layer_dots: LayerDots) -> Iterator[tuple[Positions, LayerDots]]:
+    """Yield the indices and dot products of consecutive queries, in parts that fit in the CPU cache."""
+    ends = np.cumsum(layer_dots.lists.lengths) * len(layer_dots.layers)
+    part = ends // _DOTS_AT_ONCE
+    for queries in np.split(np.arange(len(part)), np.flatnonzero(np.diff(part)) + 1):
+        yield queries, layer_dots.of_queries(queries)

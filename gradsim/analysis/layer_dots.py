@@ -1,4 +1,4 @@
-"""Conversion of the long dot product tables to validated arrays."""
+"""Conversion of the long dot product tables to validated arrays without layers that hold only rounding error."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,11 +8,13 @@ import polars as pl
 from numpy.typing import NDArray
 
 from gradsim.analysis.candidate_lists import CandidateLists
-from gradsim.analysis.noise import noise_layers
 from gradsim.errors import TableError
 
 Floats = NDArray[np.float64]
 Positions = NDArray[np.int64]
+
+# A layer is noise for a setting if at least this share of its self dot rows is marked.
+_NOISE_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -299,3 +301,24 @@ def _matrix(
 def _describe(keys: pl.DataFrame, row: int) -> str:
     named = {name: value for name, value in keys.row(row, named=True).items() if name != "rank"}
     return " and ".join(f"{name.removesuffix('_id')} {value!r}" for name, value in named.items())
+
+
+def noise_layers(query_self: pl.DataFrame, original_self: pl.DataFrame) -> list[str]:
+    """Return the layers with gradients that are only rounding error in a setting, in table order.
+
+    Args:
+        query_self: self dots of the queries. `noise` marks rows. Null marks no row, and neither does a missing column
+            (as for projected gradients).
+        original_self: self dots of the originals, in the same format.
+    """
+    marks = [frame for frame in (query_self, original_self) if "noise" in frame.columns]
+    if not marks:
+        return []
+    counts = pl.concat(
+        frame.group_by("layer", maintain_order=True)
+        .agg(marked=pl.col("noise").sum(), rows=pl.len())
+        .with_columns(pl.col("layer").cast(pl.String))
+        for frame in marks
+    )
+    totals = counts.group_by("layer", maintain_order=True).sum()
+    return totals.filter(pl.col("marked") >= _NOISE_SHARE * pl.col("rows"))["layer"].to_list()

@@ -5,8 +5,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from gradsim.analysis.candidate_lists import CandidateLists
+from gradsim.analysis.evaluation import in_parts
 from gradsim.analysis.layer_dots import LayerDots
-from gradsim.analysis.layer_evaluation import in_parts
 from gradsim.analysis.methods import BM25, Methods, sources_forced
 from gradsim.analysis.schema import Column, Schema, column_types
 from gradsim.analysis.similarity import ordered_similarity

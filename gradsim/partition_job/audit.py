@@ -13,8 +13,7 @@ from gradsim.gradients.capture.precision import plain_arithmetic
 from gradsim.gradients.reference import reference_dots, reference_gradient
 from gradsim.models import load_model, resolve_device
 from gradsim.partition_job.inputs import TokenSequence, sequences
-from gradsim.partition_job.job import PartitionJob
-from gradsim.partition_job.provenance import model_provenance
+from gradsim.partition_job.job import PartitionJob, model_provenance
 from gradsim.study import ModelConfiguration, Reduction
 from gradsim.tables import Store, TableKey
 from gradsim.tables.lineage import AUDIT, DOT_TABLES

@@ -8,8 +8,7 @@ import polars as pl
 from gradsim.gradients.vectors import projected_gradients
 from gradsim.models import load_model, resolve_device
 from gradsim.partition_job.inputs import sequences
-from gradsim.partition_job.job import PartitionJob
-from gradsim.partition_job.provenance import model_provenance
+from gradsim.partition_job.job import PartitionJob, model_provenance
 from gradsim.partition_job.study_projections import layer_shapes, projector_of
 from gradsim.partition_job.summed_loss import label_counts
 from gradsim.tables import Store, TableKey

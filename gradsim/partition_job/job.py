@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from gradsim.errors import TableError
 from gradsim.partition_job.code import check_code, code_version
 from gradsim.study import ModelConfiguration, Study
-from gradsim.tables import State, Store, TableKey
+from gradsim.tables import Provenance, State, Store, TableKey
 from gradsim.tables.lineage import AUDIT, GRADIENT_TABLES, INDEX
 
 # Pseudo-table of jobs that measure rates and write no table.
@@ -154,3 +154,9 @@ class JobResult(BaseModel):
 def result_path(job_path: Path) -> Path:
     """Return the path of a job's result file."""
     return job_path.with_suffix(".result.json")
+
+
+def model_provenance(job: PartitionJob, store: Store, device: str) -> Provenance:
+    """Return a provenance with model, revision, precision and device."""
+    model = store.provenance(store.lineage.key("model"))
+    return Provenance(model=model.model, revision=model.revision, device=device, precision=job.model.precision)

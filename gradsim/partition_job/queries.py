@@ -8,8 +8,7 @@ from typing import Any
 import polars as pl
 
 from gradsim.models import RunningModel
-from gradsim.partition_job.job import PartitionJob
-from gradsim.partition_job.provenance import model_provenance
+from gradsim.partition_job.job import PartitionJob, model_provenance
 from gradsim.queries import QueryContext, make_queries
 from gradsim.study.settings import QueryMethod
 from gradsim.tables import Provenance, Store, TableKey

@@ -12,7 +12,7 @@
 | `selection_order` | `selection_order` |
 | `projected` | `selected_or_projected` |
 | `over_layers` | `similarity_over_layers` |
-| `projections`, `audit` | `errors_of_projections`, `errors_of_audit` |
+| `projections` | `errors_of_projections`, `errors_of_audit` |
 
 Every function takes tables of `gradsim.analysis` and returns a matplotlib `Figure`. The title states the finding. A
 function with nothing to draw raises a `TableError`, and callers omit the figure. There is no global state: pyplot is

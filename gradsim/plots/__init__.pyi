@@ -1,5 +1,4 @@
 from .accuracy import accuracy_of_methods as accuracy_of_methods
-from .audit import errors_of_audit as errors_of_audit
 from .differences import differences_of_layers as differences_of_layers
 from .encode import title_of as title_of
 from .encode import to_png as to_png
@@ -16,6 +15,7 @@ from .layers import layers_against_full_gradient as layers_against_full_gradient
 from .layers import parameters_of_components as parameters_of_components
 from .over_layers import similarity_over_layers as similarity_over_layers
 from .projected import selected_or_projected as selected_or_projected
+from .projections import errors_of_audit as errors_of_audit
 from .projections import errors_of_projections as errors_of_projections
 from .recall import recall_at_k as recall_at_k
 from .registry import figure_of as figure_of

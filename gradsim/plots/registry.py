@@ -7,6 +7,7 @@ illustrates.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import polars as pl
 from matplotlib.figure import Figure
@@ -51,71 +52,63 @@ class FigureOf:
         return self.drawable(tables)
 
 
+def _figure(draw: Callable[..., Figure], answer: str, tables: tuple[str, ...], note: str, **when: Any) -> FigureOf:
+    """Return the figure that a function of `gradsim.plots` draws from these tables, in this order."""
+    return FigureOf(draw.__name__, answer, tables, lambda given: draw(*(given[name] for name in tables)), note, **when)
+
+
 def _selection_order(tables: Tables, criterion: Criterion) -> Figure:
     return plots.selection_order(tables[f"greedy_by_{criterion}"], tables[SIZES], criterion)
 
 
 SELECTION = (
-    FigureOf(
-        "greedy_selection",
+    _figure(
+        plots.greedy_selection,
         "held_out_selection",
         ("greedy_by_accuracy", "greedy_by_similarity", "held_out_selection", "accuracy", "select_or_project"),
-        lambda tables: plots.greedy_selection(
-            tables["greedy_by_accuracy"],
-            tables["greedy_by_similarity"],
-            tables["held_out_selection"],
-            tables["accuracy"],
-            tables["select_or_project"],
-        ),
         "Greedy selection adds the layer that improves the criterion most at each step. In-sample curves evaluate the "
         "layers on the queries that selected them, held-out curves on the other half. " + WHISKERS,
         filled=("greedy_by_accuracy", "greedy_by_similarity"),
     ),
-    FigureOf(
-        "selected_or_projected",
+    _figure(
+        plots.selected_or_projected,
         "select_or_project",
         ("select_or_project",),
-        lambda tables: plots.selected_or_projected(tables["select_or_project"]),
         "Each projection is compared with whole layers that have at most as many parameters as it has dimensions. The "
         "layers are selected on one half of the queries and evaluated on the other. " + WHISKERS,
     ),
 )
 
 LAYERS = (
-    FigureOf(
-        "accuracy_of_layers",
+    _figure(
+        plots.accuracy_of_layers,
         "accuracy_per_layer",
         ("accuracy_per_layer", SIZES),
-        lambda tables: plots.accuracy_of_layers(tables["accuracy_per_layer"], tables[SIZES]),
         "Accuracy of each layer\u2019s gradient on its own, by component and transformer block.",
     ),
-    FigureOf(
-        "means_of_groups",
+    _figure(
+        plots.means_of_groups,
         "layer_means",
         ("layer_means",),
-        lambda tables: plots.means_of_groups(tables["layer_means"]),
         "Means over the layers of each component; the number of layers follows the name. " + WHISKERS,
     ),
-    FigureOf(
-        "means_by_depth",
+    _figure(
+        plots.means_by_depth,
         "layer_means",
         ("layer_means",),
-        lambda tables: plots.means_by_depth(tables["layer_means"]),
         "Means over the layers of each block, from input to output. " + WHISKERS,
         drawable=lambda tables: "block" in tables["layer_means"]["grouping"],
     ),
-    FigureOf(
-        "attention_and_mlp",
+    _figure(
+        plots.attention_and_mlp,
         "attention_against_mlp",
         ("layer_means", "attention_against_mlp"),
-        lambda tables: plots.attention_and_mlp(tables["layer_means"], tables["attention_against_mlp"]),
         "Attention layers are better on average above zero, MLP layers below. " + WHISKERS,
     ),
-    FigureOf(
-        "layers_against_full_gradient",
+    _figure(
+        plots.layers_against_full_gradient,
         "similarity_to_full_gradient",
         ("similarity_to_full_gradient", SIZES),
-        lambda tables: plots.layers_against_full_gradient(tables["similarity_to_full_gradient"], tables[SIZES]),
         "Cosine between the similarities of all pairs in one layer and in the full gradient; 1 means proportional. "
         "Unlike a correlation, it is not centred, so the mean similarity counts, too.",
     ),
@@ -130,41 +123,37 @@ LAYERS = (
         )
         for criterion in Criterion
     ),
-    FigureOf(
-        "differences_of_layers",
+    _figure(
+        plots.differences_of_layers,
         "layer_differences",
         ("layer_differences", "accuracy_per_layer"),
-        lambda tables: plots.differences_of_layers(tables["layer_differences"], tables["accuracy_per_layer"]),
         "Longer ranges mean a less certain rank. Ranges follow from exact McNemar tests of all pairs of layers with "
         "Holm\u2019s correction.",
     ),
 )
 
 PROJECTIONS = (
-    FigureOf(
-        "errors_of_projections",
+    _figure(
+        plots.errors_of_projections,
         "projection_audit",
         ("projection_audit",),
-        lambda tables: plots.errors_of_projections(tables["projection_audit"]),
         "Left: measured errors and the errors that theory predicts. Right: distance of the projected similarities from "
         "those of the full gradient, for the stored projection and a simulated dense, correctly scaled one.",
     ),
 )
 
 RETRIEVAL = (
-    FigureOf(
-        "recall_at_k",
+    _figure(
+        plots.recall_at_k,
         "retrieval",
         ("retrieval",),
-        lambda tables: plots.recall_at_k(tables["retrieval"]),
         "Recall at k is the share of queries whose source is among the k most similar candidates; MRR is the mean "
         "reciprocal rank. " + WHISKERS,
     ),
-    FigureOf(
-        "source_against_others",
+    _figure(
+        plots.source_against_others,
         "decisions",
         ("decisions",),
-        lambda tables: plots.source_against_others(tables["decisions"]),
         "The further apart the two distributions, the clearer the decisions; wrong decisions occur where they overlap.",
     ),
 )

@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Callable
+from functools import wraps
 from typing import Any, ParamSpec
 
 import matplotlib
@@ -79,6 +80,7 @@ Arguments = ParamSpec("Arguments")
 def styled(draw: Callable[Arguments, Figure]) -> Callable[Arguments, Figure]:
     """Return a function that draws in this style and restores matplotlib's settings afterwards."""
 
+    @wraps(draw)
     def draw_styled(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Figure:
         with matplotlib.rc_context(STYLE):
             return draw(*args, **kwargs)

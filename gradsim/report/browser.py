@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from gradsim.analysis import LayerDots, block_of, component_of
 from gradsim.analysis.layer_dots import cosine
 from gradsim.plots.labels import layer_label, setting_label
-from gradsim.report.blocks import packed, script_json
 from gradsim.report.data import SettingReport
+from gradsim.report.downloads import packed, script_json
 
 Positions = NDArray[np.int64]
 Floats = NDArray[np.float64]

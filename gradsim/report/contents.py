@@ -1,5 +1,6 @@
 """Sections of the page with findings, in order."""
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from matplotlib.figure import Figure
@@ -10,8 +11,8 @@ from gradsim.analysis.questions import QUESTIONS, SIZES
 from gradsim.environment import extensions
 from gradsim.plots import registry as figures
 from gradsim.plots.labels import listed
-from gradsim.report.alone import alone_of, unanswered
-from gradsim.report.answer import Answer
+from gradsim.plots.registry import FigureOf
+from gradsim.report.answer import Answer, alone_of, unanswered
 from gradsim.report.data import ReportData, SettingReport
 from gradsim.report.downloads import Downloads
 from gradsim.report.findings import left_out_of, proof_of, summary_of, verdict_of
@@ -64,6 +65,33 @@ def _has_sizes(data: ReportData) -> bool:
     return sizes is not None and sizes["parameters"].null_count() == 0
 
 
+def _panels(
+    data: ReportData,
+    drawer: Drawer,
+    pictures: Sequence[FigureOf],
+    captions: Mapping[str, str],
+    said: Callable[[SettingReport], Sequence[str]] = lambda setting: (),
+) -> list[Panel]:
+    """Return a panel for each setting, with the figures and tables that it has.
+
+    Args:
+        data: Results of the study.
+        drawer: Factory of figures and tables.
+        pictures: Figures of each panel.
+        captions: Captions of each panel's tables, by name of the table.
+        said: Function that returns the sentences of a setting's panel.
+    """
+    return [
+        Panel(
+            setting.setting,
+            said(setting),
+            drawer.pictures(setting, pictures),
+            [table for name, caption in captions.items() for table in drawer.table(setting, name, caption)],
+        )
+        for setting in data.settings
+    ]
+
+
 def _accuracy(data: ReportData, drawer: Drawer) -> Section:
     behind = [
         drawer.download(setting, name, of_setting=True)
@@ -76,109 +104,60 @@ def _accuracy(data: ReportData, drawer: Drawer) -> Section:
     )
     picture = drawer.picture(accuracy_figure(data), "accuracy_of_methods", note, behind)
     picture = replace(picture, title="Accuracy with gradients and without")
-    panels = [Panel(pictures=[picture])]
-    panels += [
-        Panel(
-            setting.setting,
-            sentences=summary_of(setting),
-            tables=[
-                *drawer.table(setting, "accuracy", "Accuracy"),
-                *drawer.table(setting, "controls", "Null controls"),
-                *drawer.table(setting, "method_differences", "Differences between methods"),
-            ],
-        )
-        for setting in data.settings
-    ]
+    captions = {
+        "accuracy": "Accuracy",
+        "controls": "Null controls",
+        "method_differences": "Differences between methods",
+    }
+    panels = [Panel(pictures=[picture]), *_panels(data, drawer, (), captions, summary_of)]
     lead = "How often is the true source the most similar candidate, and how often without gradients?"
     return Section("accuracy", "Accuracy and null controls", "Accuracy", lead, panels)
 
 
 def _select_or_project(data: ReportData, drawer: Drawer, answer: Answer | None) -> Section:
-    said = Panel(sentences=[answer.verdict if answer else unanswered(data)])
-    panels = [
-        Panel(
-            setting.setting,
-            sentences=[
-                *answer.sentences.get(setting.setting, []),
-                *alone_of(setting, data.parameters_per_layer),
-            ]
-            if answer
-            else [],
-            pictures=drawer.pictures(setting, figures.SELECTION),
-            tables=[
-                *drawer.table(setting, "select_or_project", "Selected layers and projections"),
-                *drawer.table(setting, "selection_under_budget", "Greedy selections within a budget", folded=True),
-            ],
-        )
-        for setting in data.settings
-    ]
+    def said(setting: SettingReport) -> list[str]:
+        sentences = answer.sentences.get(setting.setting, []) if answer else []
+        return [*sentences, *alone_of(setting, data.parameters_per_layer)] if answer else []
+
+    captions = {
+        "select_or_project": "Selected layers and projections",
+        "selection_under_budget": "Greedy selections within a budget",
+    }
+    panels = _panels(data, drawer, figures.SELECTION, captions, said)
+    verdict = Panel(sentences=[answer.verdict if answer else unanswered(data)])
     lead = (
         "A gradient can be compressed by keeping a few whole layers or by a random projection of all layers. Which is "
         "more accurate at the same size?"
     )
-    return Section("select", "Select or project?", "Select or project", lead, [said, *panels] if any(panels) else [])
+    return Section("select", "Select or project?", "Select or project", lead, [verdict, *panels] if any(panels) else [])
 
 
 def _layers(data: ReportData, drawer: Drawer) -> Section:
-    panels = [
-        Panel(
-            setting.setting,
-            sentences=left_out_of(setting),
-            pictures=drawer.pictures(setting, figures.LAYERS),
-            tables=[
-                *drawer.layers(setting),
-                *drawer.table(setting, "layer_means", "Means of layers", folded=True),
-            ],
-        )
-        for setting in data.settings
-    ]
+    captions = {"layers": "", "layer_means": "Means of layers"}
+    panels = _panels(data, drawer, figures.LAYERS, captions, left_out_of)
     lead = "How accurately does the gradient of each single layer identify the source?"
     return Section("layers", "Which layers?", "Layers", lead, panels)
 
 
 def _projections(data: ReportData, drawer: Drawer) -> Section:
-    panels = [
-        Panel(
-            setting.setting,
-            pictures=drawer.pictures(setting, figures.PROJECTIONS),
-            tables=drawer.table(setting, "projection_audit", "Projections and theory"),
-        )
-        for setting in data.settings
-    ]
+    panels = _panels(data, drawer, figures.PROJECTIONS, {"projection_audit": "Projections and theory"})
     lead = "A projected cosine is an estimate. Does its error match theory, and how close is it to the full gradient?"
     return Section("projections", "Projections and theory", "Projections", lead, panels)
 
 
 def _retrieval(data: ReportData, drawer: Drawer) -> Section:
-    panels = [
-        Panel(
-            setting.setting,
-            pictures=drawer.pictures(setting, figures.RETRIEVAL),
-            tables=[
-                *drawer.table(setting, "best_similarity", "Similarity of the best candidate and of the source"),
-                *drawer.table(setting, "retrieval", "Recall and reciprocal rank", folded=True),
-            ],
-        )
-        for setting in data.settings
-    ]
+    captions = {
+        "best_similarity": "Similarity of the best candidate and of the source",
+        "retrieval": "Recall and reciprocal rank",
+    }
+    panels = _panels(data, drawer, figures.RETRIEVAL, captions)
     lead = "How high does the source rank among the candidates, and how clear are the decisions?"
     return Section("retrieval", "Retrieval", "Retrieval", lead, panels)
 
 
 def _extensions(data: ReportData, drawer: Drawer) -> Section:
-    names = extensions("analyses")
-    panels = [
-        Panel(
-            setting.setting,
-            pictures=drawer.pictures(setting, figures.EXTENSIONS),
-            tables=[
-                table
-                for name in names
-                for table in drawer.table(setting, name, QUESTIONS[name].description, folded=True)
-            ],
-        )
-        for setting in data.settings
-    ]
+    captions = {name: QUESTIONS[name].description for name in extensions("analyses")}
+    panels = _panels(data, drawer, figures.EXTENSIONS, captions)
     return Section("more", "Further analyses", "More", "Analyses that other packages add.", panels)
 
 

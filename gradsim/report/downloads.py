@@ -1,11 +1,13 @@
 """Unrounded tables for download from the page."""
 
+import base64
+import gzip
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import polars as pl
-
-from gradsim.report.blocks import packed
+from markupsafe import Markup
 
 # Maximum size of a packed table on the page; larger ones are only in the data root.
 MOST_BYTES = 1_500_000
@@ -53,3 +55,14 @@ def csv_of(frame: pl.DataFrame) -> bytes:
     """Return an unrounded frame as CSV; list items are separated by spaces."""
     lists = [name for name, dtype in frame.schema.items() if isinstance(dtype, pl.List)]
     return frame.with_columns(pl.col(lists).list.eval(pl.element().cast(pl.String)).list.join(" ")).write_csv().encode()
+
+
+def packed(content: bytes) -> str:
+    """Return content compressed with gzip and encoded as base64, deterministically."""
+    return base64.b64encode(gzip.compress(content, mtime=0)).decode()
+
+
+def script_json(value: object) -> Markup:
+    """Return a value as JSON that is safe inside a `script` element."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return Markup(text.replace("<", "\\u003c"))

@@ -1,5 +1,6 @@
 """Figures as shown on the page, with one drawing for wide and one for narrow columns."""
 
+import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +11,6 @@ from matplotlib.figure import Figure
 from gradsim import plots
 from gradsim.report.downloads import Download
 from gradsim.report.narrow import make_narrow
-from gradsim.report.svg import compact
 
 LETTERS_ACROSS = 72
 """Bold characters that fit across a wide drawing."""
@@ -62,3 +62,52 @@ def _wrap_titles(figure: Figure) -> None:
         letters = LETTERS_ACROSS // (place.get_gridspec().ncols if place else 1)
         if len(title) > letters:
             axes.set_title(textwrap.fill(title, letters), loc="left")
+
+
+_TAG = re.compile(r"<[^>]+>")
+_SAYS_NOTHING = re.compile(r' xmlns(?::xlink)?="[^"]*"| transform="rotate\(-?0 [^"]*"|font-family: [^;"]+;? ?')
+
+
+def compact(svg: str, prefix: str) -> str:
+    """Return an SVG minified for use as an element of an HTML page, with a precision of 0.01 points.
+
+    Removes comments, the style sheet, fallback colours of CSS variables (the page defines them), unreferenced ids,
+    groups without attributes, namespaces, font families and whitespace.
+
+    Args:
+        svg: Output of `gradsim.plots.to_svg`.
+        prefix: Prefix of the remaining, numbered ids.
+    """
+    svg = re.sub(r"<!--.*?-->|<style.*?</style>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"var\((--\w+), #\w+\)", r"var(\1)", svg)
+    referred = dict.fromkeys(re.findall(r'(?:url\(#|href="#)([^)"]+)', svg))
+    short = {name: f"{prefix}{number}" for number, name in enumerate(referred)}
+    svg = re.sub(r' id="([^"]+)"', lambda found: f' id="{short[found[1]]}"' if found[1] in short else "", svg)
+    svg = re.sub(r'(url\(#|href="#)([^)"]+)', lambda found: found[1] + short[found[2]], svg)
+    svg = _without_plain_groups(_TAG.sub(lambda tag: _compact_tag(tag[0]), svg))
+    return re.sub(r">\s+<", "><", svg).replace("<defs></defs>", "").strip()
+
+
+def _compact_tag(tag: str) -> str:
+    tag = _SAYS_NOTHING.sub("", " ".join(tag.split()))
+    tag = re.sub(r"(\.\d\d)\d+", r"\1", tag)
+    tag = re.sub(r"([:;]) ", r"\1", tag)
+    return re.sub(r' d="[^"]*"', lambda path: " d" + re.sub(r" ?([A-Za-z]) ?", r"\1", path[0][2:]), tag)
+
+
+def _without_plain_groups(svg: str) -> str:
+    """Return the SVG without the tags of groups that have no attributes; keep their content."""
+    plain: list[bool] = []
+
+    def kept(tag: re.Match[str]) -> str:
+        text = tag[0]
+        if text == "</g>":
+            return "" if plain.pop() else text
+        if not re.match(r"<g[ />]", text):
+            return text
+        if text.endswith("/>"):
+            return ""
+        plain.append(text == "<g>")
+        return "" if plain[-1] else text
+
+    return _TAG.sub(kept, svg)

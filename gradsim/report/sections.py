@@ -138,16 +138,20 @@ class Drawer:
             if figure.can_be_drawn(tables)
         ]
 
-    def table(self, setting: SettingReport, name: str, caption: str, *, folded: bool = False) -> list[Table]:
-        """Return a table of a setting as a one-item list, or an empty list if it is missing or empty."""
+    def table(self, setting: SettingReport, name: str, caption: str) -> list[Table]:
+        """Return a table of a setting as a one-item list, or an empty list if it is missing or empty.
+
+        The table `layers` joins accuracy, similarity and size of each layer, and has a caption of its own.
+        """
+        if name == "layers":
+            return self._layers(setting)
         frame = setting.tables.get(name)
         if frame is None or frame.is_empty():
             return []
         schema = analysis.SCHEMAS.get(name, {})
-        return [table_of(name, caption, frame, schema, self.download(setting, name), folded=folded)]
+        return [table_of(name, caption, frame, schema, self.download(setting, name))]
 
-    def layers(self, setting: SettingReport) -> list[Table]:
-        """Return a table that joins accuracy, similarity and size of each layer, or an empty list."""
+    def _layers(self, setting: SettingReport) -> list[Table]:
         tables = self.tables_of(setting)
         if "accuracy_per_layer" not in tables:
             return []
@@ -162,4 +166,4 @@ class Drawer:
                 schema = analysis.SCHEMAS[other] | schema
         download = self._downloads.add(f"{setting.setting}_layers", "all layers", frame)
         caption = "The only layer" if len(frame) == 1 else f"All {len(frame)} layers"
-        return [table_of("layers", caption, frame, schema, download, folded=True)]
+        return [table_of("layers", caption, frame, schema, download)]

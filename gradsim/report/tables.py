@@ -158,23 +158,29 @@ COLUMNS: dict[str, Sequence[Shown]] = {
 }  # fmt: skip
 
 
-def table_of(
-    name: str, caption: str, frame: pl.DataFrame, schema: Schema, download: Download, *, folded: bool = False
-) -> Table:
+# Tables that are initially collapsed, as those of other packages' analyses are.
+FOLDED = {"layers", "layer_means", "retrieval", "selection_under_budget"}
+
+
+def table_of(name: str, caption: str, frame: pl.DataFrame, schema: Schema, download: Download) -> Table:
     """Return a frame as a table.
 
     Args:
-        name: Key of the displayed columns in `COLUMNS`.
+        name: Key of the displayed columns in `COLUMNS`; for any other name, all columns are shown.
         caption: Caption above the table.
         frame: Rows of the table; columns missing from the frame are not shown.
         schema: Descriptions of the columns.
         download: Download of the whole frame.
-        folded: Whether the table is initially collapsed.
     """
-    shown = [each for each in COLUMNS[name] if each.column in frame.columns]
+    every = COLUMNS.get(name) or [Shown(column, _plain) for column in frame.columns]
+    shown = [each for each in every if each.column in frame.columns]
     headings = [heading for each in shown for heading in _headings(each, frame.schema[each.column], schema)]
     rows = [[cell for each in shown for cell in _cells(each, row)] for row in frame.iter_rows(named=True)]
-    return Table(name, caption, headings, rows, download, folded)
+    return Table(name, caption, headings, rows, download, folded=name in FOLDED or name not in COLUMNS)
+
+
+def _plain(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _headings(shown: Shown, dtype: pl.DataType, schema: Schema) -> Iterator[Heading]:

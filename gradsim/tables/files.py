@@ -15,8 +15,7 @@ import polars as pl
 from pydantic import ValidationError
 
 from gradsim.errors import TableError
-from gradsim.tables.blocks import blocks_of
-from gradsim.tables.digest import digest_table
+from gradsim.tables.digest import BLOCK_ROWS, digest_table
 from gradsim.tables.provenance import Provenance
 
 METADATA_KEY = "gradsim"
@@ -180,19 +179,31 @@ def read_blocks(path: Path) -> Iterator[pl.DataFrame]:
         yield from blocks_of(scan_table(path))
 
 
+def blocks_of(rows: pl.LazyFrame) -> Iterator[pl.DataFrame]:
+    """Yield the rows in frames of at most `BLOCK_ROWS`; an empty table yields one empty frame."""
+    height = rows.select(pl.len()).collect().item()
+    for start in range(0, max(height, 1), BLOCK_ROWS):
+        yield rows.slice(start, BLOCK_ROWS).collect()
+
+
 def scan_table(path: Path) -> pl.LazyFrame:
     """Return a lazy scan of a file; collect it inside a `reading` block."""
     return pl.scan_parquet(path, glob=False)
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Convert read errors in the block to a `TableError`: the file is missing or damaged."""
+def reading(path: Path, unreadable: tuple[type[BaseException], ...] = _UNREADABLE) -> Iterator[None]:
+    """Convert read errors in the block to a `TableError`: the file is missing or damaged.
+
+    Args:
+        path: the file.
+        unreadable: errors that a damaged file raises.
+    """
     try:
         yield
     except FileNotFoundError as error:
         raise TableError(f"{path}: does not exist; create it with gradsim run") from error
-    except _UNREADABLE as error:
+    except unreadable as error:
         raise corrupt(path, error) from error
 
 

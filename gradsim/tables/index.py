@@ -7,7 +7,7 @@ the provenance is metadata of a final batch without rows.
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -18,9 +18,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from gradsim.errors import TableError
 from gradsim.gradients.projection.vector_layout import VectorLayout
-from gradsim.tables.files import METADATA_KEY, corrupt, shortened, writing_to, written_in_pieces
+from gradsim.tables.files import METADATA_KEY, reading, shortened, writing_to, written_in_pieces
 from gradsim.tables.provenance import Provenance
 
 Format = Literal["float16", "float32"]
@@ -29,6 +28,8 @@ _HEADER_KEY = "gradsim_index"
 
 # Bytes of vectors per record batch.
 _BATCH_BYTES = 1 << 24
+
+_UNREADABLE = (pa.ArrowException, OSError, KeyError, TypeError, ValueError)
 
 _TYPES = {"float16": pa.float16(), "float32": pa.float32()}
 
@@ -142,7 +143,7 @@ class IndexFile:
         Raises:
             TableError: the file is missing or damaged.
         """
-        with _reading(path), ExitStack() as opened:
+        with reading(path, _UNREADABLE), ExitStack() as opened:
             self._source = opened.enter_context(pa.memory_map(str(path)))
             self._file = pa.ipc.open_file(self._source)
             self._last = self._file.num_record_batches - 1
@@ -226,14 +227,3 @@ def _schema(header: IndexHeader) -> pa.Schema:
         ],
         metadata={_HEADER_KEY: header.model_dump_json()},
     )
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Convert read errors in the block to a `TableError`: the file is missing or damaged."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise TableError(f"{path}: does not exist; create it with gradsim run") from error
-    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
-        raise corrupt(path, error) from error

@@ -103,7 +103,7 @@ class Store:
             TableError: a file is missing or unreadable, files have different fingerprints or inputs, or their
                 fingerprint is not the study's.
         """
-        return pl.concat([read_table(path) for path in self._paths(key, partitions)])
+        return pl.concat([read_table(path) for path in self.paths(key, partitions)])
 
     def blocks(self, key: TableKey, partitions: Iterable[str | None] | None = None) -> Iterator[pl.DataFrame]:
         """Return the rows that `read` returns as an iterator of frames of bounded size.
@@ -111,26 +111,15 @@ class Store:
         Raises:
             TableError: as `read`; footers are checked immediately, rows during iteration.
         """
-        paths = self._paths(key, partitions)
+        paths = self.paths(key, partitions)
         return (block for path in paths for block in read_blocks(path))
 
-    def checked_path(self, key: TableKey, partition: str | None = None) -> Path:
-        """Return the path of a table or partition after checking its provenance.
-
-        Raises:
-            TableError: as `read`; only the footer is checked.
-        """
-        return self._paths(key, [partition])[0]
-
-    def checked_paths(self, key: TableKey) -> list[Path]:
-        """Return the paths of all partitions of a table after checking their provenance.
+    def paths(self, key: TableKey, partitions: Iterable[str | None] | None = None) -> list[Path]:
+        """Return the paths of a table, or of some of its partitions, after checking their provenance.
 
         Raises:
             TableError: as `read`; only the footers are checked.
         """
-        return self._paths(key, None)
-
-    def _paths(self, key: TableKey, partitions: Iterable[str | None] | None) -> list[Path]:
         wanted = list(self.partitions(key) if partitions is None else partitions)
         paths = [self.path(key, partition) for partition in wanted]
         self._refuse_mixture(key, {path: _READERS[path.suffix](path) for path in paths})
@@ -149,7 +138,7 @@ class Store:
                 f"study '{self.study.name}' stores no projected gradients; set store_projected: true on one of its "
                 "projections, and run it"
             )
-        return self._paths(key, None)
+        return self.paths(key)
 
     def provenance(self, key: TableKey, partition: str | None = None) -> Provenance:
         """Return the provenance of a file.

@@ -3,13 +3,12 @@
 A partition may be larger than memory, so the checks stream its rows.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import polars as pl
 
-from gradsim.tables.blocks import blocks_of, whole_runs
-from gradsim.tables.files import reading, scan_table
+from gradsim.tables.files import blocks_of, reading, scan_table
 from gradsim.tables.index import scan_ids
 from gradsim.tables.keys import TableKey
 from gradsim.tables.lineage import INDEX
@@ -35,7 +34,7 @@ def validate(store: Store, key: TableKey, partition: str) -> dict[str, str | Non
     Raises:
         TableError: a file is missing or unreadable.
     """
-    path = store.checked_path(key, partition)
+    path = store.paths(key, [partition])[0]
     with reading(path):
         rows = scan_ids(path) if key.name == INDEX else scan_table(path)
         return {name: CHECK[name](store, key, partition, rows) for name in CHECKS[key.name]}
@@ -57,6 +56,22 @@ def _rows_complete(store: Store, key: TableKey, partition: str, rows: Rows) -> s
         return f"{found - distinct} duplicate rows"
     apart = sum(head.height for head in heads) - pl.concat(heads).n_unique() if heads else 0
     return f"rows of {apart} samples are not contiguous" if apart else None
+
+
+def whole_runs(blocks: Iterable[pl.DataFrame], columns: Sequence[str]) -> Iterator[pl.DataFrame]:
+    """Regroup blocks so that consecutive rows with equal values in `columns` are never split between two frames."""
+    begun: pl.DataFrame | None = None
+    for block in blocks:
+        rows = block if begun is None else pl.concat([begun, block])
+        if rows.is_empty():
+            continue
+        runs = rows.select(pl.struct(columns).rle_id()).to_series()
+        last = int(runs.search_sorted(runs[-1]))
+        if last:
+            yield rows[:last]
+        begun = rows[last:]
+    if begun is not None:
+        yield begun
 
 
 def _number_of_distinct(rows: pl.DataFrame) -> int:

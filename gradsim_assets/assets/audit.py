@@ -16,7 +16,6 @@ from gradsim_assets.io_manager import stored_metadata
 from gradsim_assets.keys import asset_key
 from gradsim_assets.preview import preview
 from resources.compute import ComputeResource
-from resources.gpu import GPUResource
 from resources.storage import StorageResource
 
 
@@ -27,14 +26,10 @@ def audit_asset(study: Study, setting: str, dispatch: Dispatch) -> dg.AssetsDefi
 
     @table_asset(lineage, key, kinds={"torch", "parquet"}, dispatch=dispatch, runs_job=True)
     def gradient_audit(
-        context: dg.AssetExecutionContext,
-        config: JobConfig,
-        storage: StorageResource,
-        gpu: GPUResource,
-        compute: ComputeResource,
+        context: dg.AssetExecutionContext, config: JobConfig, storage: StorageResource, compute: ComputeResource
     ) -> dg.MaterializeResult[None]:
         store = storage.store(study)
-        result = run_job(context, store, [key], store.partitions(key), config, gpu, compute)
+        result = run_job(context, store, [key], store.partitions(key), config, compute)
         audit = store.read(key)
         verdict = audit_verdict(audit, study.model.precision)
         return dg.MaterializeResult(

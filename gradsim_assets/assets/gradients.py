@@ -8,15 +8,13 @@ import dagster as dg
 from gradsim.partition_job import JobResult, PartitionJob
 from gradsim.study import Study
 from gradsim.tables import Lineage, Store, TableKey
-from gradsim.tables.lineage import GRADIENT_TABLES
+from gradsim.tables.lineage import GRADIENT_TABLES, INDEX
 from gradsim_assets.abandoned import process_tags
-from gradsim_assets.asset_specs import table_spec
+from gradsim_assets.asset_specs import table_asset, table_spec
 from gradsim_assets.dispatch import Dispatch
 from gradsim_assets.io_manager import stored_metadata
-from gradsim_assets.keys import asset_key, table_key
-from gradsim_assets.steps import gradients_op, query_method
+from gradsim_assets.keys import asset_key, gradients_op, query_method, table_key
 from resources.compute import ComputeResource
-from resources.gpu import GPUResource
 from resources.storage import StorageResource
 
 
@@ -47,17 +45,31 @@ def gradient_assets(study: Study, dispatch: Dispatch) -> dg.AssetsDefinition:
         pool=dispatch.pool,
     )
     def gradients(
-        context: dg.AssetExecutionContext,
-        config: JobConfig,
-        storage: StorageResource,
-        gpu: GPUResource,
-        compute: ComputeResource,
+        context: dg.AssetExecutionContext, config: JobConfig, storage: StorageResource, compute: ComputeResource
     ) -> Iterator[dg.MaterializeResult[None]]:
         selected = {table_key(key) for key in context.selected_asset_keys}
         asked = [key for key in keys if key in selected]
-        yield from compute_tables(context, study, asked, config, storage, gpu, compute)
+        yield from compute_tables(context, study, asked, config, storage, compute)
 
     return gradients
+
+
+def index_assets(study: Study, dispatch: Dispatch) -> list[dg.AssetsDefinition]:
+    """Return the asset `gradient_index`, the originals' projected gradients, if the study stores them."""
+    key = Lineage(study).key(INDEX)
+    return [job_asset(study, key, {"torch", "arrow"}, dispatch)] if study.stored_projection else []
+
+
+def job_asset(study: Study, key: TableKey, kinds: set[str], dispatch: Dispatch) -> dg.AssetsDefinition:
+    """Return the asset of a partitioned table that a partition job of its own computes."""
+
+    @table_asset(Lineage(study), key, kinds=kinds, dispatch=dispatch, runs_job=True)
+    def table(
+        context: dg.AssetExecutionContext, config: JobConfig, storage: StorageResource, compute: ComputeResource
+    ) -> dg.MaterializeResult[None]:
+        return next(compute_tables(context, study, [key], config, storage, compute))
+
+    return table
 
 
 def compute_tables(
@@ -66,13 +78,12 @@ def compute_tables(
     keys: Sequence[TableKey],
     config: JobConfig,
     storage: StorageResource,
-    gpu: GPUResource,
     compute: ComputeResource,
 ) -> Iterator[dg.MaterializeResult[None]]:
     """Run one partition job for these tables and the step's partitions, and yield each table's result."""
     store = storage.store(study)
     partitions = context.partition_keys
-    result = run_job(context, store, keys, partitions, config, gpu, compute)
+    result = run_job(context, store, keys, partitions, config, compute)
     for key in keys:
         for partition in partitions:
             context.add_asset_metadata(stored_metadata(store, key, partition), asset_key(key), partition)
@@ -85,20 +96,25 @@ def run_job(
     keys: Sequence[TableKey],
     partitions: Sequence[str | None],
     config: JobConfig,
-    gpu: GPUResource,
     compute: ComputeResource,
 ) -> JobResult:
     """Run one partition job for these tables and partitions, and return its result."""
     # Allows `fail_abandoned_runs` to detect that the run's process died, even during hours of waiting.
     context.instance.add_run_tags(context.run.run_id, process_tags(context.run.run_id))
-    job = make_job(store, keys, partitions, gpu, force=config.force)
+    job = make_job(store, keys, partitions, compute, force=config.force)
     return compute.run(context, job.of_what_is_stored(store))
 
 
 def make_job(
-    store: Store, keys: Sequence[TableKey], partitions: Sequence[str | None], gpu: GPUResource, *, force: bool
+    store: Store, keys: Sequence[TableKey], partitions: Sequence[str | None], compute: ComputeResource, *, force: bool
 ) -> PartitionJob:
-    """Return the partition job for these tables and partitions."""
+    """Return the partition job for these tables and partitions.
+
+    Raises:
+        TableError: The study has no `model` table yet.
+    """
+    method = query_method(store.study, keys[0])
+    other_model = method.model_configuration(compute.device) if method else None
     return PartitionJob(
         study=store.study,
         keys=tuple(keys),
@@ -106,8 +122,8 @@ def make_job(
         fingerprints={str(key): store.lineage.fingerprint(key) for key in keys},
         digests=store.lineage.named_files(),
         root=store.root,
-        model=gpu.configuration(store, query_method(store.study, keys[0])),
-        memory_budget=gpu.memory_budget,
+        model=other_model or store.model_configuration(compute.device),
+        memory_budget=compute.memory_budget,
         force=force,
     )
 

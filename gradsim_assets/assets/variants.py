@@ -1,24 +1,25 @@
 """Assets of a setting that need no gradients: its queries, their token ids and their candidates."""
 
+import logging
 from collections.abc import Sequence
 
 import dagster as dg
 import polars as pl
 
 from gradsim.candidates import bm25_candidates
-from gradsim.queries import make_queries
+from gradsim.environment import read_environment
+from gradsim.progress import WorkDone, in_steps
+from gradsim.queries import QueryContext, make_queries
 from gradsim.study import Study
 from gradsim.study.partitions import select_partitions
 from gradsim.study.settings import QueryMethod
-from gradsim.tables import Lineage
+from gradsim.tables import Lineage, Store
 from gradsim_assets.asset_specs import table_asset
 from gradsim_assets.assets.dataset import tokenize_samples
-from gradsim_assets.assets.gradients import JobConfig, compute_tables
+from gradsim_assets.assets.gradients import job_asset
 from gradsim_assets.dispatch import Dispatch
 from gradsim_assets.io_manager import EXCLUDED, MODEL
-from resources.compute import ComputeResource
-from resources.gpu import GPUResource
-from resources.paraphraser import ParaphraserResource
+from resources.messages import log_progress
 from resources.storage import StorageResource
 
 
@@ -32,29 +33,19 @@ def variant_assets(study: Study, name: str, setting: QueryMethod, dispatch: Disp
 
 
 def _queries(study: Study, name: str, method: QueryMethod, dispatch: Dispatch) -> dg.AssetsDefinition:
-    return (_made_by_job if method.runs_model else _made_here)(study, name, method, dispatch)
-
-
-def _made_here(study: Study, name: str, method: QueryMethod, dispatch: Dispatch) -> dg.AssetsDefinition:
     lineage = Lineage(study)
+    key = lineage.key("queries", name)
+    if method.runs_model:
+        return job_asset(study, key, set(method.kinds), dispatch)
 
-    @table_asset(
-        lineage,
-        lineage.key("queries", name),
-        kinds=set(method.kinds),
-        ins={"samples": lineage.key("samples")},
-        dispatch=dispatch,
-    )
+    @table_asset(lineage, key, kinds=set(method.kinds), ins={"samples": lineage.key("samples")}, dispatch=dispatch)
     def queries(
-        context: dg.AssetExecutionContext,
-        samples: pl.DataFrame,
-        storage: StorageResource,
-        paraphraser: ParaphraserResource,
+        context: dg.AssetExecutionContext, samples: pl.DataFrame, storage: StorageResource
     ) -> dg.Output[pl.DataFrame]:
         originals = _plain_ids(samples)
         wanted = originals.filter(pl.col("id").is_in(_ids(study, samples, context.partition_keys)))
-        query_context = paraphraser.query_context(storage.store(study), name, originals, context.log)
-        made = make_queries(method, wanted, query_context)
+        method_context = query_context(storage.store(study), name, originals, context.log)
+        made = make_queries(method, wanted, method_context)
         context.add_output_metadata(dict(made.measured))
         written_by = {MODEL: made.model} if made.model else {}
         return dg.Output(made.frame, metadata={EXCLUDED: dict(made.excluded), **written_by})
@@ -62,21 +53,32 @@ def _made_here(study: Study, name: str, method: QueryMethod, dispatch: Dispatch)
     return queries
 
 
-def _made_by_job(study: Study, name: str, method: QueryMethod, dispatch: Dispatch) -> dg.AssetsDefinition:
-    lineage = Lineage(study)
-    key = lineage.key("queries", name)
+_SILENT = logging.Logger("silent")
 
-    @table_asset(lineage, key, kinds=set(method.kinds), dispatch=dispatch, runs_job=True)
-    def queries(
-        context: dg.AssetExecutionContext,
-        config: JobConfig,
-        storage: StorageResource,
-        gpu: GPUResource,
-        compute: ComputeResource,
-    ) -> dg.MaterializeResult[None]:
-        return next(compute_tables(context, study, [key], config, storage, gpu, compute))
 
-    return queries
+def query_context(store: Store, setting: str, originals: pl.DataFrame, log: logging.Logger = _SILENT) -> QueryContext:
+    """Return the context for making a setting's queries without a local model.
+
+    The API's address and key are read from the environment, so neither enters the run config.
+
+    Args:
+        store: The study's tables.
+        setting: Name of the setting.
+        originals: All originals of the study.
+        log: Log for the expected spending and for progress.
+    """
+    return QueryContext(
+        name=f"{store.study.name}/{setting}",
+        seed=store.study.seed,
+        ids=originals["id"].to_list(),
+        trial=store.study.first_samples is not None,
+        journals=store.journals,
+        base_url=read_environment().openai_base_url,
+        progress=in_steps(
+            lambda done, total: log_progress(log, WorkDone(f"{setting} paraphrases", done, total, "texts"))
+        ),
+        say=log.info,
+    )
 
 
 def _tokenized(study: Study, name: str, dispatch: Dispatch) -> dg.AssetsDefinition:

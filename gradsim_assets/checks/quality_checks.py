@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import dagster as dg
@@ -11,10 +12,7 @@ from gradsim.queries.quality import FAULTS
 from gradsim.study import Study
 from gradsim.study.settings import QueryMethod
 from gradsim.tables import Lineage, Store, TableKey
-from gradsim_assets.checks.verdicts import Verdict, evaluations
-from gradsim_assets.keys import asset_key
-from gradsim_assets.partitions import query_ranges
-from resources.storage import StorageResource
+from gradsim_assets.checks.partition_checks import Verdict, partition_check_step
 
 _CHECK_NAMES: Mapping[str, str] = {
     "empty": "texts_not_empty",
@@ -54,31 +52,9 @@ def check_name(fault: str) -> str:
 
 
 def _checks(study: Study, setting: str, method: QueryMethod) -> dg.AssetChecksDefinition:
-    lineage = Lineage(study)
-    key = lineage.key("queries", setting)
-
-    @dg.multi_asset_check(
-        name="__".join([*key.parts, "quality"]),
-        specs=[
-            dg.AssetCheckSpec(
-                check_name(fault),
-                asset=asset_key(key),
-                description=_description(fault, method),
-                partitions_def=query_ranges(study),
-            )
-            for fault in faults_of(method)
-        ],
-        can_subset=True,
-    )
-    def checks(
-        context: dg.AssetCheckExecutionContext, storage: StorageResource
-    ) -> Iterator[dg.AssetCheckEvaluation | dg.AssetCheckResult]:
-        store = storage.store(study)
-        partitions = context.op_execution_context.partition_keys
-        verdicts = {partition: _verdicts(store, key, method, partition) for partition in partitions}
-        yield from evaluations(context, asset_key(key), verdicts, blocking=False)
-
-    return checks
+    key = Lineage(study).key("queries", setting)
+    descriptions = {check_name(fault): _description(fault, method) for fault in faults_of(method)}
+    return partition_check_step(study, key, "quality", descriptions, partial(_verdicts, key, method), blocking=False)
 
 
 def _description(fault: str, method: QueryMethod) -> str:
@@ -91,7 +67,7 @@ def faults_of(method: QueryMethod) -> list[str]:
     return [fault for fault in FAULTS if any(fault in faults for faults in method.faults.values())]
 
 
-def _verdicts(store: Store, key: TableKey, method: QueryMethod, partition: str) -> dict[str, Verdict]:
+def _verdicts(key: TableKey, method: QueryMethod, store: Store, partition: str) -> dict[str, Verdict]:
     """Return the verdict of each check on a partition."""
     queries = store.read(key, [partition])
     reasons = list(store.provenance(key, partition).excluded.values())

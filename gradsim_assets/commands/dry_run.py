@@ -8,15 +8,15 @@ from gradsim.partition_job import PartitionJob
 from gradsim.tables import State, TableKey
 from gradsim_assets.assets.gradients import make_job
 from gradsim_assets.commands.session import Session
+from gradsim_assets.dispatch import compute_resource
+from gradsim_assets.keys import job_op
 from gradsim_assets.launch.targets import Launch
-from gradsim_assets.steps import job_op
 from gradsim_assets.terminal import console
-from resources.gpu import GPUResource
 from resources.slurm.client import PartitionJobClient
 from resources.slurm.compute import at_site
 from resources.slurm.connection import Connection
+from resources.slurm.script import walltime
 from resources.slurm.site import Site
-from resources.slurm.walltime import walltime
 
 
 def print_scripts(session: Session, launches: Sequence[Launch], *, force: bool) -> None:
@@ -41,13 +41,13 @@ def print_scripts(session: Session, launches: Sequence[Launch], *, force: bool) 
 
 def _jobs(session: Session, launch: Launch, *, force: bool) -> Iterator[PartitionJob]:
     """Yield the jobs of a launch; tables made by the same step share a job."""
-    gpu = GPUResource(device=session.environment.device, memory_budget=session.environment.memory_budget)
+    compute = compute_resource(session.environment)
     steps: dict[str, list[TableKey]] = {}
     for key in launch.keys:
         if op := job_op(session.study, key):
             steps.setdefault(op, []).append(key)
     for keys in steps.values():
-        job = make_job(session.store, keys, launch.partitions or (None,), gpu, force=force)
+        job = make_job(session.store, keys, launch.partitions or (None,), compute, force=force)
         with suppress(TableError):  # an input that an earlier step of the same run makes
             job = job.of_what_is_stored(session.store)
         yield job

@@ -14,8 +14,8 @@ from gradsim.tables.lineage import (
     TRANSFER,
 )
 from gradsim_assets import commands
-from gradsim_assets.audits import refuse_wrong_numbers
 from gradsim_assets.commands.session import Session
+from gradsim_assets.commands.status import refuse_wrong_numbers
 from gradsim_assets.commands.summary import print_launches, print_results, print_spending
 
 # What `run --computation` computes, in the original study's words.

@@ -14,7 +14,6 @@ from gradsim.partition_job.search import Searcher
 from gradsim_assets.assets.report import readable
 from gradsim_assets.commands.session import Session
 from gradsim_assets.terminal import console
-from resources.gpu import GPUResource
 
 # Maximum number of characters shown of an original's prompt.
 _SHOWN = 160
@@ -34,7 +33,7 @@ def print_nearest(session: Session, text: str, answer: str | None, top: int) -> 
         raise SampleError(
             "the originals have no prompts; leave out --answer" if answer else "the prompt has no answer; add --answer"
         )
-    model = GPUResource(device=environment.device).configuration(store)
+    model = store.model_configuration(environment.device)
     models.hide_progress_bars()
     with console.status("loading the model"):
         searcher = Searcher(session.study, index, model, environment.memory_budget)

@@ -9,9 +9,9 @@ from gradsim.study.partitions import select_partitions
 from gradsim.study.settings import Paraphrase
 from gradsim.tables import State
 from gradsim_assets.assets.dataset import load_originals
+from gradsim_assets.assets.variants import query_context
 from gradsim_assets.commands.session import Session
 from gradsim_assets.launch.targets import Launch
-from resources.paraphraser import ParaphraserResource
 
 
 def spending(
@@ -33,7 +33,7 @@ def spending(
             originals = _originals(session) if originals is None else originals
             wanted = select_partitions(session.study.partitions, keys)
             samples = pl.concat(originals[each.start : each.end] for each in wanted)
-            context = ParaphraserResource().query_context(session.store, name, originals)
+            context = query_context(session.store, name, originals)
             limit = "" if method.max_cost is None else f", max_cost ${method.max_cost:.2f}"
             sent = estimate(method, samples, context)
             yield f"{name}: sends {sent}{limit} ({method.model}, {samples.height:,} samples)"

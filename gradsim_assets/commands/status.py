@@ -1,4 +1,7 @@
-"""The command `status`: the state of each table, and the results of the audits."""
+"""The command `status`: the state of each table, and the results of the audits.
+
+A failed audit fails the command that made it, so that wrong numbers cannot go unnoticed.
+"""
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -8,10 +11,41 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from gradsim.analysis import Verdict, audit_verdict
+from gradsim.errors import GradsimError
 from gradsim.tables import State, Store, TableKey
-from gradsim_assets.audits import audit_verdicts
+from gradsim.tables.lineage import AUDIT
 from gradsim_assets.commands.session import Session
 from gradsim_assets.terminal import console
+
+
+class AuditError(GradsimError):
+    """Error raised if stored numbers differ from plain autograd."""
+
+
+def audit_verdicts(store: Store, settings: Sequence[str]) -> dict[str, Verdict]:
+    """Return the verdicts of these settings, for audits that exist and are fresh."""
+    keys = {setting: store.lineage.key(AUDIT, setting, "analysis") for setting in settings}
+    return {
+        setting: audit_verdict(store.read(key), store.study.model.precision)
+        for setting, key in keys.items()
+        if key in store.lineage and store.state(key) is State.FRESH
+    }
+
+
+def refuse_wrong_numbers(store: Store, settings: Sequence[str]) -> None:
+    """Raise for the first of these settings with a failed audit.
+
+    Raises:
+        AuditError: A setting's audit failed. The message names the worst number and the next steps.
+    """
+    for setting, verdict in audit_verdicts(store, settings).items():
+        if not verdict.passed:
+            study = store.study.name
+            raise AuditError(
+                f"the audit of {study}/{setting} failed: {verdict}. Do not rely on this setting's numbers; recompute "
+                f"them (gradsim run {study} --setting {setting} --force), and report the model if it fails again"
+            )
 
 
 def print_status(session: Session) -> None:

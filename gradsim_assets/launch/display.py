@@ -19,7 +19,7 @@ from rich.progress import (
 )
 
 from gradsim.progress import WorkDone
-from gradsim_assets.checks.verdicts import PARTITIONS
+from gradsim_assets.checks.partition_checks import PARTITIONS
 from gradsim_assets.io_manager import EXCLUDED, TRUNCATED
 from gradsim_assets.keys import table_key
 from gradsim_assets.terminal import console

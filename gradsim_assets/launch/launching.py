@@ -11,12 +11,10 @@ from gradsim.study import Study
 from gradsim.tables import Store, TableKey
 from gradsim_assets.abandoned import fail_abandoned_runs, process_tags
 from gradsim_assets.build import build_definitions
-from gradsim_assets.keys import asset_key, table_key
+from gradsim_assets.keys import asset_key, job_op, query_ranges, table_key
 from gradsim_assets.launch.display import LOGGER_KEY, run_display
 from gradsim_assets.launch.instance import open_instance
 from gradsim_assets.launch.targets import Launch, describe
-from gradsim_assets.partitions import query_ranges
-from gradsim_assets.steps import job_op
 from gradsim_assets.terminal import console
 from resources.local import job_server
 

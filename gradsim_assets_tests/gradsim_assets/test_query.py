@@ -8,7 +8,6 @@ import pytest
 from gradsim.partition_job.search import Searcher
 from gradsim.tables import State
 from gradsim.tables.index import IndexFile
-from resources.gpu import GPUResource
 
 pytestmark = pytest.mark.slow
 
@@ -39,7 +38,7 @@ def test_what_is_stored_are_projected_gradients_of_the_originals(finished):
     import polars as pl
 
     store = finished.store()
-    searcher = Searcher(store.study, store.index(), GPUResource(device="cpu").configuration(store))
+    searcher = Searcher(store.study, store.index(), store.model_configuration("cpu"))
     queries = store.read(store.lineage.key("queries", "word_dropout"))
     row = queries.row(3, named=True)
     nearest = searcher.nearest(*(message["content"] for message in row["messages"]))

@@ -8,8 +8,8 @@ from gradsim.errors import GradsimError
 from gradsim.tables.lineage import AUDIT, GRADIENT_TABLES, INDEX
 from gradsim.tables.rates import MeasuredRates, write_rates
 from gradsim_assets.assets.gradients import make_job
-from resources.gpu import GPUResource
-from resources.slurm.walltime import DEFAULT_WALLTIME, walltime, with_margin
+from resources.local import LocalCompute
+from resources.slurm.script import DEFAULT_WALLTIME, walltime, with_margin
 
 pytestmark = pytest.mark.slow
 
@@ -29,7 +29,7 @@ def make(computed):
     def make(tables=GRADIENT_TABLES, partitions=KEYS, setting=SETTING, room=None):
         store = computed.store()
         keys = [store.lineage.key(table, setting, room) for table in tables]
-        return make_job(store, keys, partitions, GPUResource(device="cpu"), force=False)
+        return make_job(store, keys, partitions, LocalCompute(device="cpu"), force=False)
 
     return make
 

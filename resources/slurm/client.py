@@ -18,12 +18,11 @@ from dagster_slurm import BashLauncher, SlurmPipesClient
 
 from gradsim.errors import ClusterError
 from gradsim.partition_job import PartitionJob
-from resources.slurm.archive import archive
+from resources.messages import FedMessageReader
 from resources.slurm.connection import Answer, Connection
 from resources.slurm.failures import NO_ENVIRONMENT, is_away, refusal
 from resources.slurm.job_state import LOG, MESSAGES, RESULT, STATUS, TAKEN, JobEnd, job_number
-from resources.slurm.messages import FedMessageReader
-from resources.slurm.script import JOB_FILE, SCRIPT, batch_script, describe, sbatch_command
+from resources.slurm.script import JOB_FILE, SCRIPT, archive, batch_script, describe, sbatch_command
 from resources.slurm.site import Site
 from resources.slurm.watch import JobWatch
 

@@ -13,8 +13,8 @@ from resources.slurm.connection import Connection
 from resources.slurm.failures import explain
 from resources.slurm.files import RemoteFiles, wait_until_seen
 from resources.slurm.job_state import LOG_LINES, JobEnd
+from resources.slurm.script import walltime
 from resources.slurm.site import Site
-from resources.slurm.walltime import walltime
 
 # Metrics of Slurm's accounting that the step's metadata show.
 SHOWN_METRICS = (

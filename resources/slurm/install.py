@@ -4,23 +4,30 @@ The environment is built in its final place, because virtual environments cannot
 lost connection. A stamp file marks a complete environment; one without the stamp is built again.
 """
 
+import importlib.util
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import gradsim
 from gradsim.errors import ClusterError
 from gradsim.partition_job import code_version
-from resources.slurm.archive import archive
 from resources.slurm.connection import Answer, Connection
-from resources.slurm.script import PRINT_CODE_VERSION, python_command, setup_lines
+from resources.slurm.script import PRINT_CODE_VERSION, archive, python_command, setup_lines
 from resources.slurm.site import Site
-from resources.slurm.wheel import CONSTRAINTS, build_wheel, checkout
 
 STAMP = "gradsim-installed"
+
+CONSTRAINTS = "constraints.txt"
+
+# Contents of the wheel. The rest of a checkout, such as an old `build` folder, must not get into it.
+_PACKAGES, _FILES = ("gradsim", "gradsim_assets", "resources"), ("pyproject.toml", "README.md", "LICENSE")
 
 _SCRIPT, _LOG, _STATUS = "install.sh", "install.log", "exit_status"
 
@@ -235,3 +242,44 @@ def _size(size: int) -> str:
 def _duration(seconds: float) -> str:
     """Return a duration as minutes and seconds, for example `2:05`."""
     return f"{int(seconds) // 60}:{int(seconds) % 60:02}"
+
+
+def checkout() -> Path:
+    """Return the folder of the checkout that this code runs from.
+
+    Raises:
+        ClusterError: The code was installed without a checkout.
+    """
+    folder = Path(gradsim.__file__).resolve().parents[1]
+    if not all((folder / name).exists() for name in (*_PACKAGES, *_FILES, CONSTRAINTS)):
+        raise ClusterError(
+            f"gradsim runs from {folder}, which is not a source checkout; run this command from one, or create an "
+            "environment on the cluster yourself and set SLURM_ENVIRONMENT"
+        )
+    return folder
+
+
+def build_wheel(folder: Path) -> Path:
+    """Build a wheel of this checkout in a folder, and return its path.
+
+    Raises:
+        ClusterError: There is no checkout, or the build failed.
+    """
+    source = folder / "source"
+    for name in _PACKAGES:
+        shutil.copytree(checkout() / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in _FILES:
+        shutil.copy(checkout() / name, source / name)
+    built = subprocess.run(_build_command(source, folder), capture_output=True, text=True, check=False)
+    wheels = sorted(folder.glob("*.whl"))
+    if built.returncode or not wheels:
+        said = (built.stderr or built.stdout).strip().splitlines()[-1:] or [f"exit status {built.returncode}"]
+        raise ClusterError(f"cannot build a wheel of {checkout()} ({said[0]}); see: pip wheel --no-deps .")
+    return wheels[0]
+
+
+def _build_command(source: Path, folder: Path) -> list[str]:
+    """Return the build command: pip's or, in an environment without pip (as uv makes them), uv's."""
+    if importlib.util.find_spec("pip") or not (uv := shutil.which("uv")):
+        return [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), str(source)]
+    return [uv, "build", "--quiet", "--wheel", "--out-dir", str(folder), str(source)]

@@ -1,13 +1,17 @@
-"""The batch script of a job, and the `sbatch` command that submits it."""
+"""The batch script of a job, the walltime that it requests, and the `sbatch` command that submits it."""
 
+import io
 import shlex
+import tarfile
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import PurePosixPath
 from types import MappingProxyType
 
 from gradsim.environment import JOB_VARIABLES
+from gradsim.forecast.job import Question, predicted_seconds
 from gradsim.partition_job import PartitionJob
+from gradsim.tables.rates import read_site_rates
 from resources.slurm.job_state import LOG, RESULT, STATUS
 from resources.slurm.site import Site
 
@@ -15,6 +19,15 @@ JOB_FILE, SCRIPT = "job.json", "job.sh"
 
 # Prints the version of an environment's code.
 PRINT_CODE_VERSION = "from gradsim.partition_job import code_version; print(code_version())"
+
+# Used without measured rates, and for kinds of jobs that have no prediction.
+DEFAULT_WALLTIME = timedelta(hours=4)
+
+# Time that the prediction leaves out: loading the model from a cold disk, checking the gradient rules.
+_START = timedelta(minutes=10)
+
+# Nodes are shared and differ in speed.
+_MARGIN = 3
 
 assert RESULT == "job.result.json", "the job writes its result beside the job file"
 
@@ -112,3 +125,31 @@ def describe(job: PartitionJob) -> str:
     span += f" to {partitions[-1]}" if len(partitions) > 1 else ""
     others = f" and {len(job.keys) - 1} more" if len(job.keys) > 1 else ""
     return f"{where}{span}: {job.keys[0].name}{others}"
+
+
+def archive(files: Mapping[str, bytes]) -> bytes:
+    """Return a tar archive of these files (name -> content), readable by their owner only."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as writer:
+        for name, content in files.items():
+            header = tarfile.TarInfo(name)
+            header.size, header.mode = len(content), 0o600
+            writer.addfile(header, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def walltime(job: PartitionJob, site: Site) -> timedelta:
+    """Return the walltime that a job requests if `SLURM_TIME` is not set: predicted, or else the default.
+
+    Raises:
+        GradsimError: The job's inputs cannot be read, or do not fit the site's nodes.
+    """
+    known = read_site_rates(job.store(), site.queue, job.model.precision)
+    if site.settings.walltime or known is None or job.kind != "gradients":
+        return DEFAULT_WALLTIME
+    return with_margin(predicted_seconds(Question(job=job, device=site.device, rates=known)))
+
+
+def with_margin(seconds: float) -> timedelta:
+    """Return the walltime for a prediction in seconds."""
+    return _START + timedelta(seconds=_MARGIN * seconds)

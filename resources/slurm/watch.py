@@ -5,9 +5,9 @@ import time
 from collections.abc import Callable
 from pathlib import PurePosixPath
 
+from resources.messages import FedMessageReader
 from resources.slurm.connection import Connection
 from resources.slurm.job_state import JobEnd, Look, end_command, look_command, parse_end, parse_look
-from resources.slurm.messages import FedMessageReader
 
 # A login node's view of a network file system may be this many seconds old.
 SECONDS_TO_BE_SEEN, SECONDS_BETWEEN_LOOKS = 60, 3

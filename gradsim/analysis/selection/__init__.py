@@ -4,7 +4,6 @@
 | --- | --- |
 | `greedy` | greedy forward selection and backward elimination |
 | `halves` | random splits of the queries, and values on held-out halves |
-| `sizes` | number of parameters of each layer |
 | `curves` | `greedy_by_accuracy`, `greedy_by_similarity`: value of each step of a selection |
 | `held_out` | `held_out_selection`: value of selections on held-out queries |
 | `budget` | `selection_under_budget`: greedy selections within a parameter budget |

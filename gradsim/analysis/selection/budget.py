@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 
 from gradsim.analysis.evaluation import TOLERANCE, Criterion, Evaluation
 from gradsim.analysis.layer_dots import LayerDots
+from gradsim.analysis.layers import sizes_of
 from gradsim.analysis.schema import Column, Schema, column_types
 from gradsim.analysis.selection.curves import evaluate_prefixes
 from gradsim.analysis.selection.greedy import elimination_order, greedy_order
-from gradsim.analysis.selection.sizes import sizes_of
 from gradsim.analysis.statistics import Bootstrap
 
 Floats = NDArray[np.float64]

@@ -6,12 +6,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from gradsim.analysis.evaluation import Criterion, Evaluation
+from gradsim.analysis.evaluation import Criterion, Evaluation, in_parts
 from gradsim.analysis.layer_dots import LayerDots, cosine
-from gradsim.analysis.layer_evaluation import in_parts
+from gradsim.analysis.layers import sizes_of
 from gradsim.analysis.schema import Column, Schema
 from gradsim.analysis.selection.greedy import greedy_order
-from gradsim.analysis.selection.sizes import sizes_of
 from gradsim.analysis.statistics import Bootstrap
 
 Floats = NDArray[np.float64]

@@ -5,11 +5,11 @@ import polars as pl
 
 from gradsim.analysis.evaluation import Criterion
 from gradsim.analysis.layer_dots import LayerDots
+from gradsim.analysis.layers import sizes_of
 from gradsim.analysis.schema import Column, Schema, column_types
 from gradsim.analysis.selection.curves import evaluate_prefixes
 from gradsim.analysis.selection.greedy import greedy_order
 from gradsim.analysis.selection.halves import HeldOut, split_halves
-from gradsim.analysis.selection.sizes import sizes_of
 from gradsim.analysis.statistics import Bootstrap
 
 HELD_OUT_SELECTION: Schema = {

@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 
 from gradsim.analysis.evaluation import Criterion, Evaluation
 from gradsim.analysis.layer_dots import LayerDots
+from gradsim.analysis.layers import sizes_of
 from gradsim.analysis.projections import observed_similarity
 from gradsim.analysis.schema import Column, Schema, column_types
 from gradsim.analysis.selection.budget import evaluate_selection, select_within
 from gradsim.analysis.selection.greedy import elimination_order
 from gradsim.analysis.selection.halves import HeldOut, split_halves
-from gradsim.analysis.selection.sizes import sizes_of
 from gradsim.analysis.statistics import Bootstrap, exact_mcnemar, holm, percentile_interval
 
 Floats = NDArray[np.float64]

@@ -4,12 +4,10 @@
 | --- | --- |
 | `registry` | faults by name; `find_faults` for one text |
 | `table` | `fault_table`: faults of many queries |
-| `endings` | empty and truncated texts |
+| `rewrite` | a rewritten text; empty, truncated and unchanged texts, and length ratios |
 | `refusals` | refusals |
 | `execution` | prompts that were executed instead of rewritten; uses `requests` and `words` |
-| `sameness` | unchanged texts |
 | `language` | language identification |
-| `lengths` | length ratios |
 """
 
 import lazy_loader

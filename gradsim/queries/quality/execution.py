@@ -13,10 +13,8 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from gradsim.queries.quality.language import could_be, has_trace, language_of, languages_of_parts
-from gradsim.queries.quality.lengths import relative_length
 from gradsim.queries.quality.requests import asks, is_open_request, is_request, sentences_of
-from gradsim.queries.quality.rewrite import Rewrite
-from gradsim.queries.quality.sameness import is_unchanged
+from gradsim.queries.quality.rewrite import Rewrite, is_unchanged, relative_length
 from gradsim.queries.quality.words import content_of, runs_of, words_of
 
 _YES_OR_NO = re.compile(r"\W*(?:yes\b|no[,!;:]|no\.(?!\s*\d))", re.IGNORECASE)

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from gradsim.queries.quality.plain import without_code
 from gradsim.queries.quality.rewrite import Rewrite
+from gradsim.queries.quality.words import without_code
 
 if TYPE_CHECKING:
     from py3langid.langid import LanguageIdentifier

@@ -2,8 +2,8 @@
 
 import re
 
-from gradsim.queries.quality.plain import folded
 from gradsim.queries.quality.rewrite import Rewrite
+from gradsim.queries.quality.words import folded
 
 # Maximum number of characters of a text's beginning.
 _BEGINNING = 160

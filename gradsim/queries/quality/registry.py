@@ -4,13 +4,17 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from gradsim.environment import extensions
-from gradsim.queries.quality.endings import is_empty, is_truncated
 from gradsim.queries.quality.execution import is_executed
 from gradsim.queries.quality.language import is_in_another_language
-from gradsim.queries.quality.lengths import is_out_of_bounds
 from gradsim.queries.quality.refusals import is_refused
-from gradsim.queries.quality.rewrite import QualityCheck, Rewrite
-from gradsim.queries.quality.sameness import is_unchanged
+from gradsim.queries.quality.rewrite import (
+    QualityCheck,
+    Rewrite,
+    is_empty,
+    is_out_of_bounds,
+    is_truncated,
+    is_unchanged,
+)
 from gradsim.study.settings import LengthBounds
 
 # Stored exclusion reasons contain these meanings, and asset checks search for them there: do not reword.

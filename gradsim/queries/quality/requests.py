@@ -2,7 +2,7 @@
 
 import re
 
-from gradsim.queries.quality.plain import folded, without_code
+from gradsim.queries.quality.words import folded, without_code
 
 # Commands to a language model. Commands to the reader of a recipe (use, take, mix) are not included.
 _TASK = (

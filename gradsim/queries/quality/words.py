@@ -1,8 +1,13 @@
-"""Words, content words and n-grams of a text."""
+"""Normalization of texts, and their words, content words and n-grams."""
 
 import re
+import unicodedata
 
-from gradsim.queries.quality.plain import folded
+_APOSTROPHES = str.maketrans(dict.fromkeys("’‘ʼ`´", "'"))
+# No alternative may backtrack over long stretches: a text can be a single word of megabytes.
+_CODE = re.compile(
+    r"```.*?(?:```|\Z)|`[^`\n]+`|\$[^$\n]+\$|</?\w[^<>\n]*>|&#?\w{1,9};|\b\w{1,9}://\S+|(?<!\S)\S{1,64}@\S+", re.DOTALL
+)
 
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
 
@@ -20,6 +25,16 @@ _FUNCTION_WORDS = frozenset(
     whether which while who whom whose why will with within without would yet you you're your yours
     """.split()  # noqa: SIM905 - a list would be quotation marks for the most part
 )
+
+
+def folded(text: str) -> str:
+    """Return a text in lower case, NFKC-normalized and with straight apostrophes."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).translate(_APOSTROPHES).casefold())
+
+
+def without_code(text: str) -> str:
+    """Return a text without marked code and formulas, tags, entities, URLs and e-mail addresses."""
+    return _CODE.sub(" ", text)
 
 
 def words_of(text: str) -> list[str]:

@@ -15,8 +15,7 @@ from transformers import PreTrainedModel
 from gradsim.errors import ModelError
 from gradsim.models.fresh_state import FreshState
 from gradsim.models.limits import length_boundaries
-from gradsim.text_generation.local.measuring import Measured
-from gradsim.text_generation.local.probes import probes_of, sections
+from gradsim.text_generation.local.measuring import Measured, probes_of, sections
 from gradsim.text_generation.local.rows import Row
 from gradsim.text_generation.local.schedule import SLICE, fitting
 

@@ -7,9 +7,9 @@ import pytest
 
 from gradsim import plots
 from gradsim.plots import style
+from gradsim.report.drawing import compact
 from gradsim.report.narrow import NARROW, make_narrow
 from gradsim.report.render import PAGE
-from gradsim.report.svg import compact
 from gradsim_assets_tests.gradsim.report.studies import make_setting, sizes
 
 pytestmark = pytest.mark.slow

@@ -11,7 +11,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from gradsim.report import SettingReport, render_report
-from gradsim.report.alone import alone_of, unanswered
+from gradsim.report.answer import alone_of, unanswered
 from gradsim_assets_tests.gradsim.report.studies import (
     LAYERS,
     LEAST,

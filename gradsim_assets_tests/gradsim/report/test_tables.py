@@ -64,9 +64,17 @@ def test_a_column_that_is_absent_is_not_shown() -> None:
     frame = pl.DataFrame(
         {"layer": ["model.layers.0.mlp.up_proj.weight"], "accuracy": [0.5], "low": [0.4], "high": [0.6]}
     )
-    table = table_of("layers", "Layers", frame, {}, DOWNLOAD, folded=True)
+    table = table_of("layers", "Layers", frame, {}, DOWNLOAD)
     assert [heading.label for heading in table.headings] == ["layer", "accuracy (%)", "95 % interval"]
     assert [cell.text for cell in table.rows[0]] == ["0.mlp.up_proj", "50.0", "40.0 to 60.0"]
+
+
+def test_every_column_of_another_packages_analysis_is_shown() -> None:
+    frame = pl.DataFrame({"rank": [0, 1], "similarity": [0.123456, None], "verdict": ["yes", "no"]})
+    table = table_of("similarity_by_rank", "Similarity by rank", frame, {}, DOWNLOAD)
+    assert [heading.label for heading in table.headings] == ["rank", "similarity", "verdict"]
+    assert [[cell.text for cell in row] for row in table.rows] == [["0", "0.1235", "yes"], ["1", "–", "no"]]
+    assert table.folded
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,12 @@
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import polars as pl
 import pytest
 
 from gradsim.errors import TableError
-from gradsim.study import Study
+from gradsim.study import HubModel, ModelConfiguration, Study
 from gradsim.tables import SCHEMAS, Provenance, State, Store, TableKey
 from gradsim.tables.lineage import CODE_VERSIONS, GRADIENT_TABLES, PROJECTED_TABLES
 from gradsim.tables.writing import write_table
@@ -318,3 +319,40 @@ class TestWriting:
 
     def test_ids_of_a_partition(self, filled: Store) -> None:
         assert [filled.ids_of(each) for each in (FIRST, LAST)] == [["a", "b"], ["c", "d"]]
+
+
+ONE_LAYER = pl.DataFrame({"layer": ["a"], "shape": [[2, 3]], "parameters": [6]})
+
+
+@pytest.fixture
+def hub_store(study: Study, tmp_path: Path) -> Store:
+    """The store of a study with a model from the Hub."""
+    hub = study.model_copy(update={"model": HubModel(name="someone/some-model", revision="main")})
+    return Store(tmp_path / "data", hub)
+
+
+def test_a_reference_model_is_loaded_from_the_studys_folder(study: Study, tmp_path: Path) -> None:
+    model = study.model.model_copy(update={"precision": "float64", "attention": "eager"})
+    store = Store(tmp_path / "data", study.model_copy(update={"model": model}))
+    write_table(ONE_LAYER, store.path(store.lineage.key("model")), Provenance(revision="456def"))
+    assert store.model_configuration("cuda:1") == ModelConfiguration(
+        name=str(tmp_path / "data" / "mine" / "model"),
+        revision="456def",
+        device="cuda:1",
+        precision="float64",
+        attention="eager",
+    )
+
+
+def test_a_hub_model_is_loaded_at_the_revision_that_the_tables_were_begun_with(hub_store: Store) -> None:
+    provenance = Provenance(model="someone/some-model", revision="0123abc")
+    hub_store.write(hub_store.lineage.key("model"), ONE_LAYER, provenance=provenance)
+    configuration = hub_store.model_configuration()
+    assert (configuration.name, configuration.revision) == ("someone/some-model", "0123abc")
+    assert (configuration.device, configuration.precision, configuration.attention) == ("auto", "float32", "sdpa")
+
+
+def test_a_hub_model_without_its_table_is_an_error_that_names_the_file(hub_store: Store, tmp_path: Path) -> None:
+    with pytest.raises(TableError, match="does not exist; create it with gradsim run") as error:
+        hub_store.model_configuration()
+    assert str(tmp_path / "data" / "mine" / "model.parquet") in str(error.value)

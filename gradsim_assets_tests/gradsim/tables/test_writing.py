@@ -18,8 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gradsim.tables import Provenance, read_provenance, write_table
-from gradsim.tables.blocks import whole_runs
 from gradsim.tables.files import data_version, read_blocks, read_table
+from gradsim.tables.validation import whole_runs
 from gradsim.tables.writing import table_writer
 
 SCHEMA = {

@@ -14,9 +14,8 @@ import gradsim
 from gradsim.errors import ClusterError
 from gradsim.partition_job import code_version
 from gradsim_assets.cli import app
-from resources.slurm.install import STAMP
+from resources.slurm.install import STAMP, build_wheel
 from resources.slurm.site import Site
-from resources.slurm.wheel import build_wheel
 
 pytestmark = pytest.mark.slow
 

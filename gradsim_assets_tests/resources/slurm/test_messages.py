@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resources.slurm.messages import FedMessageReader
+from resources.messages import FedMessageReader
 
 LOG = logging.getLogger(__name__)
 

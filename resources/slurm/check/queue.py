@@ -8,9 +8,8 @@ from resources.diagnosis import Doubt
 from resources.slurm.check.cluster import Cluster
 from resources.slurm.connection import Answer
 from resources.slurm.failures import is_away, refusal
-from resources.slurm.script import sbatch_command
+from resources.slurm.script import DEFAULT_WALLTIME, sbatch_command
 from resources.slurm.site import Site
-from resources.slurm.walltime import DEFAULT_WALLTIME
 
 
 def submission(cluster: Cluster, site: Site, walltime: timedelta) -> list[str]:

@@ -15,7 +15,7 @@ from gradsim.text_generation.local import GeneratedAnswer, generate_answers
 from gradsim.text_generation.local.cache import RoomyLayer
 from gradsim.text_generation.local.companies import independent_groups
 from gradsim.text_generation.local.decoding import Decoder
-from gradsim.text_generation.local.probes import STEPS, probes_of, sections
+from gradsim.text_generation.local.measuring import STEPS, probes_of, sections
 from gradsim.text_generation.local.rows import Row
 from gradsim.text_generation.local.schedule import decode
 from gradsim_assets_tests.gradsim.text_generation.local.families import (

@@ -4,9 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gradsim.analysis import LayerDots, accuracy_per_layer, layer_evaluation
-from gradsim.analysis.evaluation import Evaluation
-from gradsim.analysis.layer_evaluation import evaluate_layers, in_parts
+from gradsim.analysis import LayerDots, accuracy_per_layer, evaluation
+from gradsim.analysis.evaluation import Evaluation, evaluate_layers, in_parts
 
 
 @given(data=st.data())
@@ -15,7 +14,7 @@ def test_parts_change_no_number(draw_study, data) -> None:
     whole = Evaluation.of(layer_dots.lists, layer_dots.layer_similarities(), layer_dots.similarity())
     expected = accuracy_per_layer(layer_dots)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(layer_evaluation, "_DOTS_AT_ONCE", data.draw(st.integers(1, 40)))
+        patch.setattr(evaluation, "_DOTS_AT_ONCE", data.draw(st.integers(1, 40)))
         parts = [queries for queries, _ in in_parts(layer_dots)]
         found = evaluate_layers(layer_dots)
         assert accuracy_per_layer(layer_dots).equals(expected)
@@ -28,7 +27,7 @@ def test_parts_are_small(study) -> None:
     layer_dots = LayerDots.from_tables(*study.tables)
     with pytest.MonkeyPatch.context() as patch:
         # Lists of 2, 3 and 3 candidates in 2 layers.
-        patch.setattr(layer_evaluation, "_DOTS_AT_ONCE", 12)
+        patch.setattr(evaluation, "_DOTS_AT_ONCE", 12)
         sizes = [part.dots.size for _, part in in_parts(layer_dots)]
     assert sizes == [10, 6]
 
