@@ -53,7 +53,7 @@ class TableIOManager(dg.IOManager):
             own = {
                 name: {sample: notes[sample] for sample in mine if sample in notes} for name, notes in by_sample.items()
             }
-            rows = obj.filter(pl.first().cast(pl.String).is_in(mine))
+            rows = obj.filter(pl.first().is_in(mine))
             store.write(key, rows, partition, known.model_copy(update=own))
             metadata = stored_metadata(store, key, partition)
             # Replace the step's metadata, which cover all partitions.
@@ -65,7 +65,7 @@ class TableIOManager(dg.IOManager):
 
 def _refuse_strangers(key: TableKey, rows: pl.DataFrame, ids: set[str]) -> None:
     """Raise for rows outside the partitions: rows are split by their first column, and none may be lost."""
-    strangers = set(rows.to_series(0).unique().cast(pl.String)) - ids
+    strangers = set(rows.to_series(0).unique()) - ids
     if strangers:
         raise TableError(f"table {key}: {min(strangers)!r} belongs to none of the requested partitions")
 

@@ -49,10 +49,7 @@ class CandidateLists:
         query = pairs["query_id"].rle_id().to_numpy().astype(np.int64)
         starts = np.flatnonzero(np.diff(query, prepend=-1))
         query_ids = pairs["query_id"][starts]
-        is_source = pairs.select(
-            pl.col("query_id").cast(pl.String) == pl.col("original_id").cast(pl.String)
-        ).to_series()
-        source = is_source.arg_true().to_numpy().astype(np.int64)
+        source = (pairs["query_id"] == pairs["original_id"]).arg_true().to_numpy().astype(np.int64)
         if len(source) < len(starts):
             lost = np.setdiff1d(np.arange(len(starts)), query[source])[0]
             raise TableError(

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from gradsim.analysis.evaluation import evaluate_layers
 from gradsim.analysis.layer_dots import LayerDots
 from gradsim.analysis.methods import Methods
-from gradsim.analysis.schema import Column, Schema
+from gradsim.analysis.schema import Column, Schema, interval
 from gradsim.analysis.statistics import Bootstrap, exact_mcnemar, holm, percentile_interval
 
 Floats = NDArray[np.float64]
@@ -20,8 +20,7 @@ METHOD_DIFFERENCES: Schema = {
     ),
     "other": Column(pl.String, "the method that it is compared with"),
     "difference": Column(pl.Float64, "accuracy of the method minus accuracy of the other, over all queries"),
-    "low": Column(pl.Float64, "lower end of the 95 % interval, from a paired bootstrap over queries"),
-    "high": Column(pl.Float64, "upper end of the interval"),
+    **interval("interval, from a paired bootstrap over queries"),
     "only_method": Column(pl.Int64, "number of queries with higher credit for the method than for the other"),
     "only_other": Column(pl.Int64, "number of queries with higher credit for the other method"),
     "p": Column(pl.Float64, "two-sided p-value of the exact McNemar test"),

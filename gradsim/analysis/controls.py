@@ -5,7 +5,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from gradsim.analysis.candidate_lists import CandidateLists
-from gradsim.analysis.schema import Column, Schema, column_types
+from gradsim.analysis.schema import Column, Schema, column_types, interval
 from gradsim.analysis.similarity import ordered_similarity
 from gradsim.analysis.statistics import wilson_interval
 from gradsim.errors import TableError
@@ -25,10 +25,7 @@ CONTROLS: Schema = {
         "answer_length: chooses the candidate with the nearest answer length; chance: chooses a random candidate",
     ),
     "accuracy": Column(pl.Float64, "share of queries found; for sources_shuffled, the mean over 1,000 shuffles"),
-    "low": Column(
-        pl.Float64, "lower end of the 95 % Wilson interval, or of the middle 95 % of shuffles; null for chance"
-    ),
-    "high": Column(pl.Float64, "upper end of the interval"),
+    **interval("Wilson interval, or of the middle 95 % of shuffles; null for chance"),
     "queries": Column(pl.Int64, "number of queries"),
     "tied": Column(pl.Int64, "number of queries with several candidates sharing the best score"),
 }
@@ -112,9 +109,8 @@ def _scored(control: str, lists: CandidateLists, scores: Floats) -> Row:
 
 def _lengths(ids: pl.Series, lengths: pl.DataFrame, side: str) -> Floats:
     """Return the answer length of each id, (n_ids,)."""
-    known = dict(lengths.select(pl.col("id").cast(pl.String), pl.col("length")).iter_rows())
-    names = ids.cast(pl.String).to_list()
-    for name in names:
+    known = dict(lengths.select("id", "length").iter_rows())
+    for name in ids:
         if known.get(name) is None:
             raise TableError(f"no answer length for {side} {name!r}: pass lengths for all samples, or for none")
-    return np.array([known[name] for name in names], dtype=np.float64)
+    return np.array([known[name] for name in ids], dtype=np.float64)

@@ -86,7 +86,7 @@ def _positions_of(query_ids: Sequence[str], known: pl.Series) -> NDArray[np.int6
     named = pl.Series(query_ids, dtype=pl.String)
     for name in named.filter(named.is_duplicated())[:1]:
         raise TableError(f"query {name!r} is named twice")
-    place = {name: at for at, name in enumerate(known.cast(pl.String))}
+    place = {name: at for at, name in enumerate(known)}
     for name in named:
         if name not in place:
             raise TableError(f"query {name!r} is not in dot_products")

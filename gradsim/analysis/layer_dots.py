@@ -169,7 +169,7 @@ class LayerDots:
             raise TableError("no layer is named: name at least one, or pass None for the whole gradient")
         if (columns < 0).any():
             unknown = named[int(np.argmax(columns < 0))]
-            if unknown in self.noise.cast(pl.String):
+            if unknown in self.noise.to_list():
                 raise TableError(f"layer {unknown!r} holds only rounding error in this setting: leave it out")
             raise TableError(f"layer {unknown!r} is not in dot_products")
         if named.n_unique() < len(named):
@@ -212,7 +212,7 @@ def _positions(values: pl.Series, order: pl.Series) -> Positions:
         names = values.cast(pl.String)
         encoding = pl.Enum(names.unique(maintain_order=True))
         values = names.cast(encoding)
-    place = {name: position for position, name in enumerate(order.cast(pl.String))}
+    place = {name: position for position, name in enumerate(order)}
     lookup = np.array([place.get(name, -1) for name in encoding.categories], dtype=np.int64)
     positions: Positions = lookup[values.to_physical().to_numpy()]
     return positions

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from gradsim.analysis.evaluation import Criterion, evaluate_layers
 from gradsim.analysis.layer_dots import LayerDots
-from gradsim.analysis.schema import Column, Schema
+from gradsim.analysis.schema import Column, Schema, interval
 from gradsim.analysis.statistics import Bootstrap, percentile_interval
 from gradsim.errors import TableError
 
@@ -23,16 +23,9 @@ LAYER_MEANS: Schema = {
     "group": Column(pl.String, "name of the component or part, or number of the block"),
     "layers": Column(pl.Int64, "number of layers in the group"),
     "accuracy": Column(pl.Float64, "mean over these layers of the accuracy of each layer alone"),
-    "accuracy_low": Column(
-        pl.Float64, "lower end of the 95 % interval, from a bootstrap over queries with the layers fixed"
-    ),
-    "accuracy_high": Column(pl.Float64, "upper end of the interval"),
+    **interval("interval, from a bootstrap over queries with the layers fixed", "accuracy_low", "accuracy_high"),
     "similarity": Column(pl.Float64, "mean over these layers of the similarity of each to the full gradient"),
-    "similarity_low": Column(
-        pl.Float64,
-        "lower end of the 95 % interval, from a bootstrap over queries with the layers fixed",
-    ),
-    "similarity_high": Column(pl.Float64, "upper end of the interval"),
+    **interval("interval, from a bootstrap over queries with the layers fixed", "similarity_low", "similarity_high"),
 }
 
 ATTENTION_AGAINST_MLP: Schema = {
@@ -41,14 +34,12 @@ ATTENTION_AGAINST_MLP: Schema = {
         pl.Float64,
         "mean accuracy of single attention layers minus that of single MLP layers; positive if attention is better",
     ),
-    "accuracy_low": Column(pl.Float64, "lower end of the 95 % interval, from a paired bootstrap over queries"),
-    "accuracy_high": Column(pl.Float64, "upper end of the interval"),
+    **interval("interval, from a paired bootstrap over queries", "accuracy_low", "accuracy_high"),
     "similarity_difference": Column(
         pl.Float64,
         "mean similarity of attention layers to the full gradient minus that of MLP layers",
     ),
-    "similarity_low": Column(pl.Float64, "lower end of the 95 % interval, from a paired bootstrap over queries"),
-    "similarity_high": Column(pl.Float64, "upper end of the interval"),
+    **interval("interval, from a paired bootstrap over queries", "similarity_low", "similarity_high"),
 }
 
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from gradsim.analysis.evaluation import Criterion, evaluate_layers
 from gradsim.analysis.layer_dots import LayerDots
-from gradsim.analysis.schema import Column, Schema
+from gradsim.analysis.schema import Column, Schema, interval
 from gradsim.analysis.statistics import Bootstrap
 from gradsim.errors import TableError
 
@@ -18,8 +18,7 @@ SIMILARITY_TO_FULL_GRADIENT: Schema = {
         pl.Float64,
         "cosine between the layer's and the full gradient's similarities of all pairs; 0 if all are 0",
     ),
-    "low": Column(pl.Float64, "lower end of the 95 % interval, from a bootstrap over queries"),
-    "high": Column(pl.Float64, "upper end of the interval"),
+    **interval("interval, from a bootstrap over queries"),
 }
 
 PARAMETERS_PER_LAYER: Schema = {
@@ -114,11 +113,10 @@ def parameters_per_layer(layers: pl.DataFrame) -> pl.DataFrame:
     unknown = layers["parameters"].null_count() == len(layers)
     for name in layers.filter(~(sizes > 0).fill_null(unknown))["layer"][:1]:
         raise TableError(f"layer {name!r} has no parameters in the model's layers")
-    names = layers["layer"].cast(pl.String).to_list()
     return layers.select(
         "layer",
-        pl.Series("component", [component_of(name) for name in names], dtype=pl.String),
-        pl.Series("block", [block_of(name) for name in names], dtype=pl.Int32),
+        pl.Series("component", [component_of(name) for name in layers["layer"]], dtype=pl.String),
+        pl.Series("block", [block_of(name) for name in layers["layer"]], dtype=pl.Int32),
         sizes,
         share=sizes / sizes.sum(),
     )
@@ -134,11 +132,9 @@ def sizes_of(layers: pl.Series, parameters_per_layer: pl.DataFrame) -> NDArray[n
     Raises:
         TableError: a layer is not in `parameters_per_layer`.
     """
-    known = dict(parameters_per_layer.select(pl.col("layer").cast(pl.String), pl.col("parameters")).iter_rows())
-    names = layers.cast(pl.String).to_list()
-    for name in names:
+    known = dict(parameters_per_layer.select("layer", "parameters").iter_rows())
+    for name in layers:
         if name not in known:
             raise TableError(f"layer {name!r} is not in parameters_per_layer: materialize it again")
-    if any(known[name] is None for name in names):
-        return None
-    return np.array([known[name] for name in names], dtype=np.int64)
+    sizes = [known[name] for name in layers]
+    return None if None in sizes else np.array(sizes, dtype=np.int64)

@@ -99,17 +99,14 @@ def sources_forced(query_ids: pl.Series, candidates: pl.DataFrame | None) -> pl.
     """
     if candidates is None:
         return pl.Series("forced", [None] * len(query_ids), dtype=pl.Boolean)
-    sources = candidates.select(
-        pl.col("query_id", "original_id").cast(pl.String), pl.col("forced").cast(pl.Boolean)
-    ).filter(pl.col("query_id") == pl.col("original_id"))
+    sources = candidates.filter(pl.col("query_id") == pl.col("original_id"))
     known = dict(sources.select("query_id", "forced").iter_rows())
-    ids = query_ids.cast(pl.String).to_list()
-    for query_id in ids:
+    for query_id in query_ids:
         if query_id not in known:
             raise TableError(
                 f"candidates has no row for query {query_id!r} and its true source: compute its candidates again"
             )
-    return pl.Series("forced", [known[query_id] for query_id in ids], dtype=pl.Boolean)
+    return pl.Series("forced", [known[query_id] for query_id in query_ids], dtype=pl.Boolean)
 
 
 def _scores_of(name: str, rows: pl.DataFrame, pairs: pl.DataFrame) -> Floats:

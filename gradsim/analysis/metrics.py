@@ -5,7 +5,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from gradsim.analysis.methods import Methods
-from gradsim.analysis.schema import Column, Schema, column_types
+from gradsim.analysis.schema import Column, Schema, column_types, interval
 from gradsim.analysis.statistics import Bootstrap, wilson_interval
 
 Floats = NDArray[np.float64]
@@ -29,11 +29,7 @@ RETRIEVAL: Schema = {
     ),
     "k": Column(pl.Int32, "number of candidates that recall considers; null for mean_reciprocal_rank"),
     "value": Column(pl.Float64, "value of the metric"),
-    "low": Column(
-        pl.Float64,
-        "lower end of the 95 % interval: Wilson for recall, bootstrap over queries for mean_reciprocal_rank",
-    ),
-    "high": Column(pl.Float64, "upper end of the interval"),
+    **interval("interval: Wilson for recall, bootstrap over queries for mean_reciprocal_rank"),
     "queries": Column(pl.Int64, "number of queries"),
 }
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from gradsim.analysis.candidate_lists import CandidateLists
 from gradsim.analysis.evaluation import Criterion, Evaluation
 from gradsim.analysis.layer_dots import LayerDots, cosine
-from gradsim.analysis.schema import Column, Schema, column_types
+from gradsim.analysis.schema import Column, Schema, column_types, interval
 from gradsim.analysis.similarity import ordered_similarity
 from gradsim.analysis.statistics import Bootstrap
 from gradsim.errors import TableError
@@ -58,11 +58,7 @@ PROJECTION_AUDIT: Schema = {
     "agreement": Column(
         pl.Float64, "cosine between the projection's and the full gradient's similarities of all pairs"
     ),
-    "agreement_low": Column(
-        pl.Float64,
-        "lower end of the 95 % interval, from a bootstrap over queries with the projections fixed",
-    ),
-    "agreement_high": Column(pl.Float64, "upper end of the interval"),
+    **interval("interval, from a bootstrap over queries with the projections fixed", "agreement_low", "agreement_high"),
     "agreement_without_noise": Column(pl.Float64, "agreement of the cosines that the projection estimates"),
     "agreement_rightly_scaled": Column(pl.Float64, "agreement of a randomly drawn, correctly scaled dense projection"),
 }

@@ -8,7 +8,7 @@ from gradsim.analysis.candidate_lists import CandidateLists
 from gradsim.analysis.evaluation import in_parts
 from gradsim.analysis.layer_dots import LayerDots
 from gradsim.analysis.methods import BM25, Methods, sources_forced
-from gradsim.analysis.schema import Column, Schema, column_types
+from gradsim.analysis.schema import Column, Schema, column_types, interval
 from gradsim.analysis.similarity import ordered_similarity
 from gradsim.analysis.statistics import Bootstrap, exact_mcnemar, holm, percentile_interval, wilson_interval
 
@@ -50,11 +50,9 @@ BEST_SIMILARITY: Schema = {
     "method": Column(pl.String, "full_gradient or PROJECTION-DIMENSION"),
     "candidate": Column(pl.String, "best: each query's most similar candidate; source: its true source"),
     "mean": Column(pl.Float64, "mean over queries of the similarity of that candidate"),
-    "mean_low": Column(pl.Float64, "lower end of the 95 % interval, from a bootstrap over queries"),
-    "mean_high": Column(pl.Float64, "upper end of the interval"),
+    **interval("interval, from a bootstrap over queries", "mean_low", "mean_high"),
     "median": Column(pl.Float64, "median over queries of the similarity of that candidate"),
-    "median_low": Column(pl.Float64, "lower end of the 95 % interval, from a bootstrap over queries"),
-    "median_high": Column(pl.Float64, "upper end of the interval"),
+    **interval("interval, from a bootstrap over queries", "median_low", "median_high"),
 }
 
 DECISIONS: Schema = {

@@ -223,9 +223,8 @@ class Forecaster:
         Raises:
             StudyError: The model lacks a layer that the study names.
         """
-        shapes = {layer: parameter.shape for layer, parameter in studied_layers(self.sources.model).items()}
-        chosen = self.sources.store.study.layers
-        return {layer: shapes[layer] for layer in chosen.of(list(shapes))} if chosen else shapes
+        layers = studied_layers(self.sources.model, self.sources.store.study.layers)
+        return {layer: parameter.shape for layer, parameter in layers.items()}
 
     @cached_property
     def _budget(self) -> int:

@@ -138,7 +138,7 @@ class Sources:
             SampleError: The dataset cannot be loaded.
         """
         if self.fresh("samples"):
-            return self.store.read(self.store.lineage.key("samples")).with_columns(pl.col("id").cast(pl.String))
+            return self.store.read(self.store.lineage.key("samples"))
         return self.load_originals()
 
     @cached_property

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, GgufConfig, PreTrainedConfig, Pre
 from gradsim.errors import DeviceError, ModelError, parsing
 from gradsim.models.fetching import fetch, gguf_choices, read_configuration
 from gradsim.models.weights import require_matching_weights
-from gradsim.study import ModelConfiguration
+from gradsim.study import Layers, ModelConfiguration
 from gradsim.study.model_configuration import PrecisionName
 
 DTYPES: Mapping[str, torch.dtype] = {
@@ -122,9 +122,14 @@ def parameter_shapes(
     return [(layer, tuple(parameter.shape)) for layer, parameter in studied_layers(model).items()]
 
 
-def studied_layers(model: PreTrainedModel) -> dict[str, nn.Parameter]:
-    """Return the trainable parameters of a model by name: all of them, or those of an adapter."""
-    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+def studied_layers(model: PreTrainedModel, chosen: Layers | None = None) -> dict[str, nn.Parameter]:
+    """Return the trainable parameters by name, or the chosen ones of them.
+
+    Raises:
+        StudyError: A pattern of `chosen` matches no layer, or none is left.
+    """
+    layers = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    return {name: layers[name] for name in chosen.of(list(layers))} if chosen else layers
 
 
 def build_without_weights(

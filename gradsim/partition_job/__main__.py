@@ -7,7 +7,7 @@ import resource
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
@@ -20,16 +20,16 @@ from tqdm import tqdm
 from gradsim import models, partition_job
 from gradsim.errors import GradsimError
 from gradsim.partition_job.code import check_code
-from gradsim.partition_job.job import PROGRESS, JobResult, Kind, PartitionJob, result_path
+from gradsim.partition_job.job import PROGRESS, JobResult, Kind, PartitionJob, Work, result_path
 from gradsim.progress import Progress, WorkDone, in_steps
-from gradsim.tables import Store, TableKey
+from gradsim.tables import Store
 from gradsim.tables.files import atomic_path
 
 # Exit status of an error that the user can fix; the result file contains its message.
 USER_ERROR = 3
 
 # (job, store, tables to compute by partition, progress) -> measured cost.
-Compute = Callable[[PartitionJob, Store, Mapping[Any, Sequence[TableKey]], Progress], Mapping[str, Any]]
+Compute = Callable[[PartitionJob, Store, Work, Progress], Mapping[str, Any]]
 
 
 def main() -> int:

@@ -1,8 +1,6 @@
 """Gradient audit of a setting: a few stored inner products compared with plain autograd."""
 
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import polars as pl
 from transformers import PreTrainedModel
@@ -13,18 +11,14 @@ from gradsim.gradients.capture.precision import plain_arithmetic
 from gradsim.gradients.reference import reference_dots, reference_gradient
 from gradsim.models import load_model, resolve_device
 from gradsim.partition_job.inputs import TokenSequence, sequences
-from gradsim.partition_job.job import PartitionJob, model_provenance
+from gradsim.partition_job.job import PartitionJob, Work, model_provenance
+from gradsim.progress import Progress
 from gradsim.study import ModelConfiguration, Reduction
-from gradsim.tables import Store, TableKey
+from gradsim.tables import Store
 from gradsim.tables.lineage import AUDIT, DOT_TABLES
 
 
-def compute_audit(
-    job: PartitionJob,
-    store: Store,
-    work: Mapping[Any, Sequence[TableKey]],
-    progress: Callable[[int, int], None],
-) -> dict[str, int]:
+def compute_audit(job: PartitionJob, store: Store, work: Work, progress: Progress) -> dict[str, int]:
     """Compute and write the audit, the only table in `work`.
 
     Returns:

@@ -1,6 +1,6 @@
 """Gradient tables of partitions, computed in one comparison and written as rows become complete."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
 
 import numpy as np
@@ -13,21 +13,17 @@ from gradsim.gradients.capture.precision import precision_of
 from gradsim.models import load_model, resolve_device, studied_layers
 from gradsim.partition_job.gathering import Gathered, Method
 from gradsim.partition_job.inputs import JobInputs, read_inputs
-from gradsim.partition_job.job import PartitionJob, model_provenance
+from gradsim.partition_job.job import PartitionJob, Work, model_provenance
 from gradsim.partition_job.partition_tables import STREAMED, PartitionTables
 from gradsim.partition_job.study_projections import SizedProjection, layer_shapes, study_projections, study_projectors
 from gradsim.partition_job.summed_loss import of_summed_loss
+from gradsim.progress import Progress
 from gradsim.tables import SCHEMAS, Provenance, Store, TableKey
 from gradsim.tables.lineage import PROJECTED_TABLES
 from gradsim.tables.rates import read_rates
 
 
-def compute_gradients(
-    job: PartitionJob,
-    store: Store,
-    work: Mapping[str, Sequence[TableKey]],
-    progress: Callable[[int, int], None],
-) -> dict[str, float]:
+def compute_gradients(job: PartitionJob, store: Store, work: Work, progress: Progress) -> dict[str, float]:
     """Compute and write the tables in `work`, of one setting or of several that share originals.
 
     Returns:
@@ -112,7 +108,7 @@ def _tiles(
     store: Store,
     inputs: JobInputs,
     projectors: Sequence[Projector],
-    progress: Callable[[int, int], None],
+    progress: Progress,
 ) -> ComparisonTiles:
     model = load_model(job.model)
     _check_layers(model, store)

@@ -1,6 +1,5 @@
 """Gradient index: projected gradients of the originals, streamed to one file per partition."""
 
-from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 
 import polars as pl
@@ -8,20 +7,16 @@ import polars as pl
 from gradsim.gradients.vectors import projected_gradients
 from gradsim.models import load_model, resolve_device
 from gradsim.partition_job.inputs import sequences
-from gradsim.partition_job.job import PartitionJob, model_provenance
+from gradsim.partition_job.job import PartitionJob, Work, model_provenance
 from gradsim.partition_job.study_projections import layer_shapes, projector_of
 from gradsim.partition_job.summed_loss import label_counts
-from gradsim.tables import Store, TableKey
+from gradsim.progress import Progress
+from gradsim.tables import Store
 from gradsim.tables.index import IndexHeader
 from gradsim.tables.provenance import ORIGINAL_LOSS
 
 
-def compute_index(
-    job: PartitionJob,
-    store: Store,
-    work: Mapping[str, Sequence[TableKey]],
-    progress: Callable[[int, int], None],
-) -> dict[str, float]:
+def compute_index(job: PartitionJob, store: Store, work: Work, progress: Progress) -> dict[str, float]:
     """Compute and write the partitions of the index in `work`.
 
     Returns:
@@ -34,8 +29,7 @@ def compute_index(
     assert stored is not None
     provenance = model_provenance(job, store, resolve_device(job.model.device))
     tokenized = store.read(store.lineage.key("tokenized"))
-    ids = tokenized["id"].cast(pl.String)
-    parts = {partition: sequences(tokenized.filter(ids.is_in(store.ids_of(partition)))) for partition in work}
+    parts = {partition: sequences(tokenized.filter(pl.col("id").is_in(store.ids_of(partition)))) for partition in work}
     projector = projector_of(stored, job.study)
     header = IndexHeader(
         projection=stored.name,

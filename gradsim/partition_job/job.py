@@ -1,9 +1,9 @@
 """Formats of the job file and the result file, the only communication between sender and job."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -12,6 +12,9 @@ from gradsim.partition_job.code import check_code, code_version
 from gradsim.study import ModelConfiguration, Study
 from gradsim.tables import Provenance, State, Store, TableKey
 from gradsim.tables.lineage import AUDIT, GRADIENT_TABLES, INDEX
+
+Work: TypeAlias = Mapping[Any, Sequence[TableKey]]
+"""Tables to compute, by partition."""
 
 # Pseudo-table of jobs that measure rates and write no table.
 RATES = "rates"

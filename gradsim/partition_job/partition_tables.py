@@ -150,7 +150,7 @@ class PartitionTables:
 
     def _self_rows(self, keys: pl.DataFrame, self_dots: Floats, losses: Floats, noise: Collection[str]) -> pl.DataFrame:
         rows = self._melted(keys.with_columns(pl.Series("loss", losses)), "self_dot", self_dots)
-        is_noise = pl.col("layer").cast(pl.String).is_in(list(noise))
+        is_noise = pl.col("layer").is_in(list(noise))
         return rows.select(keys.columns[0], "layer", "self_dot", "loss", noise=is_noise)
 
     def _projected(self, keys: pl.DataFrame, name: str, values: Floats) -> pl.DataFrame:

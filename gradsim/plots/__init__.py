@@ -3,8 +3,7 @@
 | module | figures |
 | --- | --- |
 | `accuracy` | `accuracy_of_methods` |
-| `recall` | `recall_at_k` |
-| `similarity` | `source_against_others` |
+| `retrieval` | `recall_at_k`, `source_against_others` |
 | `layers` | `accuracy_of_layers`, `layers_against_full_gradient`, `parameters_of_components` |
 | `groups` | `means_of_groups`, `means_by_depth`, `attention_and_mlp` |
 | `differences` | `differences_of_layers` |

@@ -17,9 +17,9 @@ from .over_layers import similarity_over_layers as similarity_over_layers
 from .projected import selected_or_projected as selected_or_projected
 from .projections import errors_of_audit as errors_of_audit
 from .projections import errors_of_projections as errors_of_projections
-from .recall import recall_at_k as recall_at_k
 from .registry import figure_of as figure_of
+from .retrieval import recall_at_k as recall_at_k
+from .retrieval import source_against_others as source_against_others
 from .selection import greedy_selection as greedy_selection
 from .selection import transfer_of_selections as transfer_of_selections
 from .selection_order import selection_order as selection_order
-from .similarity import source_against_others as source_against_others

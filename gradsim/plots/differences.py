@@ -36,7 +36,7 @@ def differences_of_layers(layer_differences: pl.DataFrame, accuracy_per_layer: p
     Raises:
         TableError: A layer of `layer_differences` is not in `accuracy_per_layer`.
     """
-    layers = accuracy_per_layer.with_columns(pl.col("layer").cast(pl.String))
+    layers = accuracy_per_layer
     better, worse = _told_apart(layer_differences, layers["layer"].to_list())
     shares = ("accuracy", "low", "high")
     layers = (
@@ -67,9 +67,7 @@ def differences_of_layers(layer_differences: pl.DataFrame, accuracy_per_layer: p
 def _told_apart(layer_differences: pl.DataFrame, layers: list[str]) -> tuple[Positions, Positions]:
     """Return the numbers of layers that are significantly more and less accurate than each layer, (n_layers,) each."""
     place = {layer: position for position, layer in enumerate(layers)}
-    significant = layer_differences.filter(pl.col("p_holm") < SIGNIFICANT).with_columns(
-        pl.col("layer", "other_layer").cast(pl.String)
-    )
+    significant = layer_differences.filter(pl.col("p_holm") < SIGNIFICANT)
     for name in [*significant["layer"], *significant["other_layer"]]:
         if name not in place:
             raise TableError(f"layer {name!r} is not in accuracy_per_layer: materialize that table again")

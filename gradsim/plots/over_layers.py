@@ -101,7 +101,6 @@ class _QueryView:
     @classmethod
     def of(cls, table: pl.DataFrame) -> "_QueryView":
         refuse_empty(table, "similarity_over_layers", "no query was chosen")
-        table = table.with_columns(pl.col("query_id", "original_id", "layer").cast(pl.String))
         query = table["query_id"][0]
         if table["query_id"].n_unique() > 1:
             raise TableError("similarity_over_layers has several queries: draw one query per figure")

@@ -86,8 +86,8 @@ def errors_of_audit(gradient_audit: pl.DataFrame, precision: str) -> Figure:
         precision: Precision of the study.
     """
     verdict = audit_verdict(gradient_audit, precision)
-    layers = gradient_audit["layer"].cast(pl.String)
-    audit = gradient_audit.with_columns(pl.Series("component", [component_of(layer) for layer in layers]))
+    components_of_rows = [component_of(layer) for layer in gradient_audit["layer"]]
+    audit = gradient_audit.with_columns(pl.Series("component", components_of_rows))
     audit = audit.filter(pl.col("error").is_finite())
     components = [name for name in COMPONENTS if name in audit["component"]]
     if verdict.passed:

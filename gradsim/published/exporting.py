@@ -145,7 +145,7 @@ def _write_study(store: Store, folder: Path) -> tuple[list[Path], list[str]]:
             projected_similarity=projected if projected.height else None,
             **tables,
         )
-    sizes = store.read(store.lineage.layers_key).select(pl.col("layer").cast(pl.String), "parameters")
+    sizes = store.read(store.lineage.layers_key).select("layer", "parameters")
     if not sizes["parameters"].null_count():
         paths.append(parameters_path(folder / "data", model))
         with atomic_path(paths[-1]) as partial:
@@ -209,7 +209,7 @@ def _objects(frame: pl.DataFrame, levels: Sequence[str], value: str) -> Iterator
         if levels[0] == "query_id" and "rank" in rows.columns and not rows["rank"].is_sorted():
             raise TableError(f"rows of query {key!r} are not in the order of rank; sort them as the store does")
         content: dict[str, Any] = {}
-        names = [rows[level].cast(pl.String).to_list() for level in levels[1:]]
+        names = [rows[level].to_list() for level in levels[1:]]
         for *outer, last, number in zip(*names, rows[value].to_list(), strict=True):
             inner = content
             for name in outer:

@@ -179,7 +179,7 @@ def _said(projections: Sequence[str], reason: str) -> str:
 
 
 def _methods(setting: SettingReport) -> list[str]:
-    return setting.tables["accuracy"]["method"].cast(pl.String).unique(maintain_order=True).to_list()
+    return setting.tables["accuracy"]["method"].unique(maintain_order=True).to_list()
 
 
 def _compared(setting: SettingReport) -> set[str]:

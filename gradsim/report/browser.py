@@ -77,7 +77,7 @@ class _Chosen:
 
 def layers_shown(settings: Sequence[SettingReport]) -> list[str]:
     """Return the layers that the pair browser shows: those with more than rounding noise in every setting."""
-    every = [setting.layer_dots.layers.cast(pl.String).to_list() for setting in settings if setting.layer_dots]
+    every = [setting.layer_dots.layers.to_list() for setting in settings if setting.layer_dots]
     return [layer for layer in every[0] if all(layer in others for others in every)] if every else []
 
 
@@ -106,7 +106,7 @@ def browsed(setting: SettingReport, layers: Sequence[str], queries: Texts, origi
     chosen = _chosen(dots, similarity, _in_order_of_interest(decisions, divergence), queries, originals)
     kept = decisions[chosen.queries]
     query_ids = kept["query_id"].to_list()
-    candidates = dots.pairs["original_id"].cast(pl.String)[chosen.pairs]
+    candidates = dots.pairs["original_id"][chosen.pairs]
     return Browsed(
         setting=setting.setting,
         index=script_json(
@@ -154,7 +154,7 @@ def _divergence(setting: SettingReport, query_ids: pl.Series) -> pl.DataFrame | 
     table = setting.tables.get("divergence")
     if table is None or table.is_empty():
         return None
-    return _aligned(table, query_ids).select(pl.col("layer").cast(pl.String), "cosine", "rank")
+    return _aligned(table, query_ids).select("layer", "cosine", "rank")
 
 
 def _in_order_of_interest(decisions: pl.DataFrame, divergence: pl.DataFrame | None) -> Positions:
@@ -195,7 +195,7 @@ def _letters(
 ) -> Positions:
     """Return the characters that each query in `order` adds to the page, (n,); each original counts once."""
     size = {name: sum(len(text) for _, text in messages) for name, messages in originals.items()}
-    names = dots.pairs["original_id"].cast(pl.String)[pairs].to_list()
+    names = dots.pairs["original_id"][pairs].to_list()
     starts = np.cumsum(lengths) - lengths
     seen: set[str] = set()
     letters = np.zeros(len(order), dtype=np.int64)
@@ -212,7 +212,7 @@ def _columns_of_queries(decisions: pl.DataFrame, divergence: pl.DataFrame | None
         "queries": decisions["query_id"].to_list(),
         "credit": decisions["credit"].round(4).to_list(),
         "margin": decisions["margin"].round(6).to_list(),
-        "chosen": decisions["chosen_id"].cast(pl.String).to_list(),
+        "chosen": decisions["chosen_id"].to_list(),
         "source": decisions["source_similarity"].round(6).to_list(),
         "other": decisions["best_other_similarity"].round(6).to_list(),
         "forced": decisions["forced"].to_list(),

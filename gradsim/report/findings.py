@@ -80,7 +80,7 @@ def left_out_of(setting: SettingReport) -> list[str]:
     """Return a sentence on the layers left out because their gradients are rounding noise; empty if there are none."""
     if setting.layer_dots is None or setting.layer_dots.noise.is_empty():
         return []
-    names = [layer_label(name) for name in setting.layer_dots.noise.cast(pl.String)]
+    names = [layer_label(name) for name in setting.layer_dots.noise]
     layers, gradients = (
         (f"{len(names)} layers are", "their gradients are") if len(names) > 1 else ("1 layer is", "its gradient is")
     )

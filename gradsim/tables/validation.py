@@ -98,14 +98,14 @@ def _ids_known(store: Store, key: TableKey, partition: str, rows: Rows) -> str |
             return f"{column} {unknown!r} is not in the partition"
     if "original_id" in columns:
         corpus = store.read(store.lineage.key("tokenized"))["id"]
-        if unknown := _others(rows, "original_id", corpus.cast(pl.String)):
+        if unknown := _others(rows, "original_id", corpus):
             return f"original_id {unknown!r} is not one of the originals"
     return None
 
 
 def _others(rows: Rows, column: str, known: Sequence[str] | pl.Series) -> str | None:
     ids = rows.select(pl.col(column).unique()).collect(engine="streaming").to_series()
-    return min(set(ids.cast(pl.String)) - set(known), default=None)
+    return min(set(ids) - set(known), default=None)
 
 
 def _values_finite(store: Store, key: TableKey, partition: str, rows: Rows) -> str | None:
@@ -133,8 +133,8 @@ def _self_dots_positive(store: Store, key: TableKey, partition: str, rows: Rows)
 
 def _source_among_candidates(store: Store, key: TableKey, partition: str, rows: Rows) -> str | None:
     """Check that the candidates of each query include its source."""
-    query, original = pl.col("query_id").cast(pl.String), pl.col("original_id").cast(pl.String)
-    missing = _value(rows, query.n_unique()) - _value(rows, query.filter(query == original).n_unique())
+    query = pl.col("query_id")
+    missing = _value(rows, query.n_unique()) - _value(rows, query.filter(query == pl.col("original_id")).n_unique())
     return f"{missing} queries lack their source among the candidates" if missing else None
 
 
@@ -169,8 +169,8 @@ def _kept_pairs(store: Store, key: TableKey, partition: str) -> pl.DataFrame:
     bad_originals = [sample for sample, reason in excluded.items() if reason == ORIGINAL_LOSS]
     candidates = store.read(store.lineage.key("candidates", key.setting), [partition])
     return candidates.filter(
-        ~pl.col("query_id").cast(pl.String).is_in(list(excluded)),
-        ~pl.col("original_id").cast(pl.String).is_in(bad_originals),
+        ~pl.col("query_id").is_in(list(excluded)),
+        ~pl.col("original_id").is_in(bad_originals),
     )
 
 

@@ -106,7 +106,7 @@ def _selection_transfer(study: Study) -> dg.AssetsDefinition:
             {setting: of[setting]["held_out_selection"] for setting in of},
             seed=study.seed,
         )
-        noise = list(dict.fromkeys(layer for each in dots.values() for layer in each.noise.cast(pl.String)))
+        noise = list(dict.fromkeys(layer for each in dots.values() for layer in each.noise))
         return _stored(store, key, table, None if table.is_empty() else plots.transfer_of_selections(table), noise)
 
     return selection_transfer

@@ -7,12 +7,11 @@ import dagster as dg
 
 from gradsim import models
 from gradsim.errors import ClusterError
-from gradsim.forecast.costs import Forecaster, Machine
+from gradsim.forecast.costs import Machine
 from gradsim.forecast.sources import Sources
-from gradsim.gradients.calibration import measure_rates
 from gradsim.partition_job import PartitionJob
-from gradsim.partition_job.inputs import sequences
 from gradsim.partition_job.job import RATES
+from gradsim.partition_job.rates import measured_rates
 from gradsim.tables.rates import MeasuredRates, read_rates, read_site_rates
 from gradsim_assets.commands.session import Session
 from gradsim_assets.launch.display import LOGGER_KEY, run_display
@@ -84,28 +83,12 @@ class ThisMachine:
 
     def measure(self, session: Session, sources: Sources) -> MeasuredRates:
         """Measure in this process."""
-        study = session.study
-        configuration = sources.loadable_model(self.device)
+        study, configuration = session.study, sources.loadable_model(self.device)
         assert sources.tokenized is not None  # a model that can be loaded has a tokenizer
-        samples = sequences(sources.tokenized)
         models.hide_progress_bars()
-        forecaster = Forecaster(sources, Machine(self.device))
         with console.status(f"measuring on {self.device}: a few of the study's originals"):
-            rates = measure_rates(
-                models.load_model(configuration),
-                samples,
-                layers=forecaster.layer_shapes,
-                partners=len(samples) if study.top_k == "all" else study.top_k,
-                precision=study.model.precision,
-                projectors=forecaster.projectors,
-                memory_budget=session.environment.memory_budget,
-            )
-        return MeasuredRates(
-            device=models.device_name(self.device),
-            precision=study.model.precision,
-            operations_per_second=rates.operations_per_second,
-            bytes_per_second=rates.bytes_per_second,
-        )
+            measured = measured_rates(study, configuration, sources.tokenized, session.environment.memory_budget)
+        return MeasuredRates(precision=study.model.precision, **{name: measured[name] for name in MEASURED})
 
 
 @dataclass(frozen=True)
@@ -163,12 +146,13 @@ class Cluster:
         return MeasuredRates(
             site=self.site.queue,
             precision=session.study.model.precision,
+            memory_budget=measured["memory_budget"],
             **{name: measured[name] for name in MEASURED},
         )
 
 
-# Measurements of a rates job that are kept.
-MEASURED = ("device", "operations_per_second", "bytes_per_second", "memory_budget")
+# Measurements that are kept.
+MEASURED = ("device", "operations_per_second", "bytes_per_second")
 
 
 def _run_alone(job: PartitionJob, session: Session) -> dict[str, Any]:

@@ -66,5 +66,5 @@ def _originals(session: Session) -> pl.DataFrame:
     store = session.store
     key = store.lineage.key("samples")
     if store.state(key) is State.FRESH:
-        return store.read(key).with_columns(pl.col("id").cast(pl.String))
+        return store.read(key)
     return load_originals(session.study).frame

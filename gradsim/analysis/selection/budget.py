@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from gradsim.analysis.evaluation import TOLERANCE, Criterion, Evaluation
 from gradsim.analysis.layer_dots import LayerDots
 from gradsim.analysis.layers import sizes_of
-from gradsim.analysis.schema import Column, Schema, column_types
+from gradsim.analysis.schema import Column, Schema, column_types, interval
 from gradsim.analysis.selection.curves import evaluate_prefixes
 from gradsim.analysis.selection.greedy import elimination_order, greedy_order
 from gradsim.analysis.statistics import Bootstrap
@@ -31,16 +31,11 @@ SELECTION_UNDER_BUDGET: Schema = {
     "parameter_share": Column(pl.Float64, "their share of the model's parameters"),
     "selected": Column(pl.List(pl.String), "names of the selected layers, in the order of selection"),
     "accuracy": Column(pl.Float64, "accuracy of the selected layers on the queries that selected them"),
-    "accuracy_low": Column(pl.Float64, "lower end of the 95 % Wilson interval"),
-    "accuracy_high": Column(pl.Float64, "upper end of the interval"),
+    **interval("Wilson interval", "accuracy_low", "accuracy_high"),
     "similarity": Column(
         pl.Float64, "cosine between the selected layers' and the full gradient's similarities of all pairs"
     ),
-    "similarity_low": Column(
-        pl.Float64,
-        "lower end of the 95 % interval, from a bootstrap over queries with the layers fixed",
-    ),
-    "similarity_high": Column(pl.Float64, "upper end of the interval"),
+    **interval("interval, from a bootstrap over queries with the layers fixed", "similarity_low", "similarity_high"),
 }
 
 
@@ -99,7 +94,7 @@ def _row(
         "layers": len(chosen),
         "parameters": parameters,
         "parameter_share": parameters / total,
-        "selected": layer_dots.layers.gather(chosen).cast(pl.String).to_list(),
+        "selected": layer_dots.layers.gather(chosen).to_list(),
     }
     for each in Criterion:
         ends = zip(("", "_low", "_high"), (evaluation.value(each), *evaluation.interval(each, bootstrap)), strict=True)
@@ -140,5 +135,5 @@ def _shortest_best(order: Positions, values: Floats) -> tuple[Positions, float]:
 
 def evaluate_selection(layer_dots: LayerDots, chosen: Positions) -> Evaluation:
     """Evaluate the chosen layers together, as one column."""
-    similarity = layer_dots.similarity(layer_dots.layers.gather(chosen).cast(pl.String).to_list())
+    similarity = layer_dots.similarity(layer_dots.layers.gather(chosen).to_list())
     return Evaluation.of(layer_dots.lists, similarity[:, None], layer_dots.similarity())

@@ -10,7 +10,7 @@ from gradsim.analysis.evaluation import Criterion, Evaluation
 from gradsim.analysis.layer_dots import LayerDots
 from gradsim.analysis.layers import sizes_of
 from gradsim.analysis.projections import observed_similarity
-from gradsim.analysis.schema import Column, Schema, column_types
+from gradsim.analysis.schema import Column, Schema, column_types, interval
 from gradsim.analysis.selection.budget import evaluate_selection, select_within
 from gradsim.analysis.selection.greedy import elimination_order
 from gradsim.analysis.selection.halves import HeldOut, split_halves
@@ -31,8 +31,7 @@ SELECT_OR_PROJECT: Schema = {
     ),
     "projected_accuracy": Column(pl.Float64, "accuracy of the projected gradients"),
     "difference": Column(pl.Float64, "selected_accuracy minus projected_accuracy"),
-    "low": Column(pl.Float64, "lower end of the 95 % interval, from a paired bootstrap over queries, not over splits"),
-    "high": Column(pl.Float64, "upper end of the interval"),
+    **interval("interval, from a paired bootstrap over queries, not over splits"),
     "only_selected": Column(
         pl.Int64, "number of queries with mean credit higher by more than 1/2 for the selected layers"
     ),
@@ -48,11 +47,7 @@ SELECT_OR_PROJECT: Schema = {
         "similarity to the full gradient of the projection, averaged over the same halves",
     ),
     "similarity_difference": Column(pl.Float64, "selected_similarity minus projected_similarity"),
-    "similarity_low": Column(
-        pl.Float64,
-        "lower end of the 95 % interval, from a paired bootstrap over queries, not over splits",
-    ),
-    "similarity_high": Column(pl.Float64, "upper end of the interval"),
+    **interval("interval, from a paired bootstrap over queries, not over splits", "similarity_low", "similarity_high"),
 }
 
 

@@ -7,7 +7,7 @@ import polars as pl
 
 from gradsim.analysis.evaluation import Criterion
 from gradsim.analysis.layer_dots import LayerDots
-from gradsim.analysis.schema import Column, Schema, column_types
+from gradsim.analysis.schema import Column, Schema, column_types, interval
 from gradsim.analysis.selection.curves import value_of_selection
 
 SELECTION_TRANSFER: Schema = {
@@ -16,8 +16,7 @@ SELECTION_TRANSFER: Schema = {
     "target_setting": Column(pl.String, "setting that the layers are evaluated in"),
     "step": Column(pl.Int32, "number of layers chosen so far"),
     "value": Column(pl.Float64, "value of these layers in the target"),
-    "low": Column(pl.Float64, "lower end of the 95 % interval: Wilson for accuracy, bootstrap for similarity"),
-    "high": Column(pl.Float64, "upper end of the interval"),
+    **interval("interval: Wilson for accuracy, bootstrap for similarity"),
     "own": Column(pl.Float64, "held-out value in the target of the same number of layers, chosen in the target itself"),
 }
 
@@ -48,8 +47,9 @@ def selection_transfer(
     frames = []
     for criterion in Criterion:
         for source, target in permutations(layer_dots, 2):
-            chosen = selections[source][criterion]["layer"].cast(pl.String)
-            layers = chosen.filter(~chosen.is_in(layer_dots[target].noise.cast(pl.String).to_list())).to_list()
+            chosen = selections[source][criterion]["layer"]
+            noise = set(layer_dots[target].noise)
+            layers = [layer for layer in chosen if layer not in noise]
             own = held_out[target].filter(criterion=str(criterion)).select("step", own="held_out")
             frames.append(
                 value_of_selection(layer_dots[target], layers, criterion, seed=seed)

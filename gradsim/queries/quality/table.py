@@ -61,7 +61,7 @@ def _check_names(only: Mapping[str, Collection[str]]) -> None:
 
 
 def _rows(frame: pl.DataFrame, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
-    return frame.select(pl.col("id").cast(pl.String), *columns[1:]).iter_rows()
+    return frame.select(columns).iter_rows()
 
 
 def _rewrites(
