@@ -18,7 +18,13 @@ a setting, with the inputs, the columns and the function that computes each one.
 | `evaluation` | per-query statistics of similarities, for values and bootstrap intervals |
 | `statistics` | confidence intervals and significance tests |
 
-Columns of ids or layers are documented as `String` and keep the dtype of the input (an Enum stays an Enum).
+Columns of ids or layers are documented as `String` and keep the dtype of the input (an Enum stays an Enum). All frames
+of a study have the same one.
+
+Arguments that a function does not describe mean the same everywhere. A frame is the table of its name, with rows in any
+order; `similarity` and `projected` are the tables `gradient_similarity` and `projected_similarity`. Forced sources are
+unknown without `candidates`, or if its column `forced` is null. Sizes in `parameters_per_layer` may be null.
+`layer_dots` contains the dot products of all queries, and `seed` is the seed of the bootstrap and of all other draws.
 """
 
 import lazy_loader

@@ -49,12 +49,6 @@ def method_differences(
 
     Each query contributes its credit, which is less than 1 if its source is tied for best.
 
-    Args:
-        similarity: the table `gradient_similarity`.
-        candidates: the table `candidates`; if it is None or `forced` is null, forced sources are unknown.
-        projected: the table `projected_similarity`.
-        seed: seed of the bootstrap.
-
     Raises:
         TableError: the tables do not have the same pairs, a similarity is not finite, or a true source is missing.
     """

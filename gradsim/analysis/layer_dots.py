@@ -55,11 +55,6 @@ class LayerDots:
 
         Self dots of originals that no query is compared with are ignored.
 
-        Args:
-            dot_products: the table `dot_products`.
-            query_self: the table `query_self`.
-            original_self: the table `original_self`.
-
         Raises:
             TableError: a column or value is missing, a value is not finite, or a self dot is negative; a row is a
                 duplicate; a pair has two ranks; a pair or sample lacks a layer; a sample of a pair has no self dots; a

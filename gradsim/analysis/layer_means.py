@@ -49,11 +49,6 @@ def layer_means(layer_dots: LayerDots, parameters_per_layer: pl.DataFrame, *, se
     Components and parts are in model order, blocks in numerical order. Intervals cover variation over queries; layers
     are not resampled.
 
-    Args:
-        layer_dots: dot products of all queries.
-        parameters_per_layer: the table `parameters_per_layer`; sizes may be null.
-        seed: seed of the bootstrap.
-
     Raises:
         TableError: a layer is missing from `parameters_per_layer` or is a duplicate there.
     """
@@ -92,11 +87,6 @@ def attention_against_mlp(layer_dots: LayerDots, parameters_per_layer: pl.DataFr
     """Compare attention layers with MLP layers: first in the whole model, then in each block that has both.
 
     There are no rows if the model does not have both.
-
-    Args:
-        layer_dots: dot products of all queries.
-        parameters_per_layer: the table `parameters_per_layer`; sizes may be null.
-        seed: seed of the bootstrap.
 
     Raises:
         TableError: a layer is missing from `parameters_per_layer` or is a duplicate there.

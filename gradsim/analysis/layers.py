@@ -87,10 +87,6 @@ def similarity_to_full_gradient(layer_dots: LayerDots, *, seed: int) -> pl.DataF
     """Return each layer's similarity to the full gradient, in model order.
 
     The similarity is the cosine between two vectors over all pairs: the layer's similarities and the full gradient's.
-
-    Args:
-        layer_dots: dot products of all queries.
-        seed: seed of the bootstrap.
     """
     evaluation = evaluate_layers(layer_dots)
     low, high = evaluation.interval(Criterion.SIMILARITY, Bootstrap(len(evaluation.credit), seed=seed))

@@ -38,11 +38,6 @@ class Methods:
     ) -> "Methods":
         """Read the tables, with rows in any order; queries keep the order of `similarity`.
 
-        Args:
-            similarity: the table `gradient_similarity`.
-            candidates: the table `candidates`; if it is None or `forced` is null, forced sources are unknown.
-            projected: the table `projected_similarity`.
-
         Raises:
             TableError: the tables do not have the same pairs, a similarity is not finite, or a true source is missing.
         """

@@ -45,12 +45,6 @@ def retrieval_metrics(
 
     If forced sources are unknown, BM25 is credited with a forced source at its place in the list.
 
-    Args:
-        similarity: the table `gradient_similarity`.
-        candidates: the table `candidates`; if it is None or `forced` is null, forced sources are unknown.
-        projected: the table `projected_similarity`.
-        seed: seed of the bootstrap.
-
     Raises:
         TableError: the tables do not have the same pairs, a similarity is not finite, or a true source is missing.
     """

@@ -91,12 +91,6 @@ def projection_errors(
 ) -> pl.DataFrame:
     """Compare every pair's projected cosine with theory.
 
-    Args:
-        layer_dots: exact dot products of all pairs.
-        projected: the table `projected_similarity`.
-        projections: the table `projections`.
-        seed: seed of the drawn projection.
-
     Returns:
         One row per projection and pair, with the columns of `PROJECTION_ERRORS`.
 

@@ -79,11 +79,6 @@ def accuracy(
 
     Groups `ranked` and `forced` are left out if they are empty or forced sources are unknown.
 
-    Args:
-        similarity: the table `gradient_similarity`.
-        candidates: the table `candidates`; if it is None or `forced` is null, forced sources are unknown.
-        projected: the table `projected_similarity`.
-
     Raises:
         TableError: the tables do not have the same pairs, a similarity is not finite, or a true source is missing.
     """
@@ -135,11 +130,6 @@ def accuracy_per_layer(layer_dots: LayerDots) -> pl.DataFrame:
 
 def best_similarity(similarity: pl.DataFrame, projected: pl.DataFrame | None = None, *, seed: int) -> pl.DataFrame:
     """Compute the mean and median over queries of the similarity of the best candidate and of the true source.
-
-    Args:
-        similarity: the table `gradient_similarity`.
-        projected: the table `projected_similarity`.
-        seed: seed of the bootstrap.
 
     Raises:
         TableError: the tables do not have the same pairs, or a similarity is not finite.

@@ -24,11 +24,6 @@ def gradient_similarity(
 
     Rows are sorted by query (in order of first appearance), then by rank.
 
-    Args:
-        dot_products: the table `dot_products`.
-        query_self: the table `query_self`.
-        original_self: the table `original_self`.
-
     Raises:
         TableError: the tables are invalid, see `LayerDots.from_tables`.
     """

@@ -13,9 +13,10 @@
 | `over_layers` | `similarity_over_layers` |
 | `projections` | `errors_of_projections`, `errors_of_audit` |
 
-Every function takes tables of `gradsim.analysis` and returns a matplotlib `Figure`. The title states the finding. A
-function with nothing to draw raises a `TableError`, and callers omit the figure. There is no global state: pyplot is
-never used, and the style applies only while drawing.
+Every function takes tables of `gradsim.analysis`, named as its arguments, and returns a matplotlib `Figure`. Tables of
+layers have the same layers; their sizes may be null. The title states the finding. A function with nothing to draw
+raises a `TableError`, and callers omit the figure. There is no global state: pyplot is never used, and the style
+applies only while drawing.
 """
 
 import lazy_loader

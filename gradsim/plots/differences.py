@@ -29,10 +29,6 @@ def differences_of_layers(layer_differences: pl.DataFrame, accuracy_per_layer: p
     Ranks with Applications to Mobility across Neighbourhoods and Academic Achievement across Countries", Review of
     Economic Studies 91 (2024).
 
-    Args:
-        layer_differences: Table `layer_differences`; empty for a single layer.
-        accuracy_per_layer: Table `accuracy_per_layer` of the same layers.
-
     Raises:
         TableError: A layer of `layer_differences` is not in `accuracy_per_layer`.
     """

@@ -31,9 +31,6 @@ LIKE_FULL = "similarity to the full gradient"
 def means_of_groups(layer_means: pl.DataFrame) -> Figure:
     """Draw mean accuracy and mean similarity to the full gradient by component, with 95 % intervals.
 
-    Args:
-        layer_means: Table `layer_means`; only the grouping `component` is drawn.
-
     Raises:
         TableError: The table has no components.
     """
@@ -58,9 +55,6 @@ def means_of_groups(layer_means: pl.DataFrame) -> Figure:
 def means_by_depth(layer_means: pl.DataFrame) -> Figure:
     """Draw mean accuracy and mean similarity to the full gradient by transformer block, with 95 % bands.
 
-    Args:
-        layer_means: Table `layer_means`; only the grouping `block` is drawn.
-
     Raises:
         TableError: The table has no blocks.
     """
@@ -83,10 +77,6 @@ def means_by_depth(layer_means: pl.DataFrame) -> Figure:
 @styled
 def attention_and_mlp(layer_means: pl.DataFrame, attention_against_mlp: pl.DataFrame) -> Figure:
     """Draw the differences between the means of attention and MLP layers, by block and over all blocks.
-
-    Args:
-        layer_means: Table `layer_means`; the panel titles state the means of its grouping `part`.
-        attention_against_mlp: Table `attention_against_mlp`.
 
     Raises:
         TableError: The model lacks attention or MLP layers.

@@ -31,10 +31,6 @@ SMALLEST_MARKER, MARKER = 2.0, 5.0
 def accuracy_of_layers(accuracy_per_layer: pl.DataFrame, parameters_per_layer: pl.DataFrame) -> Figure:
     """Draw the accuracy of each single layer, by block and component.
 
-    Args:
-        accuracy_per_layer: Table `accuracy_per_layer`.
-        parameters_per_layer: Table `parameters_per_layer` of the same layers; sizes may be null.
-
     Raises:
         TableError: A layer is not in `parameters_per_layer`.
     """
@@ -92,10 +88,6 @@ def layers_against_full_gradient(
 
     Layers of equal size are side by side, ordered by component and depth. With more than `MOST_SIZES` sizes, the x axis
     is the size itself; if sizes are unknown, it is the transformer block.
-
-    Args:
-        similarity_to_full_gradient: Table `similarity_to_full_gradient`.
-        parameters_per_layer: Table `parameters_per_layer` of the same layers; sizes may be null.
 
     Raises:
         TableError: A layer is not in `parameters_per_layer`.
@@ -200,9 +192,6 @@ def _number_blocks(axes: Axes, layers: pl.DataFrame) -> None:
 @styled
 def parameters_of_components(parameters_per_layer: pl.DataFrame) -> Figure:
     """Draw the distribution of the model's parameters over its components.
-
-    Args:
-        parameters_per_layer: Table `parameters_per_layer`.
 
     Raises:
         TableError: Sizes are unknown.

@@ -49,9 +49,6 @@ def similarity_over_layers(similarity_over_layers: pl.DataFrame) -> Figure:
     Each kind of layer within a block has a panel with its own scale. Models without blocks or with too many kinds have
     a single panel. The thick line is the source, with a dot at each layer where it is the most similar candidate.
 
-    Args:
-        similarity_over_layers: Rows of the table `similarity_over_layers` for one query.
-
     Raises:
         TableError: There are no rows, several queries, or the source is not a candidate.
     """

@@ -41,9 +41,6 @@ def selected_or_projected(select_or_project: pl.DataFrame) -> Figure:
 
     The upper panels show accuracy, the lower panels similarity to the full gradient.
 
-    Args:
-        select_or_project: Table `select_or_project`.
-
     Raises:
         TableError: The table has no rows.
     """

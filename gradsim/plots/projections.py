@@ -24,9 +24,6 @@ def errors_of_projections(projection_audit: pl.DataFrame) -> Figure:
     """Draw measured and theoretical errors of projected cosines, and their distance from the full gradient.
 
     The distances of the stored projections have 95 % intervals.
-
-    Args:
-        projection_audit: Table `projection_audit` with at least one row.
     """
     audit = projection_audit
     labels = [
@@ -79,12 +76,7 @@ def _title(audit: pl.DataFrame) -> str:
 
 @styled
 def errors_of_audit(gradient_audit: pl.DataFrame, precision: str) -> Figure:
-    """Draw the error of every audited value by component, with the tolerance.
-
-    Args:
-        gradient_audit: Table `gradient_audit`.
-        precision: Precision of the study.
-    """
+    """Draw the error of every audited value by component, with the tolerance."""
     verdict = audit_verdict(gradient_audit, precision)
     components_of_rows = [component_of(layer) for layer in gradient_audit["layer"]]
     audit = gradient_audit.with_columns(pl.Series("component", components_of_rows))

@@ -32,9 +32,6 @@ A_FEW = 10
 def recall_at_k(retrieval: pl.DataFrame) -> Figure:
     """Draw recall at k of each method, with 95 % intervals.
 
-    Args:
-        retrieval: Table `retrieval`; only the group `all` is drawn.
-
     Raises:
         TableError: The table has no rows.
     """
@@ -141,11 +138,7 @@ def _title(recall: pl.DataFrame, depths: list[int]) -> str:
 
 @styled
 def source_against_others(decisions: pl.DataFrame) -> Figure:
-    """Draw histograms of the similarities of true sources and of the best other candidates.
-
-    Args:
-        decisions: Table `decisions`.
-    """
+    """Draw histograms of the similarities of true sources and of the best other candidates."""
     source = decisions["source_similarity"].to_numpy()
     other = decisions["best_other_similarity"].drop_nulls().to_numpy()
     figure = new_figure(_decisions_title(decisions), height=3.0)

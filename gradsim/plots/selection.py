@@ -86,9 +86,6 @@ def greedy_selection(
 def transfer_of_selections(selection_transfer: pl.DataFrame) -> Figure:
     """Draw the performance of one setting's selections on another, with the other setting's own; one row per pair.
 
-    Args:
-        selection_transfer: Table `selection_transfer`.
-
     Raises:
         TableError: There is only one setting.
     """

@@ -89,14 +89,7 @@ def described(layers: Sequence[str]) -> Markup:
 
 
 def browsed(setting: SettingReport, layers: Sequence[str], queries: Texts, originals: Texts) -> Browsed | None:
-    """Return the pair browser's data of a setting, or None if inner products by layer are unavailable.
-
-    Args:
-        setting: Setting to show.
-        layers: Layers to show similarities for.
-        queries: Texts of the queries.
-        originals: Texts of the candidates.
-    """
+    """Return the pair browser's data of a setting, or None if inner products by layer are unavailable."""
     dots = setting.layer_dots
     if dots is None:
         return None

@@ -39,13 +39,7 @@ class Downloads:
         return ((file, block) for file, block in self._blocks.items() if len(block) <= MOST_BYTES)
 
     def add(self, file: str, label: str, frame: pl.DataFrame) -> Download:
-        """Add a table, unless it is already present, and return its button.
-
-        Args:
-            file: Name of the file without extension.
-            label: Label of the button.
-            frame: Table to add.
-        """
+        """Add a table, unless it is already present, and return its button."""
         if file not in self._blocks:
             self._blocks[file] = packed(csv_of(frame))
         return Download(file, label, len(self._blocks[file]) <= MOST_BYTES)

@@ -38,15 +38,7 @@ class Picture:
 
 
 def picture_of(figure: Figure, name: str, number: int, note: str, downloads: Sequence[Download]) -> Picture:
-    """Return the wide and the narrow drawing of a figure; this leaves the figure in its narrow layout.
-
-    Args:
-        figure: Figure from `gradsim.plots`.
-        name: Name, identical for all settings.
-        number: Number of the figure, unique on the page.
-        note: Caption that explains how to read the figure.
-        downloads: Tables that the figure shows.
-    """
+    """Return the wide and the narrow drawing of a figure; this leaves the figure in its narrow layout."""
     title = plots.title_of(figure)
     _wrap_titles(figure)
     wide = compact(plots.to_svg(figure, name), f"wide{number}-")

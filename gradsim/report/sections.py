@@ -99,14 +99,7 @@ class Drawer:
         self._numbers = itertools.count()
 
     def picture(self, figure: Figure, name: str, note: str, downloads: Sequence[Download]) -> Picture:
-        """Return a figure with a number that is unique on the page.
-
-        Args:
-            figure: Figure from `gradsim.plots`.
-            name: Name, identical for all settings.
-            note: Caption that explains how to read the figure.
-            downloads: Tables that the figure shows.
-        """
+        """Return a figure with a number that is unique on the page."""
         return picture_of(figure, name, next(self._numbers), note, downloads)
 
     def tables_of(self, setting: SettingReport) -> Tables:

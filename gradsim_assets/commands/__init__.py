@@ -1,4 +1,8 @@
-"""Implementations of the `gradsim` commands. Exports load on first use, because Dagster and torch import slowly."""
+"""Implementations of the `gradsim` commands.
+
+Arguments are the options of the commands, described in `gradsim_assets.cli`. Exports load on first use, because Dagster
+and torch import slowly.
+"""
 
 import lazy_loader
 

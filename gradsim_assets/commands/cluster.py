@@ -10,12 +10,7 @@ from resources.slurm.install import Installation, InstallError
 
 
 def check_cluster(*, job: bool, wait: float) -> bool:
-    """Check the cluster, print the findings, and return whether no check failed.
-
-    Args:
-        job: Whether to run a short test job on a compute node.
-        wait: Maximum number of seconds that the test job may wait in the queue.
-    """
+    """Check the cluster, print the findings, and return whether no check failed."""
     findings = Findings()
     examine_cluster(findings, job=job, wait=wait)
     if findings.failed:

@@ -252,12 +252,7 @@ CHECKS = (
 
 
 def examine_installation(*, job: bool, wait: float) -> bool:
-    """Check this machine, and the cluster if jobs run there; print the findings, and return whether no check failed.
-
-    Args:
-        job: Whether to run a short test job on a compute node.
-        wait: Maximum number of seconds that the test job may wait in the queue.
-    """
+    """Check this machine, and the cluster if jobs run there; print the findings, and return whether no check failed."""
     machine, findings = Machine(), Findings()
     findings.examine(CHECKS, machine)
     try:

@@ -41,17 +41,6 @@ def run(
 ) -> None:
     """Materialize tables of a study, with their inputs.
 
-    Args:
-        name: name of the study.
-        setting: one setting; None: all.
-        computation: key of `TABLES`.
-        partitions: partition keys; empty: all, or those from `start` to `end`.
-        start: first position.
-        end: last position, exclusive.
-        runs: number of runs for the partitions.
-        dry_run: print what would run, and run nothing.
-        force: recompute fresh tables.
-
     Raises:
         GradsimError: The request is invalid, a run failed, or an audit found wrong numbers.
     """
@@ -110,11 +99,6 @@ def combine(name: str, setting: str | None = None) -> None:
 
 def prepare(name: str, variants: Sequence[str], *, dry_run: bool = False) -> None:
     """Make the queries of settings.
-
-    Args:
-        name: name of the study.
-        variants: names of the settings.
-        dry_run: print what would be made, sent and paid, and do nothing.
 
     Raises:
         GradsimError: There is no such setting, or a run failed.

@@ -31,14 +31,6 @@ def import_study(
 ) -> None:
     """Import the original study's JSON results as a study without a model.
 
-    Args:
-        folder: Folder that contains `dot_products/`, or its parent.
-        name: Name of the new study.
-        model: Model of the results; required if the folder has several.
-        sample_size: `full` or a number; required if the folder has several.
-        settings: Settings to import; None for all.
-        force: Whether to replace an earlier import of this name.
-
     Raises:
         GradsimError: Files are missing, malformed or contradictory, or the name is taken.
     """

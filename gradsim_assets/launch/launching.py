@@ -32,12 +32,6 @@ class RunError(GradsimError):
 def run_launches(study: Study, launches: Sequence[Launch], environment: Environment, *, force: bool = False) -> None:
     """Materialize launches in order; stop at the first failure, and keep what was finished.
 
-    Args:
-        study: The study.
-        launches: Launches in order.
-        environment: Environment of this machine.
-        force: Whether partition jobs recompute fresh partitions.
-
     Raises:
         RunError: A step or a blocking check failed.
     """

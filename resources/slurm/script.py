@@ -33,14 +33,7 @@ assert RESULT == "job.result.json", "the job writes its result beside the job fi
 
 
 def batch_script(site: Site, job: PartitionJob, folder: PurePosixPath, variables: Mapping[str, str]) -> str:
-    """Return a job's batch script: the site's setup lines, then the command that also runs jobs locally.
-
-    Args:
-        site: The cluster.
-        job: The job to run.
-        folder: Folder of the job file on the cluster.
-        variables: Environment variables of the job.
-    """
+    """Return a job's batch script: the site's setup lines, then the command that also runs jobs locally."""
     return python_script(site, describe(job), folder, f"-m gradsim.partition_job {JOB_FILE}", variables)
 
 

@@ -46,12 +46,6 @@ def selection_under_budget(
 
     There are no rows if layer sizes are unknown. Budgets that no layer fits are left out.
 
-    Args:
-        layer_dots: dot products of all queries.
-        parameters_per_layer: the table `parameters_per_layer`.
-        dimensions: dimensions of projected gradients, to use as budgets.
-        seed: seed of the bootstrap.
-
     Raises:
         TableError: a layer is not in `parameters_per_layer`.
     """

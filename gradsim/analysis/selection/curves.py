@@ -35,12 +35,6 @@ def greedy_selection(
 ) -> pl.DataFrame:
     """Run greedy forward selection over all layers: the tables `greedy_by_accuracy` and `greedy_by_similarity`.
 
-    Args:
-        layer_dots: dot products of all queries.
-        parameters_per_layer: the table `parameters_per_layer`; sizes may be null.
-        criterion: criterion to maximize.
-        seed: seed of the bootstrap.
-
     Raises:
         TableError: a layer is not in `parameters_per_layer`.
     """

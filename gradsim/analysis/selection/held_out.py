@@ -32,10 +32,7 @@ HELD_OUT_SELECTION: Schema = {
 def held_out_selection(layer_dots: LayerDots, parameters_per_layer: pl.DataFrame, *, seed: int) -> pl.DataFrame:
     """Evaluate greedy selections by each criterion on held-out halves of the queries, over repeated splits.
 
-    Args:
-        layer_dots: dot products of all queries; with fewer than two queries there are no rows.
-        parameters_per_layer: the table `parameters_per_layer`.
-        seed: seed of the splits and the bootstrap.
+    There are no rows with fewer than two queries.
 
     Raises:
         TableError: a layer is not in `parameters_per_layer`.

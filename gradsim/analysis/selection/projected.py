@@ -59,12 +59,6 @@ def select_or_project(
     There are no rows if nothing was projected, layer sizes are unknown, no layer fits, or there are fewer than two
     queries.
 
-    Args:
-        layer_dots: dot products of all queries.
-        parameters_per_layer: the table `parameters_per_layer`.
-        projected: the table `projected_similarity`.
-        seed: seed of the splits and the bootstrap.
-
     Raises:
         TableError: `projected` does not have the same pairs as `layer_dots`, or a layer is not in
             `parameters_per_layer`.
