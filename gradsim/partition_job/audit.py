@@ -1,5 +1,6 @@
 """Gradient audit of a setting: a few stored inner products compared with plain autograd."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import polars as pl

@@ -55,9 +55,9 @@ def layer_label(layer: str) -> str:
     return ".".join(parts[-2:] if parts[-1] == "bias" else parts[-1:])
 
 
-def percent(share: float, decimals: int = 1) -> str:
+def percent(share: float) -> str:
     """Format a share as a percentage with a non-breaking space: `0.9929` -> `99.3 %`."""
-    return f"{100 * share:.{decimals}f}\u00a0%"
+    return f"{100 * share:.1f}\u00a0%"
 
 
 def size_of(share: float) -> str:

@@ -26,6 +26,10 @@ PANELS = {
     Criterion.SIMILARITY: "similarity to the full gradient, layers selected by similarity",
 }
 
+# Curves of the queries that selected the layers, and of others.
+OWN: dict[str, Any] = {"color": BLUE, "marker": "o"}
+OTHER: dict[str, Any] = {"color": VERMILION, "marker": "s", "linestyle": DASHED}
+
 A_FEW = 5
 """Maximum number of layers of the selection in the title."""
 
@@ -97,25 +101,10 @@ def transfer_of_selections(selection_transfer: pl.DataFrame) -> Figure:
         rows = selection_transfer.filter(pl.col("source_setting") == source, pl.col("target_setting") == target)
         for panel, criterion in zip(panels, Criterion, strict=True):
             steps = _in_unit(rows.filter(pl.col("criterion") == criterion), criterion).sort("step")
-            draw_steps(
-                panel,
-                steps["step"],
-                steps,
-                ["own"],
-                color=BLUE,
-                marker="o",
-                label="selected on this setting (held out)",
-            )
-            draw_steps(
-                panel,
-                steps["step"],
-                steps,
-                ["value", "low", "high"],
-                color=VERMILION,
-                marker="s",
-                linestyle=DASHED,
-                label="selected on the other setting",
-            )
+            label = "selected on this setting (held out)"
+            draw_steps(panel, steps["step"], steps, ["own"], label=label, **OWN)
+            label = "selected on the other setting"
+            draw_steps(panel, steps["step"], steps, ["value", "low", "high"], label=label, **OTHER)
             panel.grid()
         panels[0].set_title(f"{setting_label(source)} → {setting_label(target)}")
         panels[0].set_ylabel("accuracy (%)")
@@ -131,27 +120,11 @@ def transfer_of_selections(selection_transfer: pl.DataFrame) -> Figure:
 
 
 def _draw_selection(panel: Axes, greedy: pl.DataFrame, held_out: pl.DataFrame) -> None:
-    draw_steps(
-        panel,
-        greedy["place"],
-        greedy,
-        ["value", "low", "high"],
-        color=BLUE,
-        marker="o",
-        label="in sample (same queries)",
-    )
-    if held_out.is_empty():
-        return
-    draw_steps(
-        panel,
-        held_out["place"],
-        held_out,
-        ["held_out", "low", "high"],
-        color=VERMILION,
-        marker="s",
-        linestyle=DASHED,
-        label="held out (other queries)",
-    )
+    label = "in sample (same queries)"
+    draw_steps(panel, greedy["place"], greedy, ["value", "low", "high"], label=label, **OWN)
+    if held_out.height:
+        label = "held out (other queries)"
+        draw_steps(panel, held_out["place"], held_out, ["held_out", "low", "high"], label=label, **OTHER)
 
 
 def _draw_full_gradient(panel: Axes, value: float) -> None:

@@ -1,6 +1,5 @@
 """Hidden working folders, so that results become visible only when complete."""
 
-import fcntl
 import os
 import secrets
 import shutil
@@ -9,6 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from gradsim.errors import StudyError
+from gradsim.tables.files import try_lock
 
 _REPLACED = "replaced"  # folder inside a hidden one for what was replaced
 
@@ -86,11 +86,6 @@ def _locked(folder: Path) -> Iterator[bool]:
     """Lock a folder during the block, and yield whether the lock was acquired."""
     file = os.open(folder, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:  # locked by another process, or the file system does not support locks
-            yield False
-        else:
-            yield True
+        yield try_lock(file)
     finally:
         os.close(file)

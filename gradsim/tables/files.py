@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import polars as pl
 from pydantic import ValidationError
@@ -47,7 +47,7 @@ def partial_file(path: Path) -> Iterator[Path]:
             _remove_abandoned(path)
             held = partial.open("xb")
         with held:
-            _lock(held)
+            try_lock(held.fileno())
             yield partial
             with writing_to(path):
                 os.fsync(held.fileno())
@@ -105,18 +105,21 @@ def writing_to(path: Path) -> Iterator[None]:
         raise _unwritable(path, number) from error
 
 
-def _lock(file: IO[bytes]) -> None:
-    """Mark a file as in use, if the file system supports locks."""
-    with suppress(OSError):
+def try_lock(file: int) -> bool:
+    """Lock an open file or folder; return false if it is in use, or if the file system does not support locks."""
+    try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def _remove_abandoned(path: Path) -> None:
     """Remove hidden files of this path that no process is writing."""
     for partial in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
         with suppress(OSError), partial.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            partial.unlink()
+            if try_lock(file.fileno()):
+                partial.unlink()
 
 
 def _system_error(error: Exception) -> int | None:

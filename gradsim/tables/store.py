@@ -13,7 +13,7 @@ from gradsim.study import HubModel, ModelConfiguration, ReferenceModel, Study
 from gradsim.tables.files import read_blocks, read_provenance, read_table
 from gradsim.tables.index import IndexFile, IndexHeader, IndexWriter, index_writer, read_index_provenance
 from gradsim.tables.keys import TableKey
-from gradsim.tables.lineage import Lineage
+from gradsim.tables.lineage import INDEX, Lineage
 from gradsim.tables.pages import read_page_provenance, write_page
 from gradsim.tables.provenance import Provenance
 from gradsim.tables.schemas import IDENTIFIERS, LAYERS, SCHEMAS
@@ -105,13 +105,13 @@ class Store:
         """
         return pl.concat([read_table(path) for path in self.paths(key, partitions)])
 
-    def blocks(self, key: TableKey, partitions: Iterable[str | None] | None = None) -> Iterator[pl.DataFrame]:
-        """Return the rows that `read` returns as an iterator of frames of bounded size.
+    def blocks(self, key: TableKey) -> Iterator[pl.DataFrame]:
+        """Return all rows of a table as an iterator of frames of bounded size.
 
         Raises:
             TableError: as `read`; footers are checked immediately, rows during iteration.
         """
-        paths = self.paths(key, partitions)
+        paths = self.paths(key)
         return (block for path in paths for block in read_blocks(path))
 
     def paths(self, key: TableKey, partitions: Iterable[str | None] | None = None) -> list[Path]:
@@ -132,7 +132,7 @@ class Store:
             StudyError: the study stores no projected gradients.
             TableError: as `read`.
         """
-        key = self.lineage.key("gradient_index")
+        key = self.lineage.key(INDEX)
         if key not in self.lineage:
             raise StudyError(
                 f"study '{self.study.name}' stores no projected gradients; set store_projected: true on one of its "
@@ -181,14 +181,15 @@ class Store:
     @cached_property
     def ids(self) -> pl.Enum:
         """Data type of the ids of all loaded samples, in dataset order."""
-        dtype = self.read(self.lineage.key("samples")).schema["id"]
-        assert isinstance(dtype, pl.Enum)
-        return dtype
+        return self._encoding(self.lineage.key("samples"), "id")
 
     @cached_property
     def layers(self) -> pl.Enum:
         """Data type of the names of the layers that are compared, in model order."""
-        dtype = self.read(self.lineage.layers_key).schema["layer"]
+        return self._encoding(self.lineage.layers_key, "layer")
+
+    def _encoding(self, key: TableKey, column: str) -> pl.Enum:
+        dtype = self.read(key).schema[column]
         assert isinstance(dtype, pl.Enum)
         return dtype
 
@@ -246,7 +247,7 @@ class Store:
         Raises:
             TableError: an input is missing, or the data root is not writable.
         """
-        key = self.lineage.key("gradient_index")
+        key = self.lineage.key(INDEX)
         self._refuse_other_sizes(key)
         with index_writer(self.path(key, partition), header, self._specific(key, partition, provenance)) as writer:
             yield writer

@@ -15,7 +15,7 @@ from typing import TypeAlias
 from gradsim.queries.quality.language import could_be, has_trace, language_of, languages_of_parts
 from gradsim.queries.quality.requests import asks, is_open_request, is_request, sentences_of
 from gradsim.queries.quality.rewrite import Rewrite, is_unchanged, relative_length
-from gradsim.queries.quality.words import content_of, runs_of, words_of
+from gradsim.queries.quality.words import content_of, trigrams_of, words_of
 
 _YES_OR_NO = re.compile(r"\W*(?:yes\b|no[,!;:]|no\.(?!\s*\d))", re.IGNORECASE)
 _QUOTED = re.compile(r"[\"“„«]([^\"“”„«»]+)[\"”“»]")
@@ -35,8 +35,8 @@ def _repeats_the_answer(rewrite: Rewrite) -> bool:
     words = words_of(rewrite.text)
     if words and words == words_of(rewrite.answer):
         return True
-    runs = runs_of(rewrite.text)
-    taken = runs & (runs_of(rewrite.answer) - runs_of(rewrite.original))
+    runs = trigrams_of(rewrite.text)
+    taken = runs & (trigrams_of(rewrite.answer) - trigrams_of(rewrite.original))
     return len(taken) >= max(5, len(runs) / 4)
 
 

@@ -49,7 +49,7 @@ def content_of(text: str) -> frozenset[str]:
     )
 
 
-def runs_of(text: str, length: int = 3) -> frozenset[tuple[str, ...]]:
-    """Return all n-grams of words, with n = `length`."""
+def trigrams_of(text: str) -> frozenset[tuple[str, str, str]]:
+    """Return all runs of three words."""
     words = words_of(text)
-    return frozenset(tuple(words[start : start + length]) for start in range(len(words) - length + 1))
+    return frozenset(zip(words, words[1:], words[2:], strict=False))
