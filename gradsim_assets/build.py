@@ -1,4 +1,4 @@
-"""Assembly of the code location: the assets, checks and jobs of every study, and the shared resources."""
+"""The code location: the assets, checks and jobs of every study, and the shared resources."""
 
 import warnings
 from collections.abc import Iterable, Mapping
@@ -22,7 +22,7 @@ from gradsim_assets.checks.quality_checks import quality_checks
 from gradsim_assets.checks.tokenization_check import tokenization_check
 from gradsim_assets.dispatch import Dispatch, compute_resource
 from gradsim_assets.io_manager import TableIOManager
-from gradsim_assets.jobs import study_jobs
+from gradsim_assets.keys import asset_key
 from resources.storage import StorageResource
 
 # Backfill policies and partitioned asset checks are beta; Dagster's version is pinned.
@@ -56,10 +56,12 @@ def build_definitions(
 
 def study_assets(study: Study, dispatch: Dispatch) -> list[dg.AssetsDefinition | dg.AssetSpec]:
     """Return all assets of a study."""
-    assets = imported_assets(study) if study.imported else computed_assets(study, dispatch)
-    for setting in study.settings:
-        assets.append(setting_analysis_assets(study, setting))
-    return [*assets, *study_analysis_assets(study), report_asset(study)]
+    lineage = Lineage(study)
+    # Dagster shows imported tables, but does not compute them.
+    imported = [table_spec(lineage, node.key, kinds={"json", "parquet"}) for node in lineage if node.imported]
+    assets = imported or computed_assets(study, dispatch)
+    analyses = [setting_analysis_assets(study, setting) for setting in study.settings]
+    return [*assets, *analyses, *study_analysis_assets(study), report_asset(study)]
 
 
 def computed_assets(study: Study, dispatch: Dispatch) -> list[dg.AssetsDefinition | dg.AssetSpec]:
@@ -69,12 +71,6 @@ def computed_assets(study: Study, dispatch: Dispatch) -> list[dg.AssetsDefinitio
         assets += variant_assets(study, name, setting, dispatch)
         assets += [result_assets(study, name), audit_asset(study, name, dispatch)]
     return [*assets, gradient_assets(study, dispatch), *index_assets(study, dispatch)]
-
-
-def imported_assets(study: Study) -> list[dg.AssetsDefinition | dg.AssetSpec]:
-    """Return the specs of a study's imported tables, which Dagster shows but does not compute."""
-    lineage = Lineage(study)
-    return [table_spec(lineage, node.key, kinds={"json", "parquet"}) for node in lineage if node.imported]
 
 
 def study_checks(study: Study) -> list[dg.AssetChecksDefinition]:
@@ -94,3 +90,41 @@ def usual_resources(studies: Iterable[Study], environment: Environment) -> dict[
         "io_manager": TableIOManager(storage, {study.name: study for study in studies}),
         "compute": compute_resource(environment),
     }
+
+
+def study_jobs(study: Study) -> list[Any]:
+    """Return the jobs `STUDY__dataset`, `STUDY__partitions` (to backfill), `STUDY__combine` and `STUDY__analysis`.
+
+    An imported study has only the last one.
+    """
+    lineage = Lineage(study)
+    partitioned = [node.key for node in lineage if node.partitioned]
+    combined = [node.key for node in lineage if node.key.room == "results"]
+    analysed = [node.key for node in lineage if node.key.room == "analysis" or node.key.name == "report"]
+    analysis = dg.define_asset_job(
+        f"{study.name}__analysis",
+        [asset_key(key) for key in analysed],
+        description="Compute all analyses and the report from the combined tables.",
+    )
+    if study.imported:
+        return [analysis]
+    names = ("samples", "model", "layers", "tokenized", "projections")
+    dataset = [key for name in names if (key := lineage.key(name)) in lineage]
+    return [
+        dg.define_asset_job(
+            f"{study.name}__dataset",
+            [asset_key(key) for key in dataset],
+            description="Load the original samples, download or train the model, and tokenize the samples.",
+        ),
+        dg.define_asset_job(
+            f"{study.name}__partitions",
+            [asset_key(key) for key in partitioned],
+            description="Compute queries, token ids, candidates and gradient dots of every setting, by partition.",
+        ),
+        dg.define_asset_job(
+            f"{study.name}__combine",
+            [asset_key(key) for key in combined],
+            description="Combine the partitions of every setting's tables into one table each.",
+        ),
+        analysis,
+    ]

@@ -8,19 +8,7 @@ from itertools import chain, groupby
 import numpy as np
 import polars as pl
 
-from gradsim.published.checking import (
-    QuerySet,
-    check_cosines,
-    check_dots,
-    check_last_part,
-    check_lists,
-    check_pairs,
-    check_same_queries,
-    check_sample_size,
-    check_samples,
-    check_sources,
-    query_sets,
-)
+from gradsim.published import checking
 from gradsim.published.finding import PublishedFiles, SettingFiles
 from gradsim.published.layout import parameters_path
 from gradsim.published.merging import Merged, agreement, merge
@@ -145,9 +133,9 @@ def read_published(files: PublishedFiles) -> Published:
             findings += (f"Setting {name}: {each}." for each in notes)
     assert layers is not None
 
-    queries = [QuerySet(setting.dots.names[0], setting.queries) for setting in settings.values()]
-    check_same_queries(queries)
-    check_sample_size(files.sample_size, queries[0])
+    queries = [checking.QuerySet(setting.dots.names[0], setting.queries) for setting in settings.values()]
+    checking.check_same_queries(queries)
+    checking.check_sample_size(files.sample_size, queries[0])
     first = next(iter(settings))
     findings += (
         f"Setting {name}: the queries were reordered to match setting {first}."
@@ -194,8 +182,8 @@ def _read_setting(reader: Reader, files: SettingFiles, layers: tuple[str, ...] |
             projections.setdefault(dimension, []).append(block)
 
     tables_of_queries = [dots, query_self, *([similarities] if similarities else []), *projections.values()]
-    check_same_queries(list(chain.from_iterable(query_sets(blocks) for blocks in tables_of_queries)))
-    check_lists(dots)
+    checking.check_same_queries(list(chain.from_iterable(checking.query_sets(blocks) for blocks in tables_of_queries)))
+    checking.check_lists(dots)
     setting = _Setting(
         dots=merge(dots),
         query_self=merge(query_self),
@@ -203,14 +191,14 @@ def _read_setting(reader: Reader, files: SettingFiles, layers: tuple[str, ...] |
         similarities=merge(similarities) if similarities else None,
         projections={dimension: merge(blocks) for dimension, blocks in projections.items()},
     )
-    check_last_part(original_self, len(setting.queries))
-    check_sources(setting.dots)
-    check_samples(setting.dots, setting.query_self, "query")
-    check_samples(setting.dots, setting.original_self, "original")
-    check_dots(setting.dots, setting.norms)
+    checking.check_last_part(original_self, len(setting.queries))
+    checking.check_sources(setting.dots)
+    checking.check_samples(setting.dots, setting.query_self, "query")
+    checking.check_samples(setting.dots, setting.original_self, "original")
+    checking.check_dots(setting.dots, setting.norms)
     for kind, cosines in setting.cosines():
-        check_pairs(setting.dots, cosines)
-        check_cosines(cosines, kind)
+        checking.check_pairs(setting.dots, cosines)
+        checking.check_cosines(cosines, kind)
     return setting
 
 

@@ -5,20 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gradsim.errors import StudyError, TableError
-from gradsim.published.layout import (
-    STEMS,
-    WHOLE_STUDY,
-    Source,
-    dots_path,
-    is_sample_size,
-    is_setting,
-    is_stored,
-    parameters_path,
-    projections_paths,
-    similarity_path,
-    similarity_size,
-    sources,
-)
+from gradsim.published import layout
 from gradsim.study.definition import RESERVED_NAMES
 
 _FIRST_SETTINGS = ("paraphrased", "model_generated")
@@ -33,7 +20,7 @@ class SettingFiles:
         other_sizes: If there are no gradient similarities of the chosen sample size, the sizes that have some.
     """
 
-    tables: Mapping[str, tuple[Source, ...]]
+    tables: Mapping[str, tuple[layout.Source, ...]]
     other_sizes: tuple[str, ...]
 
 
@@ -134,18 +121,18 @@ def _find(folder: Path, model: str | None, sample_size: str | None, settings: Se
 
     names = [each.setting for each in read]
     findings += (
-        f"Setting {each.setting}: sample size {each.sample_size!r} was skipped: it is neither {WHOLE_STUDY} nor a "
-        "number."
+        f"Setting {each.setting}: sample size {each.sample_size!r} was skipped: it is neither {layout.WHOLE_STUDY} "
+        "nor a number."
         for each in once
-        if each.model == model and each.setting in names and not is_sample_size(each.sample_size)
+        if each.model == model and each.setting in names and not layout.is_sample_size(each.sample_size)
     )
     for name in names:
-        if not is_setting(name):
+        if not layout.is_setting(name):
             raise StudyError(
                 f"{data}: {name!r} is not a valid setting name: use letters, digits and underscores, and none of "
                 f"{_listed(RESERVED_NAMES)}; rename its folders, or select the other settings with --setting"
             )
-    parameters = parameters_path(data, model)
+    parameters = layout.parameters_path(data, model)
     return PublishedFiles(
         folder=data,
         model=model,
@@ -184,7 +171,7 @@ def _walk(dots: Path) -> tuple[list[_Results], list[str]]:
     for sizes in _size_folders(dots, (), findings):
         setting, *model = sizes.parent.relative_to(dots).parts or ("",)
         for size in sorted(sizes.iterdir()):
-            if model and any(is_stored(size / f"{stem}.json") for stem in STEMS.values()):
+            if model and any(layout.is_stored(size / f"{stem}.json") for stem in layout.STEMS.values()):
                 place = size.resolve()
                 linked = place != own / size.relative_to(dots)
                 results.append(_Results(setting, "/".join(model), size.name, size, place, linked))
@@ -228,8 +215,8 @@ def _each_place_once(
         return (
             model not in (None, each.model),
             sample_size not in (None, each.sample_size),
-            not (is_setting(each.setting) and is_sample_size(each.sample_size)),
-            each.sample_size != WHOLE_STUDY,
+            not (layout.is_setting(each.setting) and layout.is_sample_size(each.sample_size)),
+            each.sample_size != layout.WHOLE_STUDY,
             each.linked,
         )
 
@@ -253,14 +240,14 @@ def _wanted_settings(data: Path, there: set[str], named: Sequence[str] | None) -
 
 
 def _sample_size(data: Path, model: str, named: str | None, there: Sequence[str]) -> str:
-    sizes = [size for size in there if is_sample_size(size)]
+    sizes = [size for size in there if layout.is_sample_size(size)]
     if not sizes:
         raise StudyError(
-            f"{data}: {model} only has sample size {_listed(map(repr, there))}, which is neither {WHOLE_STUDY} nor a "
-            "number; rename the folder"
+            f"{data}: {model} only has sample size {_listed(map(repr, there))}, which is neither "
+            f"{layout.WHOLE_STUDY} nor a number; rename the folder"
         )
-    if named is None and WHOLE_STUDY in sizes:
-        return WHOLE_STUDY
+    if named is None and layout.WHOLE_STUDY in sizes:
+        return layout.WHOLE_STUDY
     return _chosen(data, "sample size", named, sizes)
 
 
@@ -282,34 +269,34 @@ def _chosen(data: Path, what: str, named: str | None, there: Iterable[str]) -> s
 def _setting_files(data: Path, setting: str, model: str, sample_size: str, findings: list[str]) -> SettingFiles:
     """Return the files of a setting, and append a sentence to `findings` about files with unknown names."""
     place = (data, setting, model, sample_size)
-    dots = {table: sources(dots_path(*place, table)) for table in STEMS}
-    folder = dots_path(*place, "dot_products").parent
-    if missing := [f"{STEMS[table]}.json" for table, files in dots.items() if not files]:
+    dots = {table: layout.sources(layout.dots_path(*place, table)) for table in layout.STEMS}
+    folder = layout.dots_path(*place, "dot_products").parent
+    if missing := [f"{layout.STEMS[table]}.json" for table, files in dots.items() if not files]:
         raise TableError(
             f"{folder}: lacks {' and '.join(missing)}, whole and in parts; add what is missing, or exclude "
             f"{setting!r} by selecting the other settings with --setting"
         )
-    similarity = similarity_path(*place)
-    projections = [files for path in projections_paths(*place) if (files := sources(path))]
+    similarity = layout.similarity_path(*place)
+    projections = [files for path in layout.projections_paths(*place) if (files := layout.sources(path))]
     if len(projections) > 1:
         first, second = (files[0].path.parent for files in projections)
         raise TableError(f"{first} and {second} both contain projections for {setting!r}; remove one of the two")
 
     read = {source.path for files in dots.values() for source in files}
     unknown = {folder: [path.name for path in folder.glob("*.json") if path not in read]}
-    for each in dict.fromkeys(path.parent for path in (similarity, *projections_paths(*place))):
-        unknown[each] = [path.name for path in each.glob("*.json") if similarity_size(path) is None]
+    for each in dict.fromkeys(path.parent for path in (similarity, *layout.projections_paths(*place))):
+        unknown[each] = [path.name for path in each.glob("*.json") if layout.similarity_size(path) is None]
     for each, names in unknown.items():
         if names:
             findings.append(f"Setting {setting}: skipped files with unknown names in {each}: {_listed(names)}.")
-    sizes = {size for path in similarity.parent.glob("*.json") if (size := similarity_size(path)) is not None}
+    sizes = {size for path in similarity.parent.glob("*.json") if (size := layout.similarity_size(path)) is not None}
     return SettingFiles(
         tables={
             **dots,
-            "gradient_similarity": sources(similarity),
+            "gradient_similarity": layout.sources(similarity),
             "projections": projections[0] if projections else (),
         },
-        other_sizes=() if is_stored(similarity) else tuple(sorted(sizes)),
+        other_sizes=() if layout.is_stored(similarity) else tuple(sorted(sizes)),
     )
 
 

@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,7 +56,8 @@ def render_report(data: ReportData) -> str:
     exclusions = _by_sample("exclusions", "Samples left out", data.exclusions, downloads)
     originals = texts_by_id(data.originals)
     layers = layers_shown(data.settings)
-    pairs = _browsed(data, layers, originals)
+    every = (browsed(setting, layers, texts_by_id(setting.queries), originals) for setting in data.settings)
+    pairs = [each for each in every if each is not None]
     script = _joined("js", SCRIPTS)
     return environment.get_template("page.html.j2").render(
         study=data.study,
@@ -96,11 +96,6 @@ def _scores(setting: SettingReport) -> Scores:
     number = len(setting.tables["decisions"])
     queries = "1 query" if number == 1 else f"{number:,} queries"
     return Scores(setting.setting, setting_label(setting.setting), queries, big_numbers(setting))
-
-
-def _browsed(data: ReportData, layers: Sequence[str], originals: Texts) -> list[Browsed]:
-    every = (browsed(setting, layers, texts_by_id(setting.queries), originals) for setting in data.settings)
-    return [each for each in every if each is not None]
 
 
 def _shown(originals: Texts, pairs: list[Browsed]) -> str:

@@ -11,7 +11,7 @@ import polars as pl
 from gradsim.tables.files import blocks_of, reading, scan_table
 from gradsim.tables.index import scan_ids
 from gradsim.tables.keys import TableKey
-from gradsim.tables.lineage import INDEX
+from gradsim.tables.lineage import DOT_TABLES, GRADIENT_TABLES, INDEX, PROJECTED_DOT_TABLES
 from gradsim.tables.provenance import ORIGINAL_LOSS
 from gradsim.tables.store import Store
 
@@ -174,24 +174,25 @@ def _kept_pairs(store: Store, key: TableKey, partition: str) -> pl.DataFrame:
     )
 
 
-def _n_layers(store: Store) -> int:
-    return len(store.layers.categories)
-
-
-def _n_projected_layers(store: Store) -> int:
-    return len(store.study.projected) * _n_layers(store)
-
-
-def _kept_samples(store: Store, key: TableKey, partition: str, column: str) -> int:
-    return _kept_pairs(store, key, partition)[column].n_unique()
-
-
 def _n_sources(store: Store, key: TableKey, partition: str) -> int:
     """Return the number of a partition's source samples: originals, or queries of another setting."""
     source = store.study.settings[str(key.setting)].source
     if source is None:
         return len(store.ids_of(partition))
     return store.rows(store.lineage.key("queries", source), partition)
+
+
+def _n_gradient_rows(store: Store, key: TableKey, partition: str) -> int:
+    """Return the number of kept pairs, or of their queries or originals, times the rows of each in the table."""
+    study, pairs, layers = store.study, _kept_pairs(store, key, partition), len(store.layers.categories)
+    rows = {
+        "gradient_similarity": 1,
+        "projected_similarity": len(study.projections),
+        **dict.fromkeys(DOT_TABLES, layers),
+        **dict.fromkeys(PROJECTED_DOT_TABLES, len(study.projected) * layers),
+    }
+    side = {"query_self": "query_id", "original_self": "original_id"}.get(key.name.removeprefix("projected_"))
+    return rows[key.name] * (pairs[side].n_unique() if side else pairs.height)
 
 
 def _n_candidates(store: Store, key: TableKey, partition: str) -> int:
@@ -213,22 +214,5 @@ _EXPECTED_ROWS: Mapping[str, Callable[[Store, TableKey, str], int]] = {
         - len(store.provenance(key, partition).excluded)
     ),
     "candidates": _n_candidates,
-    "dot_products": lambda store, key, partition: _kept_pairs(store, key, partition).height * _n_layers(store),
-    "query_self": lambda store, key, partition: _kept_samples(store, key, partition, "query_id") * _n_layers(store),
-    "original_self": lambda store, key, partition: (
-        _kept_samples(store, key, partition, "original_id") * _n_layers(store)
-    ),
-    "projected_dots": lambda store, key, partition: (
-        _kept_pairs(store, key, partition).height * _n_projected_layers(store)
-    ),
-    "projected_query_self": lambda store, key, partition: (
-        _kept_samples(store, key, partition, "query_id") * _n_projected_layers(store)
-    ),
-    "projected_original_self": lambda store, key, partition: (
-        _kept_samples(store, key, partition, "original_id") * _n_projected_layers(store)
-    ),
-    "gradient_similarity": lambda store, key, partition: _kept_pairs(store, key, partition).height,
-    "projected_similarity": lambda store, key, partition: (
-        _kept_pairs(store, key, partition).height * len(store.study.projections)
-    ),
+    **dict.fromkeys(GRADIENT_TABLES, _n_gradient_rows),
 }

@@ -169,7 +169,7 @@ def _notes(sources: Sources, forecasts: Sequence[SettingForecast]) -> Iterator[s
     if sources.model_configuration is None:
         yield "not counted: the model is trained first"
     for name, method in study.settings.items():
-        if method.runs_model and _lacks_queries(sources, name):
+        if method.runs_model and not all(sources.fresh("queries", name, each.key) for each in study.partitions):
             writer = method.model if isinstance(method, LocalParaphrase) else "the model"
             yield f"not counted: {writer} writes the queries of {name} first"
     yield from _index_notes(sources)
@@ -189,11 +189,6 @@ def _index_notes(sources: Sources) -> Iterator[str]:
             f"not counted: the gradient index runs {originals:,} originals once more "
             f"and writes {bytes_text(size)} of projected gradients"
         )
-
-
-def _lacks_queries(sources: Sources, setting: str) -> bool:
-    """Return whether some of a setting's queries still have to be made."""
-    return not all(sources.fresh("queries", setting, each.key) for each in sources.store.study.partitions)
 
 
 def _rates_note(study: Study, known: MeasuredRates | None) -> str:

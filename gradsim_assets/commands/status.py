@@ -56,7 +56,7 @@ def print_status(session: Session) -> None:
         for node in store.lineage
     }
     # Fresh partitions did not fail, and asking Dagster takes seconds.
-    unfinished = [key for key in states if store.lineage[key].partitioned and not _all_fresh(states[key])]
+    unfinished = [key for key in states if store.lineage[key].partitioned and {*states[key].values()} != {State.FRESH}]
     failed = session.failed_partitions(unfinished)
     table = Table(title=f"{session.study.name} in {store.root}", title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("table", overflow="fold")
@@ -72,10 +72,6 @@ def print_status(session: Session) -> None:
         table.add_section()
     console.print(table)
     print_audits(store, list(session.study.settings))
-
-
-def _all_fresh(states: Mapping[str | None, State]) -> bool:
-    return all(state is State.FRESH for state in states.values())
 
 
 def _cells(

@@ -88,7 +88,8 @@ def failure_text(result: dg.ExecuteInProcessResult, store: Store) -> str:
         if event.is_step_failure and (error := event.step_failure_data.error):
             if error.cls_name == dg.DagsterExecutionInterruptedError.__name__:
                 return f"{event.step_key}: interrupted; finished work is kept, run again to continue"
-            while error.cause and error.cls_name not in _own_errors():
+            own = _names(GradsimError) | {dg.Failure.__name__}  # collected late: some are defined on first use
+            while error.cause and error.cls_name not in own:
                 error = error.cause
             # Dagster writes `module.Class: message`.
             return f"{event.step_key}: {error.message.strip().split(': ', 1)[-1]}"
@@ -97,11 +98,6 @@ def failure_text(result: dg.ExecuteInProcessResult, store: Store) -> str:
 
 def _names(error: type[Exception]) -> set[str]:
     return {error.__name__}.union(*(_names(each) for each in error.__subclasses__()))
-
-
-def _own_errors() -> set[str]:
-    """Return the names of the errors with messages for the user; collected late, as some are defined on first use."""
-    return _names(GradsimError) | {dg.Failure.__name__}
 
 
 def failed_partitions(

@@ -12,6 +12,7 @@ import shlex
 import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
+from functools import partial
 
 import dagster as dg
 from dagster_slurm import BashLauncher, SlurmPipesClient
@@ -19,7 +20,7 @@ from dagster_slurm import BashLauncher, SlurmPipesClient
 from gradsim.errors import ClusterError
 from gradsim.partition_job import PartitionJob
 from resources.messages import FedMessageReader
-from resources.slurm.connection import Answer, Connection
+from resources.slurm.connection import Connection
 from resources.slurm.failures import NO_ENVIRONMENT, is_away, refusal
 from resources.slurm.job_state import LOG, MESSAGES, RESULT, STATUS, TAKEN, JobEnd, job_number
 from resources.slurm.script import JOB_FILE, SCRIPT, archive, batch_script, describe, sbatch_command
@@ -96,7 +97,8 @@ class PartitionJobClient(SlurmPipesClient):
         command = _submit_command(self._site, identity, sbatch)
         files = archive({JOB_FILE: job.model_dump_json().encode(), SCRIPT: script.encode()})
         deadline = time.monotonic() + SECONDS_TO_SUBMIT
-        while (answer := self._ask_to_submit(command, files)).status:
+        ask = partial(self._connection.patiently, command, files, seconds=SECONDS_TO_SUBMIT, timeout=120)
+        while (answer := ask()).status:
             waits = answer.status == _BUSY or is_away(answer)
             if not waits or time.monotonic() > deadline:
                 raise ClusterError(refusal(answer, self._site))
@@ -112,9 +114,6 @@ class PartitionJobClient(SlurmPipesClient):
         how = next(text for word, text in told.items() if word in answer.text)
         self._log(f"{how} ({describe(job)}); its files: {self._site.job_folder(identity)}")
         return number
-
-    def _ask_to_submit(self, command: str, files: bytes) -> Answer:
-        return self._connection.patiently(command, files, seconds=SECONDS_TO_SUBMIT, timeout=120)
 
     # -- waiting -----------------------------------------------------------------------------
 

@@ -55,7 +55,9 @@ class SlurmCompute(ComputeResource):
         site = connection.at_home(seconds=SECONDS_TO_SUBMIT)
         data = site.data(job.root)
         there = at_site(job, site)
-        identity = _identity(context, there)
+        identity = there.identity
+        if job.force:  # one of its own for each run, shared with the run's retries
+            identity += f"-{(context.run.root_run_id or context.run.run_id).split('-')[0]}"
         files = None if site.shared_data else RemoteFiles(connection, data)
         if files:
             files.send_inputs(job, context.log.info)
@@ -85,13 +87,6 @@ def at_site(job: PartitionJob, site: Site) -> PartitionJob:
             "model": replace(job.model, name=name, device=site.device),
         }
     )
-
-
-def _identity(context: dg.AssetExecutionContext, job: PartitionJob) -> str:
-    """Return the job's identity; a forced job gets one of its own for each run, shared with the run's retries."""
-    if not job.force:
-        return job.identity
-    return f"{job.identity}-{(context.run.root_run_id or context.run.run_id).split('-')[0]}"
 
 
 def _performed(end: JobEnd, folder: str) -> Performed:

@@ -5,7 +5,7 @@ import contextlib
 import re
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain, repeat
 from pathlib import Path
@@ -141,7 +141,7 @@ class Connection:
         """
         began = time.monotonic()
         complained = -float("inf")
-        for pause in self._pauses():
+        for pause in chain(_PAUSES, repeat(_PAUSES[-1])):
             for stream in (source, target):
                 if stream is not None and not isinstance(stream, bytes):
                     stream.seek(0)
@@ -198,10 +198,6 @@ class Connection:
                 raise ClusterError(
                     f"{self.site.address}: {fix.format(host=ssh.host, port=ssh.port, known_hosts=known_hosts)}"
                 )
-
-    @staticmethod
-    def _pauses() -> Iterator[float]:
-        return chain(_PAUSES, repeat(_PAUSES[-1]))
 
 
 def _in_bash(command: str) -> str:

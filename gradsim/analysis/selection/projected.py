@@ -85,15 +85,12 @@ def select_or_project(
     bootstrap = Bootstrap(n_queries, seed=seed)
     kept = {criterion: elimination_order(layer_dots, criterion) for criterion in Criterion} if contests else {}
     rows = [
-        {**_selected(sizes, contest.select(layer_dots, sizes, kept[contest.criterion])), **contest.row(bootstrap)}
+        {"layers": len(chosen), "parameters": int(sizes[chosen].sum()), **contest.row(bootstrap)}
         for contest in contests
+        for chosen in [contest.select(layer_dots, sizes, kept[contest.criterion])]
     ]
     table = pl.DataFrame(rows, schema=column_types(SELECT_OR_PROJECT))
     return table.with_columns(p_holm=pl.Series(holm(table["p"].to_numpy()), dtype=pl.Float64))
-
-
-def _selected(sizes: Positions, chosen: Positions) -> dict[str, object]:
-    return {"layers": len(chosen), "parameters": int(sizes[chosen].sum())}
 
 
 @dataclass(frozen=True)

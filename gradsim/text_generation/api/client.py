@@ -14,10 +14,9 @@ from urllib.parse import urlsplit
 from gradsim.progress import Progress
 from gradsim.study.settings import Paraphrase
 from gradsim.text_generation.api.conversation import ATTEMPTS, Conversation, UnansweredError, open_client
-from gradsim.text_generation.api.costs import Budget, Cost, estimated_cost, total
+from gradsim.text_generation.api.costs import Budget, Cost, Limits, estimated_cost, total
 from gradsim.text_generation.api.event_loop import run_beside
 from gradsim.text_generation.api.failures import Address, ParaphraseError
-from gradsim.text_generation.api.limits import Limits
 from gradsim.text_generation.journal import Entry, Journal, open_journal, read_journal
 from gradsim.text_generation.request import Answer, Request
 

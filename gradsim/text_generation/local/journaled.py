@@ -38,7 +38,11 @@ def journaled_answers(
     Raises:
         GradsimError: the model cannot be loaded, or the journal cannot be written.
     """
-    how = [_model_identity(running), max_new_tokens, sampling.temperature if sampling else 0]
+    # The location of the model's files does not affect its answers; a revision can contain several GGUF files.
+    configuration = running.configuration
+    model = [running.revision, configuration.precision, configuration.attention]
+    model += [configuration.gguf] if configuration.gguf else []
+    how = [model, max_new_tokens, sampling.temperature if sampling else 0]
     keys = [
         _digest([*how, sampling.seeds[place] if sampling else None, list(prompt)])
         for place, prompt in enumerate(prompts)
@@ -64,13 +68,6 @@ def journaled_answers(
                 on_answer=keep,
             )
         return [GeneratedAnswer(**journal.entries[key]) for key in keys]
-
-
-def _model_identity(running: RunningModel) -> list[Any]:
-    """Return the properties of the model that determine its answers; the location of its files does not."""
-    model = running.configuration
-    # A Hub revision contains all GGUF files of a repository.
-    return [running.revision, model.precision, model.attention, *([model.gguf] if model.gguf else [])]
 
 
 def _digest(request: Any) -> str:
