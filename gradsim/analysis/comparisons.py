@@ -15,8 +15,7 @@ Positions = NDArray[np.int64]
 
 METHOD_DIFFERENCES: Schema = {
     "method": Column(
-        pl.String,
-        "full_gradient, PROJECTION-DIMENSION, or bm25 (correct if the source ranks first and was not forced)",
+        pl.String, "full_gradient, PROJECTION-DIMENSION, or bm25 (correct if the source ranks first and was not forced)"
     ),
     "other": Column(pl.String, "the method that it is compared with"),
     "difference": Column(pl.Float64, "accuracy of the method minus accuracy of the other, over all queries"),

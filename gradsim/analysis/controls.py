@@ -53,10 +53,7 @@ def controls(
     lists = CandidateLists.from_pairs(pairs)
     scores = pairs["similarity"].to_numpy()
 
-    rows = [
-        _shuffled(lists, scores, seed),
-        _scored(BM25_RANK, lists, -pairs["rank"].to_numpy().astype(np.float64)),
-    ]
+    rows = [_shuffled(lists, scores, seed), _scored(BM25_RANK, lists, -pairs["rank"].to_numpy().astype(np.float64))]
     if answer_lengths is not None and query_answer_lengths is not None:
         original = _lengths(pairs["original_id"], answer_lengths, "original")
         query = _lengths(pairs["query_id"], query_answer_lengths, "query")

@@ -91,9 +91,7 @@ class LayerDots:
             query_self_dots=np.take(query_self_dots, kept, axis=1),
             original_self_dots=np.take(original_self_dots, kept, axis=1),
             whole=cosine(
-                dots.sum(axis=1),
-                query_self_dots.sum(axis=1)[lists.query],
-                original_self_dots.sum(axis=1)[original],
+                dots.sum(axis=1), query_self_dots.sum(axis=1)[lists.query], original_self_dots.sum(axis=1)[original]
             ),
         )
 
@@ -126,11 +124,7 @@ class LayerDots:
 
     def layer_similarities(self) -> Floats:
         """Return the cosine similarity of each pair in each layer alone, (n_pairs, n_layers); 0 for 0/0."""
-        return cosine(
-            self.dots,
-            self.query_self_dots[self.lists.query],
-            self.original_self_dots[self.original],
-        )
+        return cosine(self.dots, self.query_self_dots[self.lists.query], self.original_self_dots[self.original])
 
     def of_queries(self, queries: Positions) -> "LayerDots":
         """Return the dot products of a subset of the queries.
@@ -248,24 +242,11 @@ def _self_dots(frame: pl.DataFrame, side: str, ids: pl.Series, layers: pl.Series
     for unknown in ids.filter(absent)[:1]:
         raise TableError(f"{table} has no row for {side} {unknown!r}, which dot_products compares: combine both again")
     row = _positions(frame[column], ids)
-    return _matrix(
-        frame.filter(row >= 0),
-        table,
-        "self_dot",
-        row=row[row >= 0],
-        keys=ids.to_frame(),
-        layers=layers,
-    )
+    return _matrix(frame.filter(row >= 0), table, "self_dot", row=row[row >= 0], keys=ids.to_frame(), layers=layers)
 
 
 def _matrix(
-    frame: pl.DataFrame,
-    table: str,
-    value: str,
-    *,
-    row: Positions,
-    keys: pl.DataFrame,
-    layers: pl.Series,
+    frame: pl.DataFrame, table: str, value: str, *, row: Positions, keys: pl.DataFrame, layers: pl.Series
 ) -> Floats:
     """Pivot a long table to one row per key and one column per layer.
 

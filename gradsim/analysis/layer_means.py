@@ -36,8 +36,7 @@ ATTENTION_AGAINST_MLP: Schema = {
     ),
     **interval("interval, from a paired bootstrap over queries", "accuracy_low", "accuracy_high"),
     "similarity_difference": Column(
-        pl.Float64,
-        "mean similarity of attention layers to the full gradient minus that of MLP layers",
+        pl.Float64, "mean similarity of attention layers to the full gradient minus that of MLP layers"
     ),
     **interval("interval, from a paired bootstrap over queries", "similarity_low", "similarity_high"),
 }

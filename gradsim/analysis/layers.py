@@ -15,8 +15,7 @@ from gradsim.errors import TableError
 SIMILARITY_TO_FULL_GRADIENT: Schema = {
     "layer": Column(pl.String, "parameter tensor, in model order"),
     "similarity": Column(
-        pl.Float64,
-        "cosine between the layer's and the full gradient's similarities of all pairs; 0 if all are 0",
+        pl.Float64, "cosine between the layer's and the full gradient's similarities of all pairs; 0 if all are 0"
     ),
     **interval("interval, from a bootstrap over queries"),
 }

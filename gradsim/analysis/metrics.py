@@ -18,8 +18,7 @@ RETRIEVAL: Schema = {
         "full_gradient, PROJECTION-DIMENSION, or bm25 (candidates in order of rank; a forced source is not found)",
     ),
     "group": Column(
-        pl.String,
-        "all: every query; ranked: BM25 listed the true source; forced: the true source was added by rule",
+        pl.String, "all: every query; ranked: BM25 listed the true source; forced: the true source was added by rule"
     ),
     "metric": Column(
         pl.String,

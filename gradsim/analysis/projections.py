@@ -35,12 +35,10 @@ PROJECTION_ERRORS: Schema = {
     ),
     "observed": Column(pl.Float64, "cosine similarity of the two projected gradients"),
     "predicted_sd": Column(
-        pl.Float64,
-        "theoretical standard deviation of observed; null for kinds that need more than dot products",
+        pl.Float64, "theoretical standard deviation of observed; null for kinds that need more than dot products"
     ),
     "rightly_scaled": Column(
-        pl.Float64,
-        "cosine under a randomly drawn, correctly scaled dense projection of the same dimension",
+        pl.Float64, "cosine under a randomly drawn, correctly scaled dense projection of the same dimension"
     ),
 }
 
@@ -51,8 +49,7 @@ PROJECTION_AUDIT: Schema = {
     "mean_error": Column(pl.Float64, "mean of the projected cosine minus the cosine that it estimates"),
     "error_sd": Column(pl.Float64, "root mean square of that error"),
     "predicted_sd": Column(
-        pl.Float64,
-        "value that theory predicts for error_sd; null for kinds that need more than dot products",
+        pl.Float64, "value that theory predicts for error_sd; null for kinds that need more than dot products"
     ),
     "sd_ratio": Column(pl.Float64, "error_sd divided by predicted_sd; near 1 if the projection behaves as predicted"),
     "agreement": Column(

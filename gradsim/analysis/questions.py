@@ -10,12 +10,7 @@ from types import MappingProxyType
 import polars as pl
 
 from gradsim.analysis.audit import GRADIENT_AUDIT
-from gradsim.analysis.comparisons import (
-    LAYER_DIFFERENCES,
-    METHOD_DIFFERENCES,
-    layer_differences,
-    method_differences,
-)
+from gradsim.analysis.comparisons import LAYER_DIFFERENCES, METHOD_DIFFERENCES, layer_differences, method_differences
 from gradsim.analysis.controls import CONTROLS, answer_lengths, controls
 from gradsim.analysis.divergence import (
     DIVERGENCE,

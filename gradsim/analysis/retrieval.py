@@ -16,8 +16,7 @@ Floats = NDArray[np.float64]
 
 SHARE: Schema = {
     "accuracy": Column(
-        pl.Float64,
-        "share of queries with the true source as best candidate; a tie of n candidates counts 1/n",
+        pl.Float64, "share of queries with the true source as best candidate; a tie of n candidates counts 1/n"
     ),
     "low": Column(pl.Float64, "lower end of the 95 % Wilson interval"),
     "high": Column(pl.Float64, "upper end of the 95 % Wilson interval"),
@@ -27,12 +26,10 @@ SHARE: Schema = {
 
 ACCURACY: Schema = {
     "method": Column(
-        pl.String,
-        "full_gradient, PROJECTION-DIMENSION, or bm25 (correct if the source ranks first and was not forced)",
+        pl.String, "full_gradient, PROJECTION-DIMENSION, or bm25 (correct if the source ranks first and was not forced)"
     ),
     "group": Column(
-        pl.String,
-        "all: every query; ranked: BM25 listed the true source; forced: the true source was added by rule",
+        pl.String, "all: every query; ranked: BM25 listed the true source; forced: the true source was added by rule"
     ),
     **SHARE,
 }
@@ -71,9 +68,7 @@ DECISIONS: Schema = {
 
 
 def accuracy(
-    similarity: pl.DataFrame,
-    candidates: pl.DataFrame | None = None,
-    projected: pl.DataFrame | None = None,
+    similarity: pl.DataFrame, candidates: pl.DataFrame | None = None, projected: pl.DataFrame | None = None
 ) -> pl.DataFrame:
     """Compute the accuracy of the full gradient, each projection and BM25, also split by forced sources.
 

@@ -104,11 +104,7 @@ def _write(
 
 
 def _tiles(
-    job: PartitionJob,
-    store: Store,
-    inputs: JobInputs,
-    projectors: Sequence[Projector],
-    progress: Progress,
+    job: PartitionJob, store: Store, inputs: JobInputs, projectors: Sequence[Projector], progress: Progress
 ) -> ComparisonTiles:
     model = load_model(job.model)
     _check_layers(model, store)

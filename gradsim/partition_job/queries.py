@@ -64,10 +64,7 @@ def _provenance(job: PartitionJob, store: Store, method: QueryMethod, running: R
         return model_provenance(job, store, running.device)
     configuration = running.configuration
     return Provenance(
-        model=configuration.name,
-        revision=running.revision,
-        device=running.device,
-        precision=configuration.precision,
+        model=configuration.name, revision=running.revision, device=running.device, precision=configuration.precision
     )
 
 

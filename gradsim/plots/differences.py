@@ -92,10 +92,7 @@ def _draw_accuracies(axes: Axes, layers: pl.DataFrame) -> None:
 def _draw_ranges(axes: Axes, layers: pl.DataFrame) -> None:
     """Draw the range of possible ranks of each layer, highlighting layers that may be the best."""
     width = min(8.0, 250 / len(layers))
-    for rows, colour in (
-        (layers.filter(pl.col("first") > 1), FAINT),
-        (layers.filter(pl.col("first") == 1), BLUE),
-    ):
+    for rows, colour in ((layers.filter(pl.col("first") > 1), FAINT), (layers.filter(pl.col("first") == 1), BLUE)):
         # Extend ranges by half a rank on both ends, so that a single rank is visible.
         axes.vlines(rows["place"], rows["first"] - 0.5, rows["last"] + 0.5, color=colour, linewidth=width)
     axes.plot(layers["place"], layers["place"], "_", color=INK, markersize=width, markeredgewidth=1)

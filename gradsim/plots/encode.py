@@ -57,17 +57,6 @@ _VARIABLES = {
     style.INK: "currentColor",
     **{
         getattr(style, colour): f"var(--{colour.lower()}, {getattr(style, colour)})"
-        for colour in (
-            "BLUE",
-            "SKY",
-            "ORANGE",
-            "VERMILION",
-            "GREEN",
-            "PURPLE",
-            "BROWN",
-            "MUTED",
-            "FAINT",
-            "PAPER",
-        )
+        for colour in ("BLUE", "SKY", "ORANGE", "VERMILION", "GREEN", "PURPLE", "BROWN", "MUTED", "FAINT", "PAPER")
     },
 }

@@ -102,12 +102,7 @@ def attention_and_mlp(layer_means: pl.DataFrame, attention_against_mlp: pl.DataF
 
 
 def _draw_differences(
-    axes: Axes,
-    differences: pl.DataFrame,
-    columns: list[str],
-    colour: str,
-    marker: str,
-    written: Callable[[float], str],
+    axes: Axes, differences: pl.DataFrame, columns: list[str], colour: str, marker: str, written: Callable[[float], str]
 ) -> None:
     inside = differences.filter(pl.col("block").is_not_null())
     zero_line(axes)

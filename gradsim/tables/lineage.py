@@ -26,13 +26,7 @@ CODE_VERSIONS: Mapping[str, int] = {
 
 PROJECTED_DOT_TABLES = ("projected_dots", "projected_query_self", "projected_original_self")
 PROJECTED_TABLES = ("projected_similarity", *PROJECTED_DOT_TABLES)
-GRADIENT_TABLES = (
-    "dot_products",
-    "query_self",
-    "original_self",
-    "gradient_similarity",
-    *PROJECTED_TABLES,
-)
+GRADIENT_TABLES = ("dot_products", "query_self", "original_self", "gradient_similarity", *PROJECTED_TABLES)
 COMBINED_TABLES = ("candidates", *GRADIENT_TABLES)
 DOT_TABLES = DOTS
 
@@ -206,8 +200,7 @@ class Lineage:
         samples, model = self.key("samples"), self.key("model")
         trained = isinstance(study.model, ReferenceModel)
         yield Node(
-            samples,
-            parameters={"dataset": study.dataset, "samples": study.samples, "first": study.first_samples},
+            samples, parameters={"dataset": study.dataset, "samples": study.samples, "first": study.first_samples}
         )
         yield Node(
             model,
@@ -226,11 +219,7 @@ class Lineage:
         )
         for layers in self._chosen_layers:
             yield Node(layers, inputs=(model,), parameters={"layers": study.layers})
-        yield Node(
-            self.key("projections"),
-            inputs=(self.layers_key,),
-            parameters={"projections": study.projections},
-        )
+        yield Node(self.key("projections"), inputs=(self.layers_key,), parameters={"projections": study.projections})
         if stored := study.stored_projection:
             yield Node(
                 self.key(INDEX),

@@ -201,11 +201,7 @@ class Store:
     # -- writing -----------------------------------------------------------------------------
 
     def write(
-        self,
-        key: TableKey,
-        frame: pl.DataFrame,
-        partition: str | None = None,
-        provenance: Provenance | None = None,
+        self, key: TableKey, frame: pl.DataFrame, partition: str | None = None, provenance: Provenance | None = None
     ) -> Provenance:
         """Write a table or partition with its fingerprint and the versions of its inputs.
 

@@ -168,10 +168,7 @@ def _kept_pairs(store: Store, key: TableKey, partition: str) -> pl.DataFrame:
     excluded = store.provenance(key, partition).excluded
     bad_originals = [sample for sample, reason in excluded.items() if reason == ORIGINAL_LOSS]
     candidates = store.read(store.lineage.key("candidates", key.setting), [partition])
-    return candidates.filter(
-        ~pl.col("query_id").is_in(list(excluded)),
-        ~pl.col("original_id").is_in(bad_originals),
-    )
+    return candidates.filter(~pl.col("query_id").is_in(list(excluded)), ~pl.col("original_id").is_in(bad_originals))
 
 
 def _n_sources(store: Store, key: TableKey, partition: str) -> int:

@@ -88,10 +88,7 @@ def _tokenized(study: Study, name: str, dispatch: Dispatch) -> dg.AssetsDefiniti
         lineage,
         lineage.key("tokenized", name),
         kinds={"huggingface", "polars", "parquet"},
-        ins={
-            "queries": lineage.key("queries", name),
-            "originals": lineage.key("tokenized"),
-        },
+        ins={"queries": lineage.key("queries", name), "originals": lineage.key("tokenized")},
         dispatch=dispatch,
     )
     def tokenized(queries: pl.DataFrame, originals: pl.DataFrame, storage: StorageResource) -> dg.Output[pl.DataFrame]:

@@ -5,14 +5,7 @@ from collections.abc import Mapping, Sequence
 from gradsim.analysis.questions import SIZES
 from gradsim.study.partitions import select_partitions
 from gradsim.tables import TableKey
-from gradsim.tables.lineage import (
-    COMBINED_TABLES,
-    DOT_TABLES,
-    GRADIENT_TABLES,
-    INDEX,
-    PROJECTED_TABLES,
-    TRANSFER,
-)
+from gradsim.tables.lineage import COMBINED_TABLES, DOT_TABLES, GRADIENT_TABLES, INDEX, PROJECTED_TABLES, TRANSFER
 from gradsim_assets import commands
 from gradsim_assets.commands.session import Session
 from gradsim_assets.commands.status import refuse_wrong_numbers

@@ -23,12 +23,7 @@ class Launch:
 
 
 def plan_launches(
-    store: Store,
-    targets: Iterable[TableKey],
-    partitions: Sequence[Partition],
-    *,
-    force: bool = False,
-    runs: int = 1,
+    store: Store, targets: Iterable[TableKey], partitions: Sequence[Partition], *, force: bool = False, runs: int = 1
 ) -> list[Launch]:
     """Return the runs that make the targets, in order.
 

@@ -82,10 +82,7 @@ def at_site(job: PartitionJob, site: Site) -> PartitionJob:
     if Path(name).is_relative_to(job.root):
         name = str(site.data(job.root) / Path(name).relative_to(job.root).as_posix())
     return job.model_copy(
-        update={
-            "root": Path(site.data(job.root)),
-            "model": replace(job.model, name=name, device=site.device),
-        }
+        update={"root": Path(site.data(job.root)), "model": replace(job.model, name=name, device=site.device)}
     )
 
 

@@ -17,14 +17,12 @@ HELD_OUT_SELECTION: Schema = {
     "step": Column(pl.Int32, "number of layers chosen so far"),
     "in_sample": Column(pl.Float64, "value on the half that chose the layers, averaged over all halves"),
     "held_out": Column(
-        pl.Float64,
-        "value on the other half, averaged over all halves; every split holds out each query once",
+        pl.Float64, "value on the other half, averaged over all halves; every split holds out each query once"
     ),
     "low": Column(pl.Float64, "lower end of the 95 % interval: Wilson for accuracy, bootstrap for similarity"),
     "high": Column(pl.Float64, "upper end of the interval, which covers variation over queries but not over splits"),
     "parameter_share": Column(
-        pl.Float64,
-        "share of the model's parameters, averaged over all halves; null if sizes are unknown",
+        pl.Float64, "share of the model's parameters, averaged over all halves; null if sizes are unknown"
     ),
 }
 

@@ -26,8 +26,7 @@ SELECT_OR_PROJECT: Schema = {
     "layers": Column(pl.Int32, "number of layers selected on all queries; selections on halves may differ"),
     "parameters": Column(pl.Int64, "total number of their parameters"),
     "selected_accuracy": Column(
-        pl.Float64,
-        "accuracy on held-out queries of layers selected on the other half, averaged over splits",
+        pl.Float64, "accuracy on held-out queries of layers selected on the other half, averaged over splits"
     ),
     "projected_accuracy": Column(pl.Float64, "accuracy of the projected gradients"),
     "difference": Column(pl.Float64, "selected_accuracy minus projected_accuracy"),
@@ -43,8 +42,7 @@ SELECT_OR_PROJECT: Schema = {
         "similarity to the full gradient of layers selected on the other half, averaged over held-out halves",
     ),
     "projected_similarity": Column(
-        pl.Float64,
-        "similarity to the full gradient of the projection, averaged over the same halves",
+        pl.Float64, "similarity to the full gradient of the projection, averaged over the same halves"
     ),
     "similarity_difference": Column(pl.Float64, "selected_similarity minus projected_similarity"),
     **interval("interval, from a paired bootstrap over queries, not over splits", "similarity_low", "similarity_high"),

@@ -219,10 +219,7 @@ class Paraphraser:
         return {"model": self._setting.model, "temperature": self._setting.temperature, "seed": request.seed}
 
     def _messages(self, request: Request) -> list[dict[str, str]]:
-        return [
-            {"role": "system", "content": self._setting.system_prompt},
-            {"role": "user", "content": request.text},
-        ]
+        return [{"role": "system", "content": self._setting.system_prompt}, {"role": "user", "content": request.text}]
 
 
 def host_of(base_url: str) -> str:

@@ -85,10 +85,7 @@ class Conversation:
             UnansweredError: all attempts failed.
         """
         asking = AsyncRetrying(
-            retry=retry_if_exception_type(BusyError),
-            stop=stop_after_attempt(self._attempts),
-            wait=_pause,
-            reraise=True,
+            retry=retry_if_exception_type(BusyError), stop=stop_after_attempt(self._attempts), wait=_pause, reraise=True
         )
 
         async def ask() -> Answer:

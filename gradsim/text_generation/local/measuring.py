@@ -207,10 +207,7 @@ def probes_of(rows: Sequence[Row], configuration: PreTrainedConfig) -> list[Row]
         crossing += [lengthened(row, threshold - 1) for row in rows[:longer] if _last_length(row) > threshold][-1:]
     most = max(1, max(len(row.ids) + row.room for row in rows) - STEPS)
     probes = [*(rows[place] for place in chosen), *crossing]
-    return sorted(
-        (replace(row.with_ids(row.ids[:most]), room=STEPS) for row in probes),
-        key=lambda row: len(row.ids),
-    )
+    return sorted((replace(row.with_ids(row.ids[:most]), room=STEPS) for row in probes), key=lambda row: len(row.ids))
 
 
 def lengthened(row: Row, length: int) -> Row:
