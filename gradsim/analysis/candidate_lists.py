@@ -4,12 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
+from gradsim.analysis.arrays import Floats, Members, Positions
 from gradsim.errors import TableError
-
-Floats = NDArray[np.float64]
-Positions = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -90,7 +87,7 @@ class CandidateLists:
 
     def credit(self, scores: Floats) -> Floats:
         """Return each query's credit, (n_queries, ...): 1/n if its source is among the n best candidates, else 0."""
-        source_is_best: NDArray[np.bool_] = scores[self.source] == self.best(scores)
+        source_is_best: Members = scores[self.source] == self.best(scores)
         return np.where(source_is_best, 1 / self.number_of_best(scores), 0.0)
 
 

@@ -4,14 +4,12 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from gradsim.analysis.arrays import Floats, Positions
 from gradsim.analysis.evaluation import evaluate_layers
 from gradsim.analysis.layer_dots import LayerDots
 from gradsim.analysis.methods import Methods
 from gradsim.analysis.schema import Column, Schema, interval
 from gradsim.analysis.statistics import Bootstrap, exact_mcnemar, holm, percentile_interval
-
-Floats = NDArray[np.float64]
-Positions = NDArray[np.int64]
 
 METHOD_DIFFERENCES: Schema = {
     "method": Column(

@@ -2,15 +2,13 @@
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
+from gradsim.analysis.arrays import Floats
 from gradsim.analysis.candidate_lists import CandidateLists
 from gradsim.analysis.schema import Column, Schema, column_types, interval
 from gradsim.analysis.similarity import ordered_similarity
 from gradsim.analysis.statistics import wilson_interval
 from gradsim.errors import TableError
-
-Floats = NDArray[np.float64]
 
 SHUFFLES = 1000
 SOURCES_SHUFFLED = "sources_shuffled"

@@ -5,14 +5,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
-from numpy.typing import NDArray
 
+from gradsim.analysis.arrays import Floats, Positions
 from gradsim.analysis.candidate_lists import CandidateLists
 from gradsim.analysis.layer_dots import LayerDots
 from gradsim.analysis.statistics import Bootstrap, percentile_interval, wilson_interval
-
-Floats = NDArray[np.float64]
-Positions = NDArray[np.int64]
 
 # Summation order can change values by this much. Values within it are tied, and model order breaks the tie.
 TOLERANCE = 1e-12

@@ -5,13 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
+from gradsim.analysis.arrays import Floats, Positions
 from gradsim.analysis.candidate_lists import CandidateLists
 from gradsim.errors import TableError
-
-Floats = NDArray[np.float64]
-Positions = NDArray[np.int64]
 
 # A layer is noise for a setting if at least this share of its self dot rows is marked.
 _NOISE_SHARE = 0.5

@@ -4,16 +4,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
+from gradsim.analysis.arrays import Floats, Members
 from gradsim.analysis.evaluation import Criterion, evaluate_layers
 from gradsim.analysis.layer_dots import LayerDots
 from gradsim.analysis.schema import Column, Schema, interval
 from gradsim.analysis.statistics import Bootstrap, percentile_interval
 from gradsim.errors import TableError
-
-Floats = NDArray[np.float64]
-Members = NDArray[np.bool_]
 
 LAYER_MEANS: Schema = {
     "grouping": Column(

@@ -4,14 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
+from gradsim.analysis.arrays import Floats, Members
 from gradsim.analysis.candidate_lists import CandidateLists
 from gradsim.analysis.similarity import FULL_GRADIENT, ordered_similarity
 from gradsim.errors import TableError
-
-Floats = NDArray[np.float64]
-Members = NDArray[np.bool_]
 
 BM25 = "bm25"
 

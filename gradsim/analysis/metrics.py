@@ -2,13 +2,11 @@
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
+from gradsim.analysis.arrays import Floats
 from gradsim.analysis.methods import Methods
 from gradsim.analysis.schema import Column, Schema, column_types, interval
 from gradsim.analysis.statistics import Bootstrap, wilson_interval
-
-Floats = NDArray[np.float64]
 
 RECALL, RECIPROCAL_RANK = "recall", "mean_reciprocal_rank"
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
+from gradsim.analysis.arrays import Floats, Positions
 from gradsim.analysis.candidate_lists import CandidateLists
 from gradsim.analysis.evaluation import Criterion, Evaluation
 from gradsim.analysis.layer_dots import LayerDots, cosine
@@ -14,8 +14,6 @@ from gradsim.analysis.schema import Column, Schema, column_types, interval
 from gradsim.analysis.similarity import ordered_similarity
 from gradsim.analysis.statistics import Bootstrap
 from gradsim.errors import TableError
-
-Floats = NDArray[np.float64]
 
 UNBIASED = "unbiased"
 AS_PUBLISHED = "as_published"
@@ -171,7 +169,7 @@ def cosine_variance(gram: Gram, weights: Floats, inverse_dimensions: Floats) -> 
     return np.where(norms > 0, np.maximum(variance, 0.0), 0.0)
 
 
-def inverse_dimensions(kind: str, dimensions: Floats, parameters: NDArray[np.int64]) -> Floats | None:
+def inverse_dimensions(kind: str, dimensions: Floats, parameters: Positions) -> Floats | None:
     """Return the variance factor of each layer, (layers,), or None for kinds that need more than dot products.
 
     The factor is 1/k, reduced for a Hadamard transform, and 0 for layers that are kept whole (k >= n).
@@ -190,7 +188,7 @@ def inverse_dimensions(kind: str, dimensions: Floats, parameters: NDArray[np.int
     return None
 
 
-def drawn_grams(gram: Gram, k: Floats, parameters: NDArray[np.int64], random: np.random.Generator) -> Floats:
+def drawn_grams(gram: Gram, k: Floats, parameters: Positions, random: np.random.Generator) -> Floats:
     """Draw dots and self dots of correctly scaled dense projections, summed over layers, (3, pairs).
 
     The Gram matrix of two projected vectors has a Wishart distribution. Bartlett's decomposition draws it as L A Aᵀ Lᵀ

@@ -2,8 +2,8 @@
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
+from gradsim.analysis.arrays import Floats, Positions
 from gradsim.analysis.candidate_lists import CandidateLists
 from gradsim.analysis.evaluation import in_parts
 from gradsim.analysis.layer_dots import LayerDots
@@ -11,8 +11,6 @@ from gradsim.analysis.methods import BM25, Methods, sources_forced
 from gradsim.analysis.schema import Column, Schema, column_types, interval
 from gradsim.analysis.similarity import ordered_similarity
 from gradsim.analysis.statistics import Bootstrap, exact_mcnemar, holm, percentile_interval, wilson_interval
-
-Floats = NDArray[np.float64]
 
 SHARE: Schema = {
     "accuracy": Column(
@@ -185,7 +183,7 @@ def decisions(similarity: pl.DataFrame, candidates: pl.DataFrame | None = None) 
     ).with_columns(pl.when(has_other).then(pl.col("best_other_id", "best_other_similarity", "margin")))
 
 
-def _first_best(lists: CandidateLists, scores: Floats) -> NDArray[np.int64]:
+def _first_best(lists: CandidateLists, scores: Floats) -> Positions:
     """Return the index of each query's first best pair, (n_queries,)."""
     is_best = np.flatnonzero(scores == lists.best(scores)[lists.query])
     _, first = np.unique(lists.query[is_best], return_index=True)

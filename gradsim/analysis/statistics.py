@@ -8,8 +8,7 @@ import numpy as np
 import scipy
 from numpy.typing import ArrayLike, NDArray
 
-Floats = NDArray[np.float64]
-Positions = NDArray[np.int64]
+from gradsim.analysis.arrays import Floats, Positions
 
 Z_95 = NormalDist().inv_cdf(0.975)
 

@@ -5,15 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
+from gradsim.analysis.arrays import Positions
 from gradsim.forecast.sources import Originals, Sources, blank, encoded
 from gradsim.gradients.capture.encoding import Encoded, Nodes
 from gradsim.gradients.planning.alternatives import PairsToRun
 from gradsim.gradients.planning.prediction import pairs_to_run
 from gradsim.study.partitions import Partition
-
-Integers = NDArray[np.int64]
 
 LENGTHS, CANDIDATES = "lengths", "candidates"
 
@@ -29,7 +27,7 @@ class PartitionInputs:
     """
 
     queries: list[Encoded]
-    pairs: Integers
+    pairs: Positions
     estimated: frozenset[str]
 
 
@@ -45,7 +43,7 @@ class ForecastInputs:
 
     queries: list[Encoded]
     originals: list[Encoded]
-    pairs: Integers
+    pairs: Positions
 
     @classmethod
     def of(cls, partitions: Sequence[PartitionInputs], originals: Originals) -> "ForecastInputs":
@@ -99,14 +97,14 @@ def _as_long_as_their_originals(sources: Sources, setting: str, partition: Parti
     return [blank(sample.id, len(sample.tokens), len(sample.positions), token) for sample in own]
 
 
-def _pairs(candidates: pl.DataFrame, queries: Sequence[Encoded], originals: Originals) -> Integers:
+def _pairs(candidates: pl.DataFrame, queries: Sequence[Encoded], originals: Originals) -> Positions:
     place = {query.id: position for position, query in enumerate(queries)}
     rows = candidates.select("query_id", "original_id").iter_rows()
     found = [(place[query], originals.position[original]) for query, original in rows]
     return np.array(found, dtype=np.int64).reshape(-1, 2)
 
 
-def _drawn(queries: Sequence[Encoded], originals: Originals, top_k: int | str, seed: tuple[int, ...]) -> Integers:
+def _drawn(queries: Sequence[Encoded], originals: Originals, top_k: int | str, seed: tuple[int, ...]) -> Positions:
     """Return pairs of each query with its own original and with randomly drawn others."""
     random = np.random.default_rng(seed)
     total = len(originals.samples)

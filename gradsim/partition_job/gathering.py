@@ -5,12 +5,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
 
+from gradsim.analysis.arrays import Floats, Positions
 from gradsim.gradients import Tile
 from gradsim.partition_job.inputs import JobInputs
-
-Floats = NDArray[np.float64]
 
 # Maximum pairs times layers per group of queries, unless a single query has more.
 _AT_ONCE = 1 << 20
@@ -188,7 +186,7 @@ class Gathered:
         self._done = max(self._done, tile.queries_done)
 
 
-def _runs(values: NDArray[np.int64]) -> Iterator[tuple[int, slice]]:
+def _runs(values: Positions) -> Iterator[tuple[int, slice]]:
     """Yield each distinct value of a sorted array with its slice."""
     if len(values):
         starts = [0, *(np.flatnonzero(np.diff(values)) + 1).tolist(), len(values)]

@@ -7,9 +7,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from gradsim.analysis.arrays import Floats
 from gradsim.analysis.layer_dots import cosine
 from gradsim.errors import TableError
-from gradsim.partition_job.gathering import Floats, Gathered
+from gradsim.partition_job.gathering import Gathered
 from gradsim.partition_job.inputs import JobInputs, PartitionSlice
 from gradsim.partition_job.study_projections import SizedProjection
 from gradsim.tables.provenance import ORIGINAL_LOSS, QUERY_LOSS

@@ -9,6 +9,7 @@ import polars as pl
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
+from gradsim.analysis.arrays import Floats, Positions
 from gradsim.analysis.projections import Gram, cosine_variance, inverse_dimensions
 from gradsim.chat import tokenize
 from gradsim.errors import SampleError
@@ -19,8 +20,6 @@ from gradsim.partition_job.study_projections import projector_of
 from gradsim.study import ModelConfiguration, Study
 from gradsim.study.datasets import TEXT
 from gradsim.tables.index import IndexFile, StoredVectors
-
-Floats = NDArray[np.float64]
 
 # Elements of stored vectors converted to float32 at a time.
 _AT_ONCE = 1 << 22
@@ -113,7 +112,7 @@ def nearest_originals(
     files: Iterable[IndexFile],
     *,
     kind: str,
-    parameters: NDArray[np.int64],
+    parameters: Positions,
     weighted: bool = False,
 ) -> pl.DataFrame:
     """Return all stored samples, sorted by the cosine similarity of their projected gradients to the query's.

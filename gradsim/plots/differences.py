@@ -4,8 +4,8 @@ import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
+from gradsim.analysis.arrays import Positions
 from gradsim.analysis.layers import COMPONENTS, component_of
 from gradsim.analysis.statistics import SIGNIFICANT
 from gradsim.errors import TableError
@@ -15,8 +15,6 @@ from gradsim.plots.style import BLUE, COMPONENT_COLOURS, COMPONENT_MARKERS, FAIN
 
 MOST_NAMED = 40
 """Maximum number of layers with names on the axis."""
-
-Positions = NDArray[np.int64]
 
 
 @styled

@@ -7,12 +7,10 @@ import numpy as np
 import polars as pl
 import seaborn
 from matplotlib.axes import Axes
-from numpy.typing import NDArray
 
+from gradsim.analysis.arrays import Floats, Positions
 from gradsim.plots.labels import layer_label
 from gradsim.plots.style import PAPER, bare
-
-Floats = NDArray[np.float64]
 
 MOST_NUMBERED = 18
 """Maximum number of columns that leaves room for a number in each cell."""
@@ -38,8 +36,8 @@ class LayerGrid:
     names: list[str]
     n_blocks: int
     first_block: int
-    rows: NDArray[np.int64]
-    columns: NDArray[np.int64]
+    rows: Positions
+    columns: Positions
 
     @classmethod
     def of(cls, layers: pl.DataFrame) -> "LayerGrid":

@@ -7,8 +7,8 @@ import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
+from gradsim.analysis.arrays import Floats, Members, Positions
 from gradsim.analysis.layers import block_of, component_of
 from gradsim.errors import TableError
 from gradsim.plots.grid import LayerGrid
@@ -37,8 +37,6 @@ LETTERS_ACROSS = 75
 
 OUTSIDE = "outside the blocks"
 
-Floats = NDArray[np.float64]
-Positions = NDArray[np.int64]
 Looks: TypeAlias = "tuple[str, str | tuple[int, tuple[float, ...]]]"
 
 
@@ -109,10 +107,10 @@ class _QueryView:
         return cls(query, table["layer"].unique(maintain_order=True).to_list(), source, candidates)
 
     @property
-    def found(self) -> NDArray[np.bool_]:
+    def found(self) -> Members:
         """Whether the source is the most similar candidate in each layer, (n_layers,)."""
         others = np.array(list(self.others.values())).reshape(-1, len(self.layers))
-        found: NDArray[np.bool_] = np.logical_and.reduce(self.source > others, axis=0)
+        found: Members = np.logical_and.reduce(self.source > others, axis=0)
         return found
 
     @property

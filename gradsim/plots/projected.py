@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from gradsim.analysis.arrays import Floats
 from gradsim.analysis.selection import Criterion
 from gradsim.analysis.statistics import SIGNIFICANT
 from gradsim.plots.labels import count, listed, points, projection_label
@@ -19,8 +20,6 @@ PROJECTED = (ORANGE, "s")
 
 ROW = 0.19
 """Height of a row in inches."""
-
-Floats = NDArray[np.float64]
 
 
 def told_apart(contests: pl.DataFrame) -> tuple[int, int]:

@@ -5,16 +5,15 @@ import polars as pl
 import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from gradsim.analysis.arrays import Floats
 from gradsim.analysis.methods import BM25
 from gradsim.analysis.metrics import RECALL, RECIPROCAL_RANK
 from gradsim.analysis.similarity import FULL_GRADIENT
 from gradsim.plots.labels import listed, method_label, percent
 from gradsim.plots.marks import DASHED, DOTTED, draw_columns, refuse_empty, within_hundred
 from gradsim.plots.style import BLUE, INK, PROJECTION_LOOKS, VERMILION, new_figure, styled
-
-Floats = NDArray[np.float64]
 
 BINS = 40
 

@@ -8,13 +8,13 @@ from itertools import chain, groupby
 import numpy as np
 import polars as pl
 
+from gradsim.analysis.arrays import Floats
 from gradsim.published import checking
 from gradsim.published.finding import PublishedFiles, SettingFiles
 from gradsim.published.layout import parameters_path
 from gradsim.published.merging import Merged, agreement, merge
 from gradsim.published.reading import (
     Block,
-    Floats,
     Key,
     Reader,
     read_dots,

@@ -9,9 +9,10 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from gradsim.analysis.arrays import Floats
 from gradsim.errors import TableError
 from gradsim.published.merging import Merged, relative
-from gradsim.published.reading import AGAIN, Block, Floats
+from gradsim.published.reading import AGAIN, Block
 
 _SHOWN = 3  # ranges in a message
 

@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from itertools import compress
 
 import numpy as np
-from numpy.typing import NDArray
 
+from gradsim.analysis.arrays import Floats, Positions
 from gradsim.errors import TableError
-from gradsim.published.reading import COSINE, Block, Floats, Key
+from gradsim.published.reading import COSINE, Block, Key
 from gradsim.tables.combine import TOLERANCE
-
-Positions = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)

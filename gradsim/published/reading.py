@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from gradsim.analysis.arrays import Floats
 from gradsim.errors import TableError
 from gradsim.published.layout import Source
 
-Floats = NDArray[np.float64]
 Key = tuple[str, ...]  # a sample, or a query and an original
 
 # What the keys of nested objects name, outermost first.

@@ -13,13 +13,11 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from gradsim.analysis import LayerDots, block_of, component_of
+from gradsim.analysis.arrays import Floats, Positions
 from gradsim.analysis.layer_dots import cosine
 from gradsim.plots.labels import layer_label, setting_label
 from gradsim.report.data import SettingReport
 from gradsim.report.downloads import packed, script_json
-
-Positions = NDArray[np.int64]
-Floats = NDArray[np.float64]
 
 STEPS = 32767
 """Quantization of single-layer similarities: the integer that represents 1, for a resolution of 3e-5."""

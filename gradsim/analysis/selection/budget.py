@@ -4,8 +4,8 @@ from collections.abc import Collection
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
+from gradsim.analysis.arrays import Floats, Positions
 from gradsim.analysis.evaluation import TOLERANCE, Criterion, Evaluation
 from gradsim.analysis.layer_dots import LayerDots
 from gradsim.analysis.layers import sizes_of
@@ -13,9 +13,6 @@ from gradsim.analysis.schema import Column, Schema, column_types, interval
 from gradsim.analysis.selection.curves import evaluate_prefixes
 from gradsim.analysis.selection.greedy import elimination_order, greedy_order
 from gradsim.analysis.statistics import Bootstrap
-
-Floats = NDArray[np.float64]
-Positions = NDArray[np.int64]
 
 BUDGET_SHARES = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 

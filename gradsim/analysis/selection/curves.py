@@ -4,17 +4,14 @@ from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
+from gradsim.analysis.arrays import Positions
 from gradsim.analysis.evaluation import Criterion, Evaluation, in_parts
 from gradsim.analysis.layer_dots import LayerDots, cosine
 from gradsim.analysis.layers import sizes_of
 from gradsim.analysis.schema import Column, Schema
 from gradsim.analysis.selection.greedy import greedy_order
 from gradsim.analysis.statistics import Bootstrap
-
-Floats = NDArray[np.float64]
-Positions = NDArray[np.int64]
 
 GREEDY: Schema = {
     "step": Column(pl.Int32, "number of layers chosen so far"),

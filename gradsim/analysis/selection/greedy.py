@@ -5,14 +5,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from gradsim.analysis.arrays import Floats, Positions
 from gradsim.analysis.candidate_lists import CandidateLists
 from gradsim.analysis.evaluation import TOLERANCE, Criterion
 from gradsim.analysis.layer_dots import LayerDots
-
-Floats = NDArray[np.float64]
-Positions = NDArray[np.int64]
 
 # Number of pairs, and of pairs times layers, to process at a time. Intermediate results then fit in the CPU cache, and
 # run time grows linearly with the number of pairs.

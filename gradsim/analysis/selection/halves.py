@@ -4,13 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
+from gradsim.analysis.arrays import Floats, Positions
 from gradsim.analysis.evaluation import Criterion, Evaluation
 from gradsim.analysis.statistics import Bootstrap, percentile_interval, wilson_interval
-
-Floats = NDArray[np.float64]
-Positions = NDArray[np.int64]
 
 SPLITS = 10
 

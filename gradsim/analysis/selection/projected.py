@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass, field
 
-import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
+from gradsim.analysis.arrays import Floats, Positions
 from gradsim.analysis.evaluation import Criterion, Evaluation
 from gradsim.analysis.layer_dots import LayerDots
 from gradsim.analysis.layers import sizes_of
@@ -15,9 +14,6 @@ from gradsim.analysis.selection.budget import evaluate_selection, select_within
 from gradsim.analysis.selection.greedy import elimination_order
 from gradsim.analysis.selection.halves import HeldOut, split_halves
 from gradsim.analysis.statistics import Bootstrap, exact_mcnemar, holm, percentile_interval
-
-Floats = NDArray[np.float64]
-Positions = NDArray[np.int64]
 
 SELECT_OR_PROJECT: Schema = {
     "projection": Column(pl.String, "name of the projection"),
