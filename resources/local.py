@@ -12,7 +12,7 @@ from gradsim.environment import JOB_VARIABLES
 from gradsim.partition_job import JobResult, PartitionJob, result_path
 from resources.compute import ComputeResource, Performed
 from resources.job_server import JobServer
-from resources.messages import WholeLineMessageReader
+from resources.messages import LocalMessageReader
 
 JOB_MODULE = "gradsim.partition_job"
 
@@ -49,7 +49,7 @@ class LocalCompute(ComputeResource):
         with dg.open_pipes_session(
             context=context,
             context_injector=dg.PipesTempFileContextInjector(),
-            message_reader=WholeLineMessageReader(context.log),
+            message_reader=LocalMessageReader(path.parent, context.log),
         ) as pipes:
             variables = {**JOB_VARIABLES, **os.environ, **pipes.get_bootstrap_env_vars()}
             return job_server().run([JOB_MODULE, str(path)], variables)

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -35,67 +34,18 @@ def handle_message(message: PipesMessage, handler: dg.PipesMessageHandler, log: 
             handler.handle_message(message)
 
 
-class WholeLineMessageReader(dg.PipesMessageReader):
-    """Message reader that handles a message only once its line is complete.
-
-    Dagster 1.13's `PipesTempFileMessageReader` may read half of a line that is still being written. Its thread then
-    dies with a traceback, and all later messages of the job are lost.
-
-    Args:
-        log: Log of the step that waits for the job.
-    """
-
-    def __init__(self, log: logging.Logger) -> None:
-        self._log = log
-
-    @contextmanager
-    def read_messages(self, handler: dg.PipesMessageHandler) -> Iterator[PipesParams]:
-        """Read messages while the block runs; yield the parameters that the job's message writer needs."""
-        with tempfile.TemporaryDirectory(prefix="gradsim-messages-") as folder:
-            path = Path(folder) / "messages"
-            path.touch()
-            ended = Event()
-            thread = Thread(target=_forward, args=(path, handler, self._log, ended.is_set), daemon=True)
-            thread.start()
-            try:
-                yield {PipesDefaultMessageWriter.FILE_PATH_KEY: str(path)}
-            finally:
-                ended.set()
-                thread.join()
-
-    def no_messages_debug_text(self) -> str:
-        """Return the text that Dagster appends to its warning about a job without messages."""
-        return "Read a temporary file of this machine."
-
-
-def _forward(path: Path, handler: dg.PipesMessageHandler, log: logging.Logger, has_ended: Callable[[], bool]) -> None:
-    """Pass each complete line to the handler; drop the incomplete last line of a killed job."""
-    line = ""
-    with path.open(encoding="utf-8") as messages:
-        while True:
-            ended = has_ended()
-            line += messages.readline()
-            if line.endswith("\n"):
-                handle_message(json.loads(line), handler, log)
-                line = ""
-            elif ended:
-                return
-            else:
-                time.sleep(SECONDS_BETWEEN_LOOKS)
-
-
 class FedMessageReader(dg.PipesMessageReader):
-    """Message reader that receives a file on the cluster piece by piece and handles its complete lines.
+    """Message reader that receives a job's file of messages piece by piece and handles its complete lines.
 
     An outage delays messages but loses none, because reading resumes at a byte offset.
 
     Args:
-        remote_path: Path of the file on the cluster.
+        path: Path of the file where the job runs.
         log: Log of the step that waits for the job.
     """
 
-    def __init__(self, remote_path: str, log: logging.Logger) -> None:
-        self._remote_path = remote_path
+    def __init__(self, path: str, log: logging.Logger) -> None:
+        self._path = path
         self._log = log
         self._handler: dg.PipesMessageHandler | None = None
         self.read_bytes = 0
@@ -104,7 +54,7 @@ class FedMessageReader(dg.PipesMessageReader):
     def read_messages(self, handler: dg.PipesMessageHandler) -> Iterator[PipesParams]:
         """Accept pieces while the block runs; yield the parameters that the job's message writer needs."""
         self._handler = handler
-        yield {PipesDefaultMessageWriter.FILE_PATH_KEY: self._remote_path}
+        yield {PipesDefaultMessageWriter.FILE_PATH_KEY: self._path}
 
     def feed(self, piece: bytes) -> bool:
         """Handle the complete lines of a piece, and return whether there were any.
@@ -123,4 +73,44 @@ class FedMessageReader(dg.PipesMessageReader):
 
     def no_messages_debug_text(self) -> str:
         """Return the text that Dagster appends to its warning about a job without messages."""
-        return f"Looked at {self._remote_path} on the cluster."
+        return f"Looked at {self._path}, where the job runs."
+
+
+class LocalMessageReader(FedMessageReader):
+    """Message reader that follows a temporary file of this machine, in a thread.
+
+    Dagster 1.13's `PipesTempFileMessageReader` may read half of a line that is still being written. Its thread then
+    dies with a traceback, and all later messages of the job are lost.
+
+    Args:
+        folder: Folder of the file, which exists while messages are read.
+        log: Log of the step that waits for the job.
+    """
+
+    def __init__(self, folder: Path, log: logging.Logger) -> None:
+        super().__init__(str(folder / "messages"), log)
+
+    @contextmanager
+    def read_messages(self, handler: dg.PipesMessageHandler) -> Iterator[PipesParams]:
+        """Read messages while the block runs; yield the parameters that the job's message writer needs."""
+        Path(self._path).touch()
+        ended = Event()
+        thread = Thread(target=self._follow, args=(ended.is_set,), daemon=True)
+        with super().read_messages(handler) as parameters:
+            thread.start()
+            try:
+                yield parameters
+            finally:
+                ended.set()
+                thread.join()
+
+    def _follow(self, has_ended: Callable[[], bool]) -> None:
+        """Feed what the job writes; drop the incomplete last line of a killed job."""
+        with Path(self._path).open("rb") as messages:
+            while True:
+                ended = has_ended()
+                messages.seek(self.read_bytes)
+                if not self.feed(messages.read()):
+                    if ended:
+                        return
+                    time.sleep(SECONDS_BETWEEN_LOOKS)

@@ -7,7 +7,7 @@ import sys
 import dagster as dg
 
 from gradsim.progress import WorkDone
-from resources.messages import WORK_DONE, WholeLineMessageReader
+from resources.messages import WORK_DONE, LocalMessageReader
 
 TALK = """
 import json, os, sys, time
@@ -32,7 +32,7 @@ with open_dagster_pipes() as pipes:
 """
 
 
-def test_every_whole_message_arrives_and_half_of_one_is_dropped(capfd):
+def test_every_whole_message_arrives_and_half_of_one_is_dropped(capfd, tmp_path):
     heard = []
 
     class Listener(logging.Handler):
@@ -47,9 +47,8 @@ def test_every_whole_message_arrives_and_half_of_one_is_dropped(capfd):
 
     @dg.asset
     def table(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        with dg.open_pipes_session(
-            context, dg.PipesTempFileContextInjector(), WholeLineMessageReader(context.log)
-        ) as pipes:
+        reader = LocalMessageReader(tmp_path, context.log)
+        with dg.open_pipes_session(context, dg.PipesTempFileContextInjector(), reader) as pipes:
             environment = {**pipes.get_bootstrap_env_vars(), "PATH": ""}
             subprocess.run([sys.executable, "-c", TALK], env=environment, check=False)
         assert pipes.get_custom_messages() == ({"of another": 1},)
