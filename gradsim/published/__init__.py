@@ -1,6 +1,6 @@
 """Import and export of the original study's published results, between its JSON files and gradsim's tables."""
 
-from gradsim.published.assembling import PROJECTION, Published, PublishedSetting, read_published
+from gradsim.published.assembling import PROJECTION, Published, read_published
 from gradsim.published.exporting import export_published, write_published
 from gradsim.published.finding import PublishedFiles, find_published
 from gradsim.published.importing import Imported, refuse_taken, store_published
@@ -12,7 +12,6 @@ __all__ = [
     "Imported",
     "Published",
     "PublishedFiles",
-    "PublishedSetting",
     "export_published",
     "find_published",
     "read_published",

@@ -27,29 +27,6 @@ PROJECTION = "rademacher_as_published"  # our name of the only kind of projectio
 
 
 @dataclass(frozen=True, slots=True)
-class PublishedSetting:
-    """Tables of one setting, with the columns and row order of `gradsim.tables`.
-
-    Columns that were not published are null: `score`, `forced`, `loss` and `noise`.
-
-    Attributes:
-        candidates: Candidates of each query, ranked by their order in the JSON file.
-        dot_products: Dot products of all pairs and layers.
-        query_self: Self dot products of all queries.
-        original_self: Self dot products of all originals in the files.
-        gradient_similarity: Gradient similarities; None if not published.
-        projected_similarity: Projected similarities; None if not published.
-    """
-
-    candidates: pl.DataFrame
-    dot_products: pl.DataFrame
-    query_self: pl.DataFrame
-    original_self: pl.DataFrame
-    gradient_similarity: pl.DataFrame | None
-    projected_similarity: pl.DataFrame | None
-
-
-@dataclass(frozen=True, slots=True)
 class Published:
     """Published results of one model and sample size.
 
@@ -59,7 +36,8 @@ class Published:
         ids: Queries in the order of the first setting's dot products, then the originals that are not queries.
         layers: Layers in the order of the JSON files, which is the model's.
         parameters: Layer -> number of parameters; None if unknown.
-        settings: Setting name -> tables.
+        settings: Setting name -> tables by name, with the columns and row order of `gradsim.tables`. Columns that were
+            not published are null (`score`, `forced`, `loss` and `noise`), tables that were not are absent.
         findings: Sentences about irregularities and how they were resolved.
         digest: Digest of the names and contents of all files.
     """
@@ -69,7 +47,7 @@ class Published:
     ids: tuple[str, ...]
     layers: tuple[str, ...]
     parameters: Mapping[str, int | None]
-    settings: Mapping[str, PublishedSetting]
+    settings: Mapping[str, Mapping[str, pl.DataFrame]]
     findings: tuple[str, ...]
     digest: str
 
@@ -265,7 +243,7 @@ def _parameters(
     return {layer: known.get(layer) for layer in layers}
 
 
-def _tables(setting: _Setting, ids: Sequence[str], layers: Sequence[str]) -> PublishedSetting:
+def _tables(setting: _Setting, ids: Sequence[str], layers: Sequence[str]) -> dict[str, pl.DataFrame]:
     """Return the tables of a setting, with queries and self dot products in the order of the ids."""
     samples = pl.Enum(ids)
     every_layer = pl.DataFrame({"layer": layers}, schema={"layer": pl.Enum(layers)})
@@ -293,17 +271,19 @@ def _tables(setting: _Setting, ids: Sequence[str], layers: Sequence[str]) -> Pub
 
     keys, pairs = ordered(setting.dots, "query_id", "original_id")
     pairs = pairs.with_columns(rank=pl.int_range(pl.len(), dtype=pl.Int32).over("query_id"))
-    projected = [
-        similarity(merged).select(
-            pl.lit(PROJECTION).alias("projection"), pl.lit(dimension, pl.Int64).alias("dimension"), pl.all()
+    tables = {
+        "candidates": pairs.with_columns(score=pl.lit(None, pl.Float64), forced=pl.lit(None, pl.Boolean)),
+        "dot_products": by_layer(pairs, "dot", setting.dots.values_of(keys)),
+        "query_self": self_dots(setting.query_self, "query_id"),
+        "original_self": self_dots(setting.original_self, "original_id"),
+    }
+    if setting.similarities:
+        tables["gradient_similarity"] = similarity(setting.similarities)
+    if setting.projections:
+        tables["projected_similarity"] = pl.concat(
+            similarity(merged).select(
+                pl.lit(PROJECTION).alias("projection"), pl.lit(dimension, pl.Int64).alias("dimension"), pl.all()
+            )
+            for dimension, merged in setting.projections.items()
         )
-        for dimension, merged in setting.projections.items()
-    ]
-    return PublishedSetting(
-        candidates=pairs.with_columns(score=pl.lit(None, pl.Float64), forced=pl.lit(None, pl.Boolean)),
-        dot_products=by_layer(pairs, "dot", setting.dots.values_of(keys)),
-        query_self=self_dots(setting.query_self, "query_id"),
-        original_self=self_dots(setting.original_self, "original_id"),
-        gradient_similarity=similarity(setting.similarities) if setting.similarities else None,
-        projected_similarity=pl.concat(projected) if projected else None,
-    )
+    return tables

@@ -1,6 +1,7 @@
 """Import published results as a study without a model."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,13 +13,14 @@ from gradsim.analysis import gradient_similarity
 from gradsim.analysis.projections import AS_PUBLISHED
 from gradsim.errors import StudyError
 from gradsim.gradients.projection.dimensions import published_dimension
-from gradsim.published.assembling import PROJECTION, Published, PublishedSetting
+from gradsim.published.assembling import PROJECTION, Published
 from gradsim.published.hidden import hidden_folder, move_out
 from gradsim.published.layout import WHOLE_STUDY
 from gradsim.study import Study
 from gradsim.study.loading import IMPORTED_FILE, load_study
 from gradsim.tables import SCHEMAS, Lineage, Provenance, Store, TableKey
 from gradsim.tables.files import atomic_path, writing_to
+from gradsim.tables.lineage import DOT_TABLES
 
 _KIND = "rademacher"  # kind of the original study's projections
 _ROUNDING = 1e-5  # above the rounding error of a cosine computed in float32
@@ -120,7 +122,7 @@ def _tables(published: Published, lineage: Lineage, findings: list[str]) -> dict
 
 
 def _study_of(published: Published, name: str) -> Study:
-    queries = {setting.candidates["query_id"].n_unique() for setting in published.settings.values()}
+    queries = {tables["candidates"]["query_id"].n_unique() for tables in published.settings.values()}
     whole = published.sample_size == WHOLE_STUDY
     return Study.model_validate(
         {
@@ -170,9 +172,9 @@ def _projections_table(published: Published, model: pl.DataFrame, findings: list
     dimensions = sorted(
         {
             dimension
-            for setting in published.settings.values()
-            if setting.projected_similarity is not None
-            for dimension in setting.projected_similarity["dimension"].unique()
+            for tables in published.settings.values()
+            if "projected_similarity" in tables
+            for dimension in tables["projected_similarity"]["dimension"].unique()
         }
     )
     if not dimensions or model["parameters"].null_count():
@@ -206,22 +208,15 @@ def _projections_table(published: Published, model: pl.DataFrame, findings: list
     return pl.concat(frames)
 
 
-def _setting_tables(setting: PublishedSetting, name: str, findings: list[str]) -> dict[str, pl.DataFrame]:
+def _setting_tables(tables: Mapping[str, pl.DataFrame], name: str, findings: list[str]) -> dict[str, pl.DataFrame]:
     """Return the combined tables, with gradient similarities computed from the dot products if not published."""
-    computed = gradient_similarity(setting.dot_products, setting.query_self, setting.original_self)
-    similarity = computed if setting.gradient_similarity is None else setting.gradient_similarity
+    computed = gradient_similarity(*(tables[table] for table in DOT_TABLES))
+    similarity = tables.get("gradient_similarity", computed)
     apart = np.abs(similarity["similarity"].to_numpy() - computed["similarity"].to_numpy()).max()
     if apart > _ROUNDING:
         findings.append(
             f"{name}: published gradient similarities differ by up to {apart:.2g} from those computed from the dot "
             "products; full-gradient analyses use the former, analyses of layers the latter."
         )
-    projected = setting.projected_similarity
-    return {
-        "candidates": setting.candidates,
-        "dot_products": setting.dot_products,
-        "query_self": setting.query_self,
-        "original_self": setting.original_self,
-        "gradient_similarity": similarity,
-        "projected_similarity": SCHEMAS["projected_similarity"].empty() if projected is None else projected,
-    }
+    nothing = SCHEMAS["projected_similarity"].empty()
+    return {"projected_similarity": nothing, **tables, "gradient_similarity": similarity}

@@ -81,6 +81,13 @@ class Look:
         """Whether the job is pending for a reason that waiting does not resolve."""
         return self.state == "PENDING" and bool(_FOR_EVER.search(self.reason))
 
+    def why_never(self, job_id: int) -> str:
+        """Return why a job that `will_never_start` does not, with the fix."""
+        return (
+            f"Slurm job {job_id} would never start ({self.reason}); request what the partition, account and QOS allow: "
+            "SLURM_TIME, SLURM_CPUS, SLURM_MEM, SLURM_GPUS_PER_NODE"
+        )
+
 
 def look_command(folder: PurePosixPath, job_id: int, messages_from: int, log_from: int) -> str:
     """Return the command that prints a job's state and reason, its new messages, and its new log output.

@@ -59,10 +59,7 @@ class JobWatch:
             self._since = time.monotonic()
         self._state, self._reason = look.state, look.reason
         if look.will_never_start and not changed:
-            self.never_starts_because = (
-                f"Slurm job {self._job_id} would never start ({look.reason}); request what the partition, account and "
-                "QOS allow: SLURM_TIME, SLURM_CPUS, SLURM_MEM, SLURM_GPUS_PER_NODE"
-            )
+            self.never_starts_because = look.why_never(self._job_id)
         self.saw_something_new = said or changed
         settled = look.state not in {"NODE_FAIL", "PREEMPTED"} or time.monotonic() - self._since > SECONDS_TO_REQUEUE
         return look.has_ended and settled and not said

@@ -6,7 +6,7 @@ from typing import Any
 import polars as pl
 
 from gradsim.tables import SCHEMAS
-from gradsim_assets_tests.gradsim.published.tiny import IDS, LAYERS, LISTS, Layout, frames, tables_of
+from gradsim_assets_tests.gradsim.published.tiny import IDS, LAYERS, LISTS, Layout, tables_of
 
 
 def test_tables_are_as_ours(layout: Layout) -> None:
@@ -18,25 +18,24 @@ def test_tables_are_as_ours(layout: Layout) -> None:
     pairs = [(query, original, rank) for query in IDS for rank, original in enumerate(LISTS[query])]
     for name, setting in published.settings.items():
         content = layout.settings[name]
-        for table, frame in frames(setting).items():
+        for table, frame in setting.items():
             typed = {column: each.dtype for column, each in SCHEMAS[table].columns.items()}
             assert {column: dtype.base_type() for column, dtype in frame.schema.items()} == typed
             assert list(frame.columns) == list(typed)
-        assert setting.dot_products.rows() == [
+        assert setting["dot_products"].rows() == [
             (*pair, layer, content["dot_products"][pair[0]][pair[1]][layer]) for pair in pairs for layer in LAYERS
         ]
-        assert setting.candidates.rows() == [(*pair, None, None) for pair in pairs]
+        assert setting["candidates"].rows() == [(*pair, None, None) for pair in pairs]
         for side in ("query", "original"):
-            assert getattr(setting, f"{side}_self").rows() == [
+            assert setting[f"{side}_self"].rows() == [
                 (each, layer, content[f"{side}_self"][each][layer], None, None) for each in IDS for layer in LAYERS
             ]
-        assert setting.projected_similarity is not None
-        assert setting.projected_similarity.rows() == [
+        assert setting["projected_similarity"].rows() == [
             ("rademacher_as_published", int(dimension), *pair, lists[pair[0]][pair[1]])
             for dimension, lists in content["projections"].items()
             for pair in pairs
         ]
-    similarity = published.settings["paraphrased"].gradient_similarity
+    similarity = published.settings["paraphrased"]["gradient_similarity"]
     assert similarity is not None
     assert similarity.rows() == [(*pair, layout.tables["gradient_similarity"][pair[0]][pair[1]]) for pair in pairs]
     assert similarity["query_id"].dtype == similarity["original_id"].dtype == pl.Enum(IDS)
@@ -49,7 +48,7 @@ def test_originals_that_are_no_query_come_after_the_queries(single: Layout) -> N
     single.write()
     published = single.read()
     assert published.ids == ("s2", "s0", "s9", "s7", "s5")
-    assert published.settings["paraphrased"].original_self["original_id"].unique(maintain_order=True).to_list() == [
+    assert published.settings["paraphrased"]["original_self"]["original_id"].unique(maintain_order=True).to_list() == [
         *published.ids
     ]
     assert published.findings == (
@@ -79,7 +78,7 @@ def test_no_other_order_of_keys_matters_than_that_of_queries_candidates_and_laye
     published = turned.read()
     assert published.ids == straight.ids
     for name, turned_setting in published.settings.items():
-        original, again = frames(straight.settings[name]), frames(turned_setting)
+        original, again = dict(straight.settings[name]), dict(turned_setting)
         projections = original.pop("projected_similarity")
         assert (
             again.pop("projected_similarity")

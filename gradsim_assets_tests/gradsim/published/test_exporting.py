@@ -20,7 +20,7 @@ from gradsim.published import (
     write_published,
 )
 from gradsim.tables import Store
-from gradsim_assets_tests.gradsim.published.tiny import Layout, frames
+from gradsim_assets_tests.gradsim.published.tiny import Layout
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def export(published: Published, folder: Path, **changes: Any) -> list[Path]:
                 "model": published.model,
                 "sample_size": published.sample_size,
                 "setting": setting,
-                **{name: frame for name, frame in frames(tables).items() if name != "candidates"},
+                **{name: frame for name, frame in tables.items() if name != "candidates"},
                 **changes,
             },
         )
@@ -221,7 +221,7 @@ def test_any_parts_are_read_as_the_whole(
         layout.write_parts(table, *sorted(end for end in ends if end < last), last)
     parts = layout.read()
     assert parts.ids == whole.ids
-    ours, theirs = frames(parts.settings["paraphrased"]), frames(whole.settings["paraphrased"])
+    ours, theirs = parts.settings["paraphrased"], whole.settings["paraphrased"]
     assert ours.keys() == theirs.keys()
     assert all(ours[name].equals(theirs[name]) for name in ours)
 
@@ -243,7 +243,7 @@ def test_dimensions_are_brought_together(single: Layout, tmp_path: Path) -> None
     """Combined tables are grouped by partition, with every dimension in each."""
     single.write()
     published = single.read()
-    rows = published.settings["paraphrased"].projected_similarity
+    rows = published.settings["paraphrased"]["projected_similarity"]
     assert rows is not None
     first = rows["query_id"].cast(pl.String).is_in(["s0", "s1"])
     export(published, tmp_path / "out", projected_similarity=pl.concat([rows.filter(first), rows.filter(~first)]))
@@ -256,7 +256,7 @@ def test_tables_of_other_samples_and_layers_than_the_rows(single: Layout, tmp_pa
     published = single.read()
     texts = {
         name: frame.with_columns(pl.col(pl.Enum).cast(pl.String))
-        for name, frame in frames(published.settings["paraphrased"]).items()
+        for name, frame in published.settings["paraphrased"].items()
         if name != "candidates"
     }
     export(published, tmp_path / "texts", **texts)
@@ -286,30 +286,30 @@ class TestRefused:
 
     @pytest.mark.parametrize("value", [None, float("nan"), float("inf")])
     def test_values_that_are_none(self, published: Published, tmp_path: Path, value: float | None) -> None:
-        rows = published.settings["paraphrased"].dot_products
+        rows = published.settings["paraphrased"]["dot_products"]
         spoilt = rows.with_columns(dot=pl.when(pl.int_range(pl.len()) == 4).then(pl.lit(value)).otherwise("dot"))
         with pytest.raises(TableError, match="dot_products: 1 values of dot are missing or not finite"):
             export(published, tmp_path, dot_products=spoilt)
         assert files_below(tmp_path / "dot_products") == {}
 
     def test_rows_that_stand_twice(self, published: Published, tmp_path: Path) -> None:
-        rows = published.settings["paraphrased"].query_self
+        rows = published.settings["paraphrased"]["query_self"]
         with pytest.raises(TableError, match="the row of s0, embed is a duplicate"):
             export(published, tmp_path, query_self=pl.concat([rows[:1], rows]))
 
     def test_rows_that_do_not_stand_together(self, published: Published, tmp_path: Path) -> None:
-        rows = published.settings["paraphrased"].query_self
+        rows = published.settings["paraphrased"]["query_self"]
         with pytest.raises(TableError, match="rows of query_id 's0' are not contiguous"):
             export(published, tmp_path, query_self=pl.concat([rows[1:], rows[:1]]))
 
     def test_candidates_out_of_order(self, published: Published, tmp_path: Path) -> None:
-        rows = published.settings["paraphrased"].gradient_similarity
+        rows = published.settings["paraphrased"]["gradient_similarity"]
         assert rows is not None
         with pytest.raises(TableError, match="rows of query 's0' are not in the order of rank"):
             export(published, tmp_path, gradient_similarity=pl.concat([rows[1:2], rows[:1], rows[2:]]))
 
     def test_two_projections_to_as_many_dimensions(self, published: Published, tmp_path: Path) -> None:
-        rows = published.settings["paraphrased"].projected_similarity
+        rows = published.settings["paraphrased"]["projected_similarity"]
         assert rows is not None
         both = pl.concat([rows, rows.with_columns(projection=pl.lit("sjlt"))])
         with pytest.raises(

@@ -8,7 +8,6 @@ import pytest
 
 from gradsim.published import Published, find_published, read_published, write_published
 from gradsim_assets_tests.gradsim.published.layout import MODEL, SETTINGS, write_golden_layout
-from gradsim_assets_tests.gradsim.published.tiny import frames
 
 pytestmark = pytest.mark.slow
 
@@ -59,7 +58,7 @@ def test_all_tables_are_read(golden: Path, whole: Published) -> None:
     )
     names = {"projected_similarity": "random_projection"}
     for setting, tables in whole.settings.items():
-        for table, frame in frames(tables).items():
+        for table, frame in tables.items():
             if table == "candidates":
                 continue
             expected = pl.read_parquet(published / f"{names.get(table, table)}_{setting}.parquet")
@@ -80,7 +79,7 @@ def test_export_gives_the_originals_files_also_through_parquet(
 ) -> None:
     for setting, tables in whole.settings.items():
         stored = {}
-        for name, frame in frames(tables).items():
+        for name, frame in tables.items():
             frame.write_parquet(tmp_path / f"{name}.parquet")
             stored[name] = pl.read_parquet(tmp_path / f"{name}.parquet")
         del stored["candidates"]
@@ -97,7 +96,7 @@ def test_parts_give_the_same_tables_but_originals_of_the_lowest_part(
     golden: Path, whole: Published, parts: Published, setting: str
 ) -> None:
     assert (parts.ids, parts.layers) == (whole.ids, whole.layers)
-    ours, theirs = frames(parts.settings[setting]), frames(whole.settings[setting])
+    ours, theirs = parts.settings[setting], whole.settings[setting]
     assert ours.keys() == theirs.keys()
     originals = ours.pop("original_self")
     assert all(frame.equals(theirs[name]) for name, frame in ours.items())

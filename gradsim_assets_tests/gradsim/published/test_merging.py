@@ -100,7 +100,7 @@ def test_parts_are_counted_by_number_and_not_by_name(single: Layout) -> None:
 
 def test_originals_are_taken_from_the_lowest_part(single: Layout) -> None:
     single.write()
-    whole = single.read().settings["paraphrased"].original_self
+    whole = single.read().settings["paraphrased"]["original_self"]
     single.write_parts("original_self", 1, 2, 3, 4)
     for start, share in ((1, 2e-6), (3, -8e-6)):  # s0 is a candidate of the queries 0, 1 and 3
         content = {**single.tables["original_self"]}
@@ -110,7 +110,7 @@ def test_originals_are_taken_from_the_lowest_part(single: Layout) -> None:
         content["s0"] = {layer: value * (1 + share) for layer, value in content["s0"].items()}
         write_json(single.part("original_self", start, start + 1), content)
     published = single.read()
-    assert published.settings["paraphrased"].original_self.equals(whole)
+    assert published.settings["paraphrased"]["original_self"].equals(whole)
     assert published.findings[1] == (
         "Setting paraphrased: 12 self dot products of originals are in more than one file and differ by at most "
         "8.0e-06 of their value; the whole file takes precedence, then the parts in order."

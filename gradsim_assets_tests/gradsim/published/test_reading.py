@@ -171,7 +171,7 @@ def test_zero_gradients_are_numbers(single: Layout) -> None:
     single.tables["query_self"]["s2"] = dict.fromkeys(LAYERS, 0)
     single.tables["dot_products"]["s2"]["s2"] = dict.fromkeys(LAYERS, 0)
     single.write()
-    rows = single.read().settings["paraphrased"].query_self.filter(pl.col("query_id") == "s2")
+    rows = single.read().settings["paraphrased"]["query_self"].filter(pl.col("query_id") == "s2")
     assert rows["self_dot"].to_list() == [0.0, 0.0, 0.0]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from gradsim.published import Published, PublishedSetting, find_published, read_published
+from gradsim.published import Published, find_published, read_published
 from gradsim_assets_tests.gradsim.published.layout import write_json
 
 MODEL = "org/model"
@@ -116,14 +116,8 @@ class Layout:
 LISTS = {"s0": ["s1", "s0"], "s1": ["s1", "s3", "s0"], "s2": ["s2"], "s3": ["s0", "s3"]}
 
 
-def frames(setting: PublishedSetting) -> dict[str, pl.DataFrame]:
-    """Return the tables that are not None."""
-    return {name: getattr(setting, name) for name in setting.__dataclass_fields__ if getattr(setting, name) is not None}
-
-
-def same_tables(first: PublishedSetting, second: PublishedSetting) -> bool:
+def same_tables(ours: Mapping[str, pl.DataFrame], theirs: Mapping[str, pl.DataFrame]) -> bool:
     """Return whether two settings have bitwise identical tables."""
-    ours, theirs = frames(first), frames(second)
     return ours.keys() == theirs.keys() and all(
         ours[name].equals(theirs[name]) and ours[name].schema == theirs[name].schema for name in ours
     )

@@ -79,10 +79,7 @@ def _wait(cluster: Cluster, job_id: int) -> Look:
 def _give_up(cluster: Cluster, job_id: int, look: Look, waited: float) -> None:
     """Raise if a pending job will never start, or has waited longer than `seconds_to_start`."""
     if look.will_never_start:
-        raise ClusterError(
-            f"Slurm job {job_id} would never start ({look.reason}); request what the partition, account and QOS allow: "
-            "SLURM_TIME, SLURM_CPUS, SLURM_MEM, SLURM_GPUS_PER_NODE"
-        )
+        raise ClusterError(look.why_never(job_id))
     if waited > cluster.seconds_to_start:
         reason = look.reason or "no reason given"
         raise Doubt(
