@@ -95,20 +95,18 @@ class Sources:
         """
         study = self.store.study
         if source := self.model_configuration:
-            name = source.name
-            configuration = models.read_configuration(name, source.revision, gguf=source.gguf)
-        else:
-            assert isinstance(study.model, ReferenceModel)
-            name, plan = study.name, study.model.reference
-            configuration = models.reference_configuration(
-                len(self.tokenizer) if self.tokenizer else plan.vocabulary,
-                layers=plan.layers,
-                hidden_size=plan.hidden_size,
-                heads=plan.heads,
-                positions=plan.positions,
-            )
+            return models.load_description(source)
+        assert isinstance(study.model, ReferenceModel)
+        plan = study.model.reference
+        configuration = models.reference_configuration(
+            len(self.tokenizer) if self.tokenizer else plan.vocabulary,
+            layers=plan.layers,
+            hidden_size=plan.hidden_size,
+            heads=plan.heads,
+            positions=plan.positions,
+        )
         return models.build_without_weights(
-            configuration, name, precision=study.model.precision, attention=study.model.attention
+            configuration, study.name, precision=study.model.precision, attention=study.model.attention
         )
 
     @cached_property

@@ -1,3 +1,4 @@
+from .adapter import fetch_adapter as fetch_adapter
 from .fetching import Fetched as Fetched
 from .fetching import fetch as fetch
 from .fetching import hide_progress_bars as hide_progress_bars
@@ -7,6 +8,7 @@ from .limits import context_length as context_length
 from .limits import has_rotary_positions as has_rotary_positions
 from .loading import build_without_weights as build_without_weights
 from .loading import device_name as device_name
+from .loading import load_description as load_description
 from .loading import load_model as load_model
 from .loading import parameter_shapes as parameter_shapes
 from .loading import resolve_device as resolve_device

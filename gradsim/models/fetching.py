@@ -30,7 +30,8 @@ _DESCRIPTION = ("*.json", "*.jinja", "*.model", "*.txt")
 _WEIGHTS = "*.safetensors"
 _PICKLED = "*.bin"
 _GGUF = "*.gguf"
-_ADAPTER = "adapter_config.json"  # written by PEFT, and detected by transformers
+ADAPTER_FILE = "adapter_config.json"
+"""Configuration of an adapter, written by PEFT and detected by transformers."""
 
 # JSON files that transformers reads, each an object.
 _CONFIGURATIONS = ("config.json", "generation_config.json")
@@ -76,11 +77,33 @@ def fetch(name: str, revision: str | None = None, *, weights: bool = True, gguf:
         if gguf is None:
             _require_weights(folder, name)
         with parsing(ModelError, f"model {name}: its files cannot be read", f"make {folder} readable"):
-            return Fetched(folder, _digest(folder, gguf))
+            return Fetched(
+                folder, _digest(folder, (*_DESCRIPTION, *((_WEIGHTS, _PICKLED) if gguf is None else (gguf,))))
+            )
     if weights and gguf is None:
         folder = _download(name, revision, (_WEIGHTS,))
         _require_weights(folder, name)
     return Fetched(folder, folder.name)
+
+
+def fetch_files(name: str, revision: str | None, patterns: tuple[str, ...], *, kind: str) -> Fetched:
+    """Return a folder with the files that match patterns, after downloading missing ones from the Hub.
+
+    Args:
+        name: local folder, or name on the Hub.
+        revision: commit, tag or branch on the Hub; ignored for a local folder.
+        patterns: patterns of file names.
+        kind: what is fetched, in error messages.
+
+    Raises:
+        ModelError: The repository is not available, or a file cannot be read.
+    """
+    if not _is_folder(name):
+        folder = _download(name, revision, patterns, kind)
+        return Fetched(folder, folder.name)
+    folder = Path(name)
+    with parsing(ModelError, f"{kind} {name}: its files cannot be read", f"make {folder} readable"):
+        return Fetched(folder, _digest(folder, patterns))
 
 
 def load_tokenizer(
@@ -148,7 +171,7 @@ def _is_folder(name: str) -> bool:
         return False
 
 
-def _download(name: str, revision: str | None, patterns: tuple[str, ...]) -> Path:
+def _download(name: str, revision: str | None, patterns: tuple[str, ...], kind: str = "model") -> Path:
     try:
         # Top-level files only: subfolders contain the same weights in other formats.
         folder = huggingface_hub.snapshot_download(
@@ -157,7 +180,7 @@ def _download(name: str, revision: str | None, patterns: tuple[str, ...]) -> Pat
     except (OSError, hub_errors.HFValidationError) as error:
         reason = next((text for kind, text in _REASONS if isinstance(error, kind)), first_line(error))
         raise ModelError(
-            f"model {name}: not a local folder, and not available from the Hub ({reason}); check its spelling, "
+            f"{kind} {name}: not a local folder, and not available from the Hub ({reason}); check its spelling, "
             "revision and the network, set HF_TOKEN if it is gated, or download it beforehand"
         ) from error
     return Path(folder)
@@ -165,10 +188,10 @@ def _download(name: str, revision: str | None, patterns: tuple[str, ...]) -> Pat
 
 def _require_no_adapter(folder: Path, name: str) -> None:
     """Reject an adapter: transformers would load it into the model although the configuration does not mention it."""
-    if (folder / _ADAPTER).is_file():
+    if (folder / ADAPTER_FILE).is_file():
         raise ModelError(
-            f"model {name}: {folder} contains an adapter ({_ADAPTER}); merge it into its model "
-            "(PEFT's merge_and_unload, then save_pretrained), or remove it"
+            f"model {name}: {folder} contains an adapter ({ADAPTER_FILE}); set `model.name` to its base model and "
+            "`model.adapter` to the adapter, in folders of their own"
         )
 
 
@@ -207,9 +230,8 @@ def _require_weights(folder: Path, name: str) -> None:
     )
 
 
-def _digest(folder: Path, gguf: str | None) -> str:
+def _digest(folder: Path, patterns: Iterable[str]) -> str:
     digest = hashlib.sha256()
-    patterns = (*_DESCRIPTION, *((_WEIGHTS, _PICKLED) if gguf is None else (gguf,)))
     for path in sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}):
         with path.open("rb") as file:
             digest.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())

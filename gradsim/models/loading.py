@@ -11,6 +11,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, GgufConfig, PreTrainedConfig, PreTrainedModel
 
 from gradsim.errors import DeviceError, ModelError, parsing
+from gradsim.models.adapter import fetch_adapter, with_adapter
 from gradsim.models.fetching import fetch, gguf_choices, read_configuration
 from gradsim.models.weights import require_matching_weights
 from gradsim.study import Layers, ModelConfiguration
@@ -68,14 +69,9 @@ def load_model(configuration: ModelConfiguration) -> PreTrainedModel:
             weights do not match its configuration.
     """
     device = resolve_device(configuration.device)
-    gguf = configuration.gguf
-    folder, revision = fetch(configuration.name, configuration.revision, gguf=gguf)
-    if Path(configuration.name).is_dir() and configuration.revision not in {None, revision}:
-        raise ModelError(
-            f"model {configuration.name}: its files have revision {revision[:12]}, not {configuration.revision[:12]} "
-            "as recorded in the study's `model` table; restore them, or delete that table and run again"
-        )
-    name, attention = configuration.name, configuration.attention
+    name, attention, gguf = configuration.name, configuration.attention, configuration.gguf
+    folder, revision = fetch(name, configuration.revision, gguf=gguf)
+    _require_revision(name, revision, configuration.revision)
     with (
         parsing(ModelError, f"model {name}: cannot be loaded", f"check its files in {folder} and `attention`"),
         _naming_attention(name, attention),
@@ -92,43 +88,58 @@ def load_model(configuration: ModelConfiguration) -> PreTrainedModel:
         )
     model, report = loaded
     require_matching_weights(model, report, name)
+    if configuration.adapter:
+        adapter, revision = fetch_adapter(configuration.adapter, configuration.adapter_revision)
+        _require_revision(configuration.adapter, revision, configuration.adapter_revision)
+        model = with_adapter(model, adapter, configuration.adapter, name)
     ready: PreTrainedModel = model.to(device).eval()
     return ready
 
 
-def parameter_shapes(
-    name: str,
-    revision: str | None = None,
-    *,
-    gguf: str | None = None,
-    precision: PrecisionName = "float32",
-    attention: str = "sdpa",
-) -> list[tuple[str, tuple[int, ...]]]:
-    """Return layers and their shapes in the order of `named_parameters()`, tied ones once, without reading weights.
+def _require_revision(name: str, found: str, recorded: str | None) -> None:
+    """Require that a local folder has not changed since its revision was recorded."""
+    if Path(name).is_dir() and recorded not in {None, found}:
+        raise ModelError(
+            f"model {name}: its files have revision {found[:12]}, not {recorded[:12]} as recorded in the study's "
+            "`model` table; restore them, or delete that table and run again"
+        )
 
-    Args:
-        name: local folder, or model name on the Hub.
-        revision: commit, tag or branch on the Hub.
-        gguf: see `fetch`.
-        precision: see `build_without_weights`.
-        attention: see `build_without_weights`.
+
+def parameter_shapes(configuration: ModelConfiguration) -> list[tuple[str, tuple[int, ...]]]:
+    """Return a model's layers and their shapes in the order of `named_parameters()`, without reading weights.
 
     Raises:
-        ModelError: The model is not available, is not a causal language model, or does not support the attention
-            implementation.
+        ModelError: See `load_description`.
     """
-    configuration = read_configuration(name, revision, gguf=gguf)
-    model = build_without_weights(configuration, name, precision=precision, attention=attention)
+    model = load_description(configuration)
     return [(layer, tuple(parameter.shape)) for layer, parameter in studied_layers(model).items()]
 
 
+def load_description(configuration: ModelConfiguration) -> PreTrainedModel:
+    """Return a model on the `meta` device: modules and shapes, without weights.
+
+    Raises:
+        ModelError: The model is not available, is not a causal language model, or does not support the attention
+            implementation; or its adapter does not fit.
+    """
+    name = configuration.name
+    described = read_configuration(name, configuration.revision, gguf=configuration.gguf)
+    model = build_without_weights(described, name, precision=configuration.precision, attention=configuration.attention)
+    if configuration.adapter:
+        folder = fetch_adapter(configuration.adapter, configuration.adapter_revision, weights=False).folder
+        with torch.device("meta"):
+            model = with_adapter(model, folder, configuration.adapter, name)
+    return model
+
+
 def studied_layers(model: PreTrainedModel, chosen: Layers | None = None) -> dict[str, nn.Parameter]:
-    """Return the trainable parameters by name, or the chosen ones of them.
+    """Return the parameters that a study compares by name: all, those of an adapter, or the chosen ones of these.
 
     Raises:
         StudyError: A pattern of `chosen` matches no layer, or none is left.
     """
-    layers = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    adapted = hasattr(model, "peft_config")
+    layers = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad or not adapted}
     return {name: layers[name] for name in chosen.of(list(layers))} if chosen else layers
 
 

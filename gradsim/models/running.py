@@ -5,9 +5,11 @@ from functools import cached_property
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from gradsim.models.adapter import fetch_adapter
 from gradsim.models.fetching import fetch, load_tokenizer
 from gradsim.models.loading import load_model, resolve_device
 from gradsim.study import ModelConfiguration
+from gradsim.study.model_configuration import ADAPTED
 
 # A commit or a file digest; other revisions, such as branches, can change over time.
 _DIGEST = re.compile(r"[0-9a-f]{40,64}")
@@ -51,11 +53,15 @@ class RunningModel:
             ModelError: The model is not available.
         """
         model, revision = self.configuration, self.configuration.revision
-        return (
-            revision
-            if revision and _DIGEST.fullmatch(revision)
-            else fetch(model.name, revision, gguf=model.gguf).revision
-        )
+        if not (revision and _DIGEST.fullmatch(revision)):
+            revision = fetch(model.name, revision, gguf=model.gguf).revision
+        return revision if model.adapter is None else f"{revision}{ADAPTED}{self._adapter_revision}"
+
+    @property
+    def _adapter_revision(self) -> str:
+        model, revision = self.configuration, self.configuration.adapter_revision
+        assert model.adapter is not None
+        return revision if revision and _DIGEST.fullmatch(revision) else fetch_adapter(model.adapter, revision).revision
 
     @cached_property
     def device(self) -> str:

@@ -5,6 +5,7 @@ import json
 import math
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
@@ -15,7 +16,7 @@ from gradsim.errors import enumerated
 from gradsim.study.chat import Chat, TemplateName, Truncation
 from gradsim.study.datasets import FileDataset, HubDataset, ImportedDataset
 from gradsim.study.layers import Layers
-from gradsim.study.model_configuration import GGUFName, ModelConfiguration, PrecisionName
+from gradsim.study.model_configuration import ADAPTED, GGUFName, ModelConfiguration, PrecisionName
 from gradsim.study.partitions import Partition, partition_ranges
 from gradsim.study.section import Section, StudyPath
 from gradsim.study.settings import Imported, Setting
@@ -68,12 +69,18 @@ class RunsModel(Section):
     attention: Literal["sdpa", "eager"] = "sdpa"
 
 
+# A key that is absent from fingerprints where it is not set, as before it existed.
+OptionalName = Annotated[str | None, Field(exclude_if=lambda value: value is None)]
+
+
 class HubModel(RunsModel):
     """A causal language model from the Hugging Face Hub or a local folder."""
 
     name: str
     revision: str | None = None
     gguf: GGUFName = None
+    adapter: OptionalName = Field(None, description="local folder or Hub name of a PEFT adapter")
+    adapter_revision: OptionalName = None
 
 
 class Architecture(Section):
@@ -275,8 +282,20 @@ class Study(Section):
             StudyError: The file of the chat template cannot be read.
         """
         model = self.model
-        gguf = model.gguf if isinstance(model, HubModel) else None
-        return ModelConfiguration(name, revision, device, model.precision, model.attention, self.chat.file_text(), gguf)
+        common = ModelConfiguration(name, revision, device, model.precision, model.attention, self.chat.file_text())
+        if not isinstance(model, HubModel):
+            return common
+        if model.adapter is None:
+            return replace(common, gguf=model.gguf)
+        # The revision of the table `model` is that of the base model and that of the adapter.
+        revision, _, of_adapter = (revision or "").partition(ADAPTED)
+        return replace(
+            common,
+            revision=revision or None,
+            gguf=model.gguf,
+            adapter=model.adapter,
+            adapter_revision=of_adapter or model.adapter_revision,
+        )
 
     @property
     def imported(self) -> bool:

@@ -7,6 +7,9 @@ from pydantic import Field
 
 PrecisionName = Literal["float32", "tf32", "bfloat16", "float64"]
 
+ADAPTED = "+"
+"""Separator of the revisions of a base model and of its adapter."""
+
 # Name of a GGUF file in a model's folder; without one, the key is absent from fingerprints, as before it existed.
 GGUFName = Annotated[
     str | None,
@@ -27,6 +30,8 @@ class ModelConfiguration:
         chat_template: Jinja text that replaces the tokenizer's chat template; None keeps it.
         gguf: GGUF file in the model's folder that contains weights, configuration and tokenizer; None: they are files
             of their own.
+        adapter: local folder or Hub name of a PEFT adapter to add; None: none.
+        adapter_revision: revision of the adapter.
     """
 
     name: str
@@ -36,3 +41,5 @@ class ModelConfiguration:
     attention: str = "sdpa"
     chat_template: str | None = None
     gguf: str | None = None
+    adapter: str | None = None
+    adapter_revision: str | None = None

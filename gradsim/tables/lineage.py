@@ -173,8 +173,7 @@ class Lineage:
             case QueryMethod():
                 plain = {**value.model_dump(mode="json", exclude={"path", *value.without_effect}), "content": content}
             case HubModel():
-                plain = value.model_dump(include={"name", "revision"})
-                plain |= value.model_dump(include={"gguf"}, exclude_none=True)
+                plain = value.model_dump(include={"name", "revision", "gguf", "adapter", "adapter_revision"})
             case ReferenceModel(reference=architecture):
                 plain = {**architecture.model_dump(exclude={"tokenizer"}), "tokenizer": content}
             case _:

@@ -14,6 +14,7 @@ from gradsim.errors import SampleError
 from gradsim.progress import WorkDone, in_steps
 from gradsim.queries import check_samples
 from gradsim.study import FileDataset, HubDataset, HubModel, Layers, ReferenceModel, Study
+from gradsim.study.model_configuration import ADAPTED
 from gradsim.tables import Lineage, Store
 from gradsim_assets.asset_specs import table_asset
 from gradsim_assets.io_manager import EXCLUDED, FORMAT, MODEL, REVISION, TRUNCATED
@@ -69,6 +70,9 @@ def _hub_model(study: Study) -> dg.AssetsDefinition:
         assert isinstance(study.model, HubModel)
         hub = study.model
         revision = models.fetch(hub.name, hub.revision, weights=compute.is_here, gguf=hub.gguf).revision
+        if hub.adapter:
+            adapter = models.fetch_adapter(hub.adapter, hub.adapter_revision, weights=compute.is_here)
+            revision += ADAPTED + adapter.revision
         return _model_table(study, hub.name, revision)
 
     return model
@@ -123,20 +127,15 @@ def _trained_model(study: Study) -> dg.AssetsDefinition:
 
 def _model_table(study: Study, name: str, revision: str) -> dg.Output[pl.DataFrame]:
     """Return the table of the model's parameter tensors as the study runs it, without reading any weights."""
-    local = Path(name).is_dir()
-    found = models.parameter_shapes(
-        name,
-        None if local else revision,
-        gguf=study.model.gguf if isinstance(study.model, HubModel) else None,
-        precision=study.model.precision,
-        attention=study.model.attention,
-    )
+    found = models.parameter_shapes(study.model_configuration(name, revision))
     layers, shapes = zip(*found, strict=True)
     table = pl.DataFrame(
         {"layer": layers, "shape": [list(shape) for shape in shapes]},
         schema={"layer": pl.String, "shape": pl.List(pl.Int64)},
     ).with_columns(parameters=pl.col("shape").list.eval(pl.element().product()).list.first())
-    return dg.Output(table, metadata={MODEL: Path(name).name if local else name, REVISION: revision})
+    adapter = study.model.adapter if isinstance(study.model, HubModel) else None
+    shown = " with adapter ".join(Path(each).name if Path(each).is_dir() else each for each in (name, adapter) if each)
+    return dg.Output(table, metadata={MODEL: shown, REVISION: revision})
 
 
 def _layers(study: Study, chosen: Layers) -> dg.AssetsDefinition:
@@ -189,12 +188,7 @@ def tokenize_samples(
         excluded: Samples that were excluded before (id -> reason), added to those that tokenization excludes.
     """
     source = store.model_configuration()
-    model = models.build_without_weights(
-        models.read_configuration(source.name, source.revision, gguf=source.gguf),
-        source.name,
-        precision=source.precision,
-        attention=source.attention,
-    )
+    model = models.load_description(source)
     tokenizer = models.load_tokenizer(source.name, source.revision, source.chat_template, gguf=source.gguf)
     table = models.tokenize_for_study(wanted, study, tokenizer, model)
     tokens = table.frame.select("input_ids_prompt", "input_ids")

@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
+from gradsim import models
 from gradsim.dataset.token_estimate import CHARACTERS_PER_TOKEN
 from gradsim.forecast.costs import Forecaster, SettingForecast
 from gradsim.forecast.inputs import CANDIDATES, LENGTHS
@@ -62,7 +63,7 @@ def print_plan(session: Session, *, measure: bool = False) -> None:
 
 
 def _print_heading(study: Study, sources: Sources, place: str, data_format: str | None) -> None:
-    sizes = {name: parameter.numel() for name, parameter in sources.model.named_parameters()}
+    sizes = {name: parameter.numel() for name, parameter in models.studied_layers(sources.model).items()}
     chosen = study.layers.of(list(sizes)) if study.layers else []
     compared = f"\n{len(chosen)} of {len(sizes)} layers compared, {sum(sizes[name] for name in chosen):,} parameters"
     console.print(

@@ -58,7 +58,7 @@ def raised(error: type[Exception], call: Callable[[], object]) -> str:
 
 class TestReferenceModel:
     def test_is_an_olmo_with_tied_embeddings_and_no_other_parameters(self, trained: models.TrainedModel) -> None:
-        shapes = models.parameter_shapes(str(trained.folder))
+        shapes = models.parameter_shapes(ModelConfiguration(str(trained.folder)))
         block = {"q": (32, 32), "k": (32, 32), "v": (32, 32), "o": (32, 32)}
         expected: list[tuple[str, tuple[int, ...]]] = [("model.embed_tokens.weight", (300, 32))]
         for layer in range(2):
@@ -207,7 +207,7 @@ class TestLoading:
         calls: list[Callable[[], object]] = [
             lambda: models.load_model(ModelConfiguration("nobody/nothing", device="cpu")),
             lambda: models.load_tokenizer("nobody/nothing"),
-            lambda: models.parameter_shapes("nobody/nothing"),
+            lambda: models.parameter_shapes(ModelConfiguration("nobody/nothing")),
             lambda: models.fetch("nobody/nothing"),
         ]
         for call in calls:
@@ -244,7 +244,7 @@ class TestLoading:
         )
         strange = copy("strange")
         (strange / "config.json").write_text(json.dumps({"model_type": "t5"}))
-        assert raised(ModelError, lambda: models.parameter_shapes(str(strange))).startswith(
+        assert raised(ModelError, lambda: models.parameter_shapes(ModelConfiguration(str(strange)))).startswith(
             f"model {strange}: cannot be built as a causal language model ("
         )
         (strange / "config.json").write_text("{}")

@@ -5,6 +5,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+import torch
 from transformers import AutoTokenizer, GPTJConfig, GPTJForCausalLM, PreTrainedTokenizerBase
 
 from gradsim.chat import MASKED
@@ -86,6 +87,34 @@ def test_the_models_own_chat_template(workplace: Workplace, folder: Path) -> Non
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.chat_template = CHATML.replace("m.role", "m.role | upper")
     assert_rendered(workplace, tokenizer)
+
+
+def test_a_model_with_an_adapter(workplace: Workplace, folder: Path) -> None:
+    """The layers are the adapter's, and answers come from the adapted model."""
+    peft = pytest.importorskip("peft")
+    settings = {
+        "word_dropout": {"method": "word_dropout"},
+        "generated": {"method": "generate", "prompts": "word_dropout", "max_new_tokens": 4},
+    }
+    model = {"name": str(folder), "attention": "eager", "adapter": str(workplace.folder / "adapter")}
+    lora = peft.LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    peft.get_peft_model(GPTJForCausalLM.from_pretrained(folder), lora).save_pretrained(model["adapter"])
+    workplace.write_study(model=model, settings=settings)
+    assert "4 layers" in workplace.gradsim("plan", "tiny")
+    workplace.gradsim("run", "tiny", "--computation", "dot-product")
+
+    store = workplace.store()
+    assert [name.rpartition(".lora_")[2] for name in store.layer_names] == 2 * ["A.default.weight", "B.default.weight"]
+    assert store.read(store.lineage.key("dot_products", "generated")).height == 20 * 3 * 4
+    provenance = store.provenance(store.lineage.key("dot_products", "generated"), "0000-0006")
+    assert provenance.model == "model with adapter adapter"
+    adapted = load_model(store.model_configuration("cpu"))
+    row = store.read(store.lineage.key("tokenized", "generated")).row(0, named=True)
+    prompt = row["input_ids_prompt"]
+    answer = adapted.generate(torch.tensor([prompt]), max_new_tokens=4, do_sample=False)[0, len(prompt) :]  # type: ignore[operator]
+    shown = AutoTokenizer.from_pretrained(folder).decode(answer, skip_special_tokens=True)
+    queries = store.read(store.lineage.key("queries", "generated"))
+    assert queries["messages"][0][-1]["content"] == shown
 
 
 def test_conversations_of_several_turns(workplace: Workplace, folder: Path) -> None:

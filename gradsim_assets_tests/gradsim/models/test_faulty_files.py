@@ -30,7 +30,7 @@ def load_model(folder: Path) -> object:
 LOADERS: dict[str, Callable[[Path], object]] = {
     "tokenizer": lambda folder: models.load_tokenizer(str(folder)),
     "configuration": lambda folder: models.read_configuration(str(folder)),
-    "shapes": lambda folder: models.parameter_shapes(str(folder)),
+    "shapes": lambda folder: models.parameter_shapes(ModelConfiguration(str(folder))),
     "model": load_model,
 }
 

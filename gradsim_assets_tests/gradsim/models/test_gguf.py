@@ -137,7 +137,7 @@ def test_weights_shapes_and_configuration_are_those_of_the_model(folder: Path, o
     assert list(loaded) == list(expected)
     assert all(torch.equal(weight, expected[name]) for name, weight in loaded.items())
     shapes = [(name, tuple(weight.shape)) for name, weight in expected.items()]
-    assert models.parameter_shapes(str(folder), gguf=FILE) == shapes
+    assert models.parameter_shapes(ModelConfiguration(str(folder), gguf=FILE)) == shapes
     configuration = models.read_configuration(str(folder), gguf=FILE)
     assert models.context_length(configuration) == 77
     assert models.has_rotary_positions(configuration)

@@ -86,7 +86,7 @@ def test_tied_head_that_is_stored_as_well(checkpoint: Callable[..., Path]) -> No
     folder = checkpoint(lambda weights: weights.update({HEAD: weights[EMBEDDING].clone()}), tie_word_embeddings=True)
     names = [name for name, _ in load(folder).named_parameters()]
     assert HEAD not in names
-    assert [name for name, _ in models.parameter_shapes(str(folder))] == names
+    assert [name for name, _ in models.parameter_shapes(ModelConfiguration(str(folder)))] == names
 
 
 def test_tied_head_that_is_stored_alone(checkpoint: Callable[..., Path]) -> None:
@@ -161,10 +161,10 @@ def test_adapter_beside_the_weights(checkpoint: Callable[..., Path]) -> None:
     adapted.save_pretrained(folder)
     expected = (
         f"{folder} contains an adapter (adapter_config.json); "
-        "merge it into its model (PEFT's merge_and_unload, then save_pretrained), or remove it"
+        "set `model.name` to its base model and `model.adapter` to the adapter, in folders of their own"
     )
     assert refusal(folder) == expected
-    for call in (models.fetch, models.parameter_shapes, models.load_tokenizer):
+    for call in (models.fetch, models.read_configuration, models.load_tokenizer):
         with pytest.raises(ModelError) as error:
             call(str(folder))
         assert str(error.value) == f"model {folder}: {expected}"
@@ -180,9 +180,9 @@ def test_attention_reaches_the_shapes(checkpoint: Callable[..., Path]) -> None:
     expected = "its architecture does not support sdpa attention; set `model.attention: eager` in the study file"
     assert refusal(folder) == expected
     with pytest.raises(ModelError) as error:
-        models.parameter_shapes(str(folder))
+        models.parameter_shapes(ModelConfiguration(str(folder)))
     assert str(error.value) == f"model {folder}: {expected}"
 
     model = load(folder, "eager")
-    shapes = models.parameter_shapes(str(folder), attention="eager")
+    shapes = models.parameter_shapes(ModelConfiguration(str(folder), attention="eager"))
     assert shapes == [(name, tuple(parameter.shape)) for name, parameter in model.named_parameters()]

@@ -63,7 +63,8 @@ def test_dots_are_those_of_the_summed_loss(model: GPT2LMHeadModel) -> None:
 
 def test_the_audit_computes_the_same_loss(model: GPT2LMHeadModel) -> None:
     a, b = SAMPLES[0], SAMPLES[1]
-    mean, total = (_reference(model, a, b, reduction) for reduction in ("mean", "sum"))
+    layers = [name for name, _ in model.named_parameters()]
+    mean, total = (_reference(model, a, b, layers, reduction) for reduction in ("mean", "sum"))
     for layer, dot in total.select("layer", DOT).iter_rows():
         assert dot == pytest.approx(_dot(gradient(model, a), gradient(model, b), layer), rel=1e-9, abs=1e-15)
     assert label_counts(SAMPLES).tolist() == [3, 1, 3]
@@ -73,7 +74,7 @@ def test_the_audit_computes_the_same_loss(model: GPT2LMHeadModel) -> None:
 
 def test_a_label_at_the_first_token_adds_nothing(model: GPT2LMHeadModel) -> None:
     without = replace(SAMPLES[0], labels=[-100, *SAMPLES[0].labels[1:]])
-    one, two = (reference_gradient(model, sample, "sum") for sample in (SAMPLES[0], without))
+    one, two = (reference_gradient(model, sample, reduction="sum") for sample in (SAMPLES[0], without))
     assert all(torch.equal(one[layer], two[layer]) for layer in one)
 
 
