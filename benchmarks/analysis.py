@@ -115,17 +115,9 @@ def _answers(tables: Tables) -> dict[str, float]:
 
 def _published(folder: Path) -> Tables:
     published = read_published(find_published(folder, settings=["paraphrased"]))
-    its = published.settings["paraphrased"]
     sizes = pl.DataFrame({"layer": published.layers, "parameters": [published.parameters[x] for x in published.layers]})
-    assert its.gradient_similarity is not None
-    assert its.projected_similarity is not None
     return {
-        "candidates": its.candidates,
-        "dot_products": its.dot_products,
-        "query_self": its.query_self,
-        "original_self": its.original_self,
-        "gradient_similarity": its.gradient_similarity,
-        "projected_similarity": its.projected_similarity,
+        **published.settings["paraphrased"],
         "projections": _projections(sizes),
         SIZES: parameters_per_layer(sizes),
     }

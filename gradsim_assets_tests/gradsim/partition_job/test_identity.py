@@ -233,7 +233,7 @@ class TestCodeVersion:
 
     @pytest.mark.parametrize("change", ["edit", "add", "rename", "remove"])
     def test_any_change_of_the_code_gives_another(self, copy: Path, elsewhere: Elsewhere, change: str) -> None:
-        source = copy / "gradsim" / "plots" / "audit.py"
+        source = copy / "gradsim" / "plots" / "grid.py"
         match change:
             case "edit":
                 source.write_text(source.read_text() + "\n")

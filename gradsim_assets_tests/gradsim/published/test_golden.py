@@ -96,7 +96,7 @@ def test_parts_give_the_same_tables_but_originals_of_the_lowest_part(
     golden: Path, whole: Published, parts: Published, setting: str
 ) -> None:
     assert (parts.ids, parts.layers) == (whole.ids, whole.layers)
-    ours, theirs = parts.settings[setting], whole.settings[setting]
+    ours, theirs = dict(parts.settings[setting]), whole.settings[setting]
     assert ours.keys() == theirs.keys()
     originals = ours.pop("original_self")
     assert all(frame.equals(theirs[name]) for name, frame in ours.items())

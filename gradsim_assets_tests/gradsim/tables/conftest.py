@@ -91,7 +91,7 @@ def filled(written: Path, store: Store) -> Store:
 @pytest.fixture
 def tiny_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tables of four rows and more are larger than a block."""
-    for module in ("digest", "writing", "blocks"):
+    for module in ("digest", "writing", "files"):
         monkeypatch.setattr(f"gradsim.tables.{module}.BLOCK_ROWS", 3)
 
 

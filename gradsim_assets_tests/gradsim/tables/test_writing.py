@@ -49,7 +49,7 @@ frames = st.lists(
 def small_blocks(rows: int) -> Iterator[None]:
     """Few rows are as many as millions."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("digest", "writing", "blocks"):
+        for module in ("digest", "writing", "files"):
             patch.setattr(f"gradsim.tables.{module}.BLOCK_ROWS", rows)
         yield
 
