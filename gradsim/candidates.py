@@ -1,6 +1,7 @@
-"""Candidates: the originals that each query is compared with, ranked by BM25 over the prompts."""
+"""Candidates: the originals that each query is compared with, ranked by BM25 over prompts, answers or both."""
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -10,7 +11,7 @@ from rank_bm25 import BM25Okapi
 
 from gradsim.dataset.turns import kind_of, last_turn
 from gradsim.errors import SampleError
-from gradsim.study.datasets import MASKED_TOKENS
+from gradsim.study.datasets import MASKED_TOKENS, TOKENS, SearchedPart
 
 Positions = NDArray[np.int64]
 
@@ -25,23 +26,31 @@ CANDIDATES_SCHEMA = pl.Schema(
 )
 
 
-def bm25_candidates(originals: pl.DataFrame, queries: pl.DataFrame, *, top_k: int | Literal["all"] = 5) -> pl.DataFrame:
+def bm25_candidates(
+    originals: pl.DataFrame,
+    queries: pl.DataFrame,
+    *,
+    top_k: int | Literal["all"] = 5,
+    part: SearchedPart = "prompt",
+) -> pl.DataFrame:
     """Return the `top_k` originals with the highest BM25 scores for each query, including its true source.
 
-    The corpus is the last user message of each original, split at whitespace; of a sample without messages, it is the
-    text, or the token ids before those with a loss. Ties are broken in favour of the earlier
-    original. A true source outside the first `top_k` replaces the last candidate and is marked `forced`.
+    The corpus is the last user message of each original, its last answer or both, split at whitespace. Of token ids,
+    those without a loss count as the prompt, and the others as the answer. A sample without the part, such as a text,
+    is compared as a whole. Ties are broken in favour of the earlier original. A true source outside the first `top_k`
+    replaces the last candidate and is marked `forced`.
 
     Args:
         originals: Samples, all of them possible candidates.
         queries: Samples with the id of their true source.
         top_k: Number of candidates per query, at most the number of originals; "all" selects every original.
+        part: Part of the samples that is compared.
 
     Returns:
         Frame in `CANDIDATES_SCHEMA`, ordered by query, then rank.
 
     Raises:
-        SampleError: All prompts of the originals are empty, a sample has no user message, or the true source of a
+        SampleError: This part of the originals is empty, a sample has no user message, or the true source of a
             query is missing.
     """
     original_ids: list[str] = originals["id"].to_list()
@@ -52,12 +61,12 @@ def bm25_candidates(originals: pl.DataFrame, queries: pl.DataFrame, *, top_k: in
     if queries.is_empty():
         return CANDIDATES_SCHEMA.to_frame()
 
-    score = _scorer(_words_of_prompts(originals))
+    score = _scorer(_words(originals, part))
     count = len(original_ids) if top_k == "all" else min(top_k, len(original_ids))
     chosen = np.empty((queries.height, count), dtype=np.int64)
     scores = np.empty((queries.height, count))
     forced = np.zeros((queries.height, count), dtype=bool)
-    for row, (query_id, words) in enumerate(zip(queries["id"], _words_of_prompts(queries), strict=True)):
+    for row, (query_id, words) in enumerate(zip(queries["id"], _words(queries, part), strict=True)):
         query_scores = score(words)
         order = np.argsort(-query_scores, kind="stable")[:count]
         if position[query_id] not in order:
@@ -78,22 +87,28 @@ def bm25_candidates(originals: pl.DataFrame, queries: pl.DataFrame, *, top_k: in
     )
 
 
-def _words_of_prompts(samples: pl.DataFrame) -> list[list[str]]:
-    """Return the whitespace-separated words of each sample's last user message; all words if there are no messages.
-
-    Token ids are words, too. Those with a loss count only where all have one.
-    """
-    prompts: list[list[str]] = []
+def _words(samples: pl.DataFrame, part: SearchedPart) -> list[list[str]]:
+    """Return the whitespace-separated words of a part of each sample; token ids are words, too."""
+    found: list[list[str]] = []
     for identifier, messages in samples.select("id", "messages").iter_rows():
         if kind_of(messages) == "conversations":
             turn = last_turn(messages)
             if "user" not in turn:
                 raise SampleError(f"sample {identifier!r} has no user message; add one or remove it")
-            searched = [messages[turn["user"]]]
+            searched = [messages[turn[role]] for role in _ROLES[part] if role in turn]
         else:
-            searched = [message for message in messages if message["role"] == MASKED_TOKENS] or messages
-        prompts.append([word for message in searched for word in message["content"].split()])
-    return prompts
+            searched = [message for message in messages if message["role"] in _ROLES[part]] or messages
+        found.append([word for message in searched for word in message["content"].split()])
+    return found
+
+
+_ROLES: Mapping[SearchedPart, tuple[str, ...]] = MappingProxyType(
+    {
+        "prompt": ("user", MASKED_TOKENS),
+        "answer": ("assistant", TOKENS),
+        "both": ("user", "assistant", MASKED_TOKENS, TOKENS),
+    }
+)
 
 
 def _scorer(corpus: Sequence[list[str]]) -> Callable[[list[str]], NDArray[np.float64]]:
@@ -107,7 +122,9 @@ def _scorer(corpus: Sequence[list[str]]) -> Callable[[list[str]], NDArray[np.flo
         SampleError: All documents are empty.
     """
     if not any(corpus):
-        raise SampleError("the originals' prompts contain no words, so BM25 has nothing to rank; add text to them")
+        raise SampleError(
+            "the originals contain no words where BM25 compares them; add text to them, or set another `bm25_part`"
+        )
     bm25 = BM25Okapi(corpus)
     lengths = np.array(bm25.doc_len)
     occurrences = _occurrences(bm25.doc_freqs)

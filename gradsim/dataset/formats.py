@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from gradsim.dataset.files import RowError, Rows
 from gradsim.dataset.tokens import token_messages
 from gradsim.errors import SampleError, enumerated
+from gradsim.study.chat import LossOn
 from gradsim.study.datasets import FORMAT_COLUMNS, MASKED_TOKENS, TEXT, TOKENS, DatasetLayout, FormatName
 
 Message = dict[str, str | None]
@@ -91,7 +92,7 @@ def _missing(rows: Rows, column: str) -> SampleError:
 
 
 def convert(
-    rows: Rows, format_name: FormatName, columns: Mapping[str, str], ignored: dict[str, None]
+    rows: Rows, format_name: FormatName, columns: Mapping[str, str], loss_on: LossOn, ignored: dict[str, None]
 ) -> Iterator[Converted]:
     """Yield the rows of a dataset as messages.
 
@@ -99,6 +100,7 @@ def convert(
         rows: The rows.
         format_name: Their format.
         columns: Name in the data by column of the format, where they differ.
+        loss_on: Messages that the loss covers; others may have weight 0.
         ignored: Receives the names of the columns and message keys that are not used.
 
     Raises:
@@ -115,13 +117,31 @@ def convert(
             for name in refused:
                 if not _is_empty(values[name]):
                     raise RowError(f"has {name}, which samples cannot hold")
-            yield Converted(_identifier(row.get("id")), converter(row, ignored))
+            converted = Converted(_identifier(row.get("id")), converter(row, ignored))
+            for role, without_loss in _UNWEIGHTED.items():
+                if _weightless(role) in ignored and loss_on not in without_loss:
+                    raise RowError(f"has weight 0 in a {role} message, which `chat.loss_on: {loss_on}` covers")
+            yield converted
         except RecursionError as error:
             raise SampleError(
                 f"{rows.source}: {rows.place(position)} is nested too deeply; fix or remove it"
             ) from error
         except RowError as error:
             raise SampleError(f"{rows.source}: {rows.place(position)} {error}; fix or remove it") from error
+
+
+_UNWEIGHTED: Mapping[str, tuple[LossOn, ...]] = MappingProxyType(
+    {
+        "system": ("last_answer", "all_answers"),
+        "user": ("last_answer", "all_answers"),
+        "assistant": ("last_answer",),  # but for the last one
+    }
+)
+"""Choices of the loss that leave out messages of a role, so that their weight may be 0."""
+
+
+def _weightless(role: str) -> str:
+    return f"weight 0 of {role} messages"
 
 
 def _messages(row: Row, ignored: dict[str, None]) -> list[Message] | None:
@@ -198,20 +218,23 @@ def _dialogue(
     """Return the messages of a list of objects with the keys `role` and `content`."""
     if not (isinstance(value, list) and all(isinstance(message, dict) for message in value)):
         raise RowError(f"has {column} that are not a list of ({role}, {content}) objects")
-    return [_message(message, number, ignored, role, content) for number, message in enumerate(value, start=1)]
+    found = [_message(message, number, ignored, role, content) for number, message in enumerate(value, start=1)]
+    for number, (message, read) in enumerate(zip(value, found, strict=True), start=1):
+        weight, speaker = message.get("weight"), SPEAKERS.get(read["role"] or "", "")
+        if weight == 0 and speaker and not (speaker == "assistant" and number == len(found)):
+            ignored[_weightless(speaker)] = None
+        elif weight is not None and weight != 1:
+            raise RowError(f"has weight {weight!r} in message {number}, but samples are trained on in full")
+    return found
 
 
 def _message(message: Mapping[str, Any], number: int, ignored: dict[str, None], role: str, content: str) -> Message:
     for key, value in message.items():
-        if key in {role, content} or _is_empty(value):
+        if key in {role, content, "weight"} or _is_empty(value):
             continue
         if key in _REFUSED_KEYS:
             raise RowError(f"has {key} in message {number}, which samples cannot hold")
-        if key == "weight":
-            if value != 1:
-                raise RowError(f"has weight {value!r} in message {number}, but samples are trained on in full")
-        else:
-            ignored[f"{key} of messages"] = None
+        ignored[f"{key} of messages"] = None
     if not isinstance(message.get(role), str | None):
         raise RowError(f"has a {role} in message {number} that is not text")
     if message.get(role) in (TEXT, TOKENS, MASKED_TOKENS):

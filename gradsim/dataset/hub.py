@@ -10,14 +10,15 @@ import polars as pl
 from gradsim.dataset.files import Rows
 from gradsim.dataset.samples import LoadedSamples, samples_of
 from gradsim.errors import SampleError, first_line
-from gradsim.study import HubDataset
+from gradsim.study import HubDataset, LossOn
 
 
-def load_hub(section: HubDataset) -> LoadedSamples:
+def load_hub(section: HubDataset, loss_on: LossOn = "last_answer") -> LoadedSamples:
     """Return the samples of a dataset on the Hub or in a local dataset folder.
 
     Args:
         section: Name of the dataset or path of a folder; subset, split, revision and rows to use; format and columns.
+        loss_on: Messages that the loss covers; others may have weight 0.
 
     Returns:
         Samples in the order of the dataset. Without an `id` column, ids consist of the last part of the name and the
@@ -33,7 +34,7 @@ def load_hub(section: HubDataset) -> LoadedSamples:
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         raise _not_loaded(section, error) from error
     rows = _rows(dataset, f"dataset {name}", _matching_rows(dataset, section))
-    return samples_of(rows, section, name.rstrip("/").rsplit("/", maxsplit=1)[-1])
+    return samples_of(rows, section, name.rstrip("/").rsplit("/", maxsplit=1)[-1], loss_on)
 
 
 def read_saved(folder: Path) -> Rows:

@@ -15,6 +15,7 @@ from gradsim.dataset.files import Rows, read_file
 from gradsim.dataset.formats import choose_format, convert
 from gradsim.dataset.turns import kind_of
 from gradsim.errors import SampleError
+from gradsim.study.chat import LossOn
 from gradsim.study.datasets import TEXT, TOKENS, DatasetLayout, FormatName
 
 SAMPLES_SCHEMA = pl.Schema(
@@ -42,17 +43,17 @@ class LoadedSamples:
     ignored: tuple[str, ...] = ()
 
 
-def load_file(path: Path) -> pl.DataFrame:
+def load_file(path: Path, loss_on: LossOn = "last_answer") -> pl.DataFrame:
     """Return the samples of a file or folder whose rows have ids, in the format that its columns fit.
 
     Raises:
         SampleError: as `load_original_file`; or there is no column `id`.
         TableError: a Parquet file cannot be read.
     """
-    return samples_of(_read(path), DatasetLayout()).frame
+    return samples_of(_read(path), DatasetLayout(), loss_on=loss_on).frame
 
 
-def load_original_file(path: Path, layout: DatasetLayout) -> LoadedSamples:
+def load_original_file(path: Path, layout: DatasetLayout, loss_on: LossOn = "last_answer") -> LoadedSamples:
     """Return the samples of a file or folder; without ids, they are called `row_0`, `row_1` and so on.
 
     Raises:
@@ -60,20 +61,23 @@ def load_original_file(path: Path, layout: DatasetLayout) -> LoadedSamples:
         TableError: a Parquet file cannot be read.
     """
     # The name of the file is no part of the ids, since moving the data changes no table.
-    return samples_of(_read(path), layout, "row")
+    return samples_of(_read(path), layout, "row", loss_on)
 
 
 def _read(path: Path) -> Rows:
     return dataset.read_saved(path) if path.is_dir() else read_file(path)
 
 
-def samples_of(rows: Rows, layout: DatasetLayout, unnamed: str | None = None) -> LoadedSamples:
+def samples_of(
+    rows: Rows, layout: DatasetLayout, unnamed: str | None = None, loss_on: LossOn = "last_answer"
+) -> LoadedSamples:
     """Return rows as samples.
 
     Args:
         rows: Rows of a dataset.
         layout: Format, columns and rows that the study states.
         unnamed: Beginning of ids, before row numbers, in data without a column `id`; None requires the column.
+        loss_on: Messages that the loss covers; others may have weight 0.
 
     Raises:
         SampleError: a row or column cannot hold samples.
@@ -87,7 +91,7 @@ def samples_of(rows: Rows, layout: DatasetLayout, unnamed: str | None = None) ->
     format_name, ignored = choose_format(rows, layout), dict[str, None]()
     if layout.single_turn and format_name in (TEXT, TOKENS):
         raise SampleError(f"{rows.source}: has no turns (format {format_name}); remove `dataset.single_turn`")
-    converted = convert(rows, format_name, layout.columns, ignored)
+    converted = convert(rows, format_name, layout.columns, loss_on, ignored)
     samples = [
         (identifier if named else f"{unnamed}_{number}", messages)
         for number, (identifier, messages) in zip(rows.numbers, converted, strict=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from gradsim.dataset.samples import SAMPLES_SCHEMA
-from gradsim.study import TemplateName
+from gradsim.study import LossOn, TemplateName
 from gradsim.study.settings import QueryMethod
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ class QueryContext:
         base_url: address of an OpenAI-compatible API; None: OpenAI's own.
         model: local model, loaded on first use; None if the method runs none.
         template: chat template of the studied model.
+        loss_on: messages that the loss covers.
         force: whether to generate journaled answers again unless they cost money.
         progress: called with the number of finished samples and the total.
         say: receives a line for the user.
@@ -52,6 +53,7 @@ class QueryContext:
     base_url: str | None = None
     model: "RunningModel | None" = None
     template: TemplateName = "tulu"
+    loss_on: LossOn = "last_answer"
     force: bool = False
     progress: Callable[[int, int], None] = lambda done, total: None
     say: Callable[[str], None] = lambda line: None

@@ -18,7 +18,7 @@ _BLANKS_AND_WORD = re.compile(r"[^\S\r\n]*(?P<word>\S+)")
 def _read_file(settings: QueryFile, samples: pl.DataFrame, context: QueryContext) -> MadeQueries:
     """Read the queries; raise SampleError if one has no original, an original has none, or a sample is unusable."""
     path = settings.path
-    queries = loading.validate(loading.load_file(path), None, str(path))
+    queries = loading.validate(loading.load_file(path, context.loss_on), None, str(path))
     originals, found = dict.fromkeys(context.ids), dict.fromkeys(queries["id"])
     if not context.trial and (unknown := next((each for each in found if each not in originals), None)):
         raise SampleError(

@@ -10,6 +10,7 @@ from gradsim.errors import enumerated
 from gradsim.study.section import Section, StudyPath
 
 FormatName = Literal["messages", "sharegpt", "prompt_completion", "alpaca", "text", "tokens"]
+SearchedPart = Literal["prompt", "answer", "both"]
 SampleKind = Literal["conversations", "text", "tokens"]
 
 TEXT, TOKENS, MASKED_TOKENS = "text", "tokens", "masked tokens"

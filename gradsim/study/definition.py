@@ -14,7 +14,7 @@ from pydantic_core import PydanticKnownError
 from gradsim.environment import extensions
 from gradsim.errors import enumerated
 from gradsim.study.chat import Chat, TemplateName, Truncation
-from gradsim.study.datasets import FileDataset, HubDataset, ImportedDataset
+from gradsim.study.datasets import FileDataset, HubDataset, ImportedDataset, SearchedPart
 from gradsim.study.layers import Layers
 from gradsim.study.model_configuration import ADAPTED, GGUFName, ModelConfiguration, PrecisionName
 from gradsim.study.partitions import Partition, partition_ranges
@@ -184,6 +184,7 @@ class Study(Section):
     layers: Layers | None = Field(None, description="layers to compare; None: all")
     settings: dict[str, Setting] = Field(min_length=1)
     top_k: Annotated[int, Field(ge=1)] | Literal["all"] = 5
+    bm25_part: SearchedPart = Field("prompt", description="part of the samples by which candidates are chosen")
     projections: tuple[Projection, ...] = ()
     partition_size: int = Field(100, ge=1)
     seed: int = 42

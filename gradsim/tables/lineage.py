@@ -259,7 +259,7 @@ class Lineage:
             candidates,
             inputs=(samples, tokenized, queries, query_tokens),
             partitioned=True,
-            parameters={"top_k": study.top_k},
+            parameters={"top_k": study.top_k, **study.model_dump(include={"bm25_part"}, exclude_defaults=True)},
         )
         for table in GRADIENT_TABLES:
             projections = study.projections if table == "projected_similarity" else study.projected

@@ -123,7 +123,7 @@ SCHEMAS: Mapping[str, TableSchema] = MappingProxyType(
             query_id=QUERY,
             original_id=ORIGINAL,
             rank=RANK,
-            score=Column(pl.Float64, "BM25 score of the original's prompt for the query's prompt"),
+            score=Column(pl.Float64, "BM25 score of the original's prompt, answer or both for the query's"),
             forced=Column(pl.Boolean, "whether the row is the true source, added because BM25 did not find it"),
         ),
         "dot_products": _schema(

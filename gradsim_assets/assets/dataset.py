@@ -50,9 +50,9 @@ def load_originals(study: Study) -> LoadedSamples:
     """
     match study.dataset:
         case HubDataset(hub=source):
-            loaded = dataset.load_hub(study.dataset)
+            loaded = dataset.load_hub(study.dataset, study.chat.loss_on)
         case FileDataset(path=path):
-            loaded, source = samples.load_original_file(path, study.dataset), str(path)
+            loaded, source = samples.load_original_file(path, study.dataset, study.chat.loss_on), str(path)
     originals = samples.validate(loaded.frame, study.samples, source).head(study.size)
     for name, method in study.settings.items():
         try:

@@ -73,6 +73,7 @@ def query_context(store: Store, setting: str, originals: pl.DataFrame, log: logg
         ids=originals["id"].to_list(),
         trial=store.study.first_samples is not None,
         journals=store.journals,
+        loss_on=store.study.chat.loss_on,
         base_url=read_environment().openai_base_url,
         progress=in_steps(
             lambda done, total: log_progress(log, WorkDone(f"{setting} paraphrases", done, total, "texts"))
@@ -120,7 +121,7 @@ def _candidates(study: Study, name: str, dispatch: Dispatch) -> dg.AssetsDefinit
     ) -> pl.DataFrame:
         corpus = samples.join(originals.select("id"), on="id", how="semi", maintain_order="left")
         kept = queries.join(query_tokens.select("id"), on="id", how="semi", maintain_order="left")
-        return bm25_candidates(_plain_ids(corpus), _plain_ids(kept), top_k=study.top_k)
+        return bm25_candidates(_plain_ids(corpus), _plain_ids(kept), top_k=study.top_k, part=study.bm25_part)
 
     return candidates
 

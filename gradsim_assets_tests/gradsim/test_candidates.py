@@ -12,6 +12,7 @@ from rank_bm25 import BM25Okapi
 from gradsim.candidates import CANDIDATES_SCHEMA, bm25_candidates
 from gradsim.dataset.samples import SAMPLES_SCHEMA
 from gradsim.errors import SampleError
+from gradsim.study.datasets import SearchedPart
 
 
 def samples(prompts: dict[str, str]) -> pl.DataFrame:
@@ -98,7 +99,7 @@ def test_one_original() -> None:
         (
             samples({"a": " "}),
             samples({"a": "x"}),
-            "the originals' prompts contain no words, so BM25 has nothing to rank; add text to them",
+            "the originals contain no words where BM25 compares them; add text to them, or set another `bm25_part`",
         ),
         (
             pl.DataFrame([("a", [{"role": "assistant", "content": "x"}])], schema=SAMPLES_SCHEMA, orient="row"),
@@ -149,3 +150,27 @@ def test_samples_without_prompts() -> None:
     prompts = samples({"a": "5 6", "b": "7 8"})
     for rows in (texts, tokens):
         assert bm25_candidates(rows, rows).equals(bm25_candidates(prompts, prompts))
+
+
+@pytest.mark.parametrize(
+    ("part", "words"), [("prompt", ("5 6", "7")), ("answer", ("7 5", "8")), ("both", ("5 6 7 5", "7 8"))]
+)
+def test_parts_of_samples(part: SearchedPart, words: tuple[str, str]) -> None:
+    """Earlier turns are not compared; token ids without a loss are the prompt."""
+    earlier = [{"role": "user", "content": "8"}, {"role": "assistant", "content": "9"}]
+    chats, tokens = (
+        pl.DataFrame(
+            {
+                "id": ["a", "b"],
+                "messages": [
+                    [*before, {"role": prompt, "content": "5 6"}, {"role": answer, "content": "7 5"}],
+                    [*before, {"role": prompt, "content": "7"}, {"role": answer, "content": "8"}],
+                ],
+            },
+            schema=SAMPLES_SCHEMA,
+        )
+        for before, prompt, answer in ((earlier, "user", "assistant"), ([], "masked tokens", "tokens"))
+    )
+    prompts = samples(dict(zip("ab", words, strict=True)))
+    for rows in (chats, tokens):
+        assert bm25_candidates(rows, rows, part=part).equals(bm25_candidates(prompts, prompts))

@@ -25,7 +25,8 @@ def spoken(speaker: str, text: str, **others: Any) -> Row:
 def load(folder: Path, *rows: Row, **layout: Any) -> LoadedSamples:
     path = folder / "data.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return load_original_file(path, DatasetLayout(**layout))
+    loss_on = layout.pop("loss_on", "last_answer")
+    return load_original_file(path, DatasetLayout(**layout), loss_on)
 
 
 def refusal(folder: Path, *rows: Row, **layout: Any) -> str:
@@ -145,6 +146,28 @@ def test_what_is_not_used_is_named(tmp_path: Path) -> None:
     assert load(tmp_path, row).ignored == ("source", "text", "name of messages")
 
 
+def test_a_weight_of_zero_where_there_is_no_loss_anyway(tmp_path: Path) -> None:
+    def weighted(*places: int) -> Row:
+        return {"messages": [{**each, "weight": int(place not in places)} for place, each in enumerate(LONG)]}
+
+    for places, allowed, role in [
+        ((0, 1, 3), ("last_answer", "all_answers"), "system"),
+        ((1,), ("last_answer", "all_answers"), "user"),
+        ((2,), ("last_answer",), "assistant"),
+    ]:
+        for loss_on in ("last_answer", "all_answers", "everything"):
+            if loss_on in allowed:
+                loaded = load(tmp_path, {"messages": LONG}, weighted(*places), loss_on=loss_on)
+                assert loaded.frame["messages"].to_list() == [LONG, LONG]
+                assert f"weight 0 of {role} messages" in loaded.ignored
+            else:
+                assert refusal(tmp_path, {"messages": LONG}, weighted(*places), loss_on=loss_on) == (
+                    f"line 2 has weight 0 in a {role} message, which `chat.loss_on: {loss_on}` covers; fix or remove it"
+                )
+    human = {"conversations": [{**spoken("human", "p"), "weight": 0}, spoken("gpt", "q")]}
+    assert load(tmp_path, human).ignored == ("weight 0 of user messages",)
+
+
 FORMATS = (
     "messages: messages; sharegpt: conversations; prompt_completion: prompt, completion; alpaca: instruction, output; "
     "text: text; tokens: input_ids"
@@ -204,6 +227,10 @@ REFUSED: dict[str, tuple[Row, str]] = {
     "tool calls": (answer(tool_calls=[{"id": "1"}]), "has tool_calls in message 2, which samples cannot hold"),
     "reasoning": (answer(reasoning_content="hm"), "has reasoning_content in message 2, which samples cannot hold"),
     "weight": (answer(weight=0), "has weight 0 in message 2, but samples are trained on in full"),
+    "weight of a prompt": (
+        {"messages": [said("user", "p", weight=0.5), SHORT[1]]},
+        "has weight 0.5 in message 1, but samples are trained on in full",
+    ),
     "tools": ({"messages": SHORT, "tools": [{"type": "function"}]}, "has tools, which samples cannot hold"),
     "system": ({"instruction": "p", "output": "q", "system": "s"}, "has system, which samples cannot hold"),
     "image": (

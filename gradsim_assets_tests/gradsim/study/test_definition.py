@@ -14,8 +14,8 @@ from gradsim.study.settings import QUERY_METHODS, Generate, QueryFile
 
 DROPOUT = {"method": "word_dropout"}
 ALL_KEYS = (
-    "chat, dataset, description, layers, max_length, model, on_bad_sample, on_long_sample, partition_size, "
-    "projections, samples, seed, settings, top_k, truncate"
+    "bm25_part, chat, dataset, description, layers, max_length, model, on_bad_sample, on_long_sample, "
+    "partition_size, projections, samples, seed, settings, top_k, truncate"
 )
 METHODS = "'file', 'paraphrase', 'local', 'generate' or 'word_dropout'"
 RESERVED = (
@@ -59,6 +59,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         {"dataset": {"path": "a.jsonl", "format": "sharegpt", "columns": {"messages": "q"}}},
         "dataset.columns: 'messages' is not a column of sharegpt; map conversations or id to names in the data",
     ),
+    "bm25_part": ({"bm25_part": "text"}, "key 'bm25_part' is 'text'; it should be 'prompt', 'answer' or 'both'"),
     "loss": ({"chat": {"loss": "max"}}, "key 'chat.loss' is 'max'; it should be 'mean' or 'sum'"),
     "truncate": ({"truncate": "both"}, "key 'truncate' is 'both'; it should be 'left', 'right' or 'none'"),
     "max_length that nothing heeds": (

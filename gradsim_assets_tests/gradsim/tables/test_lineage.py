@@ -135,6 +135,7 @@ CHANGES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "on_bad_sample": ({"on_bad_sample": "exclude"}, TOKENIZED),
     "top_k": ({"top_k": 3}, ("paraphrased/candidates", "model_generated/candidates")),
     "top_k all": ({"top_k": "all"}, ("paraphrased/candidates", "model_generated/candidates")),
+    "bm25_part": ({"bm25_part": "both"}, ("paraphrased/candidates", "model_generated/candidates")),
     "projections": ({"projections": [{"share": 0.05}]}, PROJECTED),
     "one projection more": ({"projections": [{"share": 0.01}, {"share": 0.05}]}, PROJECTED),
     "seed": ({"seed": 1}, ("model", *PROJECTED, *DRAWN)),  # the reference model is trained with it

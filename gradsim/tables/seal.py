@@ -1,0 +1,63 @@
+"""Seals of stored files: a digest of all bytes, so that a changed file is found before a value is used.
+
+The seal is the last key of the provenance's JSON: 64 hexadecimal digits, the SHA-256 of the file with zeros in their
+place. Files that were written before there were seals have none and are believed.
+"""
+
+import hashlib
+import mmap
+from functools import lru_cache
+from pathlib import Path
+
+from gradsim.errors import TableError
+
+_KEY = b'"seal":"'
+_UNSEALED = b"0" * 64
+
+
+def with_seal(provenance: str) -> str:
+    """Return a provenance's JSON with room for the seal."""
+    return f'{provenance[:-1]},"seal":"{_UNSEALED.decode()}"}}'
+
+
+def seal(path: Path) -> None:
+    """Write the seal into a file that has room for it; leave other files, and those that are sealed."""
+    if path.stat().st_size == 0:
+        return
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as content:
+        place = content.rfind(_KEY) + len(_KEY)
+        if place >= len(_KEY) and content[place : place + len(_UNSEALED)] == _UNSEALED:
+            content[place : place + len(_UNSEALED)] = _digest(content, place)
+            content.flush()
+
+
+def verify(path: Path) -> None:
+    """Require that a file has the bytes that were sealed; a file that has not changed since is not read again.
+
+    Raises:
+        OSError: The file cannot be read.
+        TableError: The file has changed.
+    """
+    status = path.stat()
+    _verify(path, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+@lru_cache(maxsize=1 << 17)
+def _verify(path: Path, *_identity: int) -> None:
+    if path.stat().st_size == 0:
+        return
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        place = content.rfind(_KEY) + len(_KEY)
+        if place >= len(_KEY) and content[place : place + len(_UNSEALED)] != _digest(content, place):
+            raise TableError(
+                f"{path}: not a readable table (its bytes are not those that were written); delete it and run again"
+            )
+
+
+def _digest(content: mmap.mmap, place: int) -> bytes:
+    total = hashlib.sha256()
+    with memoryview(content) as view:
+        total.update(view[:place])
+        total.update(_UNSEALED)
+        total.update(view[place + len(_UNSEALED) :])
+    return total.hexdigest().encode()
