@@ -184,12 +184,43 @@ def _utf8(source: str, data: bytes) -> bytes:
 def _json(text: bytes, place: str) -> Any:
     try:
         value = json.loads(text)
-        json.dumps(value, ensure_ascii=False).encode()  # rejects lone surrogates
+        written = json.dumps(value, ensure_ascii=False).encode()  # rejects lone surrogates
+        # A repeated key is written once. This finds it faster than a function that is called for each object.
+        if text.count(b'"') != written.count(b'"') or rb"\u0022" in text:
+            _refuse_repeated_keys(text.decode(), place)
     except RecursionError as error:
         raise SampleError(f"{place} is nested too deeply; fix or remove it") from error
     except ValueError as error:
         raise SampleError(f"{place} is not JSON text ({error}); fix or remove it") from error
     return value
+
+
+def _refuse_repeated_keys(text: str, place: str) -> None:
+    """Raise SampleError if an object has a key twice, of which readers of JSON keep the last."""
+    rows = 0
+    decoder = json.JSONDecoder(object_pairs_hook=_without_repeated_keys)
+    try:
+        if not text.lstrip().startswith("["):
+            decoder.decode(text)
+            return
+        position = text.index("[") + 1
+        while text[position] != "]":
+            if text[position] in " \t\r\n,":
+                position += 1
+                continue
+            rows += 1
+            _, position = decoder.raw_decode(text, position)
+    except RowError as error:
+        raise SampleError(f"{place}{f' row {rows}' if rows else ''} {error}; fix or remove it") from error
+
+
+def _without_repeated_keys(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise RowError(f"has the key {repeated!r} twice in an object")
+    return found
 
 
 def _object(value: Any, place: str) -> dict[str, Any]:

@@ -150,6 +150,21 @@ DAMAGED: dict[str, tuple[str, str, str]] = {
         f"{GOOD}\n{GOOD}",
         "is not JSON text (Extra data: line 2 column 1 (char 36)); fix or remove it",
     ),
+    "key twice in a line": (
+        "a.jsonl",
+        f'{GOOD}\n{{"messages": [{{"role": "user", "content": "p", "role": "assistant"}}]}}',
+        "line 2 has the key 'role' twice in an object; fix or remove it",
+    ),
+    "key twice in a row": (
+        "a.json",
+        f'[\n{GOOD}, {GOOD},\n{{"output": "p", "instruction": "\\u0022", "output": "q"}}]',
+        "row 3 has the key 'output' twice in an object; fix or remove it",
+    ),
+    "key twice, written in another way": (
+        "a.jsonl",
+        '{"output": "\\u0022\\u0022\\u0022", "instruction": "p", "outp\\u0075t": "q"}',
+        "line 1 has the key 'output' twice in an object; fix or remove it",
+    ),
     "too many cells": (
         "a.csv",
         'instruction,output\n"p\np",q\n\np,q,r\n',
@@ -174,6 +189,14 @@ DAMAGED: dict[str, tuple[str, str, str]] = {
 def test_files_that_cannot_be_read(tmp_path: Path, name: str, text: str, message: str) -> None:
     (tmp_path / name).write_text(text, encoding="utf-8")
     assert refusal(tmp_path / name) == message
+
+
+def test_keys_that_occur_in_several_objects_and_quotes_in_texts(tmp_path: Path) -> None:
+    row = {"messages": [{"role": "user", "content": 'a "p" \\ "'}, {"role": "assistant", "content": "\u0022"}]}
+    text = json.dumps([row, row]).replace("\\\\", "\\u005c") + "\n"
+    (tmp_path / "a.json").write_text(text.replace('\\"', "\\u0022"), encoding="utf-8")
+    loaded = load_original_file(tmp_path / "a.json", DatasetLayout())
+    assert loaded.frame["messages"].to_list() == [row["messages"]] * 2
 
 
 def test_another_encoding_is_named_with_its_line(tmp_path: Path) -> None:
