@@ -119,6 +119,47 @@ def test_messages_with_unequal_keys(folder: Path) -> None:
     assert load_hub(HubDataset(hub=str(folder))).frame["messages"].to_list() == [turn("p", "q"), turn("r", "s")]
 
 
+CALLS = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}
+SPOKEN = [{"from": "human", "value": "p"}, {"from": "gpt", "value": "q"}]
+LINES: dict[str, tuple[list[dict[str, Any]], list[Any] | str]] = {
+    "calls in one row": (
+        [{"messages": turn("p", "q")}, {"messages": [turn("p", "q")[0], CALLS]}],
+        "tool_calls in message 2",
+    ),
+    "null message": (
+        [{"messages": turn("p", "q")}, {"messages": [turn("p", "q")[0], None]}],
+        "messages that are not a list",
+    ),
+    "sharegpt, weights in one row": (
+        [{"conversations": SPOKEN}, {"conversations": [{**each, "weight": 1} for each in SPOKEN]}],
+        [turn("p", "q"), turn("p", "q")],
+    ),
+    "token ids": (
+        [{"input_ids": [5, 6], "labels": [-100, 6], "attention_mask": [1, 1]}],
+        [[{"role": "masked tokens", "content": "5"}, {"role": "tokens", "content": "6"}]],
+    ),
+}
+
+
+@pytest.mark.parametrize(("rows", "expected"), LINES.values(), ids=LINES.keys())
+def test_json_lines(folder: Path, rows: list[dict[str, Any]], expected: list[Any] | str) -> None:
+    """With a byte order mark, as some programs write it."""
+    (folder / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8-sig")
+    if isinstance(expected, str):
+        assert refusal(folder).startswith(f"row 2 has {expected}")
+    else:
+        loaded = load_hub(HubDataset(hub=str(folder)))
+        assert loaded.frame["messages"].to_list() == expected
+        assert loaded.ignored == ()
+
+
+def test_lines_of_text_files(folder: Path) -> None:
+    (folder / "a.txt").write_text("p q\nr\n")
+    loaded = load_hub(HubDataset(hub=str(folder)))
+    assert loaded.format == "text"
+    assert [each[0]["content"] for each in loaded.frame["messages"].to_list()] == ["p q", "r"]
+
+
 def test_subsets(folder: Path) -> None:
     lines = ["---", "configs:"]
     for name in ("main", "socratic"):
