@@ -112,8 +112,16 @@ class Machine:
         return store
 
 
+@pytest.fixture(scope="module")
+def dagster_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of Dagster's instance, which takes longer to make than most runs here."""
+    return tmp_path_factory.mktemp("home")
+
+
 @pytest.fixture
-def machine(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
+def machine(
+    tmp_path: Path, dagster_home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Machine]:
     """A machine with the data files of four samples, and the study `tiny` of them."""
     before = dict(os.environ)
     for name in [name for name in os.environ if name.startswith(("MT_", "GRADSIM_", "HF_"))]:
@@ -121,7 +129,7 @@ def machine(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pyt
     variables = {
         "GRADSIM_STUDIES": tmp_path / "studies",
         "GRADSIM_DATA": tmp_path / "data",
-        "DAGSTER_HOME": tmp_path / "home",
+        "DAGSTER_HOME": dagster_home,
         "MT_DEVICE": "cpu",
         "HF_HUB_OFFLINE": "1",
     }

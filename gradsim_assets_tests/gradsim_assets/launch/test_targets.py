@@ -1,6 +1,7 @@
 """What is planned where tables are there, gone, damaged or stale. They hold no rows: only their states count."""
 
 import json
+import shutil
 from pathlib import Path
 
 import polars as pl
@@ -20,24 +21,36 @@ VARIANTS = ("queries", "tokenized", "candidates")
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     """A study of five partitions; nothing is computed yet."""
-    (tmp_path / "originals.jsonl").write_text(json.dumps({"id": "x"}))
+    return store_in(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def all_tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the study's tables, all of them fresh."""
+    store = store_in(tmp_path_factory.mktemp("filled"))
+    write(store, {node.key for node in store.lineage})
+    return store.root
+
+
+@pytest.fixture
+def filled(all_tables: Path, store: Store) -> Store:
+    """All of the study's tables are there and fresh."""
+    shutil.copytree(all_tables, store.root)
+    return store
+
+
+def store_in(folder: Path) -> Store:
+    (folder / "originals.jsonl").write_text(json.dumps({"id": "x"}))
     settings = {"generated": {"method": "generate", "prompts": "dropped"}, "dropped": {"method": "word_dropout"}}
     definition = {
         "name": "mine",
-        "dataset": {"path": tmp_path / "originals.jsonl"},
+        "dataset": {"path": folder / "originals.jsonl"},
         "samples": 10,
         "model": {"reference": {}},
         "settings": settings,
         "partition_size": 2,
     }
-    return Store(tmp_path / "store", Study.model_validate(definition))
-
-
-@pytest.fixture
-def filled(store: Store) -> Store:
-    """All of the study's tables are there and fresh."""
-    write(store, {node.key for node in store.lineage})
-    return store
+    return Store(folder / "store", Study.model_validate(definition))
 
 
 def write(store: Store, keys: set[TableKey]) -> None:
