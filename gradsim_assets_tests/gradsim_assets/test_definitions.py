@@ -175,12 +175,14 @@ def validate(workplace):
     return output, process.returncode
 
 
+@pytest.mark.slow
 def test_dagster_itself_finds_nothing_wrong(workplace):
     output, status = validate(workplace)
     assert status == 0, output
     assert "All code locations passed validation" in output
 
 
+@pytest.mark.slow
 def test_a_broken_study_file_is_named_when_the_location_loads(workplace):
     (workplace.studies / "broken.yaml").write_text(yaml.safe_dump({"samples": 3}), encoding="utf-8")
     output, status = validate(workplace)

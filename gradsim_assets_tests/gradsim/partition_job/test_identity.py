@@ -77,6 +77,7 @@ class TestIdentity:
         assert len(job.identity) == 16
         assert job.identity.isalnum()
 
+    @pytest.mark.slow
     def test_a_job_has_it_wherever_it_is_read(self, job: PartitionJob, elsewhere: Elsewhere, tmp_path: Path) -> None:
         path = tmp_path / "job.json"
         path.write_text(job.model_dump_json())
@@ -86,6 +87,7 @@ class TestIdentity:
         )
         assert {elsewhere(code, str(path), seed=seed) for seed in (1, 2)} == {job.identity}
 
+    @pytest.mark.slow
     def test_a_job_has_it_whenever_it_is_made(self, job: PartitionJob, elsewhere: Elsewhere, tmp_path: Path) -> None:
         """Of the same study and tables, and the data that are stored."""
         store = job.store()

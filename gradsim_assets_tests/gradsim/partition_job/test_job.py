@@ -150,6 +150,7 @@ def test_what_computes_a_table(job: PartitionJob) -> None:
     assert job.kind == "gradients"
 
 
+@pytest.mark.slow
 class TestProcess:
     def test_an_error_stands_in_the_result(self, job: PartitionJob, tmp_path: Path) -> None:
         path = tmp_path / "job.json"

@@ -384,6 +384,7 @@ class TestFiles:
         assert str(caught.value) == f"{tmp_path / 'queries.jsonl'}: {reason}"
 
 
+@pytest.mark.slow
 def test_fingerprints_are_the_same_in_another_process(study: Study) -> None:
     code = (
         "import sys; from gradsim.study import Study; from gradsim.tables import Lineage;"

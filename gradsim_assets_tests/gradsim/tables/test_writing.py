@@ -192,6 +192,7 @@ print(json.dumps({"megabytes": peak() - before, "seconds": time.perf_counter() -
 """
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
     path = tmp_path / "table.parquet"
     script = subprocess.run(

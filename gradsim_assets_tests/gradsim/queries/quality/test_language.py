@@ -62,6 +62,7 @@ def test_what_is_unsure_or_mixed_is_left_alone(original: str, text: str) -> None
     assert "language" not in find_faults(Rewrite("user", original, text, "", "stop"))
 
 
+@pytest.mark.slow
 def test_identification_is_the_same_in_every_process() -> None:
     texts = list(TEXTS.values())
     code = f"from gradsim.queries.quality.language import language_of; print([language_of(text) for text in {texts}])"
