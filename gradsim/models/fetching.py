@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import huggingface_hub
 from huggingface_hub import errors as hub_errors
@@ -246,4 +246,5 @@ def gguf_choices(gguf: str | None) -> dict[str, str]:
 def hide_progress_bars() -> None:
     """Disable transformers' progress bars, which would garble log output."""
     disable_progress_bar()
-    modeling_gguf_pytorch_utils.tqdm = logging.tqdm  # that of tqdm itself, which the line above does not disable
+    gguf_reader: Any = modeling_gguf_pytorch_utils
+    gguf_reader.tqdm = logging.tqdm  # otherwise that of tqdm itself, which the line above does not disable

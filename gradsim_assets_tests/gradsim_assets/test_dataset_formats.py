@@ -59,6 +59,8 @@ def messages(name: str) -> list[Row]:
 
 def labels(tokenizer: PreTrainedTokenizerBase, name: str) -> tuple[list[int], list[int]]:
     """The token ids of a conversation, and its labels, by the tokenizer's own functions."""
+    whole: Any
+    prompt: Any
     whole, prompt = (
         tokenizer.apply_chat_template(part, add_generation_prompt=cue, return_dict=False)
         for part, cue in ((messages(name), False), (messages(name)[:1], True))
@@ -207,7 +209,8 @@ def gradients(folder: Path, samples: dict[str, tuple[list[int], list[int]]], red
         model.zero_grad()
         logits = model(input_ids=torch.tensor([ids])).logits[0, :-1]
         torch.nn.functional.cross_entropy(logits, torch.tensor(known[1:]), reduction=reduction).backward()
-        found[name] = {layer: parameter.grad.double() for layer, parameter in model.named_parameters()}
+        of_sample = {layer: parameter.grad for layer, parameter in model.named_parameters()}
+        found[name] = {layer: gradient.double() for layer, gradient in of_sample.items() if gradient is not None}
     return found
 
 

@@ -165,7 +165,7 @@ class TestTruncation:
     def test_one_side_is_cut_off(self, words: PreTrainedTokenizerBase, side: Any, part: slice, name: str) -> None:
         whole = tokenize([USER, LONG_ANSWER], words)
         for limits in ({"context": None, "max_length": 9}, {"context": 9}, {"context": 9, "max_length": 99}):
-            table = tokenize_table(self.rows, words, truncate=side, **limits)  # type: ignore[arg-type]
+            table = tokenize_table(self.rows, words, truncate=side, **limits)
             assert table.frame.row(0)[2:] == (whole.input_ids[part], whole.labels[part])
             assert table.frame.row(1)[2] == tokenize([USER, ANSWER], words).input_ids
             assert (table.truncated, table.excluded) == ({"a": f"{name} 9 of 11 tokens"}, {})

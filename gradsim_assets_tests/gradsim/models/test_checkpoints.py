@@ -37,7 +37,12 @@ MESSAGES = [{"role": "user", "content": "What is it"}, {"role": "assistant", "co
 
 def llama(rows: int = len(WORDS), **settings: Any) -> PreTrainedModel:
     torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    sizes: dict[str, Any] = {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+    }
     return LlamaForCausalLM(LlamaConfig(vocab_size=rows, **sizes, **settings)).eval()
 
 
@@ -85,7 +90,8 @@ class TestShards:
 @pytest.mark.parametrize("key", ["dtype", "torch_dtype"])
 @pytest.mark.parametrize("precision", ["float32", "float64"])
 def test_the_study_sets_the_precision_and_not_the_checkpoint(tmp_path: Path, key: str, precision: str) -> None:
-    stored = llama().to(torch.bfloat16)
+    stored: Any = llama()  # transformers annotates its `to` wrongly
+    stored.to(torch.bfloat16)
     stored.save_pretrained(tmp_path)
     configuration = json.loads((tmp_path / "config.json").read_text())
     configuration[key] = configuration.pop("dtype")
@@ -129,7 +135,7 @@ def test_a_tokenizer_without_padding_beginning_or_template() -> None:
 def test_a_beginning_is_there_once(tmp_path: Path) -> None:
     """Also where the tokenizer adds one by itself to every text."""
     tokenizer = words(bos_token="<unk>")
-    tokenizer.add_bos_token = True  # type: ignore[attr-defined]
+    tokenizer.add_bos_token = True
     tokenizer.save_pretrained(tmp_path)
     loaded = models.load_tokenizer(str(tmp_path))
     sample = tokenize(MESSAGES, loaded, template="model")

@@ -125,7 +125,8 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "projection": ({"projections": [{"shar": 0.1}]}, "unknown key 'projections.0.shar'; did you mean 'share'?"),
     "two kinds of model": (
         {"model": {"name": "a", "reference": {}}},
-        "unknown key 'model.reference'; known keys: attention, gguf, name, precision, precision_of_memorised, revision",
+        "unknown key 'model.reference'; known keys: adapter, adapter_revision, attention, gguf, name, precision, "
+        "precision_of_memorised, revision",
     ),
     # missing keys
     "no samples": ({"samples": None}, "key 'samples' is missing; add it"),
