@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from gradsim.errors import TableError
 from gradsim.tables.digest import BLOCK_ROWS, digest_table
 from gradsim.tables.provenance import Provenance
+from gradsim.tables.seal import seal, verify
 
 METADATA_KEY = "gradsim"
 
@@ -50,6 +51,7 @@ def partial_file(path: Path) -> Iterator[Path]:
             try_lock(held.fileno())
             yield partial
             with writing_to(path):
+                seal(partial)
                 os.fsync(held.fileno())
                 partial.replace(path)
     finally:
@@ -156,6 +158,7 @@ def read_provenance(path: Path) -> Provenance:
         TableError: the file is missing, damaged, or not written by gradsim.
     """
     with reading(path):
+        verify(path)
         try:
             return Provenance.model_validate_json(pl.read_parquet_metadata(path)[METADATA_KEY])
         except (KeyError, ValidationError) as error:
@@ -169,6 +172,7 @@ def read_table(path: Path) -> pl.DataFrame:
         TableError: the file is missing or damaged.
     """
     with reading(path):
+        verify(path)
         return pl.read_parquet(path, glob=False)
 
 
@@ -190,7 +194,13 @@ def blocks_of(rows: pl.LazyFrame) -> Iterator[pl.DataFrame]:
 
 
 def scan_table(path: Path) -> pl.LazyFrame:
-    """Return a lazy scan of a file; collect it inside a `reading` block."""
+    """Return a lazy scan of a file; collect it inside a `reading` block.
+
+    Raises:
+        TableError: the file is missing or damaged.
+    """
+    with reading(path):
+        verify(path)
     return pl.scan_parquet(path, glob=False)
 
 

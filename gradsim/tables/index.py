@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict
 from gradsim.gradients.projection.vector_layout import VectorLayout
 from gradsim.tables.files import METADATA_KEY, reading, shortened, writing_to, written_in_pieces
 from gradsim.tables.provenance import Provenance
+from gradsim.tables.seal import verify, with_seal
 
 Format = Literal["float16", "float32"]
 
@@ -92,7 +93,7 @@ class IndexWriter:
         """Add a sample and its projected gradient, (width,)."""
         row = _stored(vector, self._header)
         self._waiting.append((sample, row))
-        for part in (sample.encode(), row.vector.tobytes(), row.scale.tobytes()):
+        for part in (sample.encode(), row.vector.tobytes(), row.scale.tobytes(), row.self_dot.tobytes()):
             self._digest.update(part)
         if len(self._waiting) * row.vector.nbytes >= _BATCH_BYTES:
             self._write()
@@ -113,7 +114,7 @@ class IndexWriter:
             self._write()
         self.provenance = self.provenance.model_copy(update={"data_version": shortened(self._digest.hexdigest())})
         end = pa.record_batch([pa.array([], field.type) for field in self._schema], schema=self._schema)
-        self._file.write_batch(end, custom_metadata={METADATA_KEY: self.provenance.model_dump_json()})
+        self._file.write_batch(end, custom_metadata={METADATA_KEY: with_seal(self.provenance.model_dump_json())})
 
     def close(self) -> None:
         """Close the file."""
@@ -144,6 +145,7 @@ class IndexFile:
             TableError: the file is missing or damaged.
         """
         with reading(path, _UNREADABLE), ExitStack() as opened:
+            verify(path)
             self._source = opened.enter_context(pa.memory_map(str(path)))
             self._file = pa.ipc.open_file(self._source)
             self._last = self._file.num_record_batches - 1

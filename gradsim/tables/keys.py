@@ -24,6 +24,11 @@ class TableKey:
         """Components of the key, for example `("sample", "paraphrased", "results", "dot_products")`."""
         return tuple(part for part in (self.study, self.setting, self.room, self.name) if part)
 
+    @property
+    def below_study(self) -> str:
+        """The key without the study: `paraphrased/results/dot_products`."""
+        return "/".join(self.parts[1:])
+
     @classmethod
     def from_parts(cls, parts: tuple[str, ...]) -> Self:
         """Return the key with these `parts`."""

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from gradsim.errors import TableError
 from gradsim.tables.files import atomic_path, corrupt
 from gradsim.tables.provenance import Provenance
+from gradsim.tables.seal import verify, with_seal
 
 _COMMENT = re.compile(r"<!-- gradsim (\{.*\}) -->\s*\Z")
 
@@ -25,7 +26,7 @@ def write_page(page: str, path: Path, provenance: Provenance) -> Provenance:
     version = hashlib.sha256(page.encode()).hexdigest()[:16]
     provenance = provenance.model_copy(update={"data_version": version})
     # Two hyphens would end the comment, so one of them is escaped.
-    text = provenance.model_dump_json().replace("--", "-\\u002d")
+    text = with_seal(provenance.model_dump_json()).replace("--", "-\\u002d")
     with atomic_path(path) as partial:
         partial.write_text(f"{page}\n<!-- gradsim {text} -->\n", encoding="utf-8")
     return provenance
@@ -38,6 +39,7 @@ def read_page_provenance(path: Path) -> Provenance:
         TableError: the page is missing or damaged.
     """
     try:
+        verify(path)
         found = _COMMENT.search(path.read_text(encoding="utf-8"))
         return Provenance.model_validate_json(found[1] if found else "")
     except FileNotFoundError as error:

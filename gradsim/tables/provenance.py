@@ -22,6 +22,8 @@ class Provenance(BaseModel):
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
+    table: str | None = Field(None, description="name of the table below the study; unknown in files of gradsim 0.2")
+    partition: str | None = None
     fingerprint: str = Field("", description="digest of everything in the study's definition that affects the table")
     inputs: dict[str, str] = Field({}, description="data version of each input table or partition")
     data_version: str = Field("", description="digest of the rows and the model's revision")

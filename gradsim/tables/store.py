@@ -122,7 +122,7 @@ class Store:
         """
         wanted = list(self.partitions(key) if partitions is None else partitions)
         paths = [self.path(key, partition) for partition in wanted]
-        self._refuse_mixture(key, {path: _READERS[path.suffix](path) for path in paths})
+        self._refuse_mixture(key, {path: self.provenance(key, each) for path, each in zip(paths, wanted, strict=True)})
         return paths
 
     def index(self) -> list[Path]:
@@ -146,8 +146,15 @@ class Store:
         Raises:
             TableError: the file is missing or damaged.
         """
-        path = self.path(key, partition)
-        return _READERS[path.suffix](path)
+        return self._read_provenance(self.path(key, partition), key, partition)
+
+    def _read_provenance(self, path: Path, key: TableKey, partition: str | None) -> Provenance:
+        """Return the provenance of a file that must be a certain table or partition."""
+        provenance = _READERS[self.path(key).suffix](path)
+        if provenance.table and (provenance.table, provenance.partition) != (key.below_study, partition):
+            found = "/".join(filter(None, (provenance.table, provenance.partition)))
+            raise TableError(f"{path}: contains {found}; delete it and run again")
+        return provenance
 
     def rows(self, key: TableKey, partition: str | None = None) -> int:
         """Return the number of rows of a file without reading them."""
@@ -274,6 +281,8 @@ class Store:
     ) -> Provenance:
         return (provenance or Provenance()).model_copy(
             update={
+                "table": key.below_study,
+                "partition": partition,
                 "fingerprint": self.lineage.fingerprint(key),
                 "inputs": {
                     name: self._versions.get(name, version)
@@ -327,7 +336,7 @@ class Store:
         if not path.exists():
             return State.MISSING
         try:
-            provenance = _READERS[place.suffix](path)
+            provenance = self._read_provenance(path, key, partition)
         except TableError:
             return State.CORRUPT
         try:

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from gradsim.tables.digest import BLOCK_ROWS, TableDigest
 from gradsim.tables.files import METADATA_KEY, digest_salt, shortened, writing_to, written_in_pieces
 from gradsim.tables.provenance import Provenance
+from gradsim.tables.seal import with_seal
 
 # Small enough for readers to skip most of a large table by row-group statistics when they select a query.
 ROW_GROUP_ROWS = 1 << 18
@@ -101,7 +102,7 @@ class TableWriter:
         assert self._parquet is not None
         version = shortened(self._digest.hexdigest())
         self.provenance = self.provenance.model_copy(update={"data_version": version})
-        self._parquet.add_key_value_metadata({METADATA_KEY: self.provenance.model_dump_json()})
+        self._parquet.add_key_value_metadata({METADATA_KEY: with_seal(self.provenance.model_dump_json())})
         self._parquet.close()
 
     def close(self) -> None:
@@ -121,6 +122,7 @@ class TableWriter:
                 compression_level=COMPRESSION_LEVEL,
                 use_dictionary=_repetitive(block.schema),
                 use_byte_stream_split=_numbers(block.schema),
+                write_page_checksum=True,  # for readers other than gradsim
             )
         self._parquet.write_table(table, row_group_size=ROW_GROUP_ROWS)
 

@@ -71,6 +71,10 @@ def print_status(session: Session) -> None:
             table.add_row(f"  {name}" if setting else name, *_cells(key, states[key], failed))
         table.add_section()
     console.print(table)
+    for key, of_table in states.items():
+        for partition in (each for each, state in of_table.items() if state is State.CORRUPT):
+            path = escape(str(store.path(key, partition)))
+            console.print(f"[red]corrupt:[/] {path}; the next run computes it again", soft_wrap=True)
     print_audits(store, list(session.study.settings))
 
 

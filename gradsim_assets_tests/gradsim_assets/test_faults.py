@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from gradsim.tables import read_provenance
 from gradsim.tables.lineage import DOT_TABLES, GRADIENT_TABLES
 from gradsim_assets_tests.programs import has_ended
 from gradsim_assets_tests.workplace import Workplace
@@ -146,6 +147,36 @@ def test_a_model_that_lost_its_weights_is_named(computed):
     assert computed.digests() == before
     with computed.instance() as instance:
         assert not instance.get_materialized_partitions(dg.AssetKey(["tiny", "word_dropout", "dot_products"]))
+
+
+def test_stored_bytes_that_changed_are_named_and_computed_again(computed):
+    """One bit each of a definition, a partition, a combined table, an analysis, the index and the report."""
+    before = versions(computed)
+    flipped = [
+        "tiny/samples.parquet",
+        "tiny/word_dropout/candidates/0007-0013.parquet",
+        "tiny/word_dropout/results/query_self.parquet",
+        "tiny/word_dropout/analysis/accuracy_per_layer.parquet",
+        "tiny/gradient_index/0000-0006.arrow",
+        "tiny/report.html",
+    ]
+    for name in flipped:
+        path = computed.data / name
+        content = bytearray(path.read_bytes())
+        content[len(content) // 3] ^= 4
+        path.write_bytes(content)
+
+    status = computed.gradsim("status", "tiny")
+    for name in flipped:
+        assert f"corrupt: {computed.data / name}; the next run computes it again" in status
+    computed.gradsim("run", "tiny")
+
+    assert "corrupt" not in computed.gradsim("status", "tiny")
+    assert versions(computed) == before
+
+
+def versions(place):
+    return {path: read_provenance(path).data_version for path in place.data.rglob("*.parquet")}
 
 
 # -- losses that are no number -------------------------------------------------------------

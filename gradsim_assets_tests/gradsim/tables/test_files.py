@@ -79,11 +79,13 @@ class TestWriting:
         assert read_table(path).equals(FRAME)
         assert read_table(path).schema == FRAME.schema  # ids stay in dataset order, those without a row too
 
-    def test_provenance_is_read_without_the_rows(self, path: Path) -> None:
+    def test_the_provenance_of_changed_rows_is_not_believed(self, path: Path) -> None:
+        assert read_provenance(path).data_version == data_version(FRAME, Provenance())
         content = bytearray(path.read_bytes())
         content[4:24] = bytes(20)  # the first rows
         path.write_bytes(content)
-        assert read_provenance(path).data_version == data_version(FRAME, Provenance())
+        with pytest.raises(TableError, match="its bytes are not those that were written"):
+            read_provenance(path)
 
     def test_unknown_provenance_of_a_later_version_is_passed_over(self, tmp_path: Path) -> None:
         path = tmp_path / "table.parquet"
