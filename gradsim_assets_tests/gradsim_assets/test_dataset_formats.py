@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 from gradsim.models import load_tokenizer, train_reference_model
 from gradsim.tables import Store
+from gradsim_assets.assets.report import readable
 from gradsim_assets.cli import app
 from gradsim_assets_tests.workplace import Workplace
 
@@ -59,12 +60,9 @@ def messages(name: str) -> list[Row]:
 
 def labels(tokenizer: PreTrainedTokenizerBase, name: str) -> tuple[list[int], list[int]]:
     """The token ids of a conversation, and its labels, by the tokenizer's own functions."""
-    whole: Any
-    prompt: Any
-    whole, prompt = (
-        tokenizer.apply_chat_template(part, add_generation_prompt=cue, return_dict=False)
-        for part, cue in ((messages(name), False), (messages(name)[:1], True))
-    )
+    template: Any = tokenizer.apply_chat_template
+    whole = template(messages(name), return_dict=False)
+    prompt = template(messages(name)[:1], add_generation_prompt=True, return_dict=False)
     return whole, [-100] * len(prompt) + whole[len(prompt) :]
 
 
@@ -158,7 +156,7 @@ FILES = {
 }
 
 
-LIMITED = {"max_length": "48", "truncate": "left", "chat": "{loss: sum}"}
+LIMITED = {"max_length": "32", "truncate": "left", "chat": "{loss: sum}"}
 
 
 def write_study(place: Workplace, name: str, **sections: str) -> None:
@@ -197,6 +195,10 @@ def test_a_file_of_each_format(
         expected = {each: (tokenizer(" ".join(TURNS[each]))["input_ids"],) * 2 for each in TURNS}
     tokenized = store.read(store.lineage.key("tokenized"))
     assert {each: (ids, known) for each, _, ids, known in tokenized.iter_rows()} == expected
+    if format_name == "tokens":
+        shown = readable(store, store.read(store.lineage.key("samples")))["messages"].to_list()
+        prompt = tokenizer.apply_chat_template(messages("a")[:1], tokenize=False, add_generation_prompt=True)
+        assert [message["content"] for message in shown[0]] == [prompt, TURNS["a"][1] + tokenizer.eos_token]
     found = gradients(place.studies / "model", expected)
     assert_dots(store, found, found)
 
@@ -209,8 +211,11 @@ def gradients(folder: Path, samples: dict[str, tuple[list[int], list[int]]], red
         model.zero_grad()
         logits = model(input_ids=torch.tensor([ids])).logits[0, :-1]
         torch.nn.functional.cross_entropy(logits, torch.tensor(known[1:]), reduction=reduction).backward()
-        of_sample = {layer: parameter.grad for layer, parameter in model.named_parameters()}
-        found[name] = {layer: gradient.double() for layer, gradient in of_sample.items() if gradient is not None}
+        found[name] = {
+            layer: parameter.grad.double()
+            for layer, parameter in model.named_parameters()
+            if parameter.grad is not None
+        }
     return found
 
 
@@ -246,8 +251,8 @@ def test_columns_of_other_names_rows_without_ids_and_a_summed_loss_of_truncated_
 
     tables = [store.read(store.lineage.key("tokenized", setting)) for setting in ("same", None)]
     queries, originals = ({name: (ids, known) for name, _, ids, known in table.iter_rows()} for table in tables)
-    assert [len(ids) for ids, _ in originals.values()] == [48, 48]
-    assert store.provenance(store.lineage.key("tokenized")).truncated["row_1"].startswith("last 48 of ")
+    assert [len(ids) for ids, _ in originals.values()] == [27, 32]
+    assert store.provenance(store.lineage.key("tokenized")).truncated == {"row_1": "last 32 of 36 tokens"}
     assert not store.provenance(store.lineage.key("tokenized", "same"), "0000-0001").truncated
     folder = place.studies / "model"
     assert_dots(store, gradients(folder, queries, "sum"), gradients(folder, originals, "sum"))
