@@ -17,8 +17,10 @@ from pyarrow import CompressedOutputStream
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 from typer.testing import CliRunner
 
+from gradsim.errors import SampleError
 from gradsim.models import load_tokenizer, train_reference_model
 from gradsim.tables import Store
+from gradsim_assets.assets.dataset import load_originals
 from gradsim_assets.assets.report import readable
 from gradsim_assets.cli import app
 from gradsim_assets_tests.workplace import Workplace
@@ -225,6 +227,19 @@ def assert_dots(store: Store, queries: Gradients, originals: Gradients) -> None:
     for query, original, layer, dot in dots.select("query_id", "original_id", "layer", "dot").iter_rows():
         one, two = queries[query][layer], originals[original][layer]
         assert dot == pytest.approx(float((one * two).sum()), rel=1e-4, abs=1e-5 * float(one.norm() * two.norm()))
+
+
+def test_a_method_that_cannot_rewrite_the_samples_is_refused_when_they_are_loaded(
+    place: Workplace, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    path = place.studies / "unfit.jsonl"
+    write_json_lines(path, tokens(tokenizer))
+    write_study(place, "unfit", dataset=f"{{path: {path.name}}}", settings="{dropped: {method: word_dropout}}")
+    with pytest.raises(SampleError) as caught:
+        load_originals(place.study("unfit"))
+    assert str(caught.value) == (
+        f"{path}: setting 'dropped': method word_dropout makes no queries of tokens; use the method file"
+    )
 
 
 def test_columns_of_other_names_rows_without_ids_and_a_summed_loss_of_truncated_samples(place: Workplace) -> None:
