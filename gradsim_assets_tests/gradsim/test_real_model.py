@@ -15,7 +15,8 @@ from gradsim.partition_job.inputs import TokenSequence
 from gradsim.study import LossOn, ModelConfiguration
 from gradsim.text_generation.local import generate_answers
 
-pytestmark = pytest.mark.slow
+# Reading the file takes half a minute, more where other tests run.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 SYSTEM = {"role": "system", "content": "Be brief."}
 QUESTION = {"role": "user", "content": "What is the capital of France?"}
@@ -100,7 +101,8 @@ def test_dots_are_those_of_float64_autograd(smollm2: RunningModel) -> None:
     query, *originals = [{layer: gradients[layer] for layer in LAYERS} for gradients in every]
     dots = np.array([reference_dots(query, original) for original in originals])
     squares = np.array([reference_dots(gradients, gradients) for gradients in (query, *originals)])
-    for precision, tolerance in (("float64", 1e-10), ("float32", 1e-4)):
+    # In float64, too, the norms of transformers' Llama compute in float32, and magnify rounding in the last digits.
+    for precision, tolerance in (("float64", 1e-6), ("float32", 1e-4)):
         found = compare(smollm2.model, samples[:1], samples[1:], "all", precision=precision)
         places = [found.layers.index(layer) for layer in LAYERS]
         assert (np.abs(found.dots[:, places] - dots) <= tolerance * np.sqrt(squares[0] * squares[1:])).all()
