@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tenacity import wait_fixed
 
 from gradsim.study.settings import Paraphrase
 from gradsim.text_generation.api import Paraphraser
@@ -20,6 +21,12 @@ def server() -> Iterator[Server]:
         yield server
         server.shutdown()
         thread.join()
+
+
+@pytest.fixture
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trouble is followed by a new try almost at once; how long it usually takes is tested on its own."""
+    monkeypatch.setattr("gradsim.text_generation.api.conversation._PAUSE", wait_fixed(0.01))
 
 
 MakeParaphraser = Callable[..., Paraphraser]

@@ -79,7 +79,9 @@ def test_concurrency_is_reached_and_not_exceeded(server: Server, paraphraser: Ma
     ],
     ids=lambda reply: str(reply.body or ("dropped" if reply.drop else reply.status)),
 )
-def test_trouble_that_passes_is_waited_for(server: Server, paraphraser: MakeParaphraser, trouble: Reply) -> None:
+def test_trouble_that_passes_is_waited_for(
+    server: Server, paraphraser: MakeParaphraser, short_pauses: None, trouble: Reply
+) -> None:
     server.reply = lambda text, attempt: trouble if text == "text 1" and attempt <= 2 else Reply()
     assert paraphraser().ask(requests(3)) == in_capitals(requests(3))
     assert server.texts().count("text 1") == 3

@@ -71,7 +71,9 @@ def test_a_page_for_people_is_no_api(server: Server, paraphraser: MakeParaphrase
     assert len(server.requests) == 1
 
 
-def test_an_answer_that_is_nested_too_deeply_is_asked_for_again(server: Server, paraphraser: MakeParaphraser) -> None:
+def test_an_answer_that_is_nested_too_deeply_is_asked_for_again(
+    server: Server, paraphraser: MakeParaphraser, short_pauses: None
+) -> None:
     server.reply = lambda text, attempt: Reply(body="[" * 70_000) if attempt == 1 else Reply()
     assert len(paraphraser(concurrency=1).ask(REQUESTS)) == len(REQUESTS)
     assert len(server.requests) == 2 * len(REQUESTS)
