@@ -13,8 +13,9 @@ from resources.job_server import JobServer
 
 @pytest.fixture(scope="session")
 def new_server() -> Callable[..., JobServer]:
-    """Starts a server that can run `stand_ins/behaving_job.py`."""
-    return partial(JobServer, {**os.environ, "PYTHONPATH": str(Path(__file__).with_name("stand_ins"))})
+    """Starts a server that can run the modules of `stand_ins`."""
+    path = [str(Path(__file__).with_name("stand_ins")), os.environ.get("PYTHONPATH")]
+    return partial(JobServer, {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))})
 
 
 @pytest.fixture(scope="session")

@@ -3,10 +3,11 @@
 import json
 import os
 import signal
-import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from gradsim.partition_job import PartitionJob
 from gradsim.study import ModelConfiguration, Study
 from gradsim.tables import TableKey
 from gradsim_assets_tests.labs import Lab
+from gradsim_assets_tests.programs import has_ended
+from resources.job_server import JobServer
 from resources.slurm.site import Site
 
 # Stands in the way of the real partition job, and does what a test says.
@@ -37,26 +40,33 @@ LEAVE_PARTITION = "leave(measured={'partition': job['partitions'][0]})"
 class Run:
     """A run of one job, which goes on in a process of its own."""
 
-    process: "subprocess.Popen[str]"
+    process: int
     outcome_file: Path
+    output: Path
 
     def outcome(self, seconds: float = 200) -> dict[str, Any]:
         """What came of it."""
-        output, _ = self.process.communicate(timeout=seconds)
-        assert self.outcome_file.exists(), output
+        self._wait(seconds)
+        assert self.outcome_file.exists(), self.output.read_text(encoding="utf-8")
         return json.loads(self.outcome_file.read_text(encoding="utf-8"))
 
     def end(self, number: signal.Signals) -> None:
         """Send the process a signal, and wait for its end."""
-        self.process.send_signal(number)
-        self.process.communicate(timeout=60)
+        os.kill(self.process, number)
+        self._wait(60)
+
+    def _wait(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while not has_ended(self.process):
+            assert time.monotonic() < end, self.output.read_text(encoding="utf-8")
+            time.sleep(0.02)
 
 
 class Runs:
-    """Runs jobs on a lab, from a folder of their own."""
+    """Runs jobs on a lab, from a folder of their own; their processes are forked from a server."""
 
-    def __init__(self, lab: Lab, folder: Path) -> None:
-        self.lab, self.folder = lab, folder
+    def __init__(self, server: JobServer, lab: Lab, folder: Path) -> None:
+        self.server, self.lab, self.folder = server, lab, folder
         self._before = {job["JobId"] for job in lab.jobs()}
         self._count = 0
         (folder / "dagster").mkdir()
@@ -117,14 +127,10 @@ class Runs:
 
     def drive(self, driver: str, argument: str, outcome_file: Path, **variables: str) -> Run:
         """Start a driver of this folder."""
-        process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name(driver)), argument, str(outcome_file)],
-            env={**self.variables, **variables},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        return Run(process, outcome_file)
+        id_file, output = outcome_file.with_suffix(".id"), outcome_file.with_suffix(".output")
+        command = ["forked", str(id_file), str(output), str(Path(__file__).parent / driver), argument]
+        assert self.server.run([*command, str(outcome_file)], {**self.variables, **variables}) == 0
+        return Run(int(id_file.read_text(encoding="utf-8")), outcome_file, output)
 
     def run(self, behaviour: str = LEAVE_PARTITION, partition: str = "0000-0001", **variables: str) -> dict[str, Any]:
         """The same to its end."""
@@ -159,13 +165,14 @@ class Runs:
 
 
 @pytest.fixture(scope="session")
-def new_runs() -> type[Runs]:
-    return Runs
+def new_runs(new_server: Callable[..., JobServer]) -> Callable[[Lab, Path], Runs]:
+    """Makes runs on a lab. Importing what drivers need takes longer than most of them."""
+    return partial(Runs, new_server(imported=("dagster_slurm", "resources.slurm.compute")))
 
 
 @pytest.fixture
-def runs(lab, tmp_path) -> Runs:
-    return Runs(lab, tmp_path)
+def runs(new_runs, lab, tmp_path) -> Runs:
+    return new_runs(lab, tmp_path)
 
 
 @pytest.fixture

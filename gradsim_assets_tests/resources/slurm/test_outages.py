@@ -5,6 +5,8 @@ import time
 
 import pytest
 
+from gradsim_assets_tests.programs import has_ended
+
 pytestmark = pytest.mark.slow
 
 LEAVE = "leave(measured={'partition': job['partitions'][0]})"
@@ -22,7 +24,7 @@ def test_an_outage_while_a_job_runs(runs, lab, daemon, complaint):
     job = runs.wait_for("RUNNING")
     lab.stop(daemon)
     time.sleep(SECONDS)
-    assert run.process.poll() is None
+    assert not has_ended(run.process)
     lab.start(daemon)
     outcome = run.outcome()
     assert outcome["materialized"] == 1, outcome

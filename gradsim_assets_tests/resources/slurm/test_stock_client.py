@@ -70,10 +70,10 @@ def test_a_failed_job_that_slurm_forgot_is_no_success(lab_without_accounting, ne
     ours, stock = (new_runs(lab_without_accounting, folder) for folder in folders)
     run = ours.start("time.sleep(3); sys.exit(7)")
     ours.wait_for("RUNNING")
-    os.kill(run.process.pid, signal.SIGSTOP)
+    os.kill(run.process, signal.SIGSTOP)
     stock_run = start(stock, "A", status=7)
     lab_without_accounting.wait_for(lambda: not ours.submitted(), 180)
-    os.kill(run.process.pid, signal.SIGCONT)
+    os.kill(run.process, signal.SIGCONT)
     outcome = run.outcome()
     assert "ended with exit status 7; its log says why" in outcome["failure"]
     assert outcome["materialized"] == 0
