@@ -6,13 +6,21 @@ from typing import Any
 import polars as pl
 import pytest
 import torch
-from transformers import AutoTokenizer, GPTJConfig, GPTJForCausalLM, PreTrainedTokenizerBase
+from transformers import (
+    AutoTokenizer,
+    GPTJConfig,
+    GPTJForCausalLM,
+    PreTrainedTokenizerBase,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 
 from gradsim.chat import MASKED
 from gradsim.dataset.samples import SAMPLES_SCHEMA
-from gradsim.models import load_model
+from gradsim.models import fetch, load_model
 from gradsim.models.reference import _train_tokenizer
 from gradsim.study import ModelConfiguration
+from gradsim_assets_tests.gradsim.models.test_gguf import write
 from gradsim_assets_tests.workplace import Workplace
 
 pytestmark = pytest.mark.slow
@@ -54,6 +62,26 @@ def test_a_family_without_sdpa(workplace: Workplace, folder: Path) -> None:
         name: list(parameter.shape) for name, parameter in loaded.named_parameters()
     }
     assert store.read(store.lineage.key("dot_products", "word_dropout")).height == 20 * 3 * len(table)
+
+
+def test_a_gguf_file(workplace: Workplace, folder: Path, tmp_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    sizes: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1}
+    heads: dict[str, Any] = {"num_attention_heads": 4, "num_key_value_heads": 2}
+    model = Qwen2ForCausalLM(Qwen2Config(vocab_size=len(tokenizer), max_position_embeddings=512, **sizes, **heads))
+    (tmp_path / "gguf").mkdir()
+    write(tmp_path / "gguf" / "tiny.gguf", model, tokenizer)
+    place: dict[str, Any] = {"name": str(tmp_path / "gguf"), "gguf": "tiny.gguf"}
+    local = {"method": "local", "model": place["name"], "gguf": "tiny.gguf", "max_new_tokens": 4}
+    workplace.write_study(model=place, settings={"paraphrased": local}, partition_size=20)
+    workplace.gradsim("run", "tiny", "--computation", "dot-product")
+
+    store = workplace.store()
+    expected = [(name, list(weight.shape)) for name, weight in model.named_parameters()]
+    assert store.read(store.lineage.key("model")).select("layer", "shape").rows() == expected
+    revision = fetch(place["name"], gguf="tiny.gguf").revision
+    for table in ("queries", "dot_products"):
+        assert store.provenance(store.lineage.key(table, "paraphrased"), "0000-0019").revision == revision
 
 
 def test_tokens_that_the_model_has_no_embedding_for(workplace: Workplace, folder: Path) -> None:
