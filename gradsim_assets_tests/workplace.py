@@ -22,9 +22,10 @@ from gradsim.tables import Store
 from gradsim_assets_tests.studies import study_text
 from resources.job_server import JobServer
 
+PROJECT = Path(__file__).resolve().parents[1]
 SCRIPTS = Path(sys.executable).parent
 
-# Packages that commands import; importing them takes most of a short command's time.
+# Packages that commands import; importing them takes most of a short command's time. The last one is the tests' own.
 IMPORTED = (
     "dagster",
     "dagster_pipes",
@@ -41,13 +42,15 @@ IMPORTED = (
     "transformers.models.auto.tokenization_auto",
     "transformers.models.olmo.modeling_olmo",
     "typer",
+    "gradsim_assets_tests.unsynced",
 )
 
 
 @cache
 def _commands() -> JobServer:
-    """The process that commands are forked from; it has imported nothing of this project."""
-    return JobServer({**os.environ, "OMP_NUM_THREADS": "1"}, IMPORTED)
+    """The process that commands are forked from; it has imported nothing of the product."""
+    path = os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")]))
+    return JobServer({**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}, IMPORTED)
 
 
 THINGS = ("knife", "bicycle chain", "garden hose", "wool coat", "clay pot", "oak table", "paper lamp")
