@@ -163,7 +163,7 @@ def poisoned(tmp_path_factory):
     """A study whose gradients a poisoned job has computed; the exit status of the run was checked."""
     place = Workplace(tmp_path_factory.mktemp("poisoned"))
     place.write_rows("originals.jsonl", place.rows(8))
-    place.write_study()
+    place.write_study(projections=[], partition_size=8)
     path = os.pathsep.join([str(POISON), os.environ.get("PYTHONPATH", "")])
     output = place.gradsim("run", "tiny", fails=True, PYTHONPATH=path)
     (place.folder / "output.txt").write_text(output, encoding="utf-8")
