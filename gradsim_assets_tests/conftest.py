@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
-pytest_plugins = ["gradsim_assets_tests.labs"]
+pytest_plugins = ["gradsim_assets_tests.labs", "gradsim_assets_tests.unsynced"]
 
-# Machines are shared and noisy: no test asserts a time, these neither.
-settings.register_profile("gradsim", deadline=None)
+# Machines are shared and noisy: no test asserts a time, these neither. Every run draws other examples; pytest's option
+# --hypothesis-profile=thorough draws many at once.
+settings.register_profile("gradsim", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=40)
+settings.register_profile("thorough", settings.get_profile("gradsim"), max_examples=1000)
 settings.load_profile("gradsim")
 
 # A shell has commands that it runs in the background ignore interrupts, and so would all that tests start.
@@ -36,35 +38,45 @@ MARKERS = {
     "make_model": "model",
 }
 
+# Files whose tests run on a Slurm lab of their own, beside that of all others: they wait more than they compute.
+OWN_LABS = {
+    "test_cluster.py": "slurm, studies",
+    "test_outages.py": "slurm, outages",
+    "test_lab.py": "slurm, outages",
+    "test_stock_client.py": "slurm, outages",
+    "test_without_accounting.py": "slurm, outages",
+}
+
 
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Mark a test by its fixtures, and name the group that shares a process.
 
-    The tests of a file do, and those on the Slurm lab: each of them needs it idle.
+    The tests of a file do, and those on one Slurm lab: each of them needs it idle.
     """
     found = {MARKERS[name] for name in getattr(item, "fixturenames", ()) if name in MARKERS}
     for marker in found:
         item.add_marker(marker)
-    item.add_marker(pytest.mark.xdist_group("slurm" if "slurm" in found else item.nodeid.split("::")[0]))
+    group = OWN_LABS.get(item.path.name, "slurm") if "slurm" in found else item.nodeid.split("::")[0]
+    item.add_marker(pytest.mark.xdist_group(group))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put fast tests first, and sort the slow ones so that processes do not wait for each other.
+    """Put slow tests first, sorted so that processes do not wait for each other, and let fast ones fill the gaps.
 
-    Tests on the Slurm lab take longest, so they start first. One file that needs the study `finished` follows: while
-    its process runs the study, the others do what needs no such study.
+    Tests on Slurm labs take longest, so they start first. One file that needs the study `finished` follows: while its
+    process runs the study, the others do what needs no such study.
     """
     slow = {item for item in items if item.get_closest_marker("slow")}
     readers = list(dict.fromkeys(item.path for item in items if item in slow and _needs_finished(item)))
 
     def order(item: pytest.Item) -> int:
         if item not in slow:
-            return 0
+            return 4
         if item.get_closest_marker("slurm"):
-            return 1
+            return 0
         if item.path not in readers:
-            return 3
-        return 2 if item.path == readers[0] else 4
+            return 2
+        return 1 if item.path == readers[0] else 3
 
     items.sort(key=order)
 
@@ -76,12 +88,12 @@ def _needs_finished(item: pytest.Item) -> bool:
 @pytest.fixture(scope="session")
 def built_once(
     tmp_path_factory: pytest.TempPathFactory, worker_id: str
-) -> Callable[[str, Callable[[Path], None]], Path]:
+) -> Callable[[str, Callable[[Path], object]], Path]:
     """Builds a folder that all processes of the test run share; the first one that needs it builds it."""
     own = tmp_path_factory.getbasetemp()
     root = own if worker_id == "master" else own.parent
 
-    def build(name: str, make: Callable[[Path], None]) -> Path:
+    def build(name: str, make: Callable[[Path], object]) -> Path:
         folder, done = root / name, root / f"{name}.done"
         with FileLock(root / f"{name}.lock"):
             if not done.exists():
@@ -119,3 +131,11 @@ def golden() -> Path:
     if not (folder / "README.md").is_file():
         pytest.skip(f"golden data: {folder} is absent (set GRADSIM_GOLDEN)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def golden_layout(golden: Path, built_once: Callable[[str, Callable[[Path], object]], Path]) -> Path:
+    """The published results in their original files, which take long to write; to be read only."""
+    from gradsim_assets_tests.gradsim.published.layout import write_golden_layout
+
+    return built_once("golden layout", lambda folder: write_golden_layout(golden, folder))

@@ -14,7 +14,6 @@ from gradsim.analysis import QUESTIONS
 from gradsim.analysis.questions import SIZES
 from gradsim.notebook import OpenedStudy
 from gradsim.published import find_published, read_published, store_published
-from gradsim_assets_tests.gradsim.published.layout import write_golden_layout
 
 NOTEBOOK = "notebooks/analysis.ipynb"
 FINDINGS = "docs/findings.md"
@@ -23,10 +22,10 @@ ABSOLUTE_PATH = re.compile(r"(?<![\w.:/<])/(?:home|root|tmp|work|Users|mnt|opt|d
 
 
 @pytest.fixture(scope="module")
-def stored(golden: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def stored(golden_layout: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data root with the published study, imported and answered."""
     folder = tmp_path_factory.mktemp("published")
-    published = read_published(find_published(write_golden_layout(golden, folder / "layout")))
+    published = read_published(find_published(golden_layout))
     store = store_published(published, folder / "data", "published").store
     study = OpenedStudy(store)
     store.write(store.lineage.key(SIZES, room="analysis"), study.sizes)

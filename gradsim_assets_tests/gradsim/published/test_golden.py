@@ -29,13 +29,8 @@ def blob(path: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def whole_folder(golden: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_golden_layout(golden, tmp_path_factory.mktemp("whole"))
-
-
-@pytest.fixture(scope="module")
-def whole(whole_folder: Path) -> Published:
-    return read_published(find_published(whole_folder))
+def whole(golden_layout: Path) -> Published:
+    return read_published(find_published(golden_layout))
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +38,8 @@ def parts(golden: Path, tmp_path_factory: pytest.TempPathFactory) -> Published:
     return read_published(find_published(write_golden_layout(golden, tmp_path_factory.mktemp("parts"), parts=True)))
 
 
-def test_the_recipe_gives_the_originals_files(whole_folder: Path) -> None:
-    folder = whole_folder / "data/dot_products"
+def test_the_recipe_gives_the_originals_files(golden_layout: Path) -> None:
+    folder = golden_layout / "data/dot_products"
     assert {key: blob(folder / key[0] / MODEL / "sample_size/full" / f"{key[1]}.json") for key in BLOBS} == BLOBS
 
 
@@ -75,7 +70,7 @@ def test_all_tables_are_read(golden: Path, whole: Published) -> None:
 
 
 def test_export_gives_the_originals_files_also_through_parquet(
-    whole_folder: Path, whole: Published, tmp_path: Path
+    golden_layout: Path, whole: Published, tmp_path: Path
 ) -> None:
     for setting, tables in whole.settings.items():
         stored = {}
@@ -88,7 +83,7 @@ def test_export_gives_the_originals_files_also_through_parquet(
         )
         assert len(paths) == 5 - (setting == "model_generated")
         for path in paths:
-            assert path.read_bytes() == (whole_folder / path.relative_to(tmp_path)).read_bytes()
+            assert path.read_bytes() == (golden_layout / path.relative_to(tmp_path)).read_bytes()
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
