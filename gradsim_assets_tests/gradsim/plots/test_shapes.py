@@ -102,8 +102,7 @@ def test_every_figure_of_real_tables(layers: list[str], n_queries: int, n_candid
         assert plots.to_svg(figure, f"x{number}").startswith("<svg")
 
 
-@pytest.mark.parametrize("n_blocks", [16, 57])
-@pytest.mark.parametrize("sized", [True, False])
+@pytest.mark.parametrize(("n_blocks", "sized"), [(16, False), (57, True)])
 @pytest.mark.filterwarnings("error")
 def test_every_figure_of_many_layers(n_blocks: int, sized: bool) -> None:
     layers = frames.layer_names(n_blocks, [*frames.PARTS, "self_attn.v_proj"])
