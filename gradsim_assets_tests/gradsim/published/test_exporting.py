@@ -20,6 +20,7 @@ from gradsim.published import (
     write_published,
 )
 from gradsim.tables import Store
+from gradsim.tables.writing import write_table
 from gradsim_assets_tests.gradsim.published.tiny import Layout
 
 
@@ -66,7 +67,7 @@ def test_tables_that_are_not_fresh_are_refused(store: Store, tmp_path: Path, sta
     if state == "missing":
         path.unlink()
     elif state == "stale":
-        path.write_bytes(store.path(store.lineage.key("query_self", "paraphrased", "results")).read_bytes())
+        write_table(store.read(key), path, store.provenance(key).model_copy(update={"fingerprint": "another"}))
     else:
         path.write_bytes(b"PAR1")
     with pytest.raises(TableError, match=rf"query_self.parquet: {state}, .*; import the results again"):
