@@ -97,12 +97,10 @@ def test_dots_are_those_of_float64_autograd(smollm2: RunningModel) -> None:
         sample = tokenize(messages, smollm2.tokenizer, template="model")
         samples.append(TokenSequence(name, sample.input_ids, sample.labels))
     exact = copy.deepcopy(smollm2.model).double()
-    every = [reference_gradient(exact, sample) for sample in samples]
-    query, *originals = [{layer: gradients[layer] for layer in LAYERS} for gradients in every]
+    query, *originals = [reference_gradient(exact, sample, LAYERS) for sample in samples]
     dots = np.array([reference_dots(query, original) for original in originals])
     squares = np.array([reference_dots(gradients, gradients) for gradients in (query, *originals)])
     # In float64, too, the norms of transformers' Llama compute in float32, and magnify rounding in the last digits.
     for precision, tolerance in (("float64", 1e-6), ("float32", 1e-4)):
-        found = compare(smollm2.model, samples[:1], samples[1:], "all", precision=precision)
-        places = [found.layers.index(layer) for layer in LAYERS]
-        assert (np.abs(found.dots[:, places] - dots) <= tolerance * np.sqrt(squares[0] * squares[1:])).all()
+        found = compare(smollm2.model, samples[:1], samples[1:], "all", layers=LAYERS, precision=precision)
+        assert (np.abs(found.dots - dots) <= tolerance * np.sqrt(squares[0] * squares[1:])).all()

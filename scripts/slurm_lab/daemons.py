@@ -73,7 +73,8 @@ def _munged(cluster: Cluster) -> Daemon:
 def _mariadbd(cluster: Cluster) -> Daemon:
     listening = cluster.environment["MYSQL_UNIX_PORT"]
     data = cluster.folder / "database"
-    options = ["--no-defaults", "--user=root", f"--datadir={data}"]
+    # Temporary tables of labs beside each other would have the same names.
+    options = ["--no-defaults", "--user=root", f"--datadir={data}", f"--tmpdir={cluster.folder / 'run'}"]
 
     def make_database() -> None:
         if not data.exists():
