@@ -38,32 +38,21 @@ MARKERS = {
     "make_model": "model",
 }
 
-# Files whose tests run on a Slurm lab of their own, beside that of all others: they wait more than they compute.
-OWN_LABS = {
-    "test_cluster.py": "slurm, studies",
-    "test_outages.py": "slurm, outages",
-    "test_lab.py": "slurm, outages",
-    "test_stock_client.py": "slurm, outages",
-    "test_without_accounting.py": "slurm, outages",
-}
-
-
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Mark a test by its fixtures, and name the group that shares a process.
 
-    The tests of a file do, and those on one Slurm lab: each of them needs it idle.
+    The tests of a file do, and those on the Slurm lab: each of them needs it idle.
     """
     found = {MARKERS[name] for name in getattr(item, "fixturenames", ()) if name in MARKERS}
     for marker in found:
         item.add_marker(marker)
-    group = OWN_LABS.get(item.path.name, "slurm") if "slurm" in found else item.nodeid.split("::")[0]
-    item.add_marker(pytest.mark.xdist_group(group))
+    item.add_marker(pytest.mark.xdist_group("slurm" if "slurm" in found else item.nodeid.split("::")[0]))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put slow tests first, sorted so that processes do not wait for each other, and let fast ones fill the gaps.
 
-    Tests on Slurm labs take longest, so they start first. One file that needs the study `finished` follows: while its
+    Tests on the Slurm lab take longest, so they start first. One file that needs the study `finished` follows: while its
     process runs the study, the others do what needs no such study.
     """
     slow = {item for item in items if item.get_closest_marker("slow")}
