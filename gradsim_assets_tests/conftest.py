@@ -38,6 +38,7 @@ MARKERS = {
     "make_model": "model",
 }
 
+
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Mark a test by its fixtures, and name the group that shares a process.
 
@@ -52,8 +53,8 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put slow tests first, sorted so that processes do not wait for each other, and let fast ones fill the gaps.
 
-    Tests on the Slurm lab take longest, so they start first. One file that needs the study `finished` follows: while its
-    process runs the study, the others do what needs no such study.
+    Tests on the Slurm lab take longest, so they start first. One file that needs the study `finished` follows: while
+    its process runs the study, the others do what needs no such study.
     """
     slow = {item for item in items if item.get_closest_marker("slow")}
     readers = list(dict.fromkeys(item.path for item in items if item in slow and _needs_finished(item)))
