@@ -185,6 +185,7 @@ class Installation:
         container = site.settings.container
         python, first_python = python_command(site), f"{container} {shlex.quote(site.settings.python)}".strip()
         pip = f"{python} -m pip --disable-pip-version-check --no-input"
+        package = shlex.quote(f"./{wheel}[adapters,gguf,node]")
         return (
             "#!/bin/bash\n"
             f"gradsim_folder=$PWD; trap 'echo $? > \"$gradsim_folder/{_STATUS}\"' EXIT\n"
@@ -193,7 +194,7 @@ class Installation:
             'cd "$gradsim_folder"\n'
             f"rm -rf {environment}\n"
             f"{first_python} -m venv {environment}\n"
-            f"{pip} install --progress-bar off --constraint {CONSTRAINTS} {shlex.quote(f'./{wheel}[gguf,node]')}\n"
+            f"{pip} install --progress-bar off --constraint {CONSTRAINTS} {package}\n"
             f"found=$({python} -c {shlex.quote(PRINT_CODE_VERSION)})\n"
             f'[ "$found" = {code_version()} ] || {{ echo "gradsim is $found there, not {code_version()}"; exit 3; }}\n'
             f'echo "$found" > {environment}/{STAMP}\n'
