@@ -13,14 +13,7 @@ import pytest
 from gradsim.errors import StudyError
 from gradsim.study import ImportedDataset, Study, load_study
 from gradsim.tables import Lineage, TableKey
-from gradsim.tables.lineage import (
-    ANALYSES,
-    COMBINED_TABLES,
-    GRADIENT_TABLES,
-    IMPORTED_TABLES,
-    PROJECTED_TABLES,
-    SEEDED,
-)
+from gradsim.tables.lineage import ANALYSES, COMBINED_TABLES, GRADIENT_TABLES, IMPORTED_TABLES, PROJECTED_TABLES, SEEDED
 
 MakeStudy = Callable[..., Study]
 
