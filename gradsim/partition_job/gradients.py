@@ -1,6 +1,6 @@
 """Gradient tables of partitions, computed in one comparison and written as rows become complete."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
 
 import numpy as np
@@ -8,7 +8,7 @@ import torch
 from transformers import PreTrainedModel
 
 from gradsim.errors import ModelError
-from gradsim.gradients import ComparisonTiles, Projector, compare_tiles
+from gradsim.gradients import ComparisonTiles, Projector, Tile, compare_tiles
 from gradsim.gradients.capture.precision import precision_of
 from gradsim.models import load_model, resolve_device, studied_layers
 from gradsim.partition_job.gathering import Gathered, Method
@@ -47,13 +47,13 @@ def compute_gradients(job: PartitionJob, store: Store, work: Work, progress: Pro
     projections = study_projections(job.study, shapes) if projected else []
     projectors = study_projectors(job.study) if projected else []
     names = [projector.name for projector in projectors]
-    summed = job.study.chat.loss == "sum"
     with ExitStack() as lent:
         tiles = None
         if len(inputs.pairs):  # otherwise all queries were excluded, and the tables are empty
             tiles = lent.enter_context(closing(_tiles(job, store, inputs, projectors, progress)))
+        found: Iterator[Tile] = tiles or iter(())
         gathered = Gathered(
-            iter(()) if tiles is None else of_summed_loss(tiles, inputs) if summed else tiles,
+            of_summed_loss(found, inputs) if job.study.chat.loss == "sum" else found,
             inputs,
             names,
             [Method(), *map(_method, projections)],
@@ -126,7 +126,7 @@ def _tiles(
 def _check_layers(model: PreTrainedModel, store: Store) -> None:
     """Raise a ModelError if the loaded model's layers differ from the study's `model` table."""
     key = store.lineage.key("model")
-    if studied_layers(model).keys() != set(store.read(key)["layer"]):
+    if list(studied_layers(model)) != store.read(key)["layer"].to_list():
         raise ModelError(
             f"{store.path(key)}: layers differ from those of the loaded model; recompute the study's `model` table"
         )
