@@ -122,7 +122,7 @@ class Sources:
             ModelError: The tokenizer cannot be loaded.
         """
         if source := self.model_configuration:
-            return models.load_tokenizer(source.name, source.revision, source.chat_template, gguf=source.gguf)
+            return models.RunningModel(source).tokenizer
         study = self.store.study
         assert isinstance(study.model, ReferenceModel)
         folder = study.model.reference.tokenizer

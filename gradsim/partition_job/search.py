@@ -14,7 +14,7 @@ from gradsim.analysis.projections import Gram, cosine_variance, inverse_dimensio
 from gradsim.chat import tokenize
 from gradsim.errors import SampleError
 from gradsim.gradients.vectors import projected_gradients
-from gradsim.models import load_model, load_tokenizer
+from gradsim.models import RunningModel, load_model
 from gradsim.partition_job.inputs import TokenSequence
 from gradsim.partition_job.study_projections import projector_of
 from gradsim.study import ModelConfiguration, Study
@@ -47,7 +47,7 @@ class Searcher:
         self._paths = index
         self._study = study
         self._memory_budget = memory_budget
-        self._tokenizer = load_tokenizer(model.name, model.revision, model.chat_template, gguf=model.gguf)
+        self._tokenizer = RunningModel(model).tokenizer
         self._model: PreTrainedModel = load_model(model)
         self._precision = model.precision
 

@@ -143,10 +143,10 @@ def _layers(study: Study, chosen: Layers) -> dg.AssetsDefinition:
 
     @table_asset(lineage, lineage.key("layers"), kinds={"polars", "parquet"}, ins={"model": lineage.key("model")})
     def layers(model: pl.DataFrame) -> dg.Output[pl.DataFrame]:
-        of_study = model.with_columns(pl.col("layer").cast(pl.String))
-        of_study = of_study.filter(pl.col("layer").is_in(chosen.of(of_study["layer"].to_list())))
+        of_study = model.filter(pl.col("layer").is_in(chosen.of(model["layer"].to_list())))
         share = sum(of_study["parameters"]) / sum(model["parameters"])
-        return dg.Output(of_study, metadata={"share of the model's parameters": share})
+        plain = of_study.with_columns(pl.col("layer").cast(pl.String))  # to be encoded in the order of these layers
+        return dg.Output(plain, metadata={"share of the model's parameters": share})
 
     return layers
 
@@ -189,7 +189,7 @@ def tokenize_samples(
     """
     source = store.model_configuration()
     model = models.load_description(source)
-    tokenizer = models.load_tokenizer(source.name, source.revision, source.chat_template, gguf=source.gguf)
+    tokenizer = models.RunningModel(source).tokenizer
     table = models.tokenize_for_study(wanted, study, tokenizer, model)
     tokens = table.frame.select("input_ids_prompt", "input_ids")
     merged = sum(whole[: len(prompt)] != prompt for prompt, whole in tokens.iter_rows())

@@ -76,8 +76,7 @@ def readable(store: Store, samples: pl.DataFrame) -> pl.DataFrame:
     """Return a study's samples or queries with token ids decoded to text."""
     if all(kind_of(messages) != "tokens" for messages in samples["messages"].head(1).to_list()):
         return samples
-    source = store.model_configuration()
-    tokenizer = models.load_tokenizer(source.name, source.revision)
+    tokenizer = models.RunningModel(store.model_configuration()).tokenizer
     texts = [chat.decoded(messages, tokenizer) for messages in samples["messages"].to_list()]
     return samples.with_columns(pl.Series("messages", texts, samples.schema["messages"]))
 

@@ -29,8 +29,7 @@ def tokenization_check(study: Study) -> dg.AssetChecksDefinition:
         originals = store.read(lineage.key("samples")).join(tokenized, on="id", how="semi", maintain_order="left")
         if any(kind_of(messages) != "conversations" for messages in originals["messages"].head(1).to_list()):
             return _not_compared("the samples are no conversations")
-        model = store.model_configuration()
-        tokenizer = models.load_tokenizer(model.name, model.revision, gguf=model.gguf)
+        tokenizer = models.RunningModel(store.model_configuration()).tokenizer
         theirs = open_instruct.tokenize(originals["messages"].to_list(), tokenizer, processor)
         ours = tokenized.select(open_instruct.COLUMNS).iter_rows(named=True)
         differing = [sample for sample, our, their in zip(tokenized["id"], ours, theirs, strict=True) if our != their]
