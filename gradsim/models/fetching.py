@@ -76,10 +76,8 @@ def fetch(name: str, revision: str | None = None, *, weights: bool = True, gguf:
     if folder == Path(name):
         if gguf is None:
             _require_weights(folder, name)
-        with parsing(ModelError, f"model {name}: its files cannot be read", f"make {folder} readable"):
-            return Fetched(
-                folder, _digest(folder, (*_DESCRIPTION, *((_WEIGHTS, _PICKLED) if gguf is None else (gguf,))))
-            )
+        of_weights = (_WEIGHTS, _PICKLED) if gguf is None else (gguf,)
+        return fetch_files(name, revision, (*_DESCRIPTION, *of_weights), kind="model")
     if weights and gguf is None:
         folder = _download(name, revision, (_WEIGHTS,))
         _require_weights(folder, name)

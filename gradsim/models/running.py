@@ -1,12 +1,13 @@
 """Lazily loaded model with its tokenizer."""
 
 import re
-from functools import cached_property
+from collections.abc import Callable
+from functools import cached_property, partial
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gradsim.models.adapter import fetch_adapter
-from gradsim.models.fetching import fetch, load_tokenizer
+from gradsim.models.fetching import Fetched, fetch, load_tokenizer
 from gradsim.models.loading import load_model, resolve_device
 from gradsim.study import ModelConfiguration
 from gradsim.study.model_configuration import ADAPTED
@@ -52,16 +53,12 @@ class RunningModel:
         Raises:
             ModelError: The model is not available.
         """
-        model, revision = self.configuration, self.configuration.revision
-        if not (revision and _DIGEST.fullmatch(revision)):
-            revision = fetch(model.name, revision, gguf=model.gguf).revision
-        return revision if model.adapter is None else f"{revision}{ADAPTED}{self._adapter_revision}"
-
-    @property
-    def _adapter_revision(self) -> str:
-        model, revision = self.configuration, self.configuration.adapter_revision
-        assert model.adapter is not None
-        return revision if revision and _DIGEST.fullmatch(revision) else fetch_adapter(model.adapter, revision).revision
+        model = self.configuration
+        base = _identity(model.revision, partial(fetch, model.name, model.revision, gguf=model.gguf))
+        if model.adapter is None:
+            return base
+        adapter = _identity(model.adapter_revision, partial(fetch_adapter, model.adapter, model.adapter_revision))
+        return base + ADAPTED + adapter
 
     @cached_property
     def device(self) -> str:
@@ -71,3 +68,8 @@ class RunningModel:
             DeviceError: The device is not available.
         """
         return resolve_device(self.configuration.device)
+
+
+def _identity(revision: str | None, fetched: Callable[[], Fetched]) -> str:
+    """Return a revision that cannot change: itself, or that of the files."""
+    return revision if revision and _DIGEST.fullmatch(revision) else fetched().revision

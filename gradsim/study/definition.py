@@ -16,7 +16,13 @@ from gradsim.errors import enumerated
 from gradsim.study.chat import Chat, TemplateName, Truncation
 from gradsim.study.datasets import FileDataset, HubDataset, ImportedDataset, SearchedPart
 from gradsim.study.layers import Layers
-from gradsim.study.model_configuration import ADAPTED, GGUFName, ModelConfiguration, PrecisionName
+from gradsim.study.model_configuration import (
+    ADAPTED,
+    GGUFName,
+    ModelConfiguration,
+    OptionalName,
+    PrecisionName,
+)
 from gradsim.study.partitions import Partition, partition_ranges
 from gradsim.study.section import Section, StudyPath
 from gradsim.study.settings import Imported, Setting
@@ -67,10 +73,6 @@ class RunsModel(Section):
         None, description="precision in which samples with a mean loss below 0.5 are recomputed"
     )
     attention: Literal["sdpa", "eager"] = "sdpa"
-
-
-# A key that is absent from fingerprints where it is not set, as before it existed.
-OptionalName = Annotated[str | None, Field(exclude_if=lambda value: value is None)]
 
 
 class HubModel(RunsModel):

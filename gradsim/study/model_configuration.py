@@ -10,11 +10,10 @@ PrecisionName = Literal["float32", "tf32", "bfloat16", "float64"]
 ADAPTED = "+"
 """Separator of the revisions of a base model and of its adapter."""
 
-# Name of a GGUF file in a model's folder; without one, the key is absent from fingerprints, as before it existed.
-GGUFName = Annotated[
-    str | None,
-    Field(pattern=r"^[^/\\*?\[\]]+\.gguf$", exclude_if=lambda name: name is None, description="GGUF file of the model"),
-]
+# A key that is absent from fingerprints where it is not set, as before it existed.
+OptionalName = Annotated[str | None, Field(exclude_if=lambda name: name is None)]
+
+GGUFName = Annotated[OptionalName, Field(pattern=r"^[^/\\*?\[\]]+\.gguf$", description="GGUF file of the model")]
 
 
 @dataclass(frozen=True)

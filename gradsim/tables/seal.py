@@ -9,8 +9,6 @@ import mmap
 from functools import lru_cache
 from pathlib import Path
 
-from gradsim.errors import TableError
-
 _KEY = b'"seal":"'
 _UNSEALED = b"0" * 64
 
@@ -25,9 +23,9 @@ def seal(path: Path) -> None:
     if path.stat().st_size == 0:
         return
     with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as content:
-        place = content.rfind(_KEY) + len(_KEY)
-        if place >= len(_KEY) and content[place : place + len(_UNSEALED)] == _UNSEALED:
-            content[place : place + len(_UNSEALED)] = _digest(content, place)
+        place = _place(content)
+        if place and content[place] == _UNSEALED:
+            content[place] = _digest(content, place)
             content.flush()
 
 
@@ -35,8 +33,7 @@ def verify(path: Path) -> None:
     """Require that a file has the bytes that were sealed; a file that has not changed since is not read again.
 
     Raises:
-        OSError: The file cannot be read.
-        TableError: The file has changed.
+        OSError: The file cannot be read, or has changed.
     """
     status = path.stat()
     _verify(path, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
@@ -47,17 +44,20 @@ def _verify(path: Path, *_identity: int) -> None:
     if path.stat().st_size == 0:
         return
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        place = content.rfind(_KEY) + len(_KEY)
-        if place >= len(_KEY) and content[place : place + len(_UNSEALED)] != _digest(content, place):
-            raise TableError(
-                f"{path}: not a readable table (its bytes are not those that were written); delete it and run again"
-            )
+        place = _place(content)
+        if place and content[place] != _digest(content, place):
+            raise OSError("its bytes are not those that were written")
 
 
-def _digest(content: mmap.mmap, place: int) -> bytes:
+def _place(content: mmap.mmap) -> slice | None:
+    """Return the place of the seal; None if there is none."""
+    start = content.rfind(_KEY) + len(_KEY)
+    return slice(start, start + len(_UNSEALED)) if start >= len(_KEY) else None
+
+
+def _digest(content: mmap.mmap, place: slice) -> bytes:
     total = hashlib.sha256()
     with memoryview(content) as view:
-        total.update(view[:place])
-        total.update(_UNSEALED)
-        total.update(view[place + len(_UNSEALED) :])
+        for part in (view[: place.start], _UNSEALED, view[place.stop :]):
+            total.update(part)
     return total.hexdigest().encode()

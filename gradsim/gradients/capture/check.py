@@ -93,27 +93,26 @@ def require_room(parameters: Collection[Tensor], memory_budget: int) -> None:
         )
 
 
-def probe(model: PreTrainedModel, samples: Sequence[Encoded], chosen: Collection[str] | None = None) -> Probe:
+def probe(model: PreTrainedModel, samples: Sequence[Encoded], layers: Collection[str] | None = None) -> Probe:
     """Check every layer's rule on one piece alone and on two pieces in a batch.
 
     Args:
         model: causal language model.
         samples: samples in order of preference, each with a label. The first two with finite gradients are checked; if
             there is none, the result is an empty `Probe`.
-        chosen: names of the layers to check; None for all.
+        layers: names of the layers to check; None for all.
 
     Raises:
         GradientError: The model cannot run a piece.
     """
-    with GradientCapture(model, layers=chosen) as capture:
+    with GradientCapture(model, layers=layers) as capture:
         found = _finite_pair(model, capture, samples)
         if found is None:
             return Probe()
         pieces, together = found
         with PassWatch(model, capture, pieces[0]) as watch:
             alone = captured_terms(capture, pieces[:1])[0]
-        layers, without_rule = capture.layers, capture.without_rule
-    parameters = capture.parameters
+        names, parameters, without_rule = capture.layers, capture.parameters, capture.without_rule
     wrong: set[int] = set()
     separable = bool(together)
 
@@ -125,18 +124,18 @@ def probe(model: PreTrainedModel, samples: Sequence[Encoded], chosen: Collection
 
     for place, piece in enumerate(pieces if together else pieces[:1]):
         _plain_gradients(model, parameters, piece, partial(check, place))
-    by_autograd = [layers[layer] for layer in sorted(wrong)]
+    by_autograd = [names[layer] for layer in sorted(wrong)]
     if wrong and together:
-        separable = _separable(model, pieces, by_autograd, layers)
+        separable = _separable(model, pieces, by_autograd, names)
     noise = _noise(model, parameters, pieces[0], alone)
     if noise and together:  # one sample may lack a gradient that others have, such as one with a single repeated token
         again = _noise(model, parameters, pieces[1], together[1])
         noise = [layer for layer in noise if layer in again]
-    _tell(by_autograd, [layers[layer] for layer in without_rule])
+    _tell(by_autograd, [names[layer] for layer in without_rule])
     return Probe(
         by_autograd=by_autograd,
         separable=separable,
-        noise=[layers[layer] for layer in noise],
+        noise=[names[layer] for layer in noise],
         pieces=pieces,
         batching=Batching(boundaries=length_boundaries(model.config)),
         rows_per_token=watch.rows_per_token,
