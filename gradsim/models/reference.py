@@ -153,7 +153,7 @@ def _text(messages: Sequence[Mapping[str, str]]) -> str:
     role, content = messages[0]["role"], messages[0]["content"]
     if role in (TOKENS, MASKED_TOKENS):
         raise SampleError(
-            "the samples are token ids, of which no tokenizer can be trained; set `model.reference.tokenizer` in the "
+            "the samples are token ids, so no tokenizer can be trained on them; set `model.reference.tokenizer` in the "
             "study file to the folder of the one that made them"
         )
     return content if role == TEXT else chat.render(messages, END_TOKEN, cue=False)

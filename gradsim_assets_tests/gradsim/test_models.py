@@ -146,7 +146,7 @@ class TestReferenceModel:
         assert len(encoder) == 2 + 256 + 1  # special tokens, bytes, and the one merge of this text
         found = raised(SampleError, lambda: train(tmp_path / "tokens", tokens, steps=1))
         assert found == (
-            "the samples are token ids, of which no tokenizer can be trained; set `model.reference.tokenizer` in the "
+            "the samples are token ids, so no tokenizer can be trained on them; set `model.reference.tokenizer` in the "
             "study file to the folder of the one that made them"
         )
         train(tmp_path / "tokens", tokens, steps=1, tokenizer=trained.folder)
