@@ -37,9 +37,10 @@ COLUMNS = {
 
 
 def main() -> int:
-    """Run both studies, and print what each took and found."""
+    """Run the studies, and print what each took and found."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, default=100, help="first samples for word dropout; 0: leave it out")
+    parser.add_argument("--rows", type=int, default=100, help="first samples for word dropout; 0, here and below: none")
+    parser.add_argument("--trained", type=int, default=30, help="first samples that the model is fine-tuned on")
     parser.add_argument("--rewritten", type=int, default=20, help="first samples that the model rewrites and answers")
     parser.add_argument("--data", type=Path, help="data root; default: a new temporary folder")
     options = parser.parse_args()
@@ -56,7 +57,11 @@ def main() -> int:
     os.environ["GRADSIM_DATA"] = str(data)
 
     costs, results = [], []
-    for study, samples in (("smollm2_word_dropout", options.rows), ("smollm2_rewritten", options.rewritten)):
+    for study, samples in (
+        ("smollm2_word_dropout", options.rows),
+        ("smollm2_finetuned", options.trained),
+        ("smollm2_rewritten", options.rewritten),
+    ):
         if samples == 0:
             continue
         os.environ["MT_SAMPLE_SIZE"] = str(samples)

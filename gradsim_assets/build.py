@@ -66,7 +66,7 @@ def study_assets(study: Study, dispatch: Dispatch) -> list[dg.AssetsDefinition |
 
 def computed_assets(study: Study, dispatch: Dispatch) -> list[dg.AssetsDefinition | dg.AssetSpec]:
     """Return a study's computed assets: dataset, variants, gradients, combined tables, audits and index."""
-    assets: list[dg.AssetsDefinition | dg.AssetSpec] = [*dataset_assets(study)]
+    assets: list[dg.AssetsDefinition | dg.AssetSpec] = [*dataset_assets(study, dispatch)]
     for name, setting in study.ordered_settings():
         assets += variant_assets(study, name, setting, dispatch)
         assets += [result_assets(study, name), audit_asset(study, name, dispatch)]

@@ -15,7 +15,7 @@ from gradsim_assets.keys import table_key
 from resources.storage import StorageResource
 
 # Output metadata that become the table's provenance: excluded and truncated samples, model, revision, dataset format.
-EXCLUDED, TRUNCATED, MODEL, REVISION, FORMAT = "excluded", "truncated", "model", "revision", "format"
+EXCLUDED, TRUNCATED, MODEL_NAME, REVISION, FORMAT = "excluded", "truncated", "model", "revision", "format"
 
 
 class TableIOManager(dg.IOManager):
@@ -40,7 +40,7 @@ class TableIOManager(dg.IOManager):
         key = table_key(context.asset_key)
         store = self._store(key)
         said = {name: _plain(value) for name, value in context.output_metadata.items()}
-        names = (EXCLUDED, TRUNCATED, MODEL, REVISION, FORMAT)
+        names = (EXCLUDED, TRUNCATED, MODEL_NAME, REVISION, FORMAT)
         known = Provenance.model_validate({name: said[name] for name in names if name in said})
         if not context.has_asset_partitions:
             store.write(key, obj, provenance=known)

@@ -5,7 +5,7 @@ import dagster as dg
 from gradsim.study import Study
 from gradsim.study.settings import QueryMethod
 from gradsim.tables import TableKey
-from gradsim.tables.lineage import AUDIT, GRADIENT_TABLES, INDEX
+from gradsim.tables.lineage import AUDIT, GRADIENT_TABLES, INDEX, MODEL
 
 
 def asset_key(key: TableKey) -> dg.AssetKey:
@@ -32,7 +32,7 @@ def job_op(study: Study, key: TableKey) -> str | None:
     """Return the name of the step that computes a table with a partition job; None for tables made without a job."""
     if key.name in GRADIENT_TABLES and key.room is None:
         return gradients_op(study)
-    if key.name in (AUDIT, INDEX):
+    if key.name in (AUDIT, INDEX) or (key.name == MODEL and study.model.training):
         return "__".join(key.parts)
     method = query_method(study, key)
     return "__".join(key.parts) if method and method.runs_model else None

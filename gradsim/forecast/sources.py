@@ -68,9 +68,15 @@ class Sources:
             )
         if self.fresh("model"):
             return self.store.model_configuration()
-        if isinstance(study.model, HubModel):
-            return study.model_configuration(study.model.name, study.model.revision)
-        return None
+        return None if study.model.training else self._start
+
+    @property
+    def _start(self) -> ModelConfiguration | None:
+        """The pretrained model that the study starts from, at the revision of its definition; None: there is none."""
+        study = self.store.study
+        if not isinstance(study.model, HubModel):
+            return None
+        return study.untrained.model_configuration(study.model.revision)
 
     def loadable_model(self, device: str) -> ModelConfiguration:
         """Return the configuration to load the study's model with, on a device.
@@ -96,6 +102,10 @@ class Sources:
         study = self.store.study
         if source := self.model_configuration:
             return models.load_description(source)
+        if start := self._start:
+            assert isinstance(study.model, HubModel)
+            assert study.model.finetune
+            return models.describe_untrained(start, study.model.finetune)
         assert isinstance(study.model, ReferenceModel)
         plan = study.model.reference
         configuration = models.reference_configuration(
@@ -121,7 +131,7 @@ class Sources:
         Raises:
             ModelError: The tokenizer cannot be loaded.
         """
-        if source := self.model_configuration:
+        if source := self.model_configuration or self._start:
             return models.RunningModel(source).tokenizer
         study = self.store.study
         assert isinstance(study.model, ReferenceModel)

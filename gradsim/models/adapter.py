@@ -1,14 +1,20 @@
 """PEFT adapters: their files, and models with an adapter."""
 
+import importlib
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import torch
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 from gradsim.errors import ModelError, parsing
 from gradsim.models.fetching import ADAPTER_FILE, Fetched, fetch_files
+from gradsim.study import LoRA
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 _WEIGHTS = "adapter_model.safetensors"
 _PICKLED = "adapter_model.bin"
@@ -51,10 +57,7 @@ def with_adapter(model: PreTrainedModel, folder: Path, name: str, base: str) -> 
         ModelError: The package peft is not installed, or the adapter is malformed, is for another base model, or does
             not change layers of the model.
     """
-    try:
-        import peft  # noqa: PLC0415 - optional, and slow to import
-    except ImportError as error:
-        raise ModelError(f"adapter {name}: needs the package peft; pip install 'gradsim[adapters]'") from error
+    peft = _peft(f"adapter {name}")
     with parsing(ModelError, f"adapter {name}: cannot be read", f"check {folder / ADAPTER_FILE}"):
         configuration = peft.PeftConfig.from_pretrained(str(folder))
     if configuration.is_prompt_learning:
@@ -78,6 +81,47 @@ def with_adapter(model: PreTrainedModel, folder: Path, name: str, base: str) -> 
                 raise ValueError(f"{left} is only in one of them")
     ready: PreTrainedModel = adapted.get_base_model()
     return ready
+
+
+def with_new_adapter(model: PreTrainedModel, lora: LoRA, base: str) -> "PeftModel":
+    """Return a PEFT model with a new LoRA adapter, whose parameters are the only trainable ones.
+
+    Its matrices A are random and its matrices B are zero, so that it does not change the base model's output yet.
+
+    Args:
+        model: base model; changed in place.
+        lora: size and place of the adapter.
+        base: name of the base model.
+
+    Raises:
+        ModelError: The package peft is not installed, or the model has no module that the adapter names.
+    """
+    peft = _peft("model.finetune.lora")
+    configuration = peft.LoraConfig(
+        base_model_name_or_path=model.name_or_path,
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        target_modules=list(lora.targets) if lora.targets else "all-linear",
+        task_type="CAUSAL_LM",
+    )
+    with (
+        parsing(ModelError, f"model.finetune.lora: does not fit model {base}", "correct `targets`"),
+        warnings.catch_warnings(action="ignore"),  # of what PEFT corrects by itself
+        torch.device(model.device),
+    ):
+        adapted: PeftModel = peft.get_peft_model(model, configuration, autocast_adapter_dtype=False)
+    # As saved: the name instead of the folder of this machine, and modules in a fixed order instead of a set.
+    configuration.base_model_name_or_path = base
+    configuration.target_modules = sorted(configuration.target_modules)
+    return adapted
+
+
+def _peft(what: str) -> Any:
+    """Return the module peft, which is optional and slow to import."""
+    try:
+        return importlib.import_module("peft")
+    except ImportError as error:
+        raise ModelError(f"{what}: needs the package peft; pip install 'gradsim[adapters]'") from error
 
 
 def _require_base(trained_on: str | None, base: str, name: str) -> None:

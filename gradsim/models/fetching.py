@@ -6,6 +6,7 @@ revision in use is known.
 
 import hashlib
 import json
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,6 +37,15 @@ ADAPTER_FILE = "adapter_config.json"
 # JSON files that transformers reads, each an object.
 _CONFIGURATIONS = ("config.json", "generation_config.json")
 _TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json", "special_tokens_map.json", "added_tokens.json")
+_PARTS_OF_TOKENIZERS = (
+    "tokenizer*",
+    "special_tokens_map.json",
+    "*_tokens.json",
+    "vocab*",
+    "merges.txt",
+    "*.model",
+    "*.jinja",
+)
 
 _REASONS: tuple[tuple[type[Exception], str], ...] = (
     (hub_errors.GatedRepoError, "the repository is gated"),
@@ -129,6 +139,12 @@ def load_tokenizer(
     if chat_template is not None:
         tokenizer.chat_template = chat_template
     return tokenizer
+
+
+def copy_tokenizer(source: Path, target: Path) -> None:
+    """Copy the files of a model's tokenizer, chat template included, between folders."""
+    for path in {path for pattern in _PARTS_OF_TOKENIZERS for path in source.glob(pattern)}:
+        shutil.copyfile(path, target / path.name)
 
 
 def read_configuration(name: str, revision: str | None = None, *, gguf: str | None = None) -> PreTrainedConfig:

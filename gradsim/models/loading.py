@@ -1,11 +1,13 @@
 """Loading of causal language models onto a device, and inspection of models without loading their weights."""
 
+import math
 import platform
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, GgufConfig, PreTrainedConfig, PreTrainedModel
@@ -113,6 +115,18 @@ def parameter_shapes(configuration: ModelConfiguration) -> list[tuple[str, tuple
     """
     model = load_description(configuration)
     return [(layer, tuple(parameter.shape)) for layer, parameter in studied_layers(model).items()]
+
+
+def layers_table(configuration: ModelConfiguration) -> pl.DataFrame:
+    """Return a model's layers, one row each, with the columns `layer`, `shape` and `parameters`.
+
+    Raises:
+        ModelError: See `load_description`.
+    """
+    rows = [(layer, list(shape), math.prod(shape)) for layer, shape in parameter_shapes(configuration)]
+    return pl.DataFrame(
+        rows, schema={"layer": pl.String, "shape": pl.List(pl.Int64), "parameters": pl.Int64}, orient="row"
+    )
 
 
 def load_description(configuration: ModelConfiguration) -> PreTrainedModel:

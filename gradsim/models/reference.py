@@ -3,13 +3,9 @@
 Provides meaningful gradients for studies on any machine: with untrained weights, all samples have similar gradients.
 """
 
-import math
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import polars as pl
 import torch
@@ -18,7 +14,8 @@ from transformers import OlmoConfig, OlmoForCausalLM, PreTrainedTokenizerBase, P
 
 from gradsim import chat
 from gradsim.errors import SampleError
-from gradsim.models.fetching import load_tokenizer
+from gradsim.models.fetching import copy_tokenizer, load_tokenizer
+from gradsim.models.training import Checkpoint, TrainedModel, replaced_folder, seeded, train
 from gradsim.study import Truncation
 from gradsim.study.datasets import MASKED_TOKENS, TEXT, TOKENS
 
@@ -26,27 +23,7 @@ END_TOKEN = "<|endoftext|>"
 PADDING_TOKEN = "<|padding|>"
 
 _LEARNING_RATE = 3e-3
-_WARM_UP_SHARE = 0.1
-_THREADS = 2  # fixed, because the number of threads affects the last bits of sums
-_TOKENIZER_FILES = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab*", "merges.txt", "*.model")
-
-
-class TrainedModel(NamedTuple):
-    """Result of training the reference model.
-
-    Attributes:
-        folder: folder with weights (safetensors), configuration and tokenizer.
-        parameters: number of parameters, tied ones counted once.
-        steps: number of updates.
-        first_loss: mean cross-entropy of the answer tokens at the first step, in nats.
-        final_loss: average of that loss over the last tenth of the steps, in nats.
-    """
-
-    folder: Path
-    parameters: int
-    steps: int
-    first_loss: float
-    final_loss: float
+_THREADS = 2
 
 
 def train_reference_model(
@@ -65,6 +42,7 @@ def train_reference_model(
     max_length: int | None = None,
     truncate: Truncation = "none",
     on_long_sample: Literal["error", "exclude", "keep"] = "error",
+    checkpoint: Checkpoint | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> TrainedModel:
     """Train an OLMo-style model on the answers of `samples` and write it to `folder`.
@@ -88,22 +66,20 @@ def train_reference_model(
         max_length: see `gradsim.chat.tokenize_table`.
         truncate: see `gradsim.chat.tokenize_table`.
         on_long_sample: handling of samples longer than `positions`.
+        checkpoint: see `gradsim.models.training.train`.
         progress: callback that receives the number of steps done and the total.
 
     Raises:
         SampleError: A sample has no answer, or is longer than `positions` and `on_long_sample` is "error".
         ModelError: The tokenizer cannot be loaded.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as workplace:
-        unfinished = Path(workplace) / "model"
-        unfinished.mkdir()
+    with replaced_folder(folder) as unfinished:
         if tokenizer is None:
             _train_tokenizer(samples, vocabulary).save_pretrained(unfinished)
         else:
-            _copy_tokenizer(tokenizer, unfinished)
+            copy_tokenizer(tokenizer, unfinished)
         encoder = load_tokenizer(str(unfinished))
-        with _seeded(seed):
+        with seeded(seed, torch.device("cpu"), _THREADS):
             model = _build(encoder, layers, hidden_size, heads, positions)
             tokenized = chat.tokenize_table(
                 samples,
@@ -113,12 +89,17 @@ def train_reference_model(
                 truncate=truncate,
                 on_long_sample=on_long_sample,
             )
-            batches = _batches(tokenized.frame, tokens_per_step)
-            losses = _train(model, batches, steps, progress)
+            losses = train(
+                model,
+                tokenized.frame,
+                steps=steps,
+                learning_rate=_LEARNING_RATE,
+                tokens_per_step=tokens_per_step,
+                checkpoint=checkpoint,
+                progress=progress,
+            )
         model.save_pretrained(unfinished)
-        _put_in_place(unfinished, folder, Path(workplace))
-    last = losses[-max(1, steps // 10) :]
-    return TrainedModel(folder, model.num_parameters(), steps, losses[0], math.fsum(last) / len(last))
+    return TrainedModel.of(folder, model, losses)
 
 
 def _train_tokenizer(samples: pl.DataFrame, vocabulary: int) -> PreTrainedTokenizerBase:
@@ -157,28 +138,6 @@ def _text(messages: Sequence[Mapping[str, str]]) -> str:
             "study file to the folder of the one that made them"
         )
     return content if role == TEXT else chat.render(messages, END_TOKEN, cue=False)
-
-
-def _copy_tokenizer(source: Path, target: Path) -> None:
-    for path in sorted({path for pattern in _TOKENIZER_FILES for path in source.glob(pattern)}):
-        shutil.copyfile(path, target / path.name)
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Seed PyTorch and make it deterministic inside the context; restore its settings and random state on exit."""
-    threads = torch.get_num_threads()
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        torch.use_deterministic_algorithms(True)
-        torch.set_num_threads(_THREADS)
-        try:
-            yield
-        finally:
-            torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
-            torch.set_num_threads(threads)
 
 
 def reference_configuration(
@@ -233,80 +192,3 @@ def _build(
         pad_token_id=tokenizer.pad_token_id,
     )
     return OlmoForCausalLM(configuration)
-
-
-class _Batch(NamedTuple):
-    """Batch of samples of similar length, padded on the right; both tensors are (samples, tokens).
-
-    No attention mask is needed: under causal attention, no token attends to the padding on its right.
-    """
-
-    input_ids: torch.Tensor
-    labels: torch.Tensor
-
-
-def _batches(tokenized: pl.DataFrame, tokens_per_step: int) -> list[_Batch]:
-    by_length = tokenized.sort(pl.col("input_ids").list.len(), maintain_order=True)
-    rows = list(by_length.select("input_ids", "labels").iter_rows())
-    batches: list[_Batch] = []
-    start = 0
-    for end in range(1, len(rows) + 1):
-        # Rows are sorted by length, so the next row determines the padded width of a batch that includes it.
-        if end == len(rows) or (end - start + 1) * len(rows[end][0]) > tokens_per_step:
-            batch = rows[start:end]
-            width = len(batch[-1][0])
-            batches.append(
-                _Batch(
-                    _padded([input_ids for input_ids, _ in batch], width, 0),
-                    _padded([labels for _, labels in batch], width, chat.MASKED),
-                )
-            )
-            start = end
-    return batches
-
-
-def _padded(rows: Sequence[list[int]], width: int, filler: int) -> torch.Tensor:
-    return torch.tensor([row + [filler] * (width - len(row)) for row in rows])
-
-
-def _train(
-    model: OlmoForCausalLM,
-    batches: Sequence[_Batch],
-    steps: int,
-    progress: Callable[[int, int], None] | None,
-) -> list[float]:
-    """Train the model in place and return the loss of each step."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=_LEARNING_RATE, betas=(0.9, 0.95), weight_decay=0.1)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _learning_rate_factor(step, steps))
-    order: list[int] = []
-    losses: list[float] = []
-    model.train()
-    for step in range(1, steps + 1):
-        if not order:
-            order = torch.randperm(len(batches)).tolist()
-        batch = batches[order.pop()]
-        loss = model(input_ids=batch.input_ids, labels=batch.labels, use_cache=False).loss
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad()
-        losses.append(loss.item())
-        if progress:
-            progress(step, steps)
-    model.eval()
-    return losses
-
-
-def _learning_rate_factor(step: int, steps: int) -> float:
-    """Return the learning-rate multiplier of a step: linear warm-up, then cosine decay to 0.1."""
-    warm_up = max(1, round(_WARM_UP_SHARE * steps))
-    if step < warm_up:
-        return (step + 1) / warm_up
-    return 0.1 + 0.45 * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))
-
-
-def _put_in_place(finished: Path, folder: Path, workplace: Path) -> None:
-    if folder.exists():
-        folder.rename(workplace / "replaced")
-    finished.rename(folder)

@@ -1,9 +1,9 @@
 """Jobs that compute partitions with a model: `python -m gradsim.partition_job JOB.json`.
 
-Jobs compute gradients, generated queries, the gradient audit, the gradient index and rates. The same command runs in a
-local subprocess or on a compute node. A job loads the model once, plans all its partitions together, and writes the
-tables of each partition as soon as they are complete, so that a restarted job resumes. It writes its outcome to
-`JOB.result.json` beside the job file.
+Jobs train models, and compute gradients, generated queries, the gradient audit, the gradient index and rates. The same
+command runs in a local subprocess or on a compute node. A job loads the model once, plans all its partitions together,
+and writes the tables of each partition as soon as they are complete, so that a restarted job resumes. It writes its
+outcome to `JOB.result.json` beside the job file.
 """
 
 import lazy_loader

@@ -8,3 +8,4 @@ from .job import result_path as result_path
 from .queries import compute_queries as compute_queries
 from .rates import compute_rates as compute_rates
 from .study_projections import projections_table as projections_table
+from .training import compute_training as compute_training

@@ -83,6 +83,8 @@ def _computation(kind: Kind) -> Compute:
     """Return the function for a kind of job; this imports torch, which takes seconds."""
     models.hide_progress_bars()
     match kind:
+        case "training":
+            return partition_job.compute_training
         case "queries":
             return partition_job.compute_queries
         case "gradients":
@@ -98,14 +100,15 @@ def _computation(kind: Kind) -> Compute:
 @contextmanager
 def _progress(job: PartitionJob) -> Iterator[Progress]:
     """Yield a progress callback: a progress bar, or messages under Dagster Pipes."""
+    unit = "steps" if job.kind == "training" else "samples"
     if "DAGSTER_PIPES_CONTEXT" not in os.environ:
-        with tqdm(desc=job.kind, unit=" samples") as bar:
+        with tqdm(desc=job.kind, unit=f" {unit}") as bar:
             yield partial(_advance, bar)
         return
     with open_dagster_pipes() as pipes:
         what = f"{' '.join(job.settings) or job.study.name} {job.kind}"
         yield in_steps(
-            lambda done, total: pipes.report_custom_message({PROGRESS: asdict(WorkDone(what, done, total, "samples"))})
+            lambda done, total: pipes.report_custom_message({PROGRESS: asdict(WorkDone(what, done, total, unit))})
         )
 
 

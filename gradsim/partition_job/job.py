@@ -11,7 +11,7 @@ from gradsim.errors import TableError
 from gradsim.partition_job.code import check_code, code_version
 from gradsim.study import ModelConfiguration, Study
 from gradsim.tables import Provenance, State, Store, TableKey
-from gradsim.tables.lineage import AUDIT, GRADIENT_TABLES, INDEX
+from gradsim.tables.lineage import AUDIT, GRADIENT_TABLES, INDEX, MODEL
 
 Work: TypeAlias = Mapping[Any, Sequence[TableKey]]
 """Tables to compute, by partition."""
@@ -23,9 +23,10 @@ RATES = "rates"
 PROGRESS = "progress"
 
 # Kind of a job; each kind has a module in this package.
-Kind = Literal["queries", "gradients", "audit", "index", "rates"]
+Kind = Literal["training", "queries", "gradients", "audit", "index", "rates"]
 
 KINDS: Mapping[str, Kind] = {
+    MODEL: "training",
     "queries": "queries",
     AUDIT: "audit",
     INDEX: "index",
@@ -82,7 +83,7 @@ class PartitionJob(BaseModel):
 
     def inputs(self, store: Store) -> set[tuple[TableKey, str | None]]:
         """Return the tables and partitions that the job reads."""
-        always = ("samples",) if self.kind == "queries" else ("samples", "model", "tokenized")
+        always = ("samples",) if self.kind in ("training", "queries") else ("samples", "model", "tokenized")
         inputs: set[tuple[TableKey, str | None]] = {(store.lineage.key(name), None) for name in always}
         return inputs.union(*(store.inputs(key, partition) for key, partition in self.outputs))
 

@@ -8,11 +8,11 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from gradsim.errors import enumerated
-from gradsim.study import datasets, definition
+from gradsim.study import datasets, definition, section, studied_model
 from gradsim.study.chat import Chat
 from gradsim.study.definition import Study
 from gradsim.study.layers import Layers
-from gradsim.study.section import Section
+from gradsim.study.section import IMPORTED, Section
 from gradsim.study.settings import Prices, RewritingQuality, query_methods
 
 # Position of the union member that pydantic inserts into an error's location, by top-level key.
@@ -25,10 +25,12 @@ _SECTIONS: Mapping[str, type[Section]] = {
     "HubDataset": datasets.HubDataset,
     "FileDataset": datasets.FileDataset,
     "ImportedDataset": datasets.ImportedDataset,
-    "HubModel": definition.HubModel,
-    "ReferenceModel": definition.ReferenceModel,
-    "ImportedModel": definition.ImportedModel,
-    "reference": definition.Architecture,
+    "HubModel": studied_model.HubModel,
+    "ReferenceModel": studied_model.ReferenceModel,
+    "ImportedModel": studied_model.ImportedModel,
+    "reference": studied_model.Architecture,
+    "finetune": studied_model.Finetune,
+    "lora": studied_model.LoRA,
     "chat": Chat,
     "layers": Layers,
     "projections": definition.Projection,
@@ -79,7 +81,7 @@ def explain(error: ValidationError) -> str:
             text = f"key '{place}.method' is missing; it should be {_methods()}"
         case "union_tag_invalid":
             text = _unfit(f"{place}.method", value["method"], [_methods()])
-        case definition.NO_KIND:
+        case section.NO_KIND:
             text = _without_kind(place, value, str(first["ctx"]["keys"]).split())
         case _:
             needs = [_need(complaint) for complaint in complaints if _place(complaint) == place]
@@ -129,7 +131,7 @@ def _without_kind(place: str, value: Any, keys: list[str]) -> str:
 
 def _methods() -> str:
     # Nobody writes the method of imported settings by hand.
-    return enumerated([f"'{name}'" for name in query_methods() if name != definition.IMPORTED], "or")
+    return enumerated([f"'{name}'" for name in query_methods() if name != IMPORTED], "or")
 
 
 def _known_keys(location: tuple[str | int, ...]) -> list[str]:

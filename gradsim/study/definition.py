@@ -6,9 +6,10 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, Field, Tag, model_validator
 from pydantic_core import PydanticKnownError
 
 from gradsim.environment import extensions
@@ -16,105 +17,21 @@ from gradsim.errors import enumerated
 from gradsim.study.chat import Chat, TemplateName, Truncation
 from gradsim.study.datasets import FileDataset, HubDataset, ImportedDataset, SearchedPart
 from gradsim.study.layers import Layers
-from gradsim.study.model_configuration import (
-    ADAPTED,
-    GGUFName,
-    ModelConfiguration,
-    OptionalName,
-    PrecisionName,
-)
+from gradsim.study.model_configuration import ADAPTED, ModelConfiguration
 from gradsim.study.partitions import Partition, partition_ranges
-from gradsim.study.section import Section, StudyPath
+from gradsim.study.section import Section, told_apart_by
 from gradsim.study.settings import Imported, Setting
+from gradsim.study.studied_model import HubModel, ImportedModel, Model, ReferenceModel
 
 # Pattern of study and setting names, which become names of folders, assets and steps.
 NAME = "[A-Za-z0-9_]+"
-
-
-# Pydantic error type of a section that has none of the keys that determine its kind.
-NO_KIND = "no_kind"
-
-# Key and setting method of studies created by `gradsim import-published`; not for use in study files.
-IMPORTED = "imported"
-
-
-def _told_apart_by(**kinds: str) -> Discriminator:
-    """Return a discriminator for a section of several kinds.
-
-    Args:
-        kinds: tag of each kind by a key that only this kind has.
-    """
-
-    def kind_of(value: Any) -> str | None:
-        keys = value if isinstance(value, dict) else type(value).model_fields if isinstance(value, Section) else ()
-        return next((tag for key, tag in kinds.items() if key in keys), None)
-
-    return Discriminator(
-        kind_of,
-        custom_error_type=NO_KIND,
-        custom_error_message="has none of the keys {keys}",
-        custom_error_context={"keys": " ".join(key for key in kinds if key != IMPORTED)},
-    )
 
 
 Dataset = Annotated[
     Annotated[HubDataset, Tag("HubDataset")]
     | Annotated[FileDataset, Tag("FileDataset")]
     | Annotated[ImportedDataset, Tag("ImportedDataset")],
-    _told_apart_by(hub="HubDataset", path="FileDataset", imported="ImportedDataset"),
-]
-
-
-class RunsModel(Section):
-    """Execution settings of the studied model that affect results."""
-
-    precision: PrecisionName = "float32"
-    precision_of_memorised: Literal["float64"] | None = Field(
-        None, description="precision in which samples with a mean loss below 0.5 are recomputed"
-    )
-    attention: Literal["sdpa", "eager"] = "sdpa"
-
-
-class HubModel(RunsModel):
-    """A causal language model from the Hugging Face Hub or a local folder."""
-
-    name: str
-    revision: str | None = None
-    gguf: GGUFName = None
-    adapter: OptionalName = Field(None, description="local folder or Hub name of a PEFT adapter")
-    adapter_revision: OptionalName = None
-
-
-class Architecture(Section):
-    """Size and training steps of a tiny OLMo-style model."""
-
-    layers: int = Field(3, ge=1)
-    hidden_size: int = Field(128, ge=8)
-    heads: int = Field(4, ge=1)
-    vocabulary: int = Field(2048, ge=300)
-    tokenizer: StudyPath | None = Field(None, description="existing tokenizer; None: train one")
-    positions: int = Field(2048, ge=16)
-    steps: int = Field(200, ge=1)
-    tokens_per_step: int = Field(1024, ge=1)
-
-
-class ReferenceModel(RunsModel):
-    """A tiny model that is trained on the study's originals."""
-
-    reference: Architecture
-
-
-class ImportedModel(RunsModel):
-    """The model of imported results; it cannot be run."""
-
-    imported: str = Field(description="name of the model in the results")
-
-
-Model = Annotated[
-    Annotated[HubModel, Tag("HubModel")]
-    | Annotated[ReferenceModel, Tag("ReferenceModel")]
-    | Annotated[ImportedModel, Tag("ImportedModel")],
-    _told_apart_by(name="HubModel", reference="ReferenceModel", imported="ImportedModel"),
+    told_apart_by(hub="HubDataset", path="FileDataset", imported="ImportedDataset"),
 ]
 
 
@@ -278,27 +195,39 @@ class Study(Section):
             return "tulu" if isinstance(self.model, ReferenceModel | ImportedModel) else "model"
         return "tulu" if self.chat.template == "tulu" else "model"
 
-    def model_configuration(self, name: str, revision: str | None, device: str = "auto") -> ModelConfiguration:
-        """Return what a process needs to load the studied model and its tokenizer from a folder or the Hub.
+    def model_configuration(
+        self, revision: str | None, folder: Path | None = None, device: str = "auto"
+    ) -> ModelConfiguration:
+        """Return what a process needs to load the studied model and its tokenizer.
+
+        Args:
+            revision: revision of the model; with an adapter, both revisions as in the table `model`.
+            folder: folder of the model or the adapter that the study trains; None: it trains none.
+            device: device of the model.
 
         Raises:
             StudyError: The file of the chat template cannot be read.
         """
         model = self.model
-        common = ModelConfiguration(name, revision, device, model.precision, model.attention, self.chat.file_text())
-        if not isinstance(model, HubModel):
-            return common
-        if model.adapter is None:
-            return replace(common, gguf=model.gguf)
-        # The revision of the table `model` is that of the base model and that of the adapter.
-        revision, _, of_adapter = (revision or "").partition(ADAPTED)
+        common = ModelConfiguration("", revision, device, model.precision, model.attention, self.chat.file_text())
+        if not isinstance(model, HubModel) or (model.finetune and not model.finetune.lora):
+            return replace(common, name=str(folder))
+        named = replace(common, name=model.name, gguf=model.gguf)
+        adapter = str(folder) if model.finetune else model.adapter
+        if adapter is None:
+            return named
+        of_base, _, of_adapter = (revision or "").partition(ADAPTED)
         return replace(
-            common,
-            revision=revision or None,
-            gguf=model.gguf,
-            adapter=model.adapter,
+            named,
+            revision=of_base or None,
+            adapter=adapter,
             adapter_revision=of_adapter or model.adapter_revision,
         )
+
+    @property
+    def untrained(self) -> Self:
+        """The study with the model that its fine-tuning starts from."""
+        return self.model_copy(update={"model": self.model.model_copy(update={"finetune": None})})
 
     @property
     def imported(self) -> bool:

@@ -13,7 +13,9 @@ from pydantic import ValidationError
 from gradsim.environment import Environment, read_environment
 from gradsim.errors import StudyError, parsing
 from gradsim.study.complaints import explain
-from gradsim.study.definition import IMPORTED, NAME, HubModel, Study
+from gradsim.study.definition import NAME, Study
+from gradsim.study.section import IMPORTED
+from gradsim.study.studied_model import HubModel
 from gradsim.study.yaml_file import read_mapping
 
 # Definition of an imported study, in the folder of its tables.
@@ -181,7 +183,12 @@ def _adapted(study: Study, environment: Environment) -> Study:
     model = environment.model_name
     if model is not None and model != getattr(study.model, "name", None):
         name += "_" + re.sub(r"[^A-Za-z0-9]+", "_", model.rstrip("/").rsplit("/", 1)[-1]).lower()
-        changes["model"] = HubModel(name=model, precision=study.model.precision, attention=study.model.attention)
+        changes["model"] = HubModel(
+            name=model,
+            precision=study.model.precision,
+            attention=study.model.attention,
+            finetune=study.model.finetune if isinstance(study.model, HubModel) else None,
+        )
     if environment.sample_size is not None and environment.sample_size < study.samples:
         name += f"_{environment.sample_size}"
         changes["first_samples"] = environment.sample_size

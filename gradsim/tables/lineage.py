@@ -30,6 +30,9 @@ GRADIENT_TABLES = ("dot_products", "query_self", "original_self", "gradient_simi
 COMBINED_TABLES = ("candidates", *GRADIENT_TABLES)
 DOT_TABLES = DOTS
 
+# The layers of the studied model; a partition job makes it if the study trains the model.
+MODEL = "model"
+
 # The originals' projected gradients.
 INDEX = "gradient_index"
 
@@ -173,7 +176,8 @@ class Lineage:
             case QueryMethod():
                 plain = {**value.model_dump(mode="json", exclude={"path", *value.without_effect}), "content": content}
             case HubModel():
-                plain = value.model_dump(include={"name", "revision", "gguf", "adapter", "adapter_revision"})
+                kept = {"name", "revision", "gguf", "adapter", "adapter_revision", "finetune"}
+                plain = value.model_dump(mode="json", include=kept)
             case ReferenceModel(reference=architecture):
                 plain = {**architecture.model_dump(exclude={"tokenizer"}), "tokenizer": content}
             case _:
@@ -196,20 +200,14 @@ class Lineage:
 
     def _study_nodes(self) -> Iterator[Node]:
         study = self.study
-        samples, model = self.key("samples"), self.key("model")
-        trained = isinstance(study.model, ReferenceModel)
+        samples, model = self.key("samples"), self.key(MODEL)
         yield Node(
             samples, parameters={"dataset": study.dataset, "samples": study.samples, "first": study.first_samples}
         )
         yield Node(
             model,
-            inputs=(samples,) if trained else (),
-            parameters={
-                "model": study.model,
-                "seed": study.seed if trained else None,
-                "on_long_sample": study.on_long_sample if trained else None,
-                **(study.length_limit if trained else {}),
-            },
+            inputs=(samples,) if study.model.training else (),
+            parameters={"model": study.model, **self._training},
         )
         yield Node(
             self.key("tokenized"),
@@ -283,6 +281,16 @@ class Lineage:
             inputs = tuple(self.analysis_inputs(name, setting).values())
             seed = self.study.seed if name in SEEDED else None
             yield Node(self.key(name, setting, "analysis"), inputs, parameters={"seed": seed})
+
+    @property
+    def _training(self) -> dict[str, Any]:
+        """What affects the weights of a model that the study trains."""
+        study = self.study
+        if not study.model.training:
+            return {"seed": None, "on_long_sample": None}
+        if isinstance(study.model, ReferenceModel):
+            return {"seed": study.seed, "on_long_sample": study.on_long_sample, **study.length_limit}
+        return {"seed": study.seed, **self._tokenization, **self._running}
 
     @property
     def _running(self) -> dict[str, str]:

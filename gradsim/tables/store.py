@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 
 from gradsim.errors import StudyError, TableError
-from gradsim.study import HubModel, ModelConfiguration, ReferenceModel, Study
+from gradsim.study import ModelConfiguration, Study
 from gradsim.tables.files import read_blocks, read_provenance, read_table
 from gradsim.tables.index import IndexFile, IndexHeader, IndexWriter, index_writer, read_index_provenance
 from gradsim.tables.keys import TableKey
@@ -69,8 +69,13 @@ class Store:
 
     @property
     def model_folder(self) -> Path:
-        """Folder of a reference model's weights and tokenizer."""
+        """Folder of the model or the adapter that the study trains."""
         return self.root / self.study.name / "model"
+
+    @property
+    def checkpoint(self) -> Path:
+        """File with the state of an unfinished training."""
+        return self.root / self.study.name / ".model.safetensors"
 
     def model_configuration(self, device: str = "auto") -> ModelConfiguration:
         """Return the study's model, at the revision recorded in its `model` table.
@@ -78,10 +83,8 @@ class Store:
         Raises:
             TableError: The study has no `model` table yet.
         """
-        model = self.study.model
-        assert isinstance(model, HubModel | ReferenceModel)
-        name = model.name if isinstance(model, HubModel) else str(self.model_folder)
-        return self.study.model_configuration(name, self.provenance(self.lineage.key("model")).revision, device)
+        revision = self.provenance(self.lineage.key("model")).revision
+        return self.study.model_configuration(revision, self.model_folder, device)
 
     @property
     def journals(self) -> Path:

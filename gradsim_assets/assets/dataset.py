@@ -11,23 +11,24 @@ from gradsim.dataset import samples
 from gradsim.dataset.samples import LoadedSamples
 from gradsim.dataset.turns import kind_of
 from gradsim.errors import SampleError
-from gradsim.progress import WorkDone, in_steps
 from gradsim.queries import check_samples
-from gradsim.study import FileDataset, HubDataset, HubModel, Layers, ReferenceModel, Study
+from gradsim.study import FileDataset, HubDataset, HubModel, Layers, Study
 from gradsim.study.model_configuration import ADAPTED
 from gradsim.tables import Lineage, Store
+from gradsim.tables.lineage import MODEL
 from gradsim_assets.asset_specs import table_asset
-from gradsim_assets.io_manager import EXCLUDED, FORMAT, MODEL, REVISION, TRUNCATED
+from gradsim_assets.assets.gradients import JobConfig, measured_metadata, run_job
+from gradsim_assets.dispatch import Dispatch
+from gradsim_assets.io_manager import EXCLUDED, FORMAT, MODEL_NAME, REVISION, TRUNCATED, stored_metadata
 from resources.compute import ComputeResource
-from resources.messages import log_progress
 from resources.storage import StorageResource
 
 
-def dataset_assets(study: Study) -> list[dg.AssetsDefinition]:
+def dataset_assets(study: Study, dispatch: Dispatch) -> list[dg.AssetsDefinition]:
     """Return the assets `samples`, `model`, `layers` (if the study chooses some), `tokenized` and `projections`."""
-    model = _trained_model if isinstance(study.model, ReferenceModel) else _hub_model
+    model = _trained_model(study, dispatch) if study.model.training else _hub_model(study)
     chosen = [_layers(study, study.layers)] if study.layers else []
-    return [_samples(study), model(study), *chosen, _tokenized(study), _projections(study)]
+    return [_samples(study), model, *chosen, _tokenized(study), _projections(study)]
 
 
 def _samples(study: Study) -> dg.AssetsDefinition:
@@ -73,69 +74,28 @@ def _hub_model(study: Study) -> dg.AssetsDefinition:
         if hub.adapter:
             adapter = models.fetch_adapter(hub.adapter, hub.adapter_revision, weights=compute.is_here)
             revision += ADAPTED + adapter.revision
-        return _model_table(study, hub.name, revision)
+        shown = " with adapter ".join(
+            Path(each).name if Path(each).is_dir() else each for each in (hub.name, hub.adapter) if each
+        )
+        table = models.layers_table(study.model_configuration(revision))
+        return dg.Output(table, metadata={MODEL_NAME: shown, REVISION: revision})
 
     return model
 
 
-def _trained_model(study: Study) -> dg.AssetsDefinition:
+def _trained_model(study: Study, dispatch: Dispatch) -> dg.AssetsDefinition:
     lineage = Lineage(study)
+    key = lineage.key(MODEL)
 
-    @table_asset(
-        lineage,
-        lineage.key("model"),
-        kinds={"torch", "huggingface", "parquet"},
-        ins={"originals": lineage.key("samples")},
-    )
+    @table_asset(lineage, key, kinds={"torch", "huggingface", "parquet"}, dispatch=dispatch, runs_job=True)
     def model(
-        context: dg.AssetExecutionContext, originals: pl.DataFrame, storage: StorageResource
-    ) -> dg.Output[pl.DataFrame]:
-        assert isinstance(study.model, ReferenceModel)
-        models.hide_progress_bars()
-        architecture = study.model.reference
-        folder = storage.store(study).model_folder
-        trained = models.train_reference_model(
-            originals,
-            folder,
-            layers=architecture.layers,
-            hidden_size=architecture.hidden_size,
-            heads=architecture.heads,
-            vocabulary=architecture.vocabulary,
-            positions=architecture.positions,
-            tokenizer=architecture.tokenizer,
-            steps=architecture.steps,
-            tokens_per_step=architecture.tokens_per_step,
-            seed=study.seed,
-            max_length=study.max_length,
-            truncate=study.truncate,
-            on_long_sample=study.on_long_sample,
-            progress=in_steps(
-                lambda done, total: log_progress(context.log, WorkDone("training", done, total, "steps")), 20
-            ),
-        )
-        context.add_output_metadata(
-            {
-                "parameters": trained.parameters,
-                "first loss (nats)": trained.first_loss,
-                "final loss (nats)": trained.final_loss,
-            }
-        )
-        return _model_table(study, str(folder), models.fetch(str(folder)).revision)
+        context: dg.AssetExecutionContext, config: JobConfig, storage: StorageResource, compute: ComputeResource
+    ) -> dg.MaterializeResult[None]:
+        store = storage.store(study)
+        result = run_job(context, store, [key], store.partitions(key), config, compute)
+        return dg.MaterializeResult(metadata={**stored_metadata(store, key), **measured_metadata(result)})
 
     return model
-
-
-def _model_table(study: Study, name: str, revision: str) -> dg.Output[pl.DataFrame]:
-    """Return the table of the model's parameter tensors as the study runs it, without reading any weights."""
-    found = models.parameter_shapes(study.model_configuration(name, revision))
-    layers, shapes = zip(*found, strict=True)
-    table = pl.DataFrame(
-        {"layer": layers, "shape": [list(shape) for shape in shapes]},
-        schema={"layer": pl.String, "shape": pl.List(pl.Int64)},
-    ).with_columns(parameters=pl.col("shape").list.eval(pl.element().product()).list.first())
-    adapter = study.model.adapter if isinstance(study.model, HubModel) else None
-    shown = " with adapter ".join(Path(each).name if Path(each).is_dir() else each for each in (name, adapter) if each)
-    return dg.Output(table, metadata={MODEL: shown, REVISION: revision})
 
 
 def _layers(study: Study, chosen: Layers) -> dg.AssetsDefinition:

@@ -6,9 +6,9 @@ from typing import Any
 import dagster as dg
 
 from gradsim.partition_job import JobResult, PartitionJob
-from gradsim.study import Study
+from gradsim.study import HubModel, ModelConfiguration, Study
 from gradsim.tables import Lineage, Store, TableKey
-from gradsim.tables.lineage import GRADIENT_TABLES, INDEX
+from gradsim.tables.lineage import GRADIENT_TABLES, INDEX, MODEL
 from gradsim_assets.abandoned import process_tags
 from gradsim_assets.asset_specs import table_asset, table_spec
 from gradsim_assets.dispatch import Dispatch
@@ -113,8 +113,6 @@ def make_job(
     Raises:
         TableError: The study has no `model` table yet.
     """
-    method = query_method(store.study, keys[0])
-    other_model = method.model_configuration(compute.device) if method else None
     return PartitionJob(
         study=store.study,
         keys=tuple(keys),
@@ -122,10 +120,21 @@ def make_job(
         fingerprints={str(key): store.lineage.fingerprint(key) for key in keys},
         digests=store.lineage.named_files(),
         root=store.root,
-        model=other_model or store.model_configuration(compute.device),
+        model=_job_model(store, keys[0], compute.device),
         memory_budget=compute.memory_budget,
         force=force,
     )
+
+
+def _job_model(store: Store, key: TableKey, device: str) -> ModelConfiguration:
+    """Return the model of a table's job: the one to train, another one that makes queries, or the studied one."""
+    study = store.study
+    if key.name == MODEL:
+        start = study.model.revision if isinstance(study.model, HubModel) else None
+        return study.untrained.model_configuration(start, store.model_folder, device)
+    method = query_method(study, key)
+    other = method.model_configuration(device) if method else None
+    return other or store.model_configuration(device)
 
 
 def _cost(result: JobResult, key: TableKey) -> dict[str, Any]:

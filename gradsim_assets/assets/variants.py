@@ -18,7 +18,7 @@ from gradsim_assets.asset_specs import table_asset
 from gradsim_assets.assets.dataset import tokenize_samples
 from gradsim_assets.assets.gradients import job_asset
 from gradsim_assets.dispatch import Dispatch
-from gradsim_assets.io_manager import EXCLUDED, MODEL
+from gradsim_assets.io_manager import EXCLUDED, MODEL_NAME
 from resources.messages import log_progress
 from resources.storage import StorageResource
 
@@ -47,7 +47,7 @@ def _queries(study: Study, name: str, method: QueryMethod, dispatch: Dispatch) -
         method_context = query_context(storage.store(study), name, originals, context.log)
         made = make_queries(method, wanted, method_context)
         context.add_output_metadata(dict(made.measured))
-        written_by = {MODEL: made.model} if made.model else {}
+        written_by = {MODEL_NAME: made.model} if made.model else {}
         return dg.Output(made.frame, metadata={EXCLUDED: dict(made.excluded), **written_by})
 
     return queries

@@ -168,12 +168,24 @@ def _notes(sources: Sources, forecasts: Sequence[SettingForecast]) -> Iterator[s
     if CANDIDATES in estimated:
         yield "estimated candidates: the true source and random others"
     if sources.model_configuration is None:
-        yield "not counted: the model is trained first"
+        yield _training_note(sources)
     for name, method in study.settings.items():
         if method.runs_model and not all(sources.fresh("queries", name, each.key) for each in study.partitions):
             writer = method.model if isinstance(method, LocalParaphrase) else "the model"
             yield f"not counted: {writer} writes the queries of {name} first"
     yield from _index_notes(sources)
+
+
+def _training_note(sources: Sources) -> str:
+    """Return a note on the cost of training the model: 6 operations per parameter and token."""
+    training = sources.store.study.model.training
+    assert training is not None
+    tokens = training.steps * training.tokens_per_step
+    operations = 6 * sources.model.num_parameters() * tokens
+    return (
+        f"not counted: the model is trained first, in {training.steps:,} steps of up to "
+        f"{training.tokens_per_step:,} tokens ({operations_text(operations)} at most)"
+    )
 
 
 def _index_notes(sources: Sources) -> Iterator[str]:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, GPT2Config, GPTJConfig, LlamaConfig, MambaConfig, OPTConfig
 
 from gradsim import models
-from gradsim.chat import tokenize, tokenize_table
+from gradsim.chat import tokenize
 from gradsim.dataset.samples import SAMPLES_SCHEMA
 from gradsim.errors import DeviceError, ModelError, SampleError
 from gradsim.study import ModelConfiguration
@@ -160,23 +160,6 @@ class TestReferenceModel:
         found = raised(SampleError, lambda: train(tmp_path / "model", positions=64))
         assert found.startswith("sample 's1' has ")
         assert list(tmp_path.iterdir()) == []
-
-    def test_padding_of_a_batch_changes_no_loss(self, trained: models.TrainedModel) -> None:
-        from gradsim.models.reference import _batches
-
-        model = models.load_model(ModelConfiguration(str(trained.folder), device="cpu"))
-        tokenizer = models.load_tokenizer(str(trained.folder))
-        tokenized = tokenize_table(SAMPLES, tokenizer, context=256).frame
-        (batch,) = _batches(tokenized, 10_000)
-        singles = _batches(tokenized, 1)
-        assert len(singles) == SAMPLES.height
-
-        def summed(rows: object) -> torch.Tensor:
-            loss = model(input_ids=rows.input_ids, labels=rows.labels).loss  # type: ignore[attr-defined]
-            return loss * (rows.labels[:, 1:] != -100).sum()  # type: ignore[attr-defined]
-
-        with torch.no_grad():
-            torch.testing.assert_close(summed(batch), torch.stack([summed(single) for single in singles]).sum())
 
 
 class TestLoading:

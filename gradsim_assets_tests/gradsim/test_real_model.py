@@ -1,6 +1,7 @@
 """A pretrained model from a GGUF file: its answers, its chat template, its gradients."""
 
 import copy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from transformers import PreTrainedTokenizerBase
 from gradsim.chat import MASKED, prompt_ids, tokenize
 from gradsim.gradients import compare
 from gradsim.gradients.reference import reference_dots, reference_gradient
-from gradsim.models import RunningModel
+from gradsim.models import RunningModel, load_description, load_tokenizer
+from gradsim.models.finetuning import _save_tokenizer
 from gradsim.partition_job.inputs import TokenSequence
 from gradsim.study import LossOn, ModelConfiguration
 from gradsim.text_generation.local import generate_answers
@@ -41,6 +43,15 @@ def smollm2() -> RunningModel:
     if folder is None:
         pytest.skip(f"SmolLM2 is not installed: {INSTALL}")
     return RunningModel(ModelConfiguration(str(folder), device="cpu", gguf=FILE))
+
+
+def test_the_tokenizer_reads_the_same_from_the_folder_of_a_trained_model(smollm2: RunningModel, tmp_path: Path) -> None:
+    load_description(smollm2.configuration).config.save_pretrained(tmp_path)
+    _save_tokenizer(smollm2.tokenizer, smollm2.configuration, tmp_path)
+    of_folder = load_tokenizer(str(tmp_path))
+    for text in ("In 1999, 12345 people  came.\n\n\tYes!", "don't, L'été à 3.14", "日本語 and 🙂"):
+        assert of_folder.encode(text) == smollm2.tokenizer.encode(text)
+    assert of_folder.chat_template == smollm2.tokenizer.chat_template
 
 
 def text_of(tokenizer: PreTrainedTokenizerBase, labels: list[int]) -> str:

@@ -4,7 +4,8 @@ import dagster as dg
 import pytest
 
 from gradsim.environment import Environment
-from gradsim.study import Study
+from gradsim.study import HubModel, ReferenceModel, Study
+from gradsim.study.studied_model import Architecture
 from gradsim.tables import Lineage
 from gradsim.tables.lineage import GRADIENT_TABLES
 from gradsim_assets.build import build_definitions
@@ -65,16 +66,19 @@ def test_what_runs_a_partition_job_is_in_the_pool_and_nothing_else(study, comput
     lineage = Lineage(study)
     expected = {lineage.key(table, setting) for table in GRADIENT_TABLES for setting in study.settings}
     expected |= {lineage.key("gradient_audit", setting, "analysis") for setting in study.settings}
-    expected |= {lineage.key("queries", "generated"), lineage.key("gradient_index")}
+    expected |= {lineage.key("queries", "generated"), lineage.key("gradient_index"), lineage.key("model")}
     assert {key for asset, keys in found.items() if pools(asset) for key in keys} == expected
     assert {pool for asset in found for pool in pools(asset)} == {POOLS[compute]}
 
 
+@pytest.mark.parametrize("model", [ReferenceModel(reference=Architecture()), HubModel(name="somewhere")])
 @pytest.mark.parametrize("compute", POOLS)
-def test_every_step_that_is_given_the_compute_resource_is_in_the_pool(study, compute):
+def test_every_step_that_is_given_the_compute_resource_is_in_the_pool(study, compute, model):
+    study = study.model_copy(update={"model": model})
     for asset, keys in assets(study, compute=compute).items():
-        # The model is fetched with its weights only if jobs run here.
-        runs_job = "compute" in asset.required_resource_keys and Lineage(study).key("model") not in keys
+        # A model of the Hub is fetched with its weights only if jobs run here.
+        fetched = Lineage(study).key("model") in keys and not model.training
+        runs_job = "compute" in asset.required_resource_keys and not fetched
         assert pools(asset) == ({POOLS[compute]} if runs_job else set()), keys
 
 

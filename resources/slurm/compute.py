@@ -78,12 +78,14 @@ class SlurmCompute(ComputeResource):
 
 def at_site(job: PartitionJob, site: Site) -> PartitionJob:
     """Return the job with the data root, model path and device that a node of the site uses."""
-    name = job.model.name
-    if Path(name).is_relative_to(job.root):
-        name = str(site.data(job.root) / Path(name).relative_to(job.root).as_posix())
-    return job.model_copy(
-        update={"root": Path(site.data(job.root)), "model": replace(job.model, name=name, device=site.device)}
-    )
+    data = site.data(job.root)
+
+    def moved(name: str) -> str:
+        return str(data / Path(name).relative_to(job.root).as_posix()) if Path(name).is_relative_to(job.root) else name
+
+    adapter = job.model.adapter and moved(job.model.adapter)
+    model = replace(job.model, name=moved(job.model.name), adapter=adapter, device=site.device)
+    return job.model_copy(update={"root": Path(data), "model": model})
 
 
 def _performed(end: JobEnd, folder: str) -> Performed:

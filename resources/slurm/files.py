@@ -3,6 +3,7 @@
 import hashlib
 import secrets
 import shlex
+import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
@@ -53,6 +54,8 @@ class RemoteFiles:
             for key, partition in job.outputs
             if job.force or store.state(key, partition) is not State.FRESH
         }
+        if wanted and job.kind == "training":
+            self._fetch_model(store.model_folder, job.root)  # before the table with its digest
         checksums = self._checksums([path.relative_to(job.root) for path in wanted])
         for path, (key, partition) in wanted.items():
             relative = path.relative_to(job.root)
@@ -65,6 +68,19 @@ class RemoteFiles:
                     raise ClusterError(f"{there} is {state}: it was not made from the current inputs; run it again")
         if wanted:
             log(f"results copied from {self._root}: {len(wanted)}")
+
+    def _fetch_model(self, folder: Path, root: Path) -> None:
+        relative = folder.relative_to(root)
+        there = self._root / relative.as_posix()
+        listed = self._connection.patiently(f"cd {shlex.quote(str(there))} && find . -type f", timeout=_SECONDS_A_FILE)
+        names = listed.output.decode().splitlines()
+        if not names:
+            raise ClusterError(f"{there}: the job did not write it; run it again")
+        checksums = self._checksums(relative / name for name in names)
+        shutil.rmtree(folder, ignore_errors=True)
+        for file, checksum in checksums.items():
+            with atomic_path(root / file) as partial:
+                self._fetch(self._root / file.as_posix(), partial, checksum)
 
     def _checksums(self, files: Iterable[Path]) -> dict[Path, str]:
         """Return the checksums of these files; files missing on the cluster are left out."""
@@ -108,7 +124,7 @@ def input_files(job: PartitionJob) -> Iterator[Path]:
     """Yield the files that a job reads: its input tables, and the weights of a model trained by the study."""
     store = job.store()
     yield from sorted(store.path(key, partition) for key, partition in job.inputs(store))
-    if store.model_folder.is_dir():
+    if job.kind != "training" and store.model_folder.is_dir():
         yield from sorted(path for path in store.model_folder.rglob("*") if path.is_file())
 
 

@@ -8,9 +8,10 @@ import pytest
 from gradsim.errors import StudyError
 from gradsim.study import FileDataset, HubModel, Study, load_study
 from gradsim.study.complaints import _SECTIONS
-from gradsim.study.definition import Projection, RunsModel
+from gradsim.study.definition import Projection
 from gradsim.study.section import Section
 from gradsim.study.settings import QUERY_METHODS, Generate, QueryFile
+from gradsim.study.studied_model import RunsModel
 
 DROPOUT = {"method": "word_dropout"}
 ALL_KEYS = (
@@ -125,8 +126,8 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "projection": ({"projections": [{"shar": 0.1}]}, "unknown key 'projections.0.shar'; did you mean 'share'?"),
     "two kinds of model": (
         {"model": {"name": "a", "reference": {}}},
-        "unknown key 'model.reference'; known keys: adapter, adapter_revision, attention, gguf, name, precision, "
-        "precision_of_memorised, revision",
+        "unknown key 'model.reference'; known keys: adapter, adapter_revision, attention, finetune, gguf, name, "
+        "precision, precision_of_memorised, revision",
     ),
     # missing keys
     "no samples": ({"samples": None}, "key 'samples' is missing; add it"),

@@ -208,6 +208,35 @@ def test_all_results_of_a_forced_job_come_back(job, files, there):
     assert said[1:] == [f"results copied from {there}: 2"] * 2
 
 
+def test_a_trained_model_comes_back_before_its_table(study, files, there, tmp_path):
+    """Its weights are not sent to the cluster, where they would be those of the training before."""
+    key, root = TableKey("tiny", "model"), tmp_path / "data root"
+    (tmp_path / "originals.jsonl").touch()
+    job = PartitionJob(
+        study=study, keys=(key,), partitions=(None,), fingerprints={}, root=root, model=ModelConfiguration("a model")
+    )
+    store, remote = job.store(), job.model_copy(update={"root": there}).store()
+    write(store, store.lineage.key("samples"))
+    store.model_folder.mkdir()
+    (store.model_folder / "old.safetensors").touch()
+    files.send_inputs(job, print)
+    assert relative(there.rglob("*.*"), there) == {"tiny/samples.parquet"}
+    with pytest.raises(ClusterError, match=r"/tiny/model: the job did not write it; run it again$"):
+        files.fetch_results(job, print)
+
+    (remote.model_folder / "deep").mkdir(parents=True)
+    (remote.model_folder / "model.safetensors").write_bytes(bytes(range(256)))
+    (remote.model_folder / "deep" / "name with spaces.json").write_text("{}")
+    write(remote, key)
+    files.fetch_results(job, print)
+    names = {"tiny/model/model.safetensors", "tiny/model/deep/name with spaces.json", "tiny/model.parquet"}
+    assert contents(root, names) == contents(there, names)
+    assert relative((path for path in store.model_folder.rglob("*") if path.is_file()), root) == names - {
+        "tiny/model.parquet"
+    }
+    assert job.work(store) == {}
+
+
 def test_a_result_that_was_not_written_is_an_error(job, files, there):
     files.send_inputs(job, print)
     written = computed_there(job, there)
