@@ -2,13 +2,16 @@
 
 Each line is written to the operating system immediately, so that a killed process loses none, and synced to disk twice
 per second, so that a power failure loses few. The next writer truncates an incomplete last line; its answer is lost.
+A line ends with a checksum; the answer of a damaged line is requested again.
 """
 
 import errno
 import fcntl
 import json
 import os
+import re
 import threading
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +23,9 @@ from gradsim.errors import GradsimError
 SYNC_SECONDS = 0.5
 
 Entry = Mapping[str, Any]
+
+# The end of a line. Lines of gradsim 0.2 have no checksum.
+_CHECKSUM = re.compile(rb',"crc32":"([0-9a-f]{8})"}$')
 
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
@@ -52,11 +58,11 @@ class Journal:
             JournalError: the entry cannot be written, for example to a full disk, or an earlier sync failed.
         """
         self._refuse_lost()
-        line = json.dumps({"key": key, **entry}, ensure_ascii=False, separators=(",", ":")) + "\n"
+        content = json.dumps({"key": key, **entry}, ensure_ascii=False, separators=(",", ":")).encode()
         before = os.lseek(self._file, 0, os.SEEK_END)
         with _using(self._path):
             try:
-                _write_whole(self._file, line.encode())
+                _write_whole(self._file, _with_checksum(content) + b"\n")
             except OSError:
                 os.ftruncate(self._file, before)
                 raise
@@ -157,7 +163,7 @@ def _parsed(content: bytes) -> tuple[dict[str, Entry], int]:
     unreadable = 0
     for line in content.split(b"\n")[:-1]:
         try:
-            entry = json.loads(line)
+            entry = json.loads(_checked(line))
         except (ValueError, RecursionError):
             entry = None
         if isinstance(entry, dict) and isinstance(key := entry.pop("key", None), str):
@@ -165,6 +171,24 @@ def _parsed(content: bytes) -> tuple[dict[str, Entry], int]:
         else:
             unreadable += 1
     return entries, unreadable
+
+
+def _with_checksum(content: bytes) -> bytes:
+    return content[:-1] + b',"crc32":"%08x"}' % zlib.crc32(content)
+
+
+def _checked(line: bytes) -> bytes:
+    """Return the content of a line.
+
+    Raises:
+        ValueError: it does not match its checksum.
+    """
+    if not (found := _CHECKSUM.search(line)):
+        return line
+    content = line[: found.start()] + b"}"
+    if zlib.crc32(content) != int(found[1], 16):
+        raise ValueError("the line does not match its checksum")
+    return content
 
 
 def _lock(file: int, path: Path, say: Callable[[str], None]) -> None:
