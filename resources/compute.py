@@ -12,6 +12,7 @@ import dagster as dg
 
 from gradsim.errors import GradsimError
 from gradsim.partition_job import JobResult, PartitionJob
+from gradsim.tables import State
 
 # Retries, and seconds between them, of a job that failed through no fault of its own.
 MOST_RETRIES, SECONDS_TO_RETRY = 3, 10
@@ -80,6 +81,8 @@ class ComputeResource(dg.ConfigurableResource[None], ABC):
                 raise dg.RetryRequested(MOST_RETRIES, SECONDS_TO_RETRY) from failure
             raise failure
         assert result is not None
+        if fault := _output_fault(job):
+            raise dg.Failure(fault, allow_retries=False)
         return result.model_copy(update={"measured": {**result.measured, **performed.used}})
 
 
@@ -92,6 +95,15 @@ def failure_of(performed: Performed, job: PartitionJob) -> dg.Failure | None:
     if performed.result and performed.result.traceback:
         metadata = {"traceback": dg.MetadataValue.md(f"```\n{performed.result.traceback}\n```"), **metadata}
     return dg.Failure(why, metadata, allow_retries=False)
+
+
+def _output_fault(job: PartitionJob) -> str | None:
+    """Return the first output that is not fresh, as a message: missing, damaged, or made from other inputs."""
+    store = job.store()
+    for key, partition in job.outputs:
+        if (state := store.state(key, partition)) is not State.FRESH:
+            return f"{store.path(key, partition)} is {state}, although the partition job ended well; run it again"
+    return None
 
 
 def _why_not(performed: Performed, job: PartitionJob) -> str | None:

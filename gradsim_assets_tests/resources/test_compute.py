@@ -6,12 +6,14 @@ import sys
 from pathlib import Path
 
 import dagster as dg
+import polars as pl
 import pytest
 
+from gradsim.dataset.samples import SAMPLES_SCHEMA
 from gradsim.environment import JOB_VARIABLES
 from gradsim.partition_job import JobResult, PartitionJob, result_path
 from gradsim.study import ModelConfiguration
-from gradsim.tables import TableKey
+from gradsim.tables import SCHEMAS, Store
 from resources import compute as module
 from resources.compute import MOST_RETRIES, ComputeResource, Performed
 from resources.local import LocalCompute
@@ -21,12 +23,21 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def job(study, tmp_path):
+    """A job whose inputs and outputs are there."""
+    (tmp_path / "originals.jsonl").touch()
+    root = tmp_path / "data root"
+    store = Store(root, study)
+    shared = ((name, None) for name in ("samples", "model", "tokenized"))
+    of_setting = ((name, "word_dropout") for name in ("queries", "tokenized", "candidates", "dot_products"))
+    for key in (store.lineage.key(name, setting) for name, setting in (*shared, *of_setting)):
+        for partition in store.partitions(key):
+            store.write(key, SCHEMAS[key.name].empty(), partition)
     return PartitionJob(
         study=study,
-        keys=(TableKey("tiny", "dot_products", "word_dropout"),),
+        keys=(key,),
         partitions=("0000-0001", "0002-0003"),
-        fingerprints={"tiny/word_dropout/dot_products": "0123456789abcdef"},
-        root=tmp_path / "data root",
+        fingerprints={str(key): store.lineage.fingerprint(key)},
+        root=root,
         model=ModelConfiguration("a model", device="cpu"),
     )
 
@@ -117,6 +128,23 @@ def test_an_out_of_memory_kill_says_how_to_mend_it(run):
 )
 def test_a_result_that_is_not_what_was_asked_for_is_refused(run, behaviour):
     assert run(behaviour).description.startswith("the partition job's result does not match the request: ")
+
+
+def test_a_result_without_its_tables_is_not_believed(run, job):
+    store, (key,) = job.store(), job.keys
+    path = store.path(key, "0002-0003")
+    content = path.read_bytes()
+    ended_well = "although the partition job ended well; run it again"
+    path.unlink()
+    assert run("leave()").description == f"{path} is missing, {ended_well}"
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert run("leave()").description == f"{path} is corrupt, {ended_well}"
+    path.write_bytes(content)
+    assert isinstance(run("leave()"), JobResult)
+    tokens = store.lineage.key("tokenized")
+    store.write(store.lineage.key("samples"), pl.DataFrame({"id": ["a"], "messages": [[]]}, SAMPLES_SCHEMA))
+    store.write(tokens, SCHEMAS["tokenized"].empty())
+    assert run("leave()").description == f"{store.path(key, '0000-0001')} is stale, {ended_well}"
 
 
 def test_a_job_that_breaks_after_its_result_is_not_believed(run):
@@ -226,25 +254,23 @@ def start_real_job(path):
 
 @pytest.mark.slow
 def test_the_real_job_says_which_table_is_missing(job, tmp_path, study):
-    (tmp_path / "originals.jsonl").write_text("", encoding="utf-8")
-    lineage = job.store().lineage
-    (key,) = job.keys
-    honest = job.model_copy(update={"fingerprints": {str(key): lineage.fingerprint(key)}})
+    elsewhere = job.model_copy(update={"root": tmp_path / "empty"})
     path = tmp_path / "job.json"
-    path.write_text(honest.model_dump_json(), encoding="utf-8")
+    path.write_text(elsewhere.model_dump_json(), encoding="utf-8")
     process = start_real_job(path)
     result = JobResult.model_validate_json(result_path(path).read_text(encoding="utf-8"))
     assert process.returncode == 3
     assert "does not exist; create it with gradsim run" in (result.error or "")
-    assert (result.partitions, result.fingerprints) == (honest.partitions, honest.fingerprints)
+    assert (result.partitions, result.fingerprints) == (job.partitions, job.fingerprints)
     assert "Traceback" not in process.stderr
 
 
 @pytest.mark.slow
 def test_the_real_job_refuses_another_definition_than_the_senders(job, tmp_path):
-    (tmp_path / "originals.jsonl").write_text("", encoding="utf-8")
+    (key,) = job.fingerprints
+    other = job.model_copy(update={"fingerprints": {key: "0123456789abcdef"}})
     path = tmp_path / "job.json"
-    path.write_text(job.model_dump_json(), encoding="utf-8")
+    path.write_text(other.model_dump_json(), encoding="utf-8")
     assert start_real_job(path).returncode == 3
     result = JobResult.model_validate_json(result_path(path).read_text(encoding="utf-8"))
     assert "the job was sent for fingerprint 0123456789abcdef, but here it is " in (result.error or "")
