@@ -1,6 +1,9 @@
 """A tokenizer's own chat template: a conversation as text, and the characters that the loss covers."""
 
+import signal
+import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import takewhile
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,6 +17,12 @@ if TYPE_CHECKING:
 Messages = Sequence[Mapping[str, str]]
 
 _PROBE = "gradsim"
+
+SECONDS_TO_RENDER = 10.0
+"""Time limit for rendering one conversation."""
+
+LONGEST_TEXT = 50_000_000
+"""Maximum length of a rendered conversation, in characters."""
 
 
 class Span(NamedTuple):
@@ -38,7 +47,7 @@ def render_template(messages: Messages, tokenizer: "PreTrainedTokenizerBase", *,
 
     Raises:
         ModelError: The tokenizer has no chat template.
-        SampleError: The template rejects the messages, for example because of a role.
+        SampleError: The template rejects the messages, for example because of a role, or exceeds a limit.
     """
     if not tokenizer.chat_template:
         raise ModelError(
@@ -46,9 +55,32 @@ def render_template(messages: Messages, tokenizer: "PreTrainedTokenizerBase", *,
             "or to a .jinja file"
         )
     try:
-        return str(tokenizer.apply_chat_template(list(map(dict, messages)), tokenize=False, add_generation_prompt=cue))
+        with _time_limit(SECONDS_TO_RENDER):
+            text = tokenizer.apply_chat_template(list(map(dict, messages)), tokenize=False, add_generation_prompt=cue)
+        if len(text) > LONGEST_TEXT:
+            raise ValueError(f"it makes {len(text):,} characters of it")
+        return str(text)
     except Exception as error:  # a template is a program of its own
         raise SampleError(f"cannot be rendered by the chat template ({error}); fix or remove it") from error
+
+
+@contextmanager
+def _time_limit(seconds: float) -> Iterator[None]:
+    """Raise TimeoutError after some seconds. Only the main thread can be interrupted; others run without limit."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: object) -> None:
+        raise TimeoutError(f"it takes more than {seconds:g} s")
+
+    handler = signal.signal(signal.SIGALRM, stop)
+    left, interval = signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, left, interval)
+        signal.signal(signal.SIGALRM, handler)
 
 
 def loss_spans(messages: Messages, tokenizer: "PreTrainedTokenizerBase", text: str, loss_on: "LossOn") -> list[Span]:

@@ -1,12 +1,14 @@
 """Chat templates with the features of today's families, each with the text that its loss covers, written by hand."""
 
+import signal
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from gradsim.chat import MASKED, prompt_ids, tokenize
+from gradsim.chat import MASKED, prompt_ids, template, tokenize
 from gradsim.errors import ModelError, SampleError
 from gradsim.study import LossOn
 
@@ -223,6 +225,32 @@ def test_a_role_that_the_template_refuses(tokenizer):
     with pytest.raises(SampleError) as caught:
         tokenize([SYSTEM, *ONE_TURN], tokenizer, template="model", sample_id="x")
     assert str(caught.value) == "sample 'x' cannot be rendered by the chat template (no system); fix or remove it"
+
+
+@pytest.mark.parametrize(
+    ("endless", "reason"),
+    [
+        ("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "it takes more than 0.2 s"),
+        ("{{ 'ab' * 600 }}", "it makes 1,200 characters of it"),
+    ],
+)
+def test_a_template_without_end(endless, reason, tokenizer, monkeypatch):
+    monkeypatch.setattr(template, "SECONDS_TO_RENDER", 0.2)
+    monkeypatch.setattr(template, "LONGEST_TEXT", 1000)
+    tokenizer.chat_template = endless
+    handler, timer = signal.getsignal(signal.SIGALRM), signal.getitimer(signal.ITIMER_REAL)
+    with pytest.raises(SampleError) as caught:
+        tokenize(ONE_TURN, tokenizer, template="model", sample_id="x")
+    assert str(caught.value) == f"sample 'x' cannot be rendered by the chat template ({reason}); fix or remove it"
+    assert signal.getsignal(signal.SIGALRM) == handler
+    assert (signal.getitimer(signal.ITIMER_REAL)[0] > 0) == (timer[0] > 0)
+
+
+def test_templates_render_on_any_thread(tokenizer):
+    with ThreadPoolExecutor(1) as pool:
+        tokenizer.chat_template = STYLES["BOS inside, roles as words"].template
+        rendered = pool.submit(tokenize, ONE_TURN, tokenizer, template="model").result()
+    assert rendered == tokenize(ONE_TURN, tokenizer, template="model")
 
 
 def test_a_conversation_that_does_not_end_with_an_answer(style, tokenizer):
