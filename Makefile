@@ -14,7 +14,7 @@ ALL := -n 4
 # Fast tests do not.
 FAST := -n logical --maxprocesses 4 -m "not slow" -q
 
-.PHONY: demo test check coverage lint web format install smollm2 clean
+.PHONY: demo test check coverage fuzz lint web format install smollm2 clean
 
 demo: $(STAMP)  ## run the bundled study end to end and write its report
 	$(GRADSIM) run sample
@@ -27,6 +27,9 @@ check: lint  ## lint, types and the fast tests
 
 coverage: $(STAMP)  ## branch coverage of all tests, started processes included
 	$(PYTEST) $(ALL) --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
+
+fuzz: $(STAMP)  ## damaged inputs of every kind for SECONDS (600), with a SEED
+	HF_HUB_OFFLINE=1 .venv/bin/python -m gradsim_assets_tests.fuzzing --seconds $(or $(SECONDS),600) --seed $(or $(SEED),0)
 
 lint: $(STAMP)  ## formatting, lint rules, import contracts, spelling and types
 	.venv/bin/ruff format --check

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gradsim.environment import extensions
-from gradsim.errors import SampleError, TableError, enumerated
+from gradsim.errors import SampleError, TableError, enumerated, parsing
 
 
 class RowError(Exception):
@@ -82,12 +82,10 @@ def read_file(path: Path) -> Rows:
 
 
 def _read_parquet(source: str, data: bytes) -> Rows:
-    try:
+    with parsing(TableError, f"{source}: not a readable Parquet file", "write or download it again"):
         # Polars panics on some damaged files, and prints a stack trace.
         table = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True).read()
         table.validate(full=True)
-    except (pa.ArrowException, OSError) as error:
-        raise TableError(f"{source}: not a readable Parquet file; write or download it again") from error
     return _rows_of_table(source, table)
 
 

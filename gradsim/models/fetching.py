@@ -7,7 +7,7 @@ revision in use is known.
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,6 +31,11 @@ _DESCRIPTION = ("*.json", "*.jinja", "*.model", "*.txt")
 _WEIGHTS = "*.safetensors"
 _PICKLED = "*.bin"
 _GGUF = "*.gguf"
+
+# Names of the number of blocks. Building a model with more takes minutes to hours, even without weights.
+_BLOCKS = ("num_hidden_layers", "num_layers", "n_layers", "n_layer")
+_MOST_BLOCKS = 2000
+
 ADAPTER_FILE = "adapter_config.json"
 """Configuration of an adapter, written by PEFT and detected by transformers."""
 
@@ -219,15 +224,24 @@ def _require_objects(folder: Path, name: str, files: Iterable[str]) -> None:
             content = json.loads(path.read_text(encoding="utf-8"))
             if not isinstance(content, dict):
                 raise TypeError(f"found {type(content).__name__}")
-        if (
-            path.name == "config.json"
-            and "auto_map" in content
-            and str(content.get("model_type")) not in CONFIG_MAPPING
-        ):
-            raise ModelError(
-                f"model {name}: {path} names code of the model (auto_map), which is never run; "
-                "choose a model that transformers supports itself"
-            )
+        if path.name == "config.json":
+            _require_supported(content, name)
+
+
+def _require_supported(content: Mapping[str, Any], name: str) -> None:
+    """Reject a configuration of a model that needs its own code, or is absurdly deep."""
+    if "auto_map" in content and str(content.get("model_type")) not in CONFIG_MAPPING:
+        raise ModelError(
+            f"model {name}: its config.json names code of the model (auto_map), which is never run; "
+            "choose a model that transformers supports itself"
+        )
+    for part in (content, *(value for value in content.values() if isinstance(value, dict))):
+        for key in _BLOCKS:
+            if isinstance(blocks := part.get(key), int) and blocks > _MOST_BLOCKS:
+                raise ModelError(
+                    f"model {name}: its config.json has {blocks:,} blocks ({key}), more than {_MOST_BLOCKS:,}; "
+                    "correct it"
+                )
 
 
 def _require_weights(folder: Path, name: str) -> None:

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
 from gradsim import __version__
 
@@ -40,3 +40,11 @@ class Provenance(BaseModel):
         [], description="layers without rows because their gradients are only rounding noise"
     )
     measured: dict[str, Any] = Field({}, description="measured cost of the computation")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_sealed(cls, values: Any, info: ValidationInfo) -> Any:
+        """Require the seal in files that know their name; files of gradsim 0.2 have neither."""
+        if info.mode == "json" and isinstance(values, dict) and values.get("table") and "seal" not in values:
+            raise ValueError("its seal is missing")
+        return values

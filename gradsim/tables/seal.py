@@ -6,11 +6,14 @@ place. Files that were written before there were seals have none and are believe
 
 import hashlib
 import mmap
+import time
 from functools import lru_cache
 from pathlib import Path
 
 _KEY = b'"seal":"'
 _UNSEALED = b"0" * 64
+
+_CLOCK_STEP = 100_000_000  # ns; the times of files advance in steps of several milliseconds
 
 
 def with_seal(provenance: str) -> str:
@@ -36,6 +39,9 @@ def verify(path: Path) -> None:
         OSError: The file cannot be read, or has changed.
     """
     status = path.stat()
+    if time.time_ns() - status.st_ctime_ns < _CLOCK_STEP:
+        _verify.__wrapped__(path)  # another change might leave the same times
+        return
     _verify(path, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 

@@ -24,7 +24,7 @@ SYNC_SECONDS = 0.5
 
 Entry = Mapping[str, Any]
 
-# The end of a line. Lines of gradsim 0.2 have no checksum.
+# The end of a line. Lines of gradsim 0.2, which can only be the first ones of a file, have no checksum.
 _CHECKSUM = re.compile(rb',"crc32":"([0-9a-f]{8})"}$')
 
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
@@ -160,10 +160,11 @@ def _repaired(file: int) -> bytes:
 def _parsed(content: bytes) -> tuple[dict[str, Entry], int]:
     """Return the entries of complete lines, and the number of unreadable lines."""
     entries: dict[str, Entry] = {}
-    unreadable = 0
+    unreadable, checksums = 0, False
     for line in content.split(b"\n")[:-1]:
+        checksums = checksums or bool(_CHECKSUM.search(line))
         try:
-            entry = json.loads(_checked(line))
+            entry = json.loads(_checked(line) if checksums else line)
         except (ValueError, RecursionError):
             entry = None
         if isinstance(entry, dict) and isinstance(key := entry.pop("key", None), str):
@@ -181,14 +182,13 @@ def _checked(line: bytes) -> bytes:
     """Return the content of a line.
 
     Raises:
-        ValueError: it does not match its checksum.
+        ValueError: it has no checksum, or does not match it.
     """
-    if not (found := _CHECKSUM.search(line)):
-        return line
-    content = line[: found.start()] + b"}"
-    if zlib.crc32(content) != int(found[1], 16):
-        raise ValueError("the line does not match its checksum")
-    return content
+    if found := _CHECKSUM.search(line):
+        content = line[: found.start()] + b"}"
+        if zlib.crc32(content) == int(found[1], 16):
+            return content
+    raise ValueError("the line does not match its checksum")
 
 
 def _lock(file: int, path: Path, say: Callable[[str], None]) -> None:

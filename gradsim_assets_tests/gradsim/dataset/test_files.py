@@ -127,7 +127,7 @@ def test_a_parquet_file_that_polars_panics_on(tmp_path: Path, capfd: pytest.Capt
     capfd.readouterr()
     with pytest.raises(TableError):
         load_original_file(path, DatasetLayout())
-    assert refusal(path) == "not a readable Parquet file; write or download it again"
+    assert refusal(path).startswith("not a readable Parquet file (")
     assert capfd.readouterr().err == ""
 
 

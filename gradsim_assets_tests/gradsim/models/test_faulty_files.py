@@ -81,6 +81,12 @@ class TestMalformed:
             if file not in TOKENIZER or name == "tokenizer":
                 assert refused(call, folder).startswith(f"model {folder}: {path} is not a JSON object ({reason}")
 
+    @pytest.mark.parametrize("changes", [{"num_hidden_layers": 2**31}, {"text_config": {"n_layer": 2001}}])
+    def test_more_blocks_than_can_be_built(self, folder: Path, changes: dict[str, object]) -> None:
+        change(folder / CONFIGURATION, **changes)
+        for call in LOADERS.values():
+            assert refused(call, folder).endswith(", more than 2,000; correct it")
+
     @pytest.mark.parametrize("file", ALL_FILES)
     def test_a_folder_in_the_place_of_a_file(self, folder: Path, file: str) -> None:
         (folder / file).unlink(missing_ok=True)
@@ -154,7 +160,7 @@ class TestCode:
         auto_map = {"AutoConfig": "code.C", "AutoModelForCausalLM": "code.M"}
         change(folder / CONFIGURATION, model_type=model_type, auto_map=auto_map)
         assert refused(LOADERS[loader], folder) == (
-            f"model {folder}: {folder / CONFIGURATION} names code of the model (auto_map), which is never run; "
+            f"model {folder}: its config.json names code of the model (auto_map), which is never run; "
             "choose a model that transformers supports itself"
         )
         assert answers.tell() == 0

@@ -68,8 +68,11 @@ def store(tmp_path: Path, study: Study) -> Store:
 
 @pytest.fixture(scope="session")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data root with all tables of the study; those from gradients with plausible numbers."""
-    folder = tmp_path_factory.mktemp("written")
+    return write_all(tmp_path_factory.mktemp("written")).root
+
+
+def write_all(folder: Path) -> Store:
+    """A store with all tables of the study; those from gradients with plausible numbers."""
     write_data(folder)
     store = Store(folder / "store", define(folder))
     for node in store.lineage:
@@ -78,7 +81,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 store.write_report("<p>found</p>")
             else:
                 store.write(node.key, rows_of(store, node.key, partition), partition, Provenance(device="cpu"))
-    return store.root
+    return store
 
 
 @pytest.fixture

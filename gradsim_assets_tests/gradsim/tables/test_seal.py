@@ -3,6 +3,7 @@
 import itertools
 import random
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -107,8 +108,27 @@ def test_files_without_a_seal_are_believed(filled: Store) -> None:
     assert filled.read(key, ["0000-0001"]).equals(rows)
 
 
+def test_a_file_that_knows_its_name_has_a_seal(filled: Store) -> None:
+    """Damage to the name of the seal does not turn it into an old file."""
+    key = filled.lineage.key("samples")
+    path = filled.path(key)
+    path.write_bytes(path.read_bytes().replace(b'"seal":', b'"seil":'))
+    assert filled.state(key) is State.CORRUPT
+
+
+def test_a_change_right_after_reading_is_found(filled: Store) -> None:
+    """The times of files have steps."""
+    key = filled.lineage.key("samples")
+    for bit in range(0, 400, 8):
+        assert filled.state(key) is State.FRESH
+        flip(filled.path(key), bit)
+        assert filled.state(key) is State.CORRUPT
+        flip(filled.path(key), bit)
+
+
 def test_a_file_that_has_not_changed_is_not_read_again(filled: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     path = filled.path(filled.lineage.key("samples"))
+    time.sleep(0.11)  # a file that was just written is read each time, since another change might not show
     verify(path)
     monkeypatch.setattr("gradsim.tables.seal._digest", lambda *_: pytest.fail("read again"))
     verify(path)
