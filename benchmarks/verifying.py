@@ -1,0 +1,111 @@
+"""Measure what verifying stored files costs: `python benchmarks/verifying.py STUDY` of a finished study.
+
+Combines all partitions and answers all questions from the combined tables, without figures, once with digests of files
+computed and compared and once without, in turn. Each time, no file counts as verified. It works on a copy.
+"""
+
+import argparse
+import shutil
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from unittest import mock
+
+from measuring import Row, emit, in_turn, table
+
+from gradsim.analysis import QUESTIONS
+from gradsim.environment import read_environment
+from gradsim.study import load_study
+from gradsim.tables import Store, seal
+from gradsim.tables.combine import combine
+from gradsim.tables.lineage import COMBINED_TABLES
+
+COLUMNS = {
+    "what": "what",
+    "megabytes": "MB read",
+    "seconds": "seconds",
+    "unverified": "unverified",
+    "ratio": "ratio",
+    "ratios": "ratios",
+}
+
+
+def main() -> int:
+    """Measure combining and the analyses in rounds."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("study", help="finished study of the data root (GRADSIM_DATA)")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds after a warm-up (5)")
+    options = parser.parse_args()
+    environment = read_environment()
+    study = load_study(options.study, environment)
+    with tempfile.TemporaryDirectory(prefix="gradsim-verifying-") as temporary:
+        shutil.copytree(environment.data_root / study.name, Path(temporary) / study.name)
+        store = Store(Path(temporary), study)
+        rows = [
+            measured("combining", lambda: combine_all(store), partition_bytes(store), options.rounds),
+            measured("analyses", lambda: answer_all(store), combined_bytes(store), options.rounds),
+        ]
+    print("\n" + table(rows, COLUMNS))
+    return 0
+
+
+def combine_all(store: Store) -> None:
+    """Combine the partitions of every table of every setting."""
+    for setting in store.study.settings:
+        for name in COMBINED_TABLES:
+            with store.writer(store.lineage.key(name, setting, "results")) as writer:
+                for rows in combine(name, store.blocks(store.lineage.key(name, setting))):
+                    writer.add(rows)
+
+
+def answer_all(store: Store) -> None:
+    """Answer every question about every setting."""
+    read = cache(store.read)
+    for setting in store.study.settings:
+        for name, question in QUESTIONS.items():
+            inputs = store.lineage.analysis_inputs(name, setting)
+            question.answer({argument: read(key) for argument, key in inputs.items()}, store.study.seed)
+
+
+def partition_bytes(store: Store) -> int:
+    """Return the bytes of all partitions that are combined."""
+    keys = [store.lineage.key(name, setting) for setting in store.study.settings for name in COMBINED_TABLES]
+    return sum(store.path(key, partition).stat().st_size for key in keys for partition in store.partitions(key))
+
+
+def combined_bytes(store: Store) -> int:
+    """Return the bytes of all combined tables."""
+    keys = [store.lineage.key(name, setting, "results") for setting in store.study.settings for name in COMBINED_TABLES]
+    return sum(store.path(key).stat().st_size for key in keys)
+
+
+def measured(what: str, work: Callable[[], None], size: int, rounds: int) -> Row:
+    """Return the times of some work with and without digests."""
+    verified, unverified = in_turn(lambda: digested(work, True), lambda: digested(work, False), rounds)
+    digested(work, True)  # files written without digests do not count as whole
+    ratios = [own / without for own, without in zip(verified, unverified, strict=True)]
+    return emit(
+        {
+            "what": what,
+            "megabytes": size / 1e6,
+            "seconds": statistics.median(verified),
+            "unverified": statistics.median(unverified),
+            "ratio": statistics.median(ratios),
+            "ratios": [round(ratio, 3) for ratio in ratios],
+        }
+    )
+
+
+def digested(work: Callable[[], None], on: bool) -> None:
+    """Do some work as if no file were verified yet; `on` is whether digests are computed, for writing and reading."""
+    seal._verify.cache_clear()
+    replacement = seal._digest if on else lambda content, place: content[place]
+    with mock.patch.object(seal, "_digest", replacement):
+        work()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
