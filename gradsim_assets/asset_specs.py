@@ -1,10 +1,12 @@
 """Asset specs of tables: description, group, column schema, dependencies and partitions."""
 
 from collections.abc import Callable, Mapping
+from functools import wraps
 from typing import Any
 
 import dagster as dg
 
+from gradsim.errors import StudyError
 from gradsim.tables import SCHEMAS, Lineage, TableKey, TableSchema
 from gradsim.tables.lineage import TRANSFER
 from gradsim_assets.dispatch import Dispatch
@@ -23,6 +25,9 @@ def table_asset(
     runs_job: bool = False,
 ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
     """Return a decorator that turns the function that computes a table into the table's asset.
+
+    A step fails if a file that the study names changes while the function runs: its rows would not be those of the
+    fingerprint.
 
     Args:
         lineage: Lineage of the study; defines the table's inputs and partitions.
@@ -48,10 +53,28 @@ def table_asset(
             partitions_def=specification.partitions_def,
             backfill_policy=dispatch.backfill_policy if dispatch and node.partitioned else None,
             pool=dispatch.pool if dispatch and runs_job else None,
-        )(function)
+        )(_of_unchanged_files(function, lineage, key))
         return definition
 
     return decorate
+
+
+def _of_unchanged_files(function: Callable[..., Any], lineage: Lineage, key: TableKey) -> Callable[..., Any]:
+    """Return the function with a check that the files of the study are the same before and after it.
+
+    Raises:
+        StudyError: A file changed.
+    """
+
+    @wraps(function)
+    def checked(*arguments: Any, **named: Any) -> Any:
+        before = lineage.fingerprint(key)
+        result = function(*arguments, **named)
+        if lineage.fingerprint(key) != before:
+            raise StudyError(f"{key}: a file that the study names changed while this table was made; run it again")
+        return result
+
+    return checked
 
 
 def table_spec(lineage: Lineage, key: TableKey, *, kinds: set[str]) -> dg.AssetSpec:
