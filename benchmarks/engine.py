@@ -22,7 +22,8 @@ import numpy as np
 import original
 import torch
 from measuring import in_turn, keep_freed_memory
-from peers.disagreement import Reference, disagreement
+from peers.cases import structures
+from peers.disagreement import Reference, by_structure, disagreement
 from peers.registry import PEERS, PeerError, run, write_input
 from rich.console import Console
 from rich.table import Table
@@ -179,7 +180,8 @@ def against_peers(model: PreTrainedModel, workload: Workload, rounds: int) -> li
             )
             difference = disagreement(answer, reference)
             ratios = [b / a for a, b in zip(*seconds, strict=True)]
-            note = f"exact in {len(difference.exact)} of {len(result.layers)} layers; {peer.covers}"
+            cells = {name: difference.cell(layers) for name, layers in by_structure(structures(model)).items()}
+            note = "; ".join(f"{name}: {cell}" for name, cell in cells.items())
             what = f"all pairs, {len(queries)} x {len(originals)}, vs. {peer.name} {peer.version}"
             found.append(_shown(Measured(what, ">= 1x", statistics.median(ratios), ratios, *seconds, note=note)))
     return found

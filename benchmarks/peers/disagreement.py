@@ -1,11 +1,12 @@
-"""Measure the errors of a peer's dots."""
+"""Measure the errors of a package's dots, layer by layer and for each structure of a model."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from peers.exchange import MASKED, SUM
 from transformers import PreTrainedModel
 
 from gradsim.gradients.capture.encoding import Sample
@@ -18,7 +19,7 @@ EXACT = 1e-5
 
 
 class Answer(Protocol):
-    """Part of a peer's result that is compared."""
+    """Part of a package's result that is compared: layers, joined by `SUM` if one number stands for several."""
 
     @property
     def layers(self) -> list[str]: ...
@@ -29,10 +30,10 @@ class Answer(Protocol):
 
 @dataclass(frozen=True)
 class Reference:
-    """Correct values.
+    """Correct values; NaN for a sample without labels, whose mean loss does not exist.
 
     Attributes:
-        layers: every parameter, in model order.
+        layers: names of the parameters that are compared, in model order.
         dots: (queries, originals, layers) inner products.
         query_self_dots: (queries, layers) self dots.
         original_self_dots: (originals, layers) self dots.
@@ -46,53 +47,99 @@ class Reference:
 
 @dataclass(frozen=True)
 class Disagreement:
-    """A peer's errors.
+    """A package's errors.
 
     Attributes:
         errors: largest |dot - reference| / (norm of the query's gradient · norm of the original's), for each layer
-            that the peer returns.
-        lacks: layers that the peer does not return.
+            that the package returns. A number where the reference is NaN, or NaN elsewhere, gives infinity or NaN.
+        summed: layers with a number that is the sum of several layers' dots; their errors are those of the sum.
+        lacks: layers that the package does not return.
     """
 
     errors: dict[str, float]
+    summed: list[str]
     lacks: list[str]
 
-    @property
-    def exact(self) -> list[str]:
-        """Layers that are correct up to rounding."""
-        return [layer for layer, error in self.errors.items() if error <= EXACT]
-
-    @property
-    def wrong(self) -> dict[str, float]:
-        """Other layers, with their errors."""
-        return {layer: error for layer, error in self.errors.items() if not error <= EXACT}
-
-    @property
-    def rounding(self) -> float:
-        """Largest error of the exact layers."""
-        return max((self.errors[layer] for layer in self.exact), default=0.0)
+    def cell(self, layers: Collection[str], tolerance: float = EXACT) -> "Cell":
+        """Return the result for some layers, such as those of one structure."""
+        found = {layer: error for layer, error in self.errors.items() if layer in layers}
+        worst = max(found, key=lambda layer: np.nan_to_num(found[layer], nan=np.inf), default="")
+        if worst and not found[worst] <= tolerance:
+            return Cell("wrong", found[worst], f"worst in `{worst}`")
+        if lacking := len([layer for layer in layers if layer not in found]):
+            return Cell("missing", None, f"{lacking} of {len(layers)} layers")
+        return Cell("sum" if any(layer in self.summed for layer in layers) else "pass", found[worst])
 
 
-def autograd_reference(model: PreTrainedModel, queries: Sequence[Sample], originals: Sequence[Sample]) -> Reference:
-    """Return the reference by plain autograd, one sample at a time; holds all gradients, so use small models."""
+@dataclass(frozen=True)
+class Cell:
+    """Result of a package for the layers of one structure.
+
+    Attributes:
+        outcome: "pass"; "sum" if the dots are right but only as sums of several layers' dots; "wrong"; "missing";
+            "failed"; "not run".
+        error: worst error of the structure's layers, if the package returns them.
+        reason: why it did not pass, in one line.
+    """
+
+    outcome: str
+    error: float | None = None
+    reason: str = ""
+
+    def __str__(self) -> str:
+        return self.outcome if self.error is None or not np.isfinite(self.error) else f"{self.outcome} {self.error:.0e}"
+
+
+def by_structure(structures: Mapping[str, str]) -> dict[str, list[str]]:
+    """Return the layers of each structure, from the structure of each layer."""
+    return {
+        structure: [layer for layer, of_layer in structures.items() if of_layer == structure]
+        for structure in dict.fromkeys(structures.values())
+    }
+
+
+def autograd_reference(
+    model: PreTrainedModel,
+    queries: Sequence[Sample],
+    originals: Sequence[Sample],
+    layers: Collection[str] | None = None,
+) -> Reference:
+    """Return the reference by plain autograd in the model's format, one sample at a time.
+
+    All gradients are held, so use small models.
+    """
     query_gradients, original_gradients = (
-        [reference_gradient(model, sample) for sample in samples] for samples in (queries, originals)
+        [reference_gradient(model, sample, layers) for sample in samples] for samples in (queries, originals)
     )
+    query_exists, original_exists = (
+        np.array([1.0 if set(sample.labels[1:]) - {MASKED} else np.nan for sample in samples])
+        for samples in (queries, originals)
+    )
+    dots = np.array([[reference_dots(a, b) for b in original_gradients] for a in query_gradients])
+    query_self_dots = np.array([reference_dots(a, a) for a in query_gradients])
+    original_self_dots = np.array([reference_dots(b, b) for b in original_gradients])
     return Reference(
         layers=list(query_gradients[0]),
-        dots=np.array([[reference_dots(a, b) for b in original_gradients] for a in query_gradients]),
-        query_self_dots=np.array([reference_dots(a, a) for a in query_gradients]),
-        original_self_dots=np.array([reference_dots(b, b) for b in original_gradients]),
+        dots=dots * np.outer(query_exists, original_exists)[..., None],
+        query_self_dots=query_self_dots * query_exists[:, None],
+        original_self_dots=original_self_dots * original_exists[:, None],
     )
 
 
 def disagreement(answer: Answer, reference: Reference) -> Disagreement:
-    """Compare layer by layer; NaN in a peer's dots gives an error of NaN, which counts as wrong."""
-    errors = {}
-    for position, layer in enumerate(answer.layers):
-        truth = reference.layers.index(layer)
-        difference = np.abs(answer.dots[:, :, position] - reference.dots[:, :, truth])
-        squares = np.outer(reference.query_self_dots[:, truth], reference.original_self_dots[:, truth])
+    """Compare layer by layer."""
+    errors: dict[str, float] = {}
+    summed: list[str] = []
+    for position, name in enumerate(answer.layers):
+        layers = name.split(SUM)
+        truths = [reference.layers.index(layer) for layer in layers]
+        found, truth = answer.dots[:, :, position], reference.dots[:, :, truths].sum(-1)
+        squares = np.outer(
+            reference.query_self_dots[:, truths].sum(-1), reference.original_self_dots[:, truths].sum(-1)
+        )
+        difference = np.abs(found - truth)
         scaled = np.divide(difference, np.sqrt(squares), out=difference.copy(), where=squares > 0)
-        errors[layer] = float(scaled.max())
-    return Disagreement(errors, [layer for layer in reference.layers if layer not in errors])
+        scaled[np.isnan(truth)] = np.where(np.isnan(found), 0.0, np.inf)[np.isnan(truth)]
+        errors |= dict.fromkeys(layers, float(scaled.max()))
+        summed += layers if len(layers) > 1 else []
+    return Disagreement(errors, summed, [layer for layer in reference.layers if layer not in errors])

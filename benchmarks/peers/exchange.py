@@ -4,8 +4,9 @@ This module runs in the peers' environments, so it imports neither gradsim nor a
 
     python benchmarks/peers/run_NAME.py INPUT_FOLDER OUTPUT.npz [--repeat N] [--batch N]
 
-INPUT_FOLDER contains `model/` (written by `save_pretrained`) and `samples.json` with lists `queries` and `originals` of
-objects with `id`, `input_ids`, `labels`. Label -100 is masked; labels are not shifted.
+INPUT_FOLDER contains `model/` and, for a model with an adapter, `adapter/`, both written by `save_pretrained`, and
+`samples.json` with lists `queries` and `originals` of objects with `id`, `input_ids`, `labels`, and the side of the
+`padding`. Label -100 is masked; labels are not shifted.
 """
 
 import argparse
@@ -13,7 +14,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,6 +27,8 @@ WARM_UP_SAMPLES = 2
 # Size of query gradients that a peer holds while originals are processed. More queries are processed in groups, and the
 # originals then run once for each group, as the peers recommend if memory is short.
 QUERY_BYTES = 4 << 30
+SUM = " + "
+"""Joins the names of parameters that a peer combines into one number."""
 
 
 class Sample(NamedTuple):
@@ -39,7 +42,7 @@ class Answer(NamedTuple):
     """Result of a peer.
 
     Attributes:
-        layers: parameter names as in `model.named_parameters()`.
+        layers: parameter names as in `model.named_parameters()`, joined by `SUM` if one number stands for several.
         dots: (queries, originals, layers) inner products.
     """
 
@@ -48,11 +51,41 @@ class Answer(NamedTuple):
 
 
 class Setting(NamedTuple):
-    """Inputs of an adapter: model in eval mode, samples per batch, number of query gradients held at once."""
+    """Inputs of an adapter.
+
+    Attributes:
+        model: the model in eval mode; only parameters that are layers require a gradient.
+        batch: number of samples per batch.
+        queries_at_once: number of query gradients held at once.
+        padding: side of the padding, "right" or "left", for peers that leave padding to their caller.
+    """
 
     model: PreTrainedModel
     batch: int
     queries_at_once: int
+    padding: str
+
+    def padded(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
+        """Return arguments of the model and `labels`, as a batch of shape (samples, longest).
+
+        Causal attention and the loss ignore padding on the right; padding on the left needs a mask and positions.
+        """
+        width = max(len(sample.input_ids) for sample in samples)
+
+        def rows(values: Sequence[list[int]], filler: int) -> Tensor:
+            padding = [[filler] * (width - len(row)) for row in values]
+            left, right = (padding, values) if self.padding == "left" else (values, padding)
+            return torch.tensor([[*start, *end] for start, end in zip(left, right, strict=True)])
+
+        batch = {
+            "input_ids": rows([sample.input_ids for sample in samples], 0),
+            # Nothing precedes the first token, so that nothing predicts it.
+            "labels": rows([[MASKED, *sample.labels[1:]] for sample in samples], MASKED),
+        }
+        if self.padding == "left":
+            mask = rows([[1] * len(sample.input_ids) for sample in samples], 0)
+            batch |= {"attention_mask": mask, "position_ids": (mask.cumsum(1) - 1).clamp(min=0)}
+        return batch
 
 
 Pairwise = Callable[[list[Sample], list[Sample]], Answer]
@@ -73,11 +106,14 @@ def serve(prepare: Callable[[Setting], Pairwise], *, batch: int, note: str) -> N
     parser.add_argument("--batch", type=int, default=batch, help=f"samples per batch ({batch})")
     arguments = parser.parse_args()
 
-    model = _model(arguments.input / "model")
-    queries, originals = _samples(arguments.input / "samples.json")
+    model = _model(arguments.input)
+    content = json.loads((arguments.input / "samples.json").read_text(encoding="utf-8"))
+    queries, originals = (
+        [Sample(row["input_ids"], row["labels"]) for row in content[group]] for group in ("queries", "originals")
+    )
     gradient_bytes = sum(parameter.numel() * 4 for parameter in model.parameters())
     at_once = _queries_at_once(len(queries), QUERY_BYTES // gradient_bytes, arguments.batch)
-    pairwise = prepare(Setting(model, arguments.batch, at_once))
+    pairwise = prepare(Setting(model, arguments.batch, at_once, content["padding"]))
 
     # Sorted by length, so that a batch has similar lengths and little padding.
     query_order, original_order = _by_length(queries), _by_length(originals)
@@ -103,45 +139,28 @@ def serve(prepare: Callable[[Setting], Pairwise], *, batch: int, note: str) -> N
     )
 
 
-def padded(samples: Sequence[Sample]) -> dict[str, Tensor]:
-    """Return a batch padded on the right, where causal attention and the loss ignore the padding."""
-    width = max(len(sample.input_ids) for sample in samples)
-    return {
-        name: torch.tensor([row + [filler] * (width - len(row)) for row in rows])
-        for name, filler, rows in (
-            ("input_ids", 0, [sample.input_ids for sample in samples]),
-            ("labels", MASKED, [sample.labels for sample in samples]),
-        )
-    }
-
-
 def sum_of_mean_losses(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
     """Return the sum of each sample's mean cross-entropy, so that no sample's gradient depends on the others."""
-    logits = model(input_ids=batch["input_ids"], use_cache=False).logits[:, :-1]
+    inputs = {name: values for name, values in batch.items() if name != "labels"}
+    logits = model(**inputs, use_cache=False).logits[:, :-1]
     labels = batch["labels"][:, 1:]
     losses = nn.functional.cross_entropy(logits.transpose(1, 2), labels, ignore_index=MASKED, reduction="none")
     means: Tensor = losses.sum(1) / (labels != MASKED).sum(1)
     return means.sum()
 
 
-def weight_names(model: nn.Module, module_type: type[nn.Module]) -> dict[str, str]:
-    """Return the name of each module's weight in `named_parameters()`, which lists a tied weight only once.
+def layer_names(model: nn.Module, *module_types: type[nn.Module]) -> dict[str, str]:
+    """Return the layer of each module of these types that has one: its trainable weight and bias, joined by `SUM`.
 
-    Raises:
-        ValueError: a module of the type has a bias, because the peers combine weight and bias into one number.
+    A tied weight has the one name that it has in `model.named_parameters()`, in each of its modules.
     """
-    names = {parameter: name for name, parameter in model.named_parameters()}
-    found: dict[str, str] = {}
-    for name, module in model.named_modules():
-        if isinstance(module, module_type):
-            if getattr(module, "bias", None) is not None:
-                raise ValueError(
-                    f"{name} has a bias, which the peers combine with the weight: use a model without biases"
-                )
-            weight = module.weight
-            assert isinstance(weight, nn.Parameter)
-            found[name] = names[weight]
-    return found
+    names = {parameter: name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    found = {
+        path: SUM.join(names[parameter] for parameter in module.parameters(recurse=False) if parameter in names)
+        for path, module in model.named_modules()
+        if isinstance(module, module_types)
+    }
+    return {path: layer for path, layer in found.items() if layer}
 
 
 def groups(samples: list[Sample], size: int) -> Iterator[list[Sample]]:
@@ -158,18 +177,14 @@ def _queries_at_once(queries: int, fitting: int, batch: int) -> int:
 
 
 def _model(folder: Path) -> PreTrainedModel:
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    model: Any = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float32)
+    if (folder / "adapter").is_dir():
+        from peft import PeftModel  # noqa: PLC0415 - slow to import
+
+        model = PeftModel.from_pretrained(model, folder / "adapter", is_trainable=True).get_base_model()
     assert isinstance(model, PreTrainedModel)
     model.eval()
     return model
-
-
-def _samples(path: Path) -> tuple[list[Sample], list[Sample]]:
-    content = json.loads(path.read_text(encoding="utf-8"))
-    queries, originals = (
-        [Sample(row["input_ids"], row["labels"]) for row in content[group]] for group in ("queries", "originals")
-    )
-    return queries, originals
 
 
 def _by_length(samples: list[Sample]) -> list[int]:

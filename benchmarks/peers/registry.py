@@ -45,12 +45,16 @@ class Peer:
     Attributes:
         name: name on PyPI.
         version: version pinned in its requirements file.
-        covers: layers of a tied-embedding model without biases that it covers, in one line.
+        covers: modules with layers that it covers, in one line.
+        tied: what its number for a tied embedding lacks, in one line; empty if it has none.
+        pads: whether it pads batches itself.
     """
 
     name: str
     version: str
     covers: str
+    tied: str = ""
+    pads: bool = False
 
     @property
     def requirements(self) -> Path:
@@ -78,9 +82,14 @@ INSTALLED = "gradsim-peer.txt"
 """File with a copy of the requirements, written as the last step of an installation."""
 
 PEERS: tuple[Peer, ...] = (
-    Peer("dattri-llm", "0.1.0", "exact linear layers; tied embedding without cross terms"),
-    Peer("kronfluence", "1.0.1", "exact linear layers; output side of a tied embedding only"),
-    Peer("bergson", "2.5.1", "exact linear layers of the base model; neither embedding nor head"),
+    Peer(
+        "dattri-llm",
+        "0.1.0",
+        "captures single samples in linear layers, Conv1D, embeddings and torch's norms",
+        tied="scores input and output side as two weights, without their cross terms",
+    ),
+    Peer("kronfluence", "1.0.1", "tracks nn.Linear and nn.Conv2d", tied="has the output side only"),
+    Peer("bergson", "2.5.1", "collects linear layers, Conv1D and convolutions of the base model", pads=True),
 )
 
 
@@ -89,7 +98,8 @@ class PeerResult:
     """Result of a peer.
 
     Attributes:
-        layers: parameter names as in `model.named_parameters()`, for the layers that the peer covers.
+        layers: parameter names as in `model.named_parameters()`, for the layers that the peer covers; `A + B` stands
+            for the sum of two.
         dots: (queries, originals, layers) inner products.
         seconds: time of each repetition of the pairwise computation, without start, model loading and warm-up.
         threads: number of torch threads.
@@ -103,15 +113,23 @@ class PeerResult:
     note: str
 
 
-def write_input(folder: Path, model: PreTrainedModel, queries: Sequence[Sample], originals: Sequence[Sample]) -> None:
-    """Write the adapters' input: `model/` and `samples.json`."""
+def write_input(
+    folder: Path,
+    model: PreTrainedModel,
+    queries: Sequence[Sample],
+    originals: Sequence[Sample],
+    *,
+    padding: str = "right",
+) -> None:
+    """Write the adapters' input: `model/` and `samples.json`; `exchange.py` describes it."""
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder / "model")
-    content = {
+    content: dict[str, object] = {
         name: [{"id": sample.id, "input_ids": sample.input_ids, "labels": sample.labels} for sample in samples]
         for name, samples in (("queries", queries), ("originals", originals))
     }
-    (folder / "samples.json").write_text(json.dumps(content), encoding="utf-8")
+    text = json.dumps(content | {"padding": padding})
+    (folder / "samples.json").write_text(text, encoding="utf-8")
 
 
 def run(peer: Peer, folder: Path, repeat: int, threads: int, *, batch: int | None = None) -> PeerResult:

@@ -1,4 +1,4 @@
-"""Adapter of bergson: what `build` and `score` run, unprojected, in memory, with one scorer per module."""
+"""Adapter of bergson: what `build` and `score` run, unprojected, in memory, with one scorer per layer."""
 
 import tempfile
 from pathlib import Path
@@ -10,8 +10,9 @@ from bergson import CollectorComputer, GradientProcessor, IndexConfig, InMemoryC
 from bergson.data import allocate_batches
 from bergson.score.score_writer import InMemorySequenceScoreWriter
 from datasets import Dataset
-from exchange import Answer, Pairwise, Sample, Setting, groups, serve, weight_names
+from exchange import SUM, Answer, Pairwise, Sample, Setting, groups, layer_names, serve
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 NOTE = (
     "query gradients by InMemoryCollector, originals scored as they stream (as `bergson build` and `bergson score` do, "
@@ -21,34 +22,50 @@ NOTE = (
 )
 
 
-class ModuleScorers:
-    """A collector's scorer that delegates to one scorer per module; the package's own sums over modules."""
+class LayerScorers:
+    """A collector's scorer that delegates to one scorer per layer; the package's own sums over modules.
+
+    Attributes:
+        elements: number of elements of each module's weight and, if it has one, bias, by the parameter's name.
+        scorers: the scorer of each layer.
+    """
 
     streaming = True
 
-    def __init__(self, gradients: dict[str, Tensor], originals: int) -> None:
+    def __init__(self, elements: dict[str, dict[str, int]], gradients: dict[str, Tensor], originals: int) -> None:
+        self.elements = elements
         self.scorers = {
-            name: Scorer(
-                {name: gradient},
-                [name],
+            layer: Scorer(
+                {layer: gradient},
+                [layer],
                 InMemorySequenceScoreWriter(originals, len(gradient)),
                 torch.device("cpu"),
                 torch.float32,
             )
-            for name, gradient in gradients.items()
+            for module, whole in gradients.items()
+            for layer, gradient in self.split(module, whole).items()
         }
 
+    def split(self, module: str, gradient: Tensor) -> dict[str, Tensor]:
+        """Return (samples, elements) gradients of a module's layers; the package appends the bias as a last column."""
+        weight, *bias = self.elements[module]
+        if not bias:
+            return {weight: gradient}
+        columns = gradient.reshape(len(gradient), self.elements[module][bias[0]], -1)
+        return {weight: columns[..., :-1].flatten(1), bias[0]: columns[..., -1]}
+
     @property
-    def writer(self) -> "ModuleScorers":
+    def writer(self) -> "LayerScorers":
         return self
 
     @property
     def scores(self) -> dict[str, Tensor]:
-        """(originals, queries) scores of each module."""
+        """(originals, queries) scores of each layer."""
         return {name: scorer.writer.scores for name, scorer in self.scorers.items()}
 
     def accumulate(self, name: str, gradient: Any) -> None:
-        self.scorers[name].accumulate(name, gradient)
+        for layer, part in self.split(name, gradient).items():
+            self.scorers[layer].accumulate(layer, part)
 
     def __call__(self, indices: list[int], _: Any) -> None:
         for scorer in self.scorers.values():
@@ -57,18 +74,19 @@ class ModuleScorers:
 
 def prepare(setting: Setting) -> Pairwise:
     model = setting.model
+    prefix = f"{model.base_model_prefix}."
+    parameters = dict(model.named_parameters())
+    elements = {
+        path.removeprefix(prefix): {name: parameters[name].numel() for name in layer.split(SUM)}
+        for path, layer in layer_names(model, nn.Linear, Conv1D).items()
+        if path.startswith(prefix)
+    }
+    layers = [name for of_module in elements.values() for name in of_module]
     # As the package's own loading: weights need no gradient, but the backward pass must reach every layer.
     model.requires_grad_(False)
     model.get_input_embeddings().requires_grad_(True)
-    prefix = f"{model.base_model_prefix}."
-    weights = {
-        name.removeprefix(prefix): weight
-        for name, weight in weight_names(model, nn.Linear).items()
-        if name.startswith(prefix)
-    }
-    layers = [name for name, _ in model.named_parameters() if name in weights.values()]
 
-    def collect(samples: list[Sample], folder: str, scorer: ModuleScorers | None) -> InMemoryCollector:
+    def collect(samples: list[Sample], folder: str, scorer: LayerScorers | None) -> InMemoryCollector:
         longest = max(len(sample.input_ids) for sample in samples)
         configuration = IndexConfig(
             str(Path(folder) / "run"),
@@ -85,7 +103,12 @@ def prepare(setting: Setting) -> Pairwise:
             }
         )
         collector = InMemoryCollector(
-            model=model.base_model, data=data, cfg=configuration, processor=GradientProcessor(), scorer=scorer
+            model=model.base_model,
+            target_modules=set(elements),
+            data=data,
+            cfg=configuration,
+            processor=GradientProcessor(include_bias=True),
+            scorer=scorer,
         )
         batches = allocate_batches(data["length"][:], configuration.token_batch_size)
         CollectorComputer(
@@ -99,9 +122,9 @@ def prepare(setting: Setting) -> Pairwise:
         with tempfile.TemporaryDirectory() as folder:
             for group in groups(queries, setting.queries_at_once):
                 gradients = collect(group, folder, None).gradients
-                scores = collect(originals, folder, ModuleScorers(gradients, len(originals))).scores
-                for module, found in scores.items():
-                    dots[start : start + len(group), :, layers.index(weights[module])] = found.double().numpy().T
+                scores = collect(originals, folder, LayerScorers(elements, gradients, len(originals))).scores
+                for layer, found in scores.items():
+                    dots[start : start + len(group), :, layers.index(layer)] = found.double().numpy().T
                 start += len(group)
         return Answer(layers, dots)
 

@@ -7,7 +7,7 @@ import tempfile
 from typing import Any
 
 import numpy as np
-from exchange import Answer, Pairwise, Sample, Setting, padded, serve, sum_of_mean_losses, weight_names
+from exchange import Answer, Pairwise, Sample, Setting, layer_names, serve, sum_of_mean_losses
 from kronfluence.analyzer import Analyzer, prepare_model
 from kronfluence.arguments import FactorArguments, ScoreArguments
 from kronfluence.task import Task
@@ -17,12 +17,23 @@ from torch import Tensor, nn
 NOTE = (
     'compute_pairwise_scores, strategy "identity", compute_per_module_scores, query gradients of batches of {batch} '
     "accumulated to {groups} pass(es) over the originals, batches of {batch}; linear modules only, so of a tied "
-    "embedding only the output side"
+    "embedding only the output side; weight and bias as one number"
 )
 
 
 class SumOfMeans(Task):  # type: ignore[misc]
-    """Task with the same loss on both sides."""
+    """Task with the same loss on both sides.
+
+    Attributes:
+        modules: names of the modules to track.
+    """
+
+    def __init__(self, modules: list[str]) -> None:
+        super().__init__()
+        self.modules = modules
+
+    def get_influence_tracked_modules(self) -> list[str]:
+        return self.modules
 
     def compute_train_loss(self, batch: Any, model: nn.Module, sample: bool = False) -> Tensor:
         assert not sample
@@ -34,9 +45,9 @@ class SumOfMeans(Task):  # type: ignore[misc]
 
 
 def prepare(setting: Setting) -> Pairwise:
-    weights = weight_names(setting.model, nn.Linear)
-    layers = [name for name, _ in setting.model.named_parameters() if name in weights.values()]
-    task = SumOfMeans()
+    layer_of = layer_names(setting.model, nn.Linear)
+    layers = list(dict.fromkeys(layer_of.values()))
+    task = SumOfMeans(list(layer_of))
     model = prepare_model(setting.model, task)
     folder = tempfile.mkdtemp()
     atexit.register(shutil.rmtree, folder)
@@ -58,13 +69,13 @@ def prepare(setting: Setting) -> Pairwise:
             originals,
             per_device_query_batch_size=batch,
             per_device_train_batch_size=setting.batch,
-            dataloader_kwargs=DataLoaderKwargs(collate_fn=padded),
+            dataloader_kwargs=DataLoaderKwargs(collate_fn=setting.padded),
             score_args=scoring,
             overwrite_output_dir=True,
         )
         dots = np.zeros((len(queries), len(originals), len(layers)))
         for module, found in analyzer.load_pairwise_scores("dots").items():
-            dots[:, :, layers.index(weights[module])] += found.double().numpy()
+            dots[:, :, layers.index(layer_of[module])] += found.double().numpy()
         return Answer(layers, dots)
 
     return pairwise
