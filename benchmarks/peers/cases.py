@@ -1,6 +1,7 @@
 """Cases of the conformance suite: tiny random models and samples, each with a structure or feature to get right."""
 
 import random
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
@@ -25,9 +26,9 @@ class Sample(NamedTuple):
 
 
 def _samples(kind: str, lengths: Sequence[int]) -> list[Sample]:
-    """Return samples of random tokens; the first third of each is the prompt."""
+    """Return samples of random tokens, many of them repeated; the first third of each is the prompt."""
     numbers = random.Random(kind)
-    tokens = [[numbers.randrange(2, VOCABULARY) for _ in range(length)] for length in lengths]
+    tokens = [[numbers.randrange(2, VOCABULARY // 4) for _ in range(length)] for length in lengths]
     return [Sample(f"{kind} {len(row)}", row, [MASKED] * (len(row) // 3) + row[len(row) // 3 :]) for row in tokens]
 
 
@@ -63,7 +64,10 @@ class Case:
     def model(self) -> PreTrainedModel:
         """Return the model in eval mode; only its layers require a gradient."""
         base = self.base_model()
-        adapted: PreTrainedModel = with_adapter(base).get_base_model() if self.has_adapter else base
+        if not self.has_adapter:
+            return base
+        adapted = with_adapter(base).get_base_model()
+        assert isinstance(adapted, PreTrainedModel)
         return adapted
 
 
@@ -72,7 +76,8 @@ def with_adapter(model: PreTrainedModel) -> PeftModel:
     configuration = LoraConfig(
         task_type="CAUSAL_LM", r=4, target_modules=["q_proj", "down_proj"], init_lora_weights=False
     )
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of transformers, about calls in PEFT
         torch.manual_seed(0)
         adapted: PeftModel = get_peft_model(model, configuration).eval()
     return adapted

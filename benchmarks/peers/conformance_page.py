@@ -3,7 +3,7 @@
 import platform
 import subprocess
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -24,7 +24,8 @@ _INTRODUCTION = (
 )
 _OUTCOMES = {
     "pass": "the error is at most 1e-5 in float32, or 1e-10 in float64",
-    "sum": "the package gives one number for weight and bias, which is right; it does not give the two separately",
+    "sum": "as pass, but some layers have one number for weight and bias, which is the right sum",
+    "zero": "as pass, but the package returns 0 for pairs that have no right value",
     "wrong": "the error is larger",
     "missing": "the package gives no number",
     "failed": "the package stopped with an error",
@@ -34,7 +35,7 @@ _OUTCOMES = {
 _NOTES = (
     "A query without labels has no mean loss, so its pairs have no right value. gradsim refuses such a sample. With "
     '`on_bad_sample="exclude"`, as here, it returns NaN for its pairs. A package passes if it returns NaN for these '
-    "pairs and the right values for all others.",
+    "pairs and the right values for all others. Plain autograd returns a loss of NaN and a gradient of 0.",
     "Layers of the model with LoRA are the trainable tensors. Its other layers are frozen.",
 )
 
@@ -133,7 +134,7 @@ def _list(versions: dict[str, str]) -> str:
     return ", ".join(f"{name} {number.partition('+')[0]}" for name, number in versions.items())
 
 
-def _columns(title: str, cells: Sequence[str] | map[str]) -> str:
+def _columns(title: str, cells: Iterable[str]) -> str:
     return (f"{title:26}" + "".join(f"{cell:14}" for cell in cells)).rstrip()
 
 

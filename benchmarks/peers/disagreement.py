@@ -51,13 +51,16 @@ class Disagreement:
 
     Attributes:
         errors: largest |dot - reference| / (norm of the query's gradient · norm of the original's), for each layer
-            that the package returns. A number where the reference is NaN, or NaN elsewhere, gives infinity or NaN.
+            that the package returns. NaN in its dots gives NaN, and any number but 0 where the reference is NaN
+            gives infinity.
         summed: layers with a number that is the sum of several layers' dots; their errors are those of the sum.
+        zeros: layers with a dot of 0 where the reference is NaN.
         lacks: layers that the package does not return.
     """
 
     errors: dict[str, float]
     summed: list[str]
+    zeros: list[str]
     lacks: list[str]
 
     def cell(self, layers: Collection[str], tolerance: float = EXACT) -> "Cell":
@@ -66,9 +69,17 @@ class Disagreement:
         worst = max(found, key=lambda layer: np.nan_to_num(found[layer], nan=np.inf), default="")
         if worst and not found[worst] <= tolerance:
             return Cell("wrong", found[worst], f"worst in `{worst}`")
-        if lacking := len([layer for layer in layers if layer not in found]):
-            return Cell("missing", None, f"{lacking} of {len(layers)} layers")
-        return Cell("sum" if any(layer in self.summed for layer in layers) else "pass", found[worst])
+        if set(layers).intersection(self.lacks):
+            return Cell("missing", None, _share(self.lacks, layers))
+        if set(layers).intersection(self.zeros):
+            return Cell("zero", found[worst], "0 for the pairs of the query without labels")
+        if set(layers).intersection(self.summed):
+            return Cell("sum", found[worst], f"one number for weight and bias in {_share(self.summed, layers)}")
+        return Cell("pass", found[worst])
+
+
+def _share(some: Collection[str], layers: Collection[str]) -> str:
+    return f"{len(set(layers).intersection(some))} of {len(layers)} layers"
 
 
 @dataclass(frozen=True)
@@ -76,8 +87,8 @@ class Cell:
     """Result of a package for the layers of one structure.
 
     Attributes:
-        outcome: "pass"; "sum" if the dots are right but only as sums of several layers' dots; "wrong"; "missing";
-            "failed"; "not run".
+        outcome: "pass"; "sum" if the dots are right, but some only as sums of several layers' dots; "zero" if they are
+            right, but 0 where no number is; "wrong"; "missing"; "failed"; "not run"; "not installed".
         error: worst error of the structure's layers, if the package returns them.
         reason: why it did not pass, in one line.
     """
@@ -130,6 +141,7 @@ def disagreement(answer: Answer, reference: Reference) -> Disagreement:
     """Compare layer by layer."""
     errors: dict[str, float] = {}
     summed: list[str] = []
+    zeros: list[str] = []
     for position, name in enumerate(answer.layers):
         layers = name.split(SUM)
         truths = [reference.layers.index(layer) for layer in layers]
@@ -139,7 +151,9 @@ def disagreement(answer: Answer, reference: Reference) -> Disagreement:
         )
         difference = np.abs(found - truth)
         scaled = np.divide(difference, np.sqrt(squares), out=difference.copy(), where=squares > 0)
-        scaled[np.isnan(truth)] = np.where(np.isnan(found), 0.0, np.inf)[np.isnan(truth)]
+        without_value = found[np.isnan(truth)]
+        scaled[np.isnan(truth)] = np.where(np.isnan(without_value) | (without_value == 0), 0.0, np.inf)
         errors |= dict.fromkeys(layers, float(scaled.max()))
         summed += layers if len(layers) > 1 else []
-    return Disagreement(errors, summed, [layer for layer in reference.layers if layer not in errors])
+        zeros += layers if (without_value == 0).any() else []
+    return Disagreement(errors, summed, zeros, [layer for layer in reference.layers if layer not in errors])

@@ -68,7 +68,8 @@ class Setting(NamedTuple):
     def padded(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
         """Return arguments of the model and `labels`, as a batch of shape (samples, longest).
 
-        Causal attention and the loss ignore padding on the right; padding on the left needs a mask and positions.
+        Causal attention and the loss ignore padding on the right; padding on the left needs a mask. The positions are
+        those of each sample alone. Without them, a table of learned positions runs once for the whole batch.
         """
         width = max(len(sample.input_ids) for sample in samples)
 
@@ -77,15 +78,14 @@ class Setting(NamedTuple):
             left, right = (padding, values) if self.padding == "left" else (values, padding)
             return torch.tensor([[*start, *end] for start, end in zip(left, right, strict=True)])
 
+        mask = rows([[1] * len(sample.input_ids) for sample in samples], 0)
         batch = {
             "input_ids": rows([sample.input_ids for sample in samples], 0),
             # Nothing precedes the first token, so that nothing predicts it.
             "labels": rows([[MASKED, *sample.labels[1:]] for sample in samples], MASKED),
+            "position_ids": (mask.cumsum(1) - 1).clamp(min=0),
         }
-        if self.padding == "left":
-            mask = rows([[1] * len(sample.input_ids) for sample in samples], 0)
-            batch |= {"attention_mask": mask, "position_ids": (mask.cumsum(1) - 1).clamp(min=0)}
-        return batch
+        return batch | {"attention_mask": mask} if self.padding == "left" else batch
 
 
 Pairwise = Callable[[list[Sample], list[Sample]], Answer]

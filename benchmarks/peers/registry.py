@@ -85,11 +85,11 @@ PEERS: tuple[Peer, ...] = (
     Peer(
         "dattri-llm",
         "0.1.0",
-        "captures single samples in linear layers, Conv1D, embeddings and torch's norms",
+        "captures single samples only in linear layers, Conv1D, convolutions, embeddings and torch's own norms",
         tied="scores input and output side as two weights, without their cross terms",
     ),
-    Peer("kronfluence", "1.0.1", "tracks nn.Linear and nn.Conv2d", tied="has the output side only"),
-    Peer("bergson", "2.5.1", "collects linear layers, Conv1D and convolutions of the base model", pads=True),
+    Peer("kronfluence", "1.0.1", "tracks only nn.Linear and nn.Conv2d", tied="has the output side only"),
+    Peer("bergson", "2.5.1", "collects only linear layers, Conv1D and convolutions of the base model", pads=True),
 )
 
 

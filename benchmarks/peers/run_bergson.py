@@ -43,16 +43,20 @@ class LayerScorers:
                 torch.float32,
             )
             for module, whole in gradients.items()
-            for layer, gradient in self.split(module, whole).items()
+            for layer, gradient in self.parts(module, whole).items()
         }
 
-    def split(self, module: str, gradient: Tensor) -> dict[str, Tensor]:
-        """Return (samples, elements) gradients of a module's layers; the package appends the bias as a last column."""
+    def parts(self, module: str, gradient: Tensor) -> dict[str, Tensor]:
+        """Return a module's (queries, elements) gradients for each of its layers, with 0 for the other layer.
+
+        The package appends the gradient of the bias to that of the weight as a last column.
+        """
         weight, *bias = self.elements[module]
         if not bias:
             return {weight: gradient}
         columns = gradient.reshape(len(gradient), self.elements[module][bias[0]], -1)
-        return {weight: columns[..., :-1].flatten(1), bias[0]: columns[..., -1]}
+        is_bias = torch.arange(columns.shape[-1]) == columns.shape[-1] - 1
+        return {weight: (columns * ~is_bias).flatten(1), bias[0]: (columns * is_bias).flatten(1)}
 
     @property
     def writer(self) -> "LayerScorers":
@@ -64,8 +68,8 @@ class LayerScorers:
         return {name: scorer.writer.scores for name, scorer in self.scorers.items()}
 
     def accumulate(self, name: str, gradient: Any) -> None:
-        for layer, part in self.split(name, gradient).items():
-            self.scorers[layer].accumulate(layer, part)
+        for layer in self.elements[name]:
+            self.scorers[layer].accumulate(layer, gradient)
 
     def __call__(self, indices: list[int], _: Any) -> None:
         for scorer in self.scorers.values():
