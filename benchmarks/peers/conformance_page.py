@@ -15,12 +15,13 @@ _PACKAGES = ("torch", "transformers", "peft", "numpy")
 _INTRODUCTION = (
     "Each row is a structure of a tiny random model: a kind of layer, with the number of its tensors. Each cell says "
     "how a package's inner products of single-sample gradients agree with plain autograd in float64, one sample at a "
-    "time. `python benchmarks/peers/check.py --write docs/conformance.md` generates this page; "
-    "[benchmarks/peers](../benchmarks/peers/README.md) describes how the packages run.",
+    "time. [benchmarks/peers](../benchmarks/peers/README.md) describes how the packages run, and "
+    "[cases.py](../benchmarks/peers/cases.py) contains the models and samples. This command generates the page:",
+    "    python benchmarks/peers/check.py --write docs/conformance.md",
     "The error is the largest |dot - autograd| relative to the product of the layer's two gradient norms, over all "
-    "layers of the structure and all pairs of 3 queries and 3 originals. Their lengths differ (5 to 20 tokens), the "
-    "first third is masked, and weights, norms and biases are random. All samples of a side share a batch, except in "
-    "gradsim, which plans its own batches. Peers compute in float32.",
+    "layers of the structure and all pairs of 3 queries and 3 originals. Their lengths differ (5 to 20 tokens). The "
+    "first third is masked unless the case is about labels or BOS tokens. Weights, norms and biases are random. In the "
+    "peers, which compute in float32, all samples of a side share a batch; gradsim plans its own batches.",
 )
 _OUTCOMES = {
     "pass": "the error is at most 1e-5 in float32, or 1e-10 in float64",
@@ -36,7 +37,7 @@ _NOTES = (
     "A query without labels has no mean loss, so its pairs have no right value. gradsim refuses such a sample. With "
     '`on_bad_sample="exclude"`, as here, it returns NaN for its pairs. A package passes if it returns NaN for these '
     "pairs and the right values for all others. Plain autograd returns a loss of NaN and a gradient of 0.",
-    "Layers of the model with LoRA are the trainable tensors. Its other layers are frozen.",
+    "The layers of the Llama with LoRA are its trainable tensors. The base model is frozen.",
 )
 
 
