@@ -32,7 +32,8 @@ def _samples(kind: str, lengths: Sequence[int]) -> list[Sample]:
     return [Sample(f"{kind} {len(row)}", row, [MASKED] * (len(row) // 3) + row[len(row) // 3 :]) for row in tokens]
 
 
-QUERIES, ORIGINALS = _samples("query", (20, 5, 12)), _samples("original", (7, 19, 11))
+# On each side, gradsim puts two samples of different lengths into one batch.
+QUERIES, ORIGINALS = _samples("query", (20, 5, 18)), _samples("original", (7, 20, 19))
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ _INTRODUCTION = (
     "The error is the largest |dot - autograd| relative to the product of the layer's two gradient norms, over all "
     "layers of the structure and all pairs of 3 queries and 3 originals. Their lengths differ (5 to 20 tokens). The "
     "first third is masked unless the case is about labels or BOS tokens. Weights, norms and biases are random. In the "
-    "peers, which compute in float32, all samples of a side share a batch; gradsim plans its own batches.",
+    "peers, which compute in float32, all samples of a side share a batch; gradsim batches those of similar lengths.",
 )
 _OUTCOMES = {
     "pass": "the error is at most 1e-5 in float32, or 1e-10 in float64",

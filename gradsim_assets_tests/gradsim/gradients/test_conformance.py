@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
-from peers.cases import CASES
+from peers.cases import CASES, ORIGINALS, QUERIES
 from peers.check import TOLERANCES, Dots, Problem, gradsim_cells
+
+from gradsim.gradients import compare
 
 pytestmark = pytest.mark.filterwarnings("ignore::gradsim.gradients.FallbackWarning")
 
@@ -14,6 +16,11 @@ def test_every_structure_agrees_with_autograd(case):
     for precision in TOLERANCES:
         cells = gradsim_cells(problem, precision)
         assert {structure: str(cell) for structure, cell in cells.items() if cell.outcome != "pass"} == {}
+
+
+def test_samples_of_different_lengths_share_a_batch():
+    result = compare(CASES[0].model(), QUERIES, ORIGINALS, "all")
+    assert result.plan.cost.batches < result.passes == 6
 
 
 def test_the_suite_finds_what_is_wrong():
