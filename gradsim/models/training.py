@@ -101,14 +101,22 @@ class Checkpoint:
             ModelError: The file cannot be written.
         """
         stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        unfinished = self.path.with_suffix(".partial")
         try:
-            save_file(stored, unfinished, self._metadata(stored))
-            unfinished.replace(self.path)
+            save_file(stored, self._unfinished, self._metadata(stored))
+            self._unfinished.replace(self.path)
         except (OSError, SafetensorError) as error:
             raise ModelError(
                 f"checkpoint {self.path}: cannot be written ({error}); make room or make it writable, and run again"
             ) from error
+
+    def remove(self) -> None:
+        """Delete the file, if there is one, and what a killed process left of it."""
+        for path in (self.path, self._unfinished):
+            path.unlink(missing_ok=True)
+
+    @property
+    def _unfinished(self) -> Path:
+        return self.path.with_suffix(".partial")
 
     def _metadata(self, tensors: Mapping[str, Tensor]) -> dict[str, str]:
         digest = hashlib.sha256()

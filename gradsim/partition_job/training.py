@@ -34,7 +34,7 @@ def compute_training(job: PartitionJob, store: Store, work: Work, progress: Prog
     samples = store.read(store.lineage.key("samples")).with_columns(pl.col("id").cast(pl.String))
     checkpoint = _checkpoint(job, store)
     if job.force:
-        checkpoint.path.unlink(missing_ok=True)
+        checkpoint.remove()
     trained = _train(job, store, samples, checkpoint, progress)
     configuration = job.study.model_configuration(job.model.revision, store.model_folder)
     store.write(
@@ -47,7 +47,7 @@ def compute_training(job: PartitionJob, store: Store, work: Work, progress: Prog
             precision=job.model.precision,
         ),
     )
-    checkpoint.path.unlink(missing_ok=True)
+    checkpoint.remove()
     return {
         "trained_parameters": trained.parameters,
         "first_loss_nats": trained.first_loss,
