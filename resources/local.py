@@ -1,8 +1,12 @@
 """Partition jobs on this machine, each in a process of its own."""
 
 import os
+import shutil
 import signal
 import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import dagster as dg
@@ -10,11 +14,17 @@ from pydantic import ValidationError
 
 from gradsim.environment import JOB_VARIABLES
 from gradsim.partition_job import JobResult, PartitionJob, result_path
+from gradsim.tables.files import locked_folder
 from resources.compute import ComputeResource, Performed
 from resources.job_server import JobServer
 from resources.messages import LocalMessageReader
 
 JOB_MODULE = "gradsim.partition_job"
+
+_FOLDER = "gradsim-job-"
+
+# How long an unlocked folder is kept: that of a job of an earlier version has no lock, nor one just being created.
+_SECONDS_TO_KEEP = 24 * 3600
 
 _server: JobServer | None = None
 
@@ -37,8 +47,8 @@ class LocalCompute(ComputeResource):
 
     def perform(self, context: dg.AssetExecutionContext, job: PartitionJob) -> Performed:
         """Run a job in its own process and wait until it exits."""
-        with tempfile.TemporaryDirectory(prefix="gradsim-job-") as folder:
-            path = Path(folder) / "job.json"
+        with _job_folder() as folder:
+            path = folder / "job.json"
             path.write_text(job.model_dump_json(), encoding="utf-8")
             status = self._run_process(context, path)
             result = _read_result(path)
@@ -53,6 +63,26 @@ class LocalCompute(ComputeResource):
         ) as pipes:
             variables = {**JOB_VARIABLES, **os.environ, **pipes.get_bootstrap_env_vars()}
             return job_server().run([JOB_MODULE, str(path)], variables)
+
+
+@contextmanager
+def _job_folder() -> Iterator[Path]:
+    """Create a temporary folder that only this user can enter, locked during the block and removed at the end.
+
+    Unlocked folders in which nothing has changed for a day are removed first: their processes were killed. Those of
+    other users and of other hosts stay; NFS grants no lock on a folder.
+    """
+    for left_behind in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*"):
+        with suppress(OSError):
+            if left_behind.lstat().st_uid != os.geteuid():
+                continue
+            changed = max(path.stat().st_mtime for path in (left_behind, *left_behind.iterdir()))
+            if time.time() - changed > _SECONDS_TO_KEEP:
+                with locked_folder(left_behind) as is_abandoned:
+                    if is_abandoned:
+                        shutil.rmtree(left_behind)
+    with tempfile.TemporaryDirectory(prefix=_FOLDER) as folder, locked_folder(Path(folder)):
+        yield Path(folder)
 
 
 def _explained(status: int) -> str:

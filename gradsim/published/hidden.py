@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from gradsim.errors import StudyError
-from gradsim.tables.files import try_lock
+from gradsim.tables.files import locked_folder
 
 _REPLACED = "replaced"  # folder inside a hidden one for what was replaced
 
@@ -29,12 +29,12 @@ def hidden_folder(parent: Path, name: str) -> Iterator[Path]:
     """
     parent.mkdir(parents=True, exist_ok=True)
     for left_behind in sorted(parent.glob(f".{name}.*")):
-        with _locked(left_behind) as mine:
+        with locked_folder(left_behind) as mine:
             if mine:
                 _remove(left_behind)
     folder = parent / f".{name}.{os.getpid()}-{secrets.token_hex(4)}"
     folder.mkdir()
-    with _locked(folder):
+    with locked_folder(folder):
         try:
             yield folder
         except BaseException:
@@ -79,13 +79,3 @@ def _remove(hidden: Path) -> None:
         shutil.rmtree(hidden)
     except OSError as error:
         raise StudyError(f"{hidden}: cannot be removed ({error.strerror}); remove it manually") from error
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[bool]:
-    """Lock a folder during the block, and yield whether the lock was acquired."""
-    file = os.open(folder, os.O_RDONLY)
-    try:
-        yield try_lock(file)
-    finally:
-        os.close(file)

@@ -116,6 +116,20 @@ def try_lock(file: int) -> bool:
     return True
 
 
+@contextmanager
+def locked_folder(folder: Path) -> Iterator[bool]:
+    """Lock a folder, but not one behind a link, during the block; yield whether the lock was acquired.
+
+    Raises:
+        OSError: the folder cannot be read, or is a link.
+    """
+    file = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        yield try_lock(file)
+    finally:
+        os.close(file)
+
+
 def _remove_abandoned(path: Path) -> None:
     """Remove hidden files of this path that no process is writing."""
     for partial in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
