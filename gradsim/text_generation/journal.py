@@ -105,7 +105,7 @@ class Journal:
 
 @contextmanager
 def open_journal(path: Path, say: Callable[[str], None] = lambda line: None) -> Iterator[Journal]:
-    """Open a journal, creating it if necessary; wait while another process has it open.
+    """Open a journal, creating it for this user alone if necessary; wait while another process has it open.
 
     Args:
         path: the file.
@@ -115,8 +115,8 @@ def open_journal(path: Path, say: Callable[[str], None] = lambda line: None) -> 
         JournalError: the file cannot be read or written.
     """
     with _using(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
     try:
         with _using(path):
             _lock(file, path, say)

@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import re
+import shlex
 import shutil
 import sys
 import tempfile
@@ -129,6 +130,22 @@ def settings(machine: Machine) -> str:
     return f"{source}; jobs run {'here' if environment.compute == 'local' else 'on a Slurm cluster'}"
 
 
+def privacy(machine: Machine) -> str:
+    """Warn about secrets, paid answers, tracebacks and histories that other accounts can read."""
+    root = machine.environment.data_root
+    private = (project_root() / ".env", root / ".journals", root / ".errors", dagster_home(machine.environment))
+    if exposed := [str(path) for path in private if path.exists() and _is_exposed(path)]:
+        raise Doubt(
+            f"other accounts can read {', '.join(exposed)}; unless a group shares them: chmod go= {shlex.join(exposed)}"
+        )
+    return ".env, journals, tracebacks and Dagster's history are yours alone"
+
+
+def _is_exposed(path: Path) -> bool:
+    """Return whether other accounts have rights to a path, and may enter all folders above it."""
+    return bool(path.stat().st_mode & 0o077) and all(each.stat().st_mode & 0o011 for each in path.parents)
+
+
 def studies(machine: Machine) -> str:
     """Check that every study file is valid."""
     names = [study.name for study in machine.studies if not study.imported]
@@ -242,6 +259,7 @@ CHECKS = (
     Check("Python", python),
     Check("packages", packages),
     Check("settings", settings),
+    Check("privacy", privacy, needs=("settings",)),
     Check("studies", studies, needs=("settings",)),
     Check("API", api, needs=("studies",)),
     Check("imports", imported, needs=("settings",)),

@@ -15,8 +15,8 @@ from gradsim_assets.home import dagster_home
 def prepare_home(environment: Environment) -> Path:
     """Create the instance folder, set `DAGSTER_HOME` to it, and return it; the default is `<data root>/.dagster`.
 
-    The default folder always gets a copy of the project's `dagster.yaml`. A user's own `DAGSTER_HOME` gets one only if
-    it has no `dagster.yaml` yet.
+    Only this user can enter a folder that is created here. The default folder always gets a copy of the project's
+    `dagster.yaml`. A user's own `DAGSTER_HOME` gets one only if it has no `dagster.yaml` yet.
 
     Raises:
         StudyError: The folder cannot be written.
@@ -24,7 +24,7 @@ def prepare_home(environment: Environment) -> Path:
     home = dagster_home(environment)
     ours = not os.environ.get("DAGSTER_HOME")
     try:
-        home.mkdir(parents=True, exist_ok=True)
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
         tracked, configuration = project_root() / "dagster.yaml", home / "dagster.yaml"
         if tracked.is_file() and (ours or not configuration.exists()):
             copyfile(tracked, configuration)

@@ -1,5 +1,6 @@
 """Errors that no code expects: one line that names a file with the traceback."""
 
+import os
 import re
 import sys
 import tempfile
@@ -62,9 +63,15 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_traceback_is_in_a_file(
     ends: Callable[[BaseException], str], data: Path, error: BaseException, text: str
 ) -> None:
-    line = ends(error)
+    umask = os.umask(0)
+    try:
+        line = ends(error)
+    finally:
+        os.umask(umask)
     assert line.startswith(f"error: {text}{END}{data / '.errors'}/gradsim-")
     (file,) = (data / ".errors").iterdir()
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert file.parent.stat().st_mode & 0o777 == 0o700
     assert line.endswith(file.name)
     assert file.read_text(encoding="utf-8").startswith("Traceback (most recent call last):\n")
     assert str(error) in file.read_text(encoding="utf-8")

@@ -41,6 +41,18 @@ def test_what_is_written_is_found_again_also_by_who_only_reads(tmp_path: Path) -
     assert len(path.read_text(encoding="utf-8").split("\n")) == 4, "nothing is rewritten"
 
 
+def test_nobody_else_can_read_it(tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "journal.jsonl"
+    umask = os.umask(0)
+    try:
+        with open_journal(path):
+            pass
+    finally:
+        os.umask(umask)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+
+
 def test_no_journal_holds_nothing(tmp_path: Path) -> None:
     assert read_journal(tmp_path / "none.jsonl") == {}
 

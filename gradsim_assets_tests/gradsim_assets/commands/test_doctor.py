@@ -2,12 +2,15 @@
 
 import os
 import re
+import tempfile
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import yaml
 from typer.testing import CliRunner
 
+from gradsim.environment import Environment
 from gradsim_assets.cli import app
 from gradsim_assets.commands import doctor
 from gradsim_assets.commands.doctor import CHECKS, InstallationError, constraints, requirements
@@ -38,10 +41,9 @@ def test_an_installation_that_is_well(examine, workplace):
     found, status = examine()
     assert status == 0
     assert list(found) == NAMES
-    assert {name: sign for name, (sign, _) in found.items() if name != "packages"}.items() <= dict.fromkeys(
-        NAMES, "✓"
-    ).items()
-    assert found["packages"][0] in "✓!"
+    signs = {name: sign for name, (sign, _) in found.items()}
+    assert {signs.pop("packages"), signs.pop("privacy")} <= set("✓!"), "as on the developer's machine"
+    assert set(signs.values()) == {"✓"}
     assert found["studies"][1] == f"tiny in {workplace.studies}"
     assert found["data root"][1].startswith(f"{workplace.data}: ")
     assert list(workplace.data.iterdir()) == []
@@ -66,7 +68,7 @@ def test_what_is_wrong_is_said_with_how_to_mend_it(examine, variables, name, sai
 
 def test_what_depends_on_a_failure_is_not_tested(examine):
     found, _ = examine(GRADSIM_COMPUTE="slrum")
-    assert found["not tested"] == ("–", "studies, API, imports, data root, Dagster, device")
+    assert found["not tested"] == ("–", "privacy, studies, API, imports, data root, Dagster, device")
 
 
 def test_a_study_that_cannot_be_followed(examine, workplace):
@@ -126,6 +128,26 @@ def test_a_network_file_system_is_doubtful_for_sqlite_alone(workplace, monkeypat
     workplace.home.mkdir()
     (workplace.home / "dagster.yaml").write_text("storage:\n  postgres:\n    postgres_url: here\n")
     assert doctor.dagster(doctor.Machine()) == f"instance in {workplace.home}"
+
+
+def test_what_other_accounts_can_read_is_doubtful(workplace, monkeypatch):
+    with tempfile.TemporaryDirectory() as folder:  # which others may enter, unlike pytest's
+        root, secrets = Path(folder), Path(folder) / ".env"
+        root.chmod(0o755)
+        monkeypatch.setattr(doctor, "project_root", lambda: root)
+        monkeypatch.setattr(doctor, "read_environment", lambda: Environment(data=root / "data root"))
+        monkeypatch.setenv("DAGSTER_HOME", str(root / "home"))
+        secrets.touch(0o600)
+        (root / "home").mkdir(0o700)
+        assert doctor.privacy(doctor.Machine()).endswith("yours alone")
+        secrets.chmod(0o640)
+        with pytest.raises(Doubt, match=f"other accounts can read {secrets}; .*: chmod go= {secrets}$"):
+            doctor.privacy(doctor.Machine())
+        (root / "data root/.journals").mkdir(parents=True)
+        with pytest.raises(Doubt, match=rf"{secrets}, {root}/data root/.journals; .* chmod go= {secrets} '{root}/data"):
+            doctor.privacy(doctor.Machine())
+        root.chmod(0o700)
+        assert doctor.privacy(doctor.Machine()).endswith("yours alone"), "nobody can enter the folder above"
 
 
 def test_requirements_are_those_of_the_platform_with_what_it_includes():

@@ -50,6 +50,23 @@ def test_dagster_home_is_honoured(environment: Environment, tmp_path: Path) -> N
     assert not environment.data_root.exists()
 
 
+def test_nobody_else_can_enter_it(environment: Environment, tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    theirs.chmod(0o750)
+    umask = os.umask(0)
+    try:
+        home = prepare_home(environment)
+        os.environ["DAGSTER_HOME"] = str(theirs)
+        prepare_home(environment)
+        os.environ["DAGSTER_HOME"] = str(tmp_path / "new")
+        new = prepare_home(environment)
+    finally:
+        os.umask(umask)
+    assert [each.stat().st_mode & 0o777 for each in (home, new)] == [0o700, 0o700]
+    assert theirs.stat().st_mode & 0o777 == 0o750, "the user's own folder keeps its mode"
+
+
 @pytest.mark.parametrize("there", [True, False])
 def test_an_empty_dagster_home_too(environment: Environment, tmp_path: Path, there: bool) -> None:
     home = tmp_path / "home"
