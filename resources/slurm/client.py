@@ -191,7 +191,7 @@ if [ -s job_id ] && [ -s {RESULT} ] && [ "$(cat {STATUS} 2>/dev/null)" = 0 ] && 
   echo "finished $(cat job_id)"; exit 0
 fi
 rm -f job_id {RESULT} {STATUS} {MESSAGES} {LOG} {TAKEN}
-find .. -mindepth 2 -maxdepth 2 -name {TAKEN} -mmin +{_MINUTES_TO_KEEP} -printf '%h\0' | xargs -0 -r rm -rf
+find .. -mindepth 2 -maxdepth 2 -name {TAKEN} -mmin +{_MINUTES_TO_KEEP} -printf '%h\\0' | xargs -0 -r rm -rf
 tar -xf - || exit {_NO_FOLDER}
 said=$({sbatch}) || exit {_REFUSED}
 number=$(printf '%s\n' "$said" | grep -oE '^[0-9]+' | tail -n 1)
