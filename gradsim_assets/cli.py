@@ -140,9 +140,19 @@ def status(study: StudyName) -> None:
 
 
 @app.command()
-def web(port: Annotated[int, typer.Option(help="Where the web UI listens.", min=1, max=65535)] = 3000) -> None:
+def web(
+    port: Annotated[int, typer.Option(help="Where the web UI listens.", min=1, max=65535)] = 3000,
+    socket: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="Listen on this Unix socket, which only you can open, not on a port."),
+    ] = None,
+    host_name: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="The web UI's name behind a reverse proxy; may be given several times."),
+    ] = None,
+) -> None:
     """Open the web UI with all studies, and the daemon that runs backfills."""
-    raise typer.Exit(commands.serve(port))
+    raise typer.Exit(commands.serve(port, socket, host_name or ()))
 
 
 @app.command()
@@ -227,7 +237,7 @@ def _unexpected(error: BaseException) -> str:
         folders.insert(0, read_environment().data_root / ".errors")
     for folder in folders:
         with suppress(OSError):
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(
                 "w", dir=folder, prefix="gradsim-", suffix=".txt", delete=False, encoding="utf-8", errors="replace"
             ) as file:

@@ -10,7 +10,7 @@ import pytest
 from filelock import FileLock
 from hypothesis import HealthCheck, settings
 
-pytest_plugins = ["gradsim_assets_tests.labs", "gradsim_assets_tests.unsynced"]
+pytest_plugins = ["gradsim_assets_tests.browser", "gradsim_assets_tests.labs", "gradsim_assets_tests.unsynced"]
 
 # Machines are shared and noisy: no test asserts a time, these neither. Every run draws other examples; pytest's option
 # --hypothesis-profile=thorough draws many at once.

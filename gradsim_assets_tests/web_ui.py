@@ -3,7 +3,6 @@
 import json
 import signal
 import socket
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -62,7 +61,7 @@ class WebUI:
         assert self.process.poll() is None, self.log.read_text(encoding="utf-8")
         try:
             (location,) = self.query(CODE_LOCATIONS)["workspaceOrError"]["locationEntries"]
-        except (urllib.error.URLError, ConnectionError):
+        except OSError:
             return False
         return location["loadStatus"] == "LOADED"
 
@@ -74,12 +73,17 @@ def _free_port():
 
 
 @contextmanager
-def serve(place: Any, wait_until: Callable[..., None], **variables: str) -> Iterator[WebUI]:
-    """The web UI and the daemon of a workplace; nothing of their family remains."""
-    port = _free_port()
+def serve(
+    place: Any, wait_until: Callable[..., None], *options: str, port: int = 0, **variables: str
+) -> Iterator[WebUI]:
+    """The web UI and the daemon of a workplace; nothing of their family remains.
+
+    With options that let it listen elsewhere, it is reached through this port.
+    """
+    port = port or _free_port()
     log = place.folder / f"web-{port}.log"
     with log.open("w", encoding="utf-8") as output:  # a pipe would be full one day, and hold up the daemon
-        process = place.start("gradsim", "web", "--port", str(port), output=output, **variables)
+        process = place.start("gradsim", "web", "--port", str(port), *options, output=output, **variables)
     family: list[psutil.Process] = []
     try:
         ui = WebUI(process, port, log)

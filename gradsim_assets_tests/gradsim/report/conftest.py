@@ -4,14 +4,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
 from playwright.sync_api import Page as Tab
 
 from gradsim import analysis
 from gradsim.analysis import Criterion
 from gradsim.report import ReportData, SettingReport, render_report
 from gradsim_assets_tests.gradsim.report.studies import Page, audited, make_report, make_setting
-from gradsim_assets_tests.programs import require_program
 
 
 @pytest.fixture(scope="session")
@@ -45,16 +43,6 @@ def html(data) -> str:
 @pytest.fixture(scope="session")
 def page(html) -> Page:
     return Page(html)
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    """Not for longer: playwright keeps an event loop running, beside which other tests cannot have theirs."""
-    path = require_program("chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

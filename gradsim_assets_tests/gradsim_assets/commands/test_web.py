@@ -1,14 +1,22 @@
 """The web UI and its daemon, as a person uses them: assets are looked at, and a backfill is launched and done."""
 
+import os
 import socket
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from gradsim.errors import StudyError
 from gradsim.tables import State
 from gradsim.tables.lineage import DOT_TABLES
+from gradsim_assets.commands import web as web_command
 from gradsim_assets_tests.web_ui import CODE_LOCATIONS, ENDED, serve
 
 pytestmark = pytest.mark.slow
+
+NOBODY = 65534
 
 PARTITIONS = ["0000-0006", "0014-0019"]
 
@@ -75,6 +83,51 @@ def test_a_backfill_of_two_partitions_computes_them(web, place, wait_until):
     for check in shown["assetChecksOrError"]["checks"]:
         assert sorted(check["partitionStatuses"]["succeededPartitions"]) == PARTITIONS, check["name"]
         assert check["partitionStatuses"]["failedPartitions"] == []
+
+
+@pytest.fixture
+def path() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as folder:  # which others may enter, unlike pytest's
+        Path(folder).chmod(0o755)
+        yield Path(folder) / "web.sock"
+
+
+def connects(path):
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex(str(path)) == 0
+
+
+def test_only_this_user_can_open_its_socket(path):
+    umask = os.umask(0)
+    try:
+        with web_command._listener(3000, path):
+            assert path.stat().st_mode & 0o777 == 0o600
+            assert connects(path)
+            if os.geteuid() == 0:
+                os.seteuid(NOBODY)
+                try:
+                    assert not connects(path)
+                finally:
+                    os.seteuid(0)
+        assert os.umask(0) == 0, "other files are created as before"
+    finally:
+        os.umask(umask)
+    assert not path.exists()
+
+
+def test_a_socket_of_a_killed_server_is_replaced_and_no_other_file(path):
+    with web_command._listener(3000, path), pytest.raises(StudyError, match=r"web.sock cannot be used \(Address al"):
+        web_command._listener(3000, path).__enter__()
+    with socket.socket(socket.AF_UNIX) as killed:
+        killed.bind(str(path))
+    with web_command._listener(3000, path):
+        assert connects(path)
+    path.write_text("precious")
+    with pytest.raises(StudyError, match="choose another: --socket PATH"):
+        web_command._listener(3000, path).__enter__()
+    assert path.read_text() == "precious"
+    with pytest.raises(StudyError, match="AF_UNIX path too long"):
+        web_command._listener(3000, path.with_name("s" * 120)).__enter__()
 
 
 def test_a_port_that_is_taken_ends_the_command(workplace):
