@@ -175,10 +175,12 @@ def test_a_dry_run_shows_the_script_and_submits_nothing(place, variables, new_jo
 
 @pytest.fixture
 def long(tmp_path):
-    """A study whose one job takes a while, partition after partition."""
+    """A study whose gradients take a job a while, partition after partition; its model was trained here."""
     place = Workplace(tmp_path)
     place.write_rows("originals.jsonl", place.rows(80, repeat=45))
     place.write_study(top_k="all", partition_size=8, projections=[])
+    place.gradsim("run", "tiny", "--computation", "dot-product", "--partition", "0000-0007")
+    place.delete(f"tiny/{SETTING}/*/0000-0007.parquet")
     return place
 
 
