@@ -48,6 +48,7 @@ def notebook(project: Path) -> Any:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_notebook_prints_the_published_numbers(notebook: Any, golden: Path, data_root: Path) -> None:
     nbclient.NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(data_root)}}).execute()
     cells = {cell["id"]: cell["outputs"] for cell in notebook["cells"] if cell["cell_type"] == "code"}

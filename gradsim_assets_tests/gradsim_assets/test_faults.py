@@ -149,6 +149,7 @@ def test_a_model_that_lost_its_weights_is_named(computed):
         assert not instance.get_materialized_partitions(dg.AssetKey(["tiny", "word_dropout", "dot_products"]))
 
 
+@pytest.mark.timeout(900)  # two whole runs
 def test_stored_bytes_that_changed_are_named_and_computed_again(computed):
     """One bit each of a definition, a partition, a combined table, an analysis, the index and the report."""
     before = versions(computed)
