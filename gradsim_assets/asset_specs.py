@@ -26,8 +26,8 @@ def table_asset(
 ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
     """Return a decorator that turns the function that computes a table into the table's asset.
 
-    A step fails if a file that the study names changes while the function runs: its rows would not be those of the
-    fingerprint.
+    A step fails if a file that its table is read from changes while the function runs: the rows would not be those of
+    the fingerprint.
 
     Args:
         lineage: Lineage of the study; defines the table's inputs and partitions.
@@ -60,7 +60,7 @@ def table_asset(
 
 
 def _of_unchanged_files(function: Callable[..., Any], lineage: Lineage, key: TableKey) -> Callable[..., Any]:
-    """Return the function with a check that the files of the study are the same before and after it.
+    """Return the function with a check that the files that the table is read from are the same before and after it.
 
     Raises:
         StudyError: A file changed.
@@ -68,9 +68,9 @@ def _of_unchanged_files(function: Callable[..., Any], lineage: Lineage, key: Tab
 
     @wraps(function)
     def checked(*arguments: Any, **named: Any) -> Any:
-        before = lineage.fingerprint(key)
+        before = lineage.named_files(key)
         result = function(*arguments, **named)
-        if lineage.fingerprint(key) != before:
+        if lineage.named_files(key) != before:
             raise StudyError(f"{key}: a file that the study names changed while this table was made; run it again")
         return result
 

@@ -144,15 +144,17 @@ class Lineage:
         """The table `layers`, if the study has one."""
         return (self.key("layers"),) if self.study.layers else ()
 
-    def named_files(self) -> dict[Path, str]:
-        """Return the digest of each file that the study names.
+    def named_files(self, key: TableKey | None = None) -> dict[Path, str]:
+        """Return the digest of each file that the study names, or of those that one of its tables is read from.
 
         Raises:
             StudyError: a file cannot be read.
         """
         study = self.study
-        sections: tuple[BaseModel, ...] = (study.dataset, study.model, study.chat, *study.settings.values())
-        return {path: self._digest(path) for path in map(_named_file, sections) if path}
+        all_sections = (study.dataset, study.model, study.chat, *study.settings.values())
+        sections = self[key].parameters.values() if key else all_sections
+        files = (_named_file(section) for section in sections if isinstance(section, BaseModel))
+        return {path: self._digest(path) for path in files if path}
 
     def _plain(self, value: Any) -> Any:
         """Return a JSON-compatible parameter without keys that do not affect rows; files are replaced by digests."""
