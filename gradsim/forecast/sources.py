@@ -74,9 +74,7 @@ class Sources:
     def _start(self) -> ModelConfiguration | None:
         """The pretrained model that the study starts from, at the revision of its definition; None: there is none."""
         study = self.store.study
-        if not isinstance(study.model, HubModel):
-            return None
-        return study.untrained.model_configuration(study.model.revision)
+        return study.start_configuration() if isinstance(study.model, HubModel) else None
 
     def loadable_model(self, device: str) -> ModelConfiguration:
         """Return the configuration to load the study's model with, on a device.

@@ -224,10 +224,16 @@ class Study(Section):
             adapter_revision=of_adapter or model.adapter_revision,
         )
 
-    @property
-    def untrained(self) -> Self:
-        """The study with the model that its fine-tuning starts from."""
-        return self.model_copy(update={"model": self.model.model_copy(update={"finetune": None})})
+    def start_configuration(self, device: str = "auto") -> ModelConfiguration:
+        """Return what a process needs to load the model of the Hub or a folder as it is before any fine-tuning.
+
+        Raises:
+            StudyError: The file of the chat template cannot be read.
+        """
+        model = self.model
+        assert isinstance(model, HubModel)
+        pretrained = self.model_copy(update={"model": model.model_copy(update={"finetune": None})})
+        return pretrained.model_configuration(model.revision, device=device)
 
     @property
     def imported(self) -> bool:

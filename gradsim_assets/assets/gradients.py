@@ -130,8 +130,9 @@ def _job_model(store: Store, key: TableKey, device: str) -> ModelConfiguration:
     """Return the model of a table's job: the one to train, another one that makes queries, or the studied one."""
     study = store.study
     if key.name == MODEL:
-        start = study.model.revision if isinstance(study.model, HubModel) else None
-        return study.untrained.model_configuration(start, store.model_folder, device)
+        if isinstance(study.model, HubModel):
+            return study.start_configuration(device)
+        return study.model_configuration(None, store.model_folder, device)
     method = query_method(study, key)
     other = method.model_configuration(device) if method else None
     return other or store.model_configuration(device)

@@ -14,14 +14,11 @@ from gradsim.gradients.reference import reference_dots, reference_gradient
 from gradsim.models import load_model
 from gradsim.models.reference import _train_tokenizer
 from gradsim.partition_job.inputs import sequences
+from gradsim_assets_tests.gradsim.models.test_training import TEMPLATE
 from gradsim_assets_tests.workplace import Workplace
 
 pytestmark = pytest.mark.slow
 
-TEMPLATE = (
-    "{% for m in messages %}{{ '[' + m.role + ']' + m.content + eos_token }}{% endfor %}"
-    "{% if add_generation_prompt %}[assistant]{% endif %}"
-)
 DOTS = ("run", "tiny", "--computation", "dot-product")
 STEPS = {"steps": 20, "learning_rate": 0.01, "tokens_per_step": 400}
 SETTINGS = {

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +34,7 @@ from gradsim.models.reference import _train_tokenizer
 from gradsim.models.training import Checkpoint, seeded, train
 from gradsim.study import Finetune, LoRA, ModelConfiguration, Study
 from gradsim_assets_tests.gradsim.models.test_gguf import write
+from gradsim_assets_tests.gradsim.test_models import raised
 
 LENGTHS = (5, 9, 12, 12, 17, 4)
 PLAN = Finetune(steps=6, learning_rate=0.01, tokens_per_step=40)
@@ -214,8 +214,7 @@ def study_of(name: str, **model: Any) -> Study:
 
 def finetuned(folder: Path, base: Path, plan: Finetune = PLAN, **settings: Any) -> models.TrainedModel:
     study = study_of(str(base), finetune=plan, **settings)
-    start = study.untrained.model_configuration(None, device="cpu")
-    return models.finetune(SAMPLES, folder, start, study, plan)
+    return models.finetune(SAMPLES, folder, study.start_configuration("cpu"), study, plan)
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -224,12 +223,6 @@ def digests(folder: Path) -> dict[str, str]:
         for path in folder.iterdir()
         if path.name != "README.md"
     }
-
-
-def raised(error: type[Exception], call: Callable[[], object]) -> str:
-    with pytest.raises(error) as caught:
-        call()
-    return str(caught.value)
 
 
 @pytest.mark.parametrize("precision", ["float32", "float64", "bfloat16"])
