@@ -23,7 +23,7 @@ END_TOKEN = "<|endoftext|>"
 PADDING_TOKEN = "<|padding|>"
 
 _LEARNING_RATE = 3e-3
-_THREADS = 2
+_THREADS = 2  # fixed, because their number affects the last bits of sums
 
 
 def train_reference_model(

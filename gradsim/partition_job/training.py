@@ -43,7 +43,8 @@ def compute_training(job: PartitionJob, store: Store, work: Work, progress: Prog
         provenance=Provenance(
             model=_name(job),
             revision=RunningModel(configuration).revision,
-            device=resolve_device(job.model.device),
+            # Reference models are always trained on the CPU.
+            device=resolve_device(job.model.device) if isinstance(job.study.model, HubModel) else "cpu",
             precision=job.model.precision,
         ),
     )
