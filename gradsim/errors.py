@@ -44,6 +44,10 @@ class AnalysisError(GradsimError):
     """Analysis that raised an error."""
 
 
+class VersionError(GradsimError):
+    """Error raised for stored files of a later version of gradsim."""
+
+
 class TableError(GradsimError):
     """Stored table that is missing, unreadable, stale or inconsistent."""
 

@@ -15,7 +15,7 @@ import polars as pl
 from pydantic import ValidationError
 
 from gradsim.errors import TableError
-from gradsim.tables.digest import BLOCK_ROWS, digest_table
+from gradsim.tables.digest import BLOCK_ROWS, TableDigest, digest_table
 from gradsim.tables.provenance import Provenance
 from gradsim.tables.seal import seal, verify
 
@@ -172,11 +172,29 @@ def read_provenance(path: Path) -> Provenance:
         TableError: the file is missing, damaged, or not written by gradsim.
     """
     with reading(path):
-        verify(path)
-        try:
-            return Provenance.model_validate_json(pl.read_parquet_metadata(path)[METADATA_KEY])
-        except (KeyError, ValidationError) as error:
-            raise corrupt(path, error) from error
+        verify(path, _verify_rows)
+        return _provenance(path)
+
+
+def _provenance(path: Path) -> Provenance:
+    try:
+        return Provenance.model_validate_json(pl.read_parquet_metadata(path)[METADATA_KEY], context=path)
+    except (KeyError, ValidationError) as error:
+        raise corrupt(path, error) from error
+
+
+def _verify_rows(path: Path) -> None:
+    """Require that a file without a seal has the rows of its data version.
+
+    Raises:
+        OSError: it has other rows.
+    """
+    provenance = _provenance(path)
+    rows = TableDigest(digest_salt(provenance))
+    for block in blocks_of(pl.scan_parquet(path, glob=False)):
+        rows.add(block)
+    if shortened(rows.hexdigest()) != provenance.data_version:
+        raise OSError("its rows are not those that were written")
 
 
 def read_table(path: Path) -> pl.DataFrame:
@@ -186,7 +204,7 @@ def read_table(path: Path) -> pl.DataFrame:
         TableError: the file is missing or damaged.
     """
     with reading(path):
-        verify(path)
+        verify(path, _verify_rows)
         return pl.read_parquet(path, glob=False)
 
 
@@ -214,7 +232,7 @@ def scan_table(path: Path) -> pl.LazyFrame:
         TableError: the file is missing or damaged.
     """
     with reading(path):
-        verify(path)
+        verify(path, _verify_rows)
     return pl.scan_parquet(path, glob=False)
 
 

@@ -150,7 +150,7 @@ class IndexFile:
             self._file = pa.ipc.open_file(self._source)
             self._last = self._file.num_record_batches - 1
             metadata = self._file.get_batch_with_custom_metadata(self._last).custom_metadata
-            self.provenance = Provenance.model_validate_json(metadata[METADATA_KEY])
+            self.provenance = Provenance.model_validate_json(metadata[METADATA_KEY], context=path)
             self.header = IndexHeader.model_validate_json(self._file.schema.metadata[_HEADER_KEY.encode()])
             opened.pop_all()  # __exit__ closes it
 

@@ -41,7 +41,7 @@ def read_page_provenance(path: Path) -> Provenance:
     try:
         verify(path)
         found = _COMMENT.search(path.read_text(encoding="utf-8"))
-        return Provenance.model_validate_json(found[1] if found else "")
+        return Provenance.model_validate_json(found[1] if found else "", context=path)
     except FileNotFoundError as error:
         raise TableError(f"{path}: does not exist; create it with gradsim report") from error
     except (OSError, UnicodeDecodeError, ValidationError) as error:

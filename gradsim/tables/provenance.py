@@ -6,6 +6,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
 from gradsim import __version__
+from gradsim.errors import VersionError
+
+# Version of the files' format. Files of version 1 (gradsim 0.2 and earlier) have no seal and do not know their name.
+SCHEMA_VERSION = 2
 
 # Reasons in `excluded` of gradient tables. Stored files contain them: do not reword.
 QUERY_LOSS = "the query's loss or gradient is not finite"
@@ -18,11 +22,18 @@ def now() -> str:
 
 
 class Provenance(BaseModel):
-    """Provenance of a file, stored as JSON under the key `gradsim` of its metadata."""
+    """Provenance of a file, stored as JSON under the key `gradsim` of its metadata.
+
+    The validation context of a file's JSON is its path.
+
+    Raises:
+        VersionError: a later version of gradsim wrote the file.
+    """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    table: str | None = Field(None, description="name of the table below the study; unknown in files of gradsim 0.2")
+    schema_version: int = SCHEMA_VERSION
+    table: str | None = Field(None, description="name of the table below the study; unknown in version 1")
     partition: str | None = None
     fingerprint: str = Field("", description="digest of everything in the study's definition that affects the table")
     inputs: dict[str, str] = Field({}, description="data version of each input table or partition")
@@ -43,8 +54,16 @@ class Provenance(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _is_sealed(cls, values: Any, info: ValidationInfo) -> Any:
-        """Require the seal in files that know their name; files of gradsim 0.2 have neither."""
-        if info.mode == "json" and isinstance(values, dict) and values.get("table") and "seal" not in values:
+    def _is_readable(cls, values: Any, info: ValidationInfo) -> Any:
+        """Refuse files of later versions, and files that know their name but have no seal."""
+        if info.mode != "json" or not isinstance(values, dict):
+            return values
+        values = {"schema_version": 1, **values}
+        if isinstance(version := values["schema_version"], int) and version > SCHEMA_VERSION:
+            raise VersionError(
+                f"{info.context}: written by gradsim {values.get('code_version')}, in a format that gradsim "
+                f"{__version__} cannot read; upgrade gradsim, or set GRADSIM_DATA to another folder"
+            )
+        if values.get("table") and "seal" not in values:
             raise ValueError("its seal is missing")
         return values

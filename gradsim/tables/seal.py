@@ -1,12 +1,13 @@
 """Seals of stored files: a digest of all bytes, so that a changed file is found before a value is used.
 
 The seal is the last key of the provenance's JSON: 64 hexadecimal digits, the SHA-256 of the file with zeros in their
-place. Files that were written before there were seals have none and are believed.
+place. Files of gradsim 0.2 and earlier have none.
 """
 
 import hashlib
 import mmap
 import time
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
@@ -32,27 +33,37 @@ def seal(path: Path) -> None:
             content.flush()
 
 
-def verify(path: Path) -> None:
+def believe(path: Path) -> None:
+    """Accept a file without a seal."""
+
+
+def verify(path: Path, verify_unsealed: Callable[[Path], None] = believe) -> None:
     """Require that a file has the bytes that were sealed; a file that has not changed since is not read again.
+
+    Args:
+        path: the file.
+        verify_unsealed: verifies a file without a seal.
 
     Raises:
         OSError: The file cannot be read, or has changed.
     """
     status = path.stat()
     if time.time_ns() - status.st_ctime_ns < _CLOCK_STEP:
-        _verify.__wrapped__(path)  # another change might leave the same times
+        _verify.__wrapped__(path, verify_unsealed)  # another change might leave the same times
         return
-    _verify(path, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    _verify(path, verify_unsealed, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 @lru_cache(maxsize=1 << 17)
-def _verify(path: Path, *_identity: int) -> None:
+def _verify(path: Path, verify_unsealed: Callable[[Path], None], *_identity: int) -> None:
     if path.stat().st_size == 0:
         return
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         place = _place(content)
         if place and content[place] != _digest(content, place):
             raise OSError("its bytes are not those that were written")
+    if not place:
+        verify_unsealed(path)
 
 
 def _place(content: mmap.mmap) -> slice | None:

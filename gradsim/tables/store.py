@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 
 import polars as pl
@@ -103,8 +103,8 @@ class Store:
         """Return the rows of a table, or of some of its partitions, in order.
 
         Raises:
-            TableError: a file is missing or unreadable, files have different fingerprints or inputs, or their
-                fingerprint is not the study's.
+            TableError: a file is missing or unreadable, files have different fingerprints or inputs, their
+                fingerprint is not the study's, or a partition's inputs have changed since.
         """
         return pl.concat([read_table(path) for path in self.paths(key, partitions)])
 
@@ -124,9 +124,10 @@ class Store:
             TableError: as `read`; only the footers are checked.
         """
         wanted = list(self.partitions(key) if partitions is None else partitions)
-        paths = [self.path(key, partition) for partition in wanted]
-        self._refuse_mixture(key, {path: self.provenance(key, each) for path, each in zip(paths, wanted, strict=True)})
-        return paths
+        provenances = {partition: self.provenance(key, partition) for partition in wanted}
+        self._refuse_mixture(key, {self.path(key, each): provenance for each, provenance in provenances.items()})
+        self._refuse_outdated(key, provenances)
+        return [self.path(key, partition) for partition in wanted]
 
     def index(self) -> list[Path]:
         """Return the paths of the study's gradient index.
@@ -187,6 +188,25 @@ class Store:
                 f"{first_path} has fingerprint {first.fingerprint}, the study's definition gives {expected}: "
                 "it was made from another definition; run it again"
             )
+
+    def _refuse_outdated(self, key: TableKey, partitions: Mapping[str | None, Provenance]) -> None:
+        """Raise an error if a partition was made from other versions of its inputs than those stored now.
+
+        Inputs that are not stored are not compared: tables can be read where only they were copied to.
+        """
+
+        @cache
+        def stored(source: TableKey, each: str | None) -> str | None:
+            return self.provenance(source, each).data_version if self.path(source, each).exists() else None
+
+        for partition, provenance in partitions.items():
+            for source, each in self.inputs(key, partition) if partition else ():
+                recorded = provenance.inputs.get(name := _input_name(source, each))
+                if (version := stored(source, each)) not in {None, recorded}:
+                    raise TableError(
+                        f"{self.path(key, partition)} was made from version {recorded} of {name}, "
+                        f"which is {version} now; run it again"
+                    )
 
     @cached_property
     def ids(self) -> pl.Enum:
@@ -328,7 +348,7 @@ class Store:
             TableError: an input is missing or damaged.
         """
         return {
-            f"{source}/{each}" if each else str(source): self.provenance(source, each).data_version
+            _input_name(source, each): self.provenance(source, each).data_version
             for source, each in self.inputs(key, partition)
         }
 
@@ -349,3 +369,8 @@ class Store:
         except TableError:
             return State.STALE
         return State.FRESH if fresh else State.STALE
+
+
+def _input_name(source: TableKey, partition: str | None) -> str:
+    """Return the name of an input in provenance."""
+    return f"{source}/{partition}" if partition else str(source)

@@ -58,9 +58,10 @@ def test_other_rows_under_the_same_footer_are_found(filled: Store) -> None:
     for key, partition in stored(filled):
         path = filled.path(key, partition)
         if path.suffix == ".parquet" and (rows := filled.read(key, [partition])).height > 1:
-            footer = pq.read_metadata(path).metadata[b"gradsim"].decode()
+            good, footer = path.read_bytes(), pq.read_metadata(path).metadata[b"gradsim"].decode()
             rows.reverse().write_parquet(path, metadata={"gradsim": footer})
             assert filled.state(key, partition) is State.CORRUPT, path
+            path.write_bytes(good)
 
 
 def test_a_file_knows_its_name(filled: Store) -> None:

@@ -1,4 +1,5 @@
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from gradsim.errors import TableError
 from gradsim.study import HubModel, ModelConfiguration, Study
 from gradsim.tables import SCHEMAS, Provenance, State, Store, TableKey
+from gradsim.tables.files import read_table
 from gradsim.tables.lineage import CODE_VERSIONS, GRADIENT_TABLES, PROJECTED_TABLES
 from gradsim.tables.writing import write_table
 
@@ -28,7 +30,7 @@ def not_fresh(store: Store) -> dict[str, str]:
 
 
 def rewrite(store: Store, key: TableKey, partition: str | None = None, change: Callable | None = None) -> None:
-    rows = store.read(key, [partition])
+    rows = read_table(store.path(key, partition))
     store.write(key, change(rows) if change else rows, partition)
 
 
@@ -208,6 +210,26 @@ class TestReading:
             f"{filled.path(key, LAST)} was made from version {filled.provenance(tokenized).data_version} of "
             f"mine/tokenized, {filled.path(key, FIRST)} from {before}; run the stale one again"
         )
+
+    def test_a_partition_whose_input_changed_since_is_not_read(self, filled: Store) -> None:
+        key, candidates = (filled.lineage.key(name, "paraphrased") for name in ("dot_products", "candidates"))
+        before = filled.provenance(candidates, LAST).data_version
+        rewrite(filled, candidates, LAST, lambda rows: rows.with_columns(pl.col("score") + 1))
+        message = (
+            f"{filled.path(key, LAST)} was made from version {before} of {candidates}/{LAST}, "
+            f"which is {filled.provenance(candidates, LAST).data_version} now; run it again"
+        )
+        for read in (filled.read, filled.blocks, filled.paths):
+            with pytest.raises(TableError, match=f"^{re.escape(message)}$"):
+                read(key)
+        assert filled.read(key, [FIRST]).height == 8
+
+    def test_tables_are_read_where_only_they_were_copied_to(self, filled: Store) -> None:
+        key = filled.lineage.key("dot_products", "paraphrased")
+        before = filled.read(key)
+        for source in ("candidates", "tokenized", "queries"):
+            shutil.rmtree(filled.root / "mine/paraphrased" / source)
+        assert filled.read(key).equals(before)
 
     def test_another_definition_is_not_read_as_the_study_s(
         self, filled: Store, make_study: Callable[..., Study]

@@ -98,7 +98,11 @@ def test_a_sample_of_another_partition(filled: Store, table: str) -> None:
 def test_an_original_that_is_no_candidate(filled: Store, table: str) -> None:
     """It was excluded when the originals were tokenized."""
     key = filled.lineage.key("tokenized")
+    later = [filled.lineage.key(name, "paraphrased") for name in TABLES]
+    rows = {each: filled.read(each, [FIRST]) for each in later}
     filled.write(key, filled.read(key).filter(pl.col("id") != "c"))
+    for each in later:
+        filled.write(each, rows[each], FIRST)
     assert faults(filled, table)["ids_known"] == "original_id 'c' is not one of the originals"
 
 
