@@ -83,8 +83,10 @@ class Batch:
 
         With p = softmax(z), ∂L/∂z_j = p_j / n for j ≠ y, and ∂L/∂z_y = -Σ_{j≠y} p_j / n at the label y. The latter
         equals (p_y - 1) / n, but that difference cancels in float32 when the model is confident of the label. For the
-        same reason, the loss of such a label is computed as -log(1 - Σ_{j≠y} p_j). Implemented by hand, because
-        autograd allocates three tensors of the logits' size and this needs only one.
+        same reason, the loss of such a label is computed as -log(1 - Σ_{j≠y} p_j). The p_j are divided by their sum in
+        float64: in float32, torch.log_softmax sums 50,000 exponentials on a CPU with a bias of 1e-5, which would scale
+        all gradients. Implemented by hand, because autograd allocates three tensors of the logits' size and this needs
+        only one.
 
         Args:
             scored: (B, kept, V) logits z.
@@ -96,14 +98,16 @@ class Batch:
         wide = torch.promote_types(precision, torch.float32)
         logarithms = torch.log_softmax(scored.detach(), dim=-1, dtype=wide)
         labels = self.targets.clamp(min=0)[..., None]
-        weights = self.weights.to(wide)
-        at_labels = logarithms.gather(-1, labels).squeeze(-1)
+        at_labels = logarithms.gather(-1, labels).squeeze(-1).double()
         others = logarithms.exp_().scatter_(-1, labels, 0.0)
-        missing = others.sum(dim=-1)
-        negative_logarithms = torch.where(missing < 0.5, -torch.log1p(-missing), -at_labels)
-        losses = torch.where(weights > 0, negative_logarithms * weights, 0.0).sum(dim=1)
-        gradient = others.mul_(weights[..., None]).scatter_(-1, labels, -(missing * weights)[..., None])
-        return losses, gradient.to(scored.dtype)
+        of_others = others.sum(dim=-1, dtype=torch.float64)
+        total = of_others + at_labels.exp()
+        missing = of_others / total
+        losses = torch.where(missing < 0.5, -torch.log1p(-missing), total.log() - at_labels) * self.weights
+        losses = torch.where(self.weights > 0, losses, 0.0).sum(dim=1)
+        gradient = others.mul_((self.weights / total).to(wide)[..., None])
+        gradient.scatter_(-1, labels, -(missing * self.weights).to(wide)[..., None])
+        return losses.to(wide), gradient.to(scored.dtype)
 
     def places(self, member: int, positions: int, *, is_head: bool) -> slice:
         """Return the positions of a module's output that belong to a sample and can have a gradient.

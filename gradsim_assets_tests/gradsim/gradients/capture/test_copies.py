@@ -109,14 +109,15 @@ def test_a_batch_gives_each_sample_the_gradient_that_it_has_alone(kind, checkpoi
             assert (found - expected).norm() <= 2e-5 * expected.norm() + 1e-12, layer
 
 
-# Gradients that nearly cancel out: in float32 they depend on the batch by more than the check lets pass.
-ILL_CONDITIONED = "diffllama: learned scalars of attention"
+# Scalars whose gradients nearly cancel out: in float32 they depend on the batch by more than the check lets pass, on
+# some processors only. Such models then run one sample at a time.
+ILL_CONDITIONED = {"diffllama: learned scalars of attention", "apertus: learned scalars of an activation"}
 
 
 @pytest.mark.filterwarnings("error::gradsim.gradients.FallbackWarning")
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_the_check_lets_samples_run_together(kind, make_samples):
-    model = tiny(*FAMILIES[kind]).to(torch.float64 if kind == ILL_CONDITIONED else torch.float32)
+    model = tiny(*FAMILIES[kind]).to(torch.float64 if kind in ILL_CONDITIONED else torch.float32)
     found = probe(model, encoded(model, make_samples(3, 1, 10, 20)))
     assert found.separable
     assert found.by_autograd == []
