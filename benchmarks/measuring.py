@@ -85,15 +85,20 @@ def keep_freed_memory() -> None:
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **KEEP_FREED_MEMORY})
 
 
-def in_turn(first: Callable[[], object], second: Callable[[], object], rounds: int) -> tuple[list[float], list[float]]:
+def in_turn(
+    first: Callable[[], object],
+    second: Callable[[], object],
+    rounds: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> tuple[list[float], list[float]]:
     """Return seconds per round of two functions that run in turn; the one that starts alternates as well."""
     times: tuple[list[float], list[float]] = ([], [])
     for number in range(rounds):
         order = [(times[0], first), (times[1], second)]
         for seconds, call in order if number % 2 else order[::-1]:
-            start = time.perf_counter()
+            start = clock()
             call()
-            seconds.append(time.perf_counter() - start)
+            seconds.append(clock() - start)
     return times
 
 

@@ -20,6 +20,7 @@ from gradsim.partition_job.job import PartitionJob, Work
 from gradsim.progress import Progress
 from gradsim.study import HubModel, ReferenceModel
 from gradsim.tables import Provenance, Store
+from gradsim.tables.seal import file_digest
 
 
 def compute_training(job: PartitionJob, store: Store, work: Work, progress: Progress) -> dict[str, Any]:
@@ -46,6 +47,10 @@ def compute_training(job: PartitionJob, store: Store, work: Work, progress: Prog
             # Reference models are always trained on the CPU.
             device=resolve_device(job.model.device) if isinstance(job.study.model, HubModel) else "cpu",
             precision=job.model.precision,
+            files={
+                path.relative_to(store.model_folder.parent).as_posix(): file_digest(path)
+                for path in sorted(store.model_folder.iterdir())
+            },
         ),
     )
     checkpoint.remove()

@@ -50,6 +50,9 @@ class Provenance(BaseModel):
     layers_left_out: list[str] = Field(
         [], description="layers without rows because their gradients are only rounding noise"
     )
+    files: dict[str, str] = Field(
+        {}, description="SHA-256 of each file that was written beside the table, by path below the study's folder"
+    )
     measured: dict[str, Any] = Field({}, description="measured cost of the computation")
 
     @model_validator(mode="before")

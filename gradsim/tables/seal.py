@@ -10,9 +10,12 @@ import time
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
+from typing import Any, TypeVar
 
 _KEY = b'"seal":"'
 _UNSEALED = b"0" * 64
+
+_CHANGED = "its bytes are not those that were written"
 
 _CLOCK_STEP = 100_000_000  # ns; the times of files advance in steps of several milliseconds
 
@@ -47,23 +50,54 @@ def verify(path: Path, verify_unsealed: Callable[[Path], None] = believe) -> Non
     Raises:
         OSError: The file cannot be read, or has changed.
     """
+    _once_per_change(path, _verify_seal, verify_unsealed)
+
+
+def verify_digest(path: Path, digest: str) -> None:
+    """Require that a file has a SHA-256; a file that has not changed since is not read again.
+
+    Raises:
+        OSError: The file cannot be read, or has changed.
+    """
+    _once_per_change(path, _verify_digest, digest)
+
+
+def file_digest(path: Path) -> str:
+    """Return the hexadecimal SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+Argument = TypeVar("Argument")
+
+
+def _once_per_change(path: Path, check: Callable[[Path, Argument], None], argument: Argument) -> None:
     status = path.stat()
     if time.time_ns() - status.st_ctime_ns < _CLOCK_STEP:
-        _verify.__wrapped__(path, verify_unsealed)  # another change might leave the same times
+        check(path, argument)  # another change might leave the same times
         return
-    _verify(path, verify_unsealed, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    _remembered(path, check, argument, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 @lru_cache(maxsize=1 << 17)
-def _verify(path: Path, verify_unsealed: Callable[[Path], None], *_identity: int) -> None:
+def _remembered(path: Path, check: Callable[[Path, Any], None], argument: Any, *_identity: int) -> None:
+    check(path, argument)
+
+
+def _verify_seal(path: Path, verify_unsealed: Callable[[Path], None]) -> None:
     if path.stat().st_size == 0:
         return
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         place = _place(content)
         if place and content[place] != _digest(content, place):
-            raise OSError("its bytes are not those that were written")
+            raise OSError(_CHANGED)
     if not place:
         verify_unsealed(path)
+
+
+def _verify_digest(path: Path, digest: str) -> None:
+    if file_digest(path) != digest:
+        raise OSError(_CHANGED)
 
 
 def _place(content: mmap.mmap) -> slice | None:

@@ -17,6 +17,7 @@ from gradsim.tables.lineage import INDEX, Lineage
 from gradsim.tables.pages import read_page_provenance, write_page
 from gradsim.tables.provenance import Provenance
 from gradsim.tables.schemas import IDENTIFIERS, LAYERS, SCHEMAS
+from gradsim.tables.seal import verify_digest
 from gradsim.tables.writing import TableWriter, table_writer
 
 
@@ -352,16 +353,32 @@ class Store:
             for source, each in self.inputs(key, partition)
         }
 
+    def damaged_file(self, key: TableKey, partition: str | None = None, path: Path | None = None) -> Path | None:
+        """Return the damaged or missing one of a stored file and those written beside it; None: all are intact.
+
+        `path`: another file to check as if it were stored in its place.
+        """
+        path = path or self.path(key, partition)
+        try:
+            files = self._read_provenance(path, key, partition).files
+        except TableError:
+            return path
+        for name, digest in files.items():
+            beside = self.root / self.study.name / name
+            try:
+                verify_digest(beside, digest)
+            except OSError:
+                return beside
+        return None
+
     def state(self, key: TableKey, partition: str | None = None, path: Path | None = None) -> State:
         """Return the freshness of a file; `path`: another file to check as if it were stored in its place."""
-        place = self.path(key, partition)
-        path = path or place
+        path = path or self.path(key, partition)
         if not path.exists():
             return State.MISSING
-        try:
-            provenance = self._read_provenance(path, key, partition)
-        except TableError:
-            return State.CORRUPT
+        if damaged := self.damaged_file(key, partition, path):
+            return State.CORRUPT if damaged.exists() else State.MISSING
+        provenance = self._read_provenance(path, key, partition)
         try:
             fresh = provenance.fingerprint == self.lineage.fingerprint(
                 key

@@ -73,7 +73,7 @@ def print_status(session: Session) -> None:
     console.print(table)
     for key, of_table in states.items():
         for partition in (each for each, state in of_table.items() if state is State.CORRUPT):
-            path = escape(str(store.path(key, partition)))
+            path = escape(str(store.damaged_file(key, partition)))
             console.print(f"[red]corrupt:[/] {path}; the next run computes it again", soft_wrap=True)
     print_audits(store, list(session.study.settings))
 

@@ -1,6 +1,5 @@
 """Transfer of a job's inputs and results if the cluster does not share the data root, verified by checksums."""
 
-import hashlib
 import secrets
 import shlex
 import shutil
@@ -12,6 +11,7 @@ from gradsim.errors import ClusterError
 from gradsim.partition_job import PartitionJob
 from gradsim.tables import State
 from gradsim.tables.files import atomic_path
+from gradsim.tables.seal import file_digest
 from resources.slurm.connection import Connection
 
 # A new file becomes visible everywhere on a network file system within about a minute.
@@ -34,7 +34,7 @@ class RemoteFiles:
             ClusterError: A file cannot be written there.
         """
         here = {path.relative_to(job.root): path for path in input_files(job)}
-        checksums = {relative: _checksum(path) for relative, path in here.items()}
+        checksums = {relative: file_digest(path) for relative, path in here.items()}
         there = self._checksums(checksums)
         missing = [relative for relative, checksum in checksums.items() if there.get(relative) != checksum]
         for relative in missing:
@@ -109,15 +109,10 @@ class RemoteFiles:
     def _fetch(self, there: PurePosixPath, here: Path, checksum: str) -> None:
         with here.open("wb") as target:
             self._connection.patiently(f"cat {shlex.quote(str(there))}", target=target, timeout=_SECONDS_A_FILE)
-        if _checksum(here) != checksum:
+        if file_digest(here) != checksum:
             raise ClusterError(
                 f"{there}: the copy has another checksum; run it again, and let ~/.bashrc there print nothing"
             )
-
-
-def _checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def input_files(job: PartitionJob) -> Iterator[Path]:
