@@ -28,7 +28,7 @@ from gradsim.progress import WorkDone
 from gradsim_assets.checks.partition_checks import PARTITIONS
 from gradsim_assets.io_manager import EXCLUDED, TRUNCATED
 from gradsim_assets.keys import table_key
-from gradsim_assets.terminal import seconds_text
+from gradsim_assets.terminal import console, seconds_text
 from resources.messages import WORK_DONE
 
 LOGGER_KEY = "terminal"
@@ -152,10 +152,7 @@ def _time_left(task: Task) -> str:
 
 @contextmanager
 def run_display() -> Iterator[tuple[Console, dg.LoggerDefinition]]:
-    """Show progress while the block runs; yield a console to print on, and the Dagster logger that feeds the display.
-
-    Dagster redirects descriptor 1 to a file while steps run, so the console writes to a descriptor of its own.
-    """
+    """Show progress while the block runs; yield a console to print on, and the Dagster logger to feed the display."""
     columns = (
         TextColumn("  {task.description}", table_column=Column(overflow="fold")),
         BarColumn(bar_width=16, table_column=Column(no_wrap=True)),
@@ -164,10 +161,9 @@ def run_display() -> Iterator[tuple[Console, dg.LoggerDefinition]]:
         _TimeLeft(table_column=Column(no_wrap=True)),
     )
     with ExitStack() as stack:
-        own = os.fdopen(os.dup(1), "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors)
-        console = Console(file=stack.enter_context(own), highlight=False)
-        progress = stack.enter_context(Progress(*columns, console=console, transient=True))
-        stack.enter_context(_above_bars(console) if console.is_interactive else _as_lines(progress))
+        shown = stack.enter_context(_own_console()) if console.is_interactive else console
+        progress = stack.enter_context(Progress(*columns, console=shown, transient=True))
+        stack.enter_context(_above_bars(shown) if shown.is_interactive else _as_lines(progress))
         handler = TerminalHandler(progress)
 
         def terminal(context: dg.InitLoggerContext) -> logging.Logger:
@@ -175,7 +171,14 @@ def run_display() -> Iterator[tuple[Console, dg.LoggerDefinition]]:
             logger.addHandler(handler)
             return logger
 
-        yield console, dg.logger(terminal)
+        yield shown, dg.logger(terminal)
+
+
+@contextmanager
+def _own_console() -> Iterator[Console]:
+    """Open a console with a descriptor of its own: Dagster redirects descriptor 1 to a file while steps run."""
+    with os.fdopen(os.dup(1), "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors) as terminal:
+        yield Console(file=terminal, highlight=False)
 
 
 @contextmanager
