@@ -183,8 +183,7 @@ def imported(machine: Machine) -> str:
         store = Store(machine.environment.data_root, study)
         for key in (node.key for node in store.lineage if node.imported):
             if (state := store.state(key)) is not State.FRESH:
-                again = f"gradsim import-published DIR --study {study.name} --force"
-                raise StudyError(f"{store.path(key)}: {state}; import it again: {again}")
+                raise StudyError(f"{store.path(key)}: {state}; {store.remedy(key)}")
     names = ", ".join(study.name for study in studies)
     return f"{names} in {machine.environment.data_root}" if names else "no study was imported"
 
