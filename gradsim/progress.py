@@ -1,9 +1,12 @@
 """Progress reports at a rate suitable for a log."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 Progress = Callable[[int, int], None]
+
+SECONDS_BETWEEN_REPORTS = 30.0
 
 
 @dataclass(frozen=True)
@@ -29,19 +32,20 @@ class WorkDone:
 def in_steps(report: Progress, steps: int = 50) -> Progress:
     """Return a progress callback that calls `report(done, total)` only when a step of the work is complete.
 
-    The first call is always reported, then at most `steps` more. A restarted count is reported again.
+    The first call is always reported, then at most `steps` more, and between them one every `SECONDS_BETWEEN_REPORTS`
+    in long work. A restarted count is reported again.
 
     Args:
         report: Callback that receives the selected updates.
         steps: Number of equal steps that the work is divided into.
     """
-    shown = -1
+    shown, said = -1, 0.0
 
     def progress(done: int, total: int) -> None:
-        nonlocal shown
-        step = steps * done // max(total, 1)
-        if step != shown:
-            shown = step
+        nonlocal shown, said
+        step, now = steps * done // max(total, 1), time.monotonic()
+        if step != shown or now - said >= SECONDS_BETWEEN_REPORTS:
+            shown, said = step, now
             report(done, total)
 
     return progress

@@ -11,6 +11,7 @@ from gradsim.tables import SCHEMAS, Lineage, TableKey, TableSchema
 from gradsim.tables.lineage import TRANSFER
 from gradsim_assets.dispatch import Dispatch
 from gradsim_assets.keys import asset_key, query_ranges
+from resources.failing import failing_plainly
 
 OWNERS = ["team:gradsim"]
 
@@ -27,7 +28,7 @@ def table_asset(
     """Return a decorator that turns the function that computes a table into the table's asset.
 
     A step fails if a file that its table is read from changes while the function runs: the rows would not be those of
-    the fingerprint.
+    the fingerprint. Errors that a user can fix become the step's failure.
 
     Args:
         lineage: Lineage of the study; defines the table's inputs and partitions.
@@ -53,7 +54,7 @@ def table_asset(
             partitions_def=specification.partitions_def,
             backfill_policy=dispatch.backfill_policy if dispatch and node.partitioned else None,
             pool=dispatch.pool if dispatch and runs_job else None,
-        )(_of_unchanged_files(function, lineage, key))
+        )(failing_plainly()(_of_unchanged_files(function, lineage, key)))
         return definition
 
     return decorate

@@ -12,6 +12,7 @@ from gradsim.tables import Lineage
 from gradsim_assets.asset_specs import table_spec
 from gradsim_assets.assets.analysis import setting_analysis_assets, study_analysis_assets
 from gradsim_assets.assets.audit import audit_asset, audit_check
+from gradsim_assets.assets.broken import broken_studies
 from gradsim_assets.assets.dataset import dataset_assets
 from gradsim_assets.assets.gradients import gradient_assets, index_assets
 from gradsim_assets.assets.report import report_asset
@@ -38,14 +39,16 @@ def build_definitions(
     """Build all definitions.
 
     Args:
-        studies: Studies to include; None for all studies of the studies folder.
+        studies: Studies to include; None for all studies of the studies folder. One that is not valid becomes an asset
+            that states its error.
         environment: Environment; None to read it from this machine.
         resources: Replacements for the usual resources, by key.
     """
     environment = environment or read_environment()
-    studies = list(load_studies(environment) if studies is None else studies)
+    studies, faults = load_studies(environment) if studies is None else (list(studies), {})
+    of_studies = [asset for study in studies for asset in study_assets(study, Dispatch.of(environment))]
     return dg.Definitions(
-        assets=[asset for study in studies for asset in study_assets(study, Dispatch.of(environment))],
+        assets=[*of_studies, *broken_studies(faults)],
         asset_checks=[check for study in studies for check in study_checks(study)],
         jobs=[job for study in studies for job in study_jobs(study)],
         resources={**usual_resources(studies, environment), **(resources or {})},

@@ -12,6 +12,7 @@ from gradsim.tables import Provenance, Store, TableKey
 from gradsim.tables.index import IndexFile
 from gradsim.tables.lineage import INDEX
 from gradsim_assets.keys import table_key
+from resources.failing import failing_plainly
 from resources.storage import StorageResource
 
 # Output metadata that become the table's provenance: excluded and truncated samples, model, revision, dataset format.
@@ -25,17 +26,23 @@ class TableIOManager(dg.IOManager):
         self._storage = storage
         self._studies = studies
 
+    @failing_plainly()
     def load_input(self, context: dg.InputContext) -> pl.DataFrame:
-        """Return the rows of all partitions that the step needs, in order."""
+        """Return the rows of all partitions that the step needs, in order.
+
+        Raises:
+            dagster.Failure: A file is missing or unreadable.
+        """
         key = table_key(context.asset_key)
         partitions = context.asset_partition_keys if context.has_asset_partitions else [None]
         return self._store(key).read(key, partitions)
 
+    @failing_plainly()
     def handle_output(self, context: dg.OutputContext, obj: pl.DataFrame) -> None:
         """Write a table or its partitions, each atomically.
 
         Raises:
-            TableError: A row belongs to none of the step's partitions, or a file cannot be written.
+            dagster.Failure: A row belongs to none of the step's partitions, or a file cannot be written.
         """
         key = table_key(context.asset_key)
         store = self._store(key)

@@ -10,9 +10,9 @@ from typing import Any
 
 import dagster as dg
 
-from gradsim.errors import GradsimError
 from gradsim.partition_job import JobResult, PartitionJob
 from gradsim.tables import State
+from resources.failing import failing_plainly
 
 # Retries, and seconds between them, of a job that failed through no fault of its own.
 MOST_RETRIES, SECONDS_TO_RETRY = 3, 10
@@ -71,10 +71,8 @@ class ComputeResource(dg.ConfigurableResource[None], ABC):
             dagster.Failure: The job failed. The message gives the reason and, if there is one, the fix.
             dagster.RetryRequested: The job failed through no fault of its own.
         """
-        try:
+        with failing_plainly():
             performed = self.perform(context, job)
-        except GradsimError as error:
-            raise dg.Failure(str(error), allow_retries=False) from error
         result = performed.result
         if failure := failure_of(performed, job):
             if performed.worth_a_retry:

@@ -263,6 +263,8 @@ class ComparisonTiles(Iterator[Tile]):
                 self._device,
             )
         queries_done = done = 0
+        if request.progress:
+            request.progress(done, plan.passes)
         for step in plan.steps():
             match step:
                 case Capture(nodes):

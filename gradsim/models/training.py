@@ -151,7 +151,7 @@ def train(
         tokens_per_step: maximum tokens per step, including padding; a longer sample forms its own step.
         mixed_precision: whether to compute in bfloat16; weights and updates keep the model's dtype.
         checkpoint: where to store the state every `CHECKPOINT_SECONDS`, and to continue from.
-        progress: callback that receives the number of steps done and the total.
+        progress: callback that receives the number of steps done and the total, before the first step as well.
 
     Returns:
         The loss of each step in nats.
@@ -164,6 +164,8 @@ def train(
     state = _State(model, learning_rate)
     if checkpoint:
         state.restore(checkpoint.read())
+    if progress:
+        progress(len(state.losses), steps)
     saved = time.monotonic()
     model.train()
     for step in range(len(state.losses), steps):

@@ -3,7 +3,6 @@
 import difflib
 import os
 import re
-import warnings
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -43,37 +42,43 @@ def load_study(name: str | Path, environment: Environment | None = None) -> Stud
     return study
 
 
-def load_studies(environment: Environment | None = None) -> list[Study]:
-    """Return all studies of the studies folder, then all imported ones, each sorted by name.
+def load_studies(environment: Environment | None = None) -> tuple[list[Study], dict[str, StudyError]]:
+    """Return all studies of the studies folder, then all imported ones, each sorted by name, and the errors of others.
 
-    An imported study with an invalid definition is skipped with a warning, since users do not edit these files.
+    The errors are those of studies whose definition is not valid or whose name is taken, by the name of their file, or
+    of their folder if they are imported. They do not affect other studies.
 
     Raises:
-        StudyError: a study file is not valid, or two studies have the same name.
+        StudyError: there is no studies folder.
     """
     environment = environment or read_environment()
-    studies: dict[str, Study] = {}
     imported, faults = imported_studies(environment)
-    for fault in faults:
-        warnings.warn(f"{fault}; the study is skipped", stacklevel=2)
-    of_files = [(path, _adapted(_read(path), environment)) for path in _study_files(environment).values()]
-    for path, study in [*of_files, *((imported_file(each.name, environment), each) for each in imported)]:
-        if study.name in studies:
-            raise StudyError(f"{path}: there is another study named '{study.name}'; rename {_what(study)}")
-        studies[study.name] = study
-    return list(studies.values())
+    files = [
+        *_study_files(environment).items(),
+        *((each.name, [imported_file(each.name, environment)]) for each in imported),
+    ]
+    studies: dict[str, Study] = {}
+    for name, paths in files:
+        try:
+            study = _adapted(_read(path := _only(paths)), environment)
+            if study.name in studies:
+                raise StudyError(f"{path}: there is another study named '{study.name}'; rename {_what(study)}")
+            studies[study.name] = study
+        except StudyError as error:
+            faults[name] = error
+    return list(studies.values()), faults
 
 
 def _what(study: Study) -> str:
     return "the other study's file, or import this one again under another name" if study.imported else "one file"
 
 
-def imported_studies(environment: Environment) -> tuple[list[Study], list[StudyError]]:
-    """Return the imported studies below the data root, and the errors of those that are not valid.
+def imported_studies(environment: Environment) -> tuple[list[Study], dict[str, StudyError]]:
+    """Return the imported studies below the data root, and the errors of those that are not valid, by name.
 
     Folders without a valid study name and definitions of other studies are ignored: they are copies.
     """
-    studies, faults = [], []
+    studies, faults = [], {}
     for path in sorted(environment.data_root.glob(f"*/{IMPORTED_FILE}")):
         if not path.is_file() or not re.fullmatch(NAME, path.parent.name):
             continue
@@ -81,30 +86,34 @@ def imported_studies(environment: Environment) -> tuple[list[Study], list[StudyE
             if _is_imported(read_mapping(path)):
                 studies.append(_read(path))
         except StudyError as error:
-            faults.append(error)
+            faults[path.parent.name] = error
     return studies, faults
 
 
 def study_names(environment: Environment) -> set[str]:
     """Return the names of all study files, and of their variants under `MT_SAMPLE_SIZE` and `MT_MODEL_NAME`."""
     names = set(_study_files(environment))
-    for path in _study_files(environment).values():
+    for paths in _study_files(environment).values():
         with suppress(StudyError):  # an invalid file must not block other studies
-            names.add(_adapted(_read(path), environment).name)
+            names.add(_adapted(_read(_only(paths)), environment).name)
     return names
 
 
-def _study_files(environment: Environment) -> dict[str, Path]:
-    """Return the study files by name."""
+def _study_files(environment: Environment) -> dict[str, list[Path]]:
+    """Return the study files by name; several of one name are an error of that study."""
     folder = environment.studies_folder
     if not folder.is_dir():
         raise StudyError(f"{folder}: no such studies folder; create it or set GRADSIM_STUDIES")
-    files: dict[str, Path] = {}
+    files: dict[str, list[Path]] = {}
     for path in sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")]):
-        if path.stem in files:
-            raise StudyError(f"{path}: conflicts with {files[path.stem].name}; rename one file")
-        files[path.stem] = path
+        files.setdefault(path.stem, []).append(path)
     return files
+
+
+def _only(paths: list[Path]) -> Path:
+    if len(paths) > 1:
+        raise StudyError(f"{paths[1]}: conflicts with {paths[0].name}; rename one file")
+    return paths[0]
 
 
 def imported_file(name: str, environment: Environment) -> Path:
@@ -127,8 +136,9 @@ def _study_file(name: str, environment: Environment) -> Path:
     # A variant is also found by the name of its table folder.
     candidates = [stem for stem in files if name == stem or name.startswith(f"{stem}_")]
     for stem in sorted(candidates, key=len, reverse=True):
-        if name == stem or _adapted(_read(files[stem]), environment).name == name:
-            return files[stem]
+        path = _only(files[stem])
+        if name == stem or _adapted(_read(path), environment).name == name:
+            return path
     names = [*files, *(study.name for study in imported_studies(environment)[0])]
     close = difflib.get_close_matches(name, names, n=1)
     hint = f"did you mean '{close[0]}'?" if close else f"there are: {', '.join(names) or 'none'}"

@@ -151,6 +151,9 @@ class Store:
         Raises:
             TableError: the file is missing or damaged.
         """
+        if not self.path(key, partition).exists():
+            name = f"{key} {partition}" if partition else key
+            raise TableError(f"{name} is missing in {self.root}; {self.remedy(key, partition)}")
         return self._read_provenance(self.path(key, partition), key, partition)
 
     def _read_provenance(self, path: Path, key: TableKey, partition: str | None) -> Provenance:
@@ -160,6 +163,14 @@ class Store:
             found = "/".join(filter(None, (provenance.table, provenance.partition)))
             raise TableError(f"{path}: contains {found}; delete it and run again")
         return provenance
+
+    def remedy(self, key: TableKey, partition: str | None = None) -> str:
+        """Return how to make a table or partition, as the part of an error message after the semicolon."""
+        if self.lineage[key].imported:
+            return f"import it again: gradsim import-published DIR --study {key.study} --force"
+        options = {"--setting": key.setting, "--partition": partition}
+        chosen = "".join(f" {option} {value}" for option, value in options.items() if value)
+        return f"materialize it, or run `gradsim run {key.study}{chosen}`"
 
     def rows(self, key: TableKey, partition: str | None = None) -> int:
         """Return the number of rows of a file without reading them."""

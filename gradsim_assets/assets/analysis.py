@@ -17,6 +17,7 @@ from gradsim_assets.asset_specs import table_asset, table_spec
 from gradsim_assets.io_manager import stored_metadata
 from gradsim_assets.keys import asset_key
 from gradsim_assets.preview import preview
+from resources.failing import failing_plainly
 from resources.storage import StorageResource
 
 if TYPE_CHECKING:
@@ -50,8 +51,10 @@ def setting_analysis_assets(study: Study, setting: str) -> dg.AssetsDefinition:
         read = cache(store.read)
         for name, key in keys.items():
             if asset_key(key) in context.selected_asset_keys:
-                inputs = lineage.analysis_inputs(name, setting)
-                yield _answer(store, key, {argument: read(source) for argument, source in inputs.items()})
+                with failing_plainly():
+                    inputs = lineage.analysis_inputs(name, setting)
+                    answer = _answer(store, key, {argument: read(source) for argument, source in inputs.items()})
+                yield answer
 
     return analyses
 

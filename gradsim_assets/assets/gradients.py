@@ -15,6 +15,7 @@ from gradsim_assets.dispatch import Dispatch
 from gradsim_assets.io_manager import stored_metadata
 from gradsim_assets.keys import asset_key, gradients_op, query_method, table_key
 from resources.compute import ComputeResource
+from resources.failing import failing_plainly
 from resources.storage import StorageResource
 
 
@@ -83,7 +84,8 @@ def compute_tables(
     """Run one partition job for these tables and the step's partitions, and yield each table's result."""
     store = storage.store(study)
     partitions = context.partition_keys
-    result = run_job(context, store, keys, partitions, config, compute)
+    with failing_plainly():
+        result = run_job(context, store, keys, partitions, config, compute)
     for key in keys:
         for partition in partitions:
             context.add_asset_metadata(stored_metadata(store, key, partition), asset_key(key), partition)

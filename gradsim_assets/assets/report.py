@@ -15,6 +15,7 @@ from gradsim.tables import Lineage, Provenance, Store, TableKey
 from gradsim.tables.lineage import DOT_TABLES, TRANSFER
 from gradsim_assets.asset_specs import OWNERS
 from gradsim_assets.keys import asset_key
+from resources.failing import failing_plainly
 from resources.storage import StorageResource
 
 
@@ -31,6 +32,7 @@ def report_asset(study: Study) -> dg.AssetsDefinition:
         kinds={"html"},
         deps=[asset_key(source) for source in node.inputs],
     )
+    @failing_plainly()
     def report(storage: StorageResource) -> dg.MaterializeResult[None]:
         store = storage.store(study)
         path = store.write_report(pages.render_report(gather(store)))

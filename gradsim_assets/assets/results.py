@@ -13,6 +13,7 @@ from gradsim.tables.validation import validate
 from gradsim_assets.asset_specs import table_spec
 from gradsim_assets.io_manager import stored_metadata
 from gradsim_assets.keys import asset_key
+from resources.failing import failing_plainly
 from resources.storage import StorageResource
 
 
@@ -30,7 +31,8 @@ def result_assets(study: Study, setting: str) -> dg.AssetsDefinition:
         store = storage.store(study)
         for key, source in sources.items():
             if asset_key(key) in context.selected_asset_keys:
-                _combine(store, key, source)
+                with failing_plainly():
+                    _combine(store, key, source)
                 yield dg.MaterializeResult(asset_key=asset_key(key), metadata=stored_metadata(store, key))
 
     return results

@@ -7,6 +7,7 @@ from gradsim.dataset.turns import kind_of
 from gradsim.study import Study
 from gradsim.tables import Lineage
 from gradsim_assets.keys import asset_key
+from resources.failing import failing_plainly
 from resources.storage import StorageResource
 
 
@@ -19,6 +20,7 @@ def tokenization_check(study: Study) -> dg.AssetChecksDefinition:
         asset=asset_key(lineage.key("tokenized")),
         description="Token ids and labels agree with the open-instruct submodule. Skipped if it is not checked out.",
     )
+    @failing_plainly()
     def agrees_with_open_instruct(storage: StorageResource) -> dg.AssetCheckResult:
         open_instruct = dataset.open_instruct
         processor = open_instruct.processor_path()

@@ -55,11 +55,11 @@ class Machine:
         return read_environment()
 
     @cached_property
-    def studies(self) -> list[Study]:
-        """All studies of the studies folder, and all imported ones.
+    def studies(self) -> tuple[list[Study], dict[str, StudyError]]:
+        """All studies of the studies folder and all imported ones, and the errors of those that are not valid.
 
         Raises:
-            StudyError: A study file is invalid.
+            StudyError: There is no studies folder.
         """
         return load_studies(self.environment)
 
@@ -148,7 +148,12 @@ def _is_exposed(path: Path) -> bool:
 
 def studies(machine: Machine) -> str:
     """Check that every study file is valid."""
-    names = [study.name for study in machine.studies if not study.imported]
+    valid, faults = machine.studies
+    _, of_imported = imported_studies(machine.environment)
+    for name, fault in faults.items():
+        if name not in of_imported:
+            raise fault
+    names = [study.name for study in valid if not study.imported]
     if not names:
         raise Doubt(f"no study in {machine.environment.studies_folder}; set GRADSIM_STUDIES, or write one")
     return f"{', '.join(names)} in {machine.environment.studies_folder}"
@@ -158,7 +163,7 @@ def api(machine: Machine) -> str:
     """Check that there is an API key if a study needs one; send no request."""
     names = [
         study.name
-        for study in machine.studies
+        for study in machine.studies[0]
         if any(isinstance(method, Paraphrase) for method in study.settings.values())
     ]
     if not names:
@@ -173,13 +178,12 @@ def imported(machine: Machine) -> str:
     """Check that every imported study is valid and has all its tables."""
     studies, faults = imported_studies(machine.environment)
     if faults:
-        raise faults[0]
+        raise next(iter(faults.values()))
     for study in studies:
         store = Store(machine.environment.data_root, study)
         for key in (node.key for node in store.lineage if node.imported):
             if (state := store.state(key)) is not State.FRESH:
-                again = f"gradsim import-published DIR --study {study.name} --force"
-                raise StudyError(f"{store.path(key)}: {state}; import it again: {again}")
+                raise StudyError(f"{store.path(key)}: {state}; {store.remedy(key)}")
     names = ", ".join(study.name for study in studies)
     return f"{names} in {machine.environment.data_root}" if names else "no study was imported"
 

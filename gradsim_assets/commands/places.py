@@ -168,7 +168,7 @@ def _run_alone(job: PartitionJob, session: Session) -> dict[str, Any]:
         measured.update(SlurmCompute().run(context, job).measured)
         return dg.MaterializeResult()
 
-    with run_display() as logger, dg.DagsterInstance.ephemeral() as instance:
+    with run_display() as (_, logger), dg.DagsterInstance.ephemeral() as instance:
         definitions = dg.Definitions([rates], loggers={LOGGER_KEY: logger})
         result = definitions.resolve_implicit_global_asset_job_def().execute_in_process(
             instance=instance, run_config={"loggers": {LOGGER_KEY: {}}}, raise_on_error=False

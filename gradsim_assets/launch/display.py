@@ -1,34 +1,46 @@
-"""Progress display of a run in the terminal: a line per finished asset, and a bar for long work."""
+"""Progress display of a run: a line per finished asset, and bars for long work, or lines where there is no terminal."""
 
 import logging
+import os
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from threading import Event, Thread
 from typing import Any
 
 import dagster as dg
+from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
-    TaskID,
+    ProgressColumn,
+    Task,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
+from rich.table import Column
+from rich.text import Text
 
 from gradsim.progress import WorkDone
 from gradsim_assets.checks.partition_checks import PARTITIONS
 from gradsim_assets.io_manager import EXCLUDED, TRUNCATED
 from gradsim_assets.keys import table_key
-from gradsim_assets.terminal import console
+from gradsim_assets.terminal import console, seconds_text
 from resources.messages import WORK_DONE
 
 LOGGER_KEY = "terminal"
 
 # Levels of the steps' own log lines. Errors come from Dagster and are reported once the run has failed.
 _SAID = {logging.INFO, logging.WARNING}
+
+# Steps run one at a time, so the work that an earlier attempt or another step did not finish has ended.
+_STARTS = {dg.DagsterEventType.STEP_START, dg.DagsterEventType.STEP_RESTARTED}
+
+SECONDS_BETWEEN_LINES = 30.0
+_SECONDS_BETWEEN_LOOKS = 0.5
 
 
 @dataclass
@@ -52,7 +64,7 @@ class TerminalHandler(logging.Handler):
     def __init__(self, progress: Progress) -> None:
         super().__init__(logging.DEBUG)  # Dagster's level for its events
         self._progress = progress
-        self._bars: dict[str, TaskID] = {}
+        self._bars: dict[str, Task] = {}
         self._made: dict[str, _Made] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -64,12 +76,15 @@ class TerminalHandler(logging.Handler):
             self._materialized(event)
             return
         self._announce()
-        if event is not None and event.event_type is dg.DagsterEventType.ASSET_CHECK_EVALUATION:
+        if event is not None and event.event_type in _STARTS:
+            for what in list(self._bars):
+                self._remove(what)
+        elif event is not None and event.event_type is dg.DagsterEventType.ASSET_CHECK_EVALUATION:
             self._checked(event.asset_check_evaluation_data)
         elif work := getattr(record, WORK_DONE, None):
             self._advance(work)
         elif event is None and record.levelno in _SAID and not message.startswith("[pipes]"):
-            self._progress.print(f"  [dim]{escape(message)}[/]", soft_wrap=True)
+            self._print(f"  [dim]{escape(message)}[/]")
 
     def _materialized(self, event: dg.DagsterEvent) -> None:
         """Collect a materialization, to print one line for all partitions of a table."""
@@ -84,44 +99,71 @@ class TerminalHandler(logging.Handler):
         """Print a line for each table materialized since the last call."""
         for key, made in self._made.items():
             rows = f"  [dim]{made.rows:,} rows[/]" if made.rows else ""
-            self._progress.print(f"  [green]✓[/] {key}{rows}")
+            self._print(f"  [green]✓[/] {key}{rows}")
             for what, samples in (("excludes", made.left_out), ("truncates", made.truncated)):
                 if samples:
                     sample, note = min(samples.items())
                     more = f", and {len(samples) - 1} more" if len(samples) > 1 else ""
-                    self._progress.print(
-                        f"  [yellow]![/] {key} {what} {escape(f'{sample} ({note}){more}')}", soft_wrap=True
-                    )
+                    self._print(f"  [yellow]![/] {key} {what} {escape(f'{sample} ({note}){more}')}")
         self._made.clear()
 
     def _checked(self, evaluation: dg.AssetCheckEvaluation) -> None:
         """Print a failed check that only warns; a blocking check fails the run and is reported then."""
         if not (evaluation.passed or evaluation.blocking) and PARTITIONS in evaluation.metadata:
             check = f"{table_key(evaluation.asset_key)} {evaluation.check_name}"
-            self._progress.print(
-                f"  [yellow]![/] {check}  [dim]{escape(evaluation.description or '')}[/]", soft_wrap=True
-            )
+            self._print(f"  [yellow]![/] {check}  [dim]{escape(evaluation.description or '')}[/]")
+
+    def _print(self, text: str) -> None:
+        """Print a line, broken between words in a terminal, and whole in a file, which can then be searched."""
+        self._progress.print(text, soft_wrap=not self._progress.console.is_terminal)
 
     def _advance(self, work: WorkDone) -> None:
+        if (bar := self._bars.get(work.what)) and work.done < bar.completed:
+            self._remove(work.what)  # the count was restarted
         if work.what not in self._bars:
-            self._bars[work.what] = self._progress.add_task(work.what, total=work.total)
-        self._progress.update(self._bars[work.what], completed=work.done, total=work.total)
+            self._progress.add_task(
+                work.what, total=work.total, completed=work.done, work=work, before=work.done, said=0.0
+            )
+            self._bars[work.what] = self._progress.tasks[-1]
+        self._progress.update(self._bars[work.what].id, completed=work.done, total=work.total, work=work)
         if work.done == work.total:
-            self._progress.remove_task(self._bars.pop(work.what))
+            self._remove(work.what)
+
+    def _remove(self, what: str) -> None:
+        self._progress.remove_task(self._bars.pop(what).id)
+
+
+class _TimeLeft(ProgressColumn):
+    """Time that the rest of the work takes at the pace since its bar appeared; empty before anything is done."""
+
+    max_refresh = 0.5
+
+    def render(self, task: Task) -> Text:
+        """Return, for example, `3 min 20 s left`."""
+        return Text(_time_left(task))
+
+
+def _time_left(task: Task) -> str:
+    done = task.completed - task.fields["before"]
+    if done <= 0 or task.elapsed is None or task.remaining is None:
+        return ""
+    return f"{seconds_text(task.elapsed / done * task.remaining)} left"
 
 
 @contextmanager
-def run_display() -> Iterator[dg.LoggerDefinition]:
-    """Show progress while the block runs, and yield the Dagster logger that feeds the display."""
+def run_display() -> Iterator[tuple[Console, dg.LoggerDefinition]]:
+    """Show progress while the block runs; yield a console to print on, and the Dagster logger to feed the display."""
     columns = (
-        TextColumn("  {task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("[dim]left[/]"),
-        TimeRemainingColumn(),
+        TextColumn("  {task.description}", table_column=Column(overflow="fold")),
+        BarColumn(bar_width=16, table_column=Column(no_wrap=True)),
+        MofNCompleteColumn(table_column=Column(no_wrap=True)),
+        TimeElapsedColumn(table_column=Column(no_wrap=True)),
+        _TimeLeft(table_column=Column(no_wrap=True)),
     )
-    with Progress(*columns, console=console, transient=True) as progress:
+    with ExitStack() as stack:
+        shown = stack.enter_context(_own_console()) if console.is_interactive else console
+        progress = stack.enter_context(Progress(*columns, console=shown, transient=True))
+        stack.enter_context(_above_bars(shown) if shown.is_interactive else _as_lines(progress))
         handler = TerminalHandler(progress)
 
         def terminal(context: dg.InitLoggerContext) -> logging.Logger:
@@ -129,4 +171,61 @@ def run_display() -> Iterator[dg.LoggerDefinition]:
             logger.addHandler(handler)
             return logger
 
-        yield dg.logger(terminal)
+        yield shown, dg.logger(terminal)
+
+
+@contextmanager
+def _own_console() -> Iterator[Console]:
+    """Open a console with a descriptor of its own: Dagster redirects descriptor 1 to a file while steps run."""
+    with os.fdopen(os.dup(1), "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors) as terminal:
+        yield Console(file=terminal, highlight=False)
+
+
+@contextmanager
+def _above_bars(console: Console) -> Iterator[None]:
+    """Print what this process and its jobs write to the terminal above the bars, which it would tear apart."""
+    streams = [descriptor for descriptor in (1, 2) if os.isatty(descriptor)]
+    kept = {descriptor: os.dup(descriptor) for descriptor in streams}
+    reading, writing = os.pipe()
+
+    def print_lines() -> None:
+        with os.fdopen(reading, errors="replace") as lines:
+            for line in lines:
+                console.print(Text.from_ansi(line.rstrip("\n")))
+
+    thread = Thread(target=print_lines, daemon=True)
+    thread.start()
+    for descriptor in streams:
+        os.dup2(writing, descriptor)
+    os.close(writing)
+    try:
+        yield
+    finally:
+        for descriptor, terminal in kept.items():
+            os.dup2(terminal, descriptor)
+            os.close(terminal)
+        thread.join(_SECONDS_BETWEEN_LOOKS)  # a server of jobs that was started meanwhile holds the pipe longer
+
+
+@contextmanager
+def _as_lines(progress: Progress) -> Iterator[None]:
+    """Print a line about each piece of work every `SECONDS_BETWEEN_LINES`, from a thread: a job may report rarely."""
+    ended = Event()
+
+    def print_lines() -> None:
+        while not ended.wait(min(_SECONDS_BETWEEN_LOOKS, SECONDS_BETWEEN_LINES)):
+            for task in progress.tasks:
+                if (task.elapsed or 0) - task.fields["said"] >= SECONDS_BETWEEN_LINES:
+                    task.fields["said"] = task.elapsed
+                    left = _time_left(task)
+                    progress.print(
+                        f"  [dim]{escape(str(task.fields['work']))}{left and f', {left}'}[/]", soft_wrap=True
+                    )
+
+    thread = Thread(target=print_lines, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()

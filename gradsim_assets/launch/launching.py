@@ -15,7 +15,6 @@ from gradsim_assets.keys import asset_key, job_op, query_ranges, table_key
 from gradsim_assets.launch.display import LOGGER_KEY, run_display
 from gradsim_assets.launch.instance import open_instance
 from gradsim_assets.launch.targets import Launch, describe
-from gradsim_assets.terminal import console
 from resources.local import job_server
 
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
@@ -37,7 +36,7 @@ def run_launches(study: Study, launches: Sequence[Launch], environment: Environm
     """
     if environment.compute == "local" and needs_job(study, launches):
         job_server()  # imports torch while Dagster loads
-    with open_instance(environment) as instance, run_display() as logger:
+    with open_instance(environment) as instance, run_display() as (console, logger):
         fail_abandoned_runs(instance)
         definitions = build_definitions([study], environment)
         definitions = dg.Definitions.merge(definitions, dg.Definitions(loggers={LOGGER_KEY: logger}))

@@ -95,10 +95,7 @@ class _Work:
 
     def _refuse_absent(self, node: Node) -> None:
         if (state := self._store.state(node.key)) is not State.FRESH:
-            raise TableError(
-                f"{self._store.path(node.key)}: {state}; it was imported, so import it again: "
-                f"gradsim import-published DIR --study {node.key.study} --force"
-            )
+            raise TableError(f"{self._store.path(node.key)}: {state}; {self._store.remedy(node.key)}")
 
 
 def _needed(store: Store, targets: set[TableKey], partitions: list[str]) -> dict[TableKey, list[str | None]]:

@@ -154,7 +154,7 @@ class TestReferenceModel:
     def test_reports_progress(self, tmp_path: Path) -> None:
         calls: list[tuple[int, int]] = []
         train(tmp_path / "model", steps=3, progress=lambda done, total: calls.append((done, total)))
-        assert calls == [(1, 3), (2, 3), (3, 3)]
+        assert calls == [(0, 3), (1, 3), (2, 3), (3, 3)]
 
     def test_refuses_a_sample_past_its_positions(self, tmp_path: Path) -> None:
         found = raised(SampleError, lambda: train(tmp_path / "model", positions=64))

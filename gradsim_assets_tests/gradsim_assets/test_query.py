@@ -87,7 +87,8 @@ def test_an_index_of_another_definition_is_an_error(computed):
     assert re.search(r"error: .+0000-0006.arrow has fingerprint \w+, the study's definition gives \w+", output)
     shutil.rmtree(computed.data / "tiny/gradient_index")
     output = computed.gradsim("query", "tiny", "a", "--answer", "b", fails=True)
-    assert "0000-0006.arrow: does not exist; create it with gradsim run" in output
+    assert "tiny/gradient_index 0000-0006 is missing in" in output
+    assert "materialize it, or run `gradsim run tiny --partition 0000-0006`" in output
 
 
 def settings_of(study):

@@ -260,7 +260,7 @@ def test_the_real_job_says_which_table_is_missing(job, tmp_path, study):
     process = start_real_job(path)
     result = JobResult.model_validate_json(result_path(path).read_text(encoding="utf-8"))
     assert process.returncode == 3
-    assert "does not exist; create it with gradsim run" in (result.error or "")
+    assert f"is missing in {elsewhere.root}; materialize it, or run `gradsim run " in (result.error or "")
     assert (result.partitions, result.fingerprints) == (job.partitions, job.fingerprints)
     assert "Traceback" not in process.stderr
 

@@ -56,6 +56,7 @@ def journaled_answers(
             journal.append(keys[waiting[place]], answer._asdict())
 
         if waiting:
+            progress(before, len(prompts))  # the model may take minutes to load and to complete its first answers
             generate_answers(
                 running.model,
                 running.tokenizer,

@@ -22,10 +22,16 @@ def error_of(call: Callable[..., object], *arguments: object) -> str:
     return str(caught.value)
 
 
+def loaded() -> tuple[list[str], dict[str, str]]:
+    """The names of all studies, and the errors of the others."""
+    studies, faults = load_studies()
+    return [study.name for study in studies], {name: str(error) for name, error in faults.items()}
+
+
 class TestShipped:
     def test_both_studies_load(self, root: Path, project: Path) -> None:
         shutil.copytree(project / "studies", root / "studies", dirs_exist_ok=True)
-        studies = {study.name: study for study in load_studies()}
+        studies = {study.name: study for study in load_studies()[0]}
         assert list(studies) == ["lima_olmo_1b", "sample", "smollm2_135m"]
         assert (studies["sample"].samples, studies["lima_olmo_1b"].samples) == (60, 988)
         assert [partition.key for partition in studies["sample"].partitions] == ["0000-0019", "0020-0039", "0040-0059"]
@@ -108,7 +114,7 @@ class TestNames:
 
     def test_an_empty_folder(self, root: Path) -> None:
         assert error_of(load_study, "mine") == f"no study 'mine' in {root / 'studies'}; there are: none"
-        assert load_studies() == []
+        assert load_studies() == ([], {})
 
     def test_no_folder(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("GRADSIM_STUDIES", "elsewhere")
@@ -121,7 +127,9 @@ class TestNames:
         path.with_suffix(".yml").write_text(path.read_text())
         complaint = f"{root / 'studies/mine.yml'}: conflicts with mine.yaml; rename one file"
         assert error_of(load_study, "mine") == complaint
-        assert error_of(load_studies) == complaint
+        write_study("other")
+        assert load_study("other").name == "other"
+        assert loaded() == (["other"], {"mine": complaint})
 
     def test_a_trial_that_is_called_like_another_study(
         self, write_study: WriteStudy, monkeypatch: pytest.MonkeyPatch
@@ -129,7 +137,14 @@ class TestNames:
         write_study("mine", samples=6)
         path = write_study("mine_5", samples=5)
         monkeypatch.setenv("MT_SAMPLE_SIZE", "5")
-        assert error_of(load_studies) == f"{path}: there is another study named 'mine_5'; rename one file"
+        assert loaded() == (["mine_5"], {"mine_5": f"{path}: there is another study named 'mine_5'; rename one file"})
+
+    def test_one_that_is_not_valid_hinders_no_other(self, root: Path, write_study: WriteStudy) -> None:
+        write_study("a")
+        write_study("c")
+        (root / "studies/b.yaml").write_text("samples: [")
+        assert loaded() == (["a", "c"], {"b": error_of(load_study, "b")})
+        assert load_study("c").name == "c"
 
 
 class TestTrials:
@@ -227,7 +242,7 @@ class TestImported:
         model = load_study("published").model
         assert isinstance(model, ImportedModel)
         assert model.imported == "org/$ome-model", "nothing in it is a variable"
-        assert [study.name for study in load_studies()] == ["mine", "published"]
+        assert [study.name for study in load_studies()[0]] == ["mine", "published"]
 
     def test_is_no_trial(self, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.write(data, "published")
@@ -245,16 +260,14 @@ class TestImported:
         ):
             self.write(data, folder, content)
         (data / "folder" / "study.yaml").mkdir(parents=True)
-        assert [study.name for study in load_studies()] == ["mine", "published"]
+        assert [study.name for study in load_studies()[0]] == ["mine", "published"]
 
     def test_one_that_cannot_be_followed_hinders_no_other(self, data: Path, write_study: WriteStudy) -> None:
         write_study("mine")
         self.write(data, "broken", "dataset: {imported: [")
         self.write(data, "published")
-        with pytest.warns(UserWarning, match=r"broken/study\.yaml, line 1: not YAML .*; the study is skipped"):
-            assert [study.name for study in load_studies()] == ["mine", "published"]
-        with pytest.raises(StudyError, match="not YAML"):
-            load_study("broken")
+        assert loaded() == (["mine", "published"], {"broken": error_of(load_study, "broken")})
+        assert "broken/study.yaml, line 1: not YAML" in error_of(load_study, "broken")
 
     def test_a_trial_does_not_put_its_tables_among_imported_ones(
         self, data: Path, write_study: WriteStudy, monkeypatch: pytest.MonkeyPatch
@@ -264,6 +277,7 @@ class TestImported:
         monkeypatch.setenv("MT_SAMPLE_SIZE", "2")
         with pytest.raises(StudyError, match=r"mine_2: contains an imported study, but study 'mine_2' stores"):
             load_study("mine")
-        with pytest.raises(StudyError, match="there is another study named 'mine_2'; rename the other study's file"):
-            load_studies()
+        names, faults = loaded()
+        assert names == ["mine_2"]
+        assert "there is another study named 'mine_2'; rename the other study's file" in faults["mine_2"]
         assert study_names(read_environment()) == {"mine", "mine_2"}

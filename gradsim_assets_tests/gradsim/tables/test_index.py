@@ -248,7 +248,7 @@ class TestStore:
         )
 
     def test_a_partition_that_is_not_there(self, indexed: Store) -> None:
-        with pytest.raises(TableError, match=r"0000-0001.arrow: does not exist; create it with gradsim run"):
+        with pytest.raises(TableError, match=r"mine/gradient_index 0000-0001 is missing in .*--partition 0000-0001`$"):
             indexed.index()
 
     def test_ids_are_the_studys(self, indexed: Store) -> None:

@@ -222,7 +222,7 @@ def test_malformed_results_leave_the_earlier_import_alone(copied: Workplace) -> 
 def test_a_lost_table_has_to_be_imported_again(copied: Workplace, refused) -> None:
     copied.delete("published/paraphrased/results/query_self.parquet")
     line = refused(copied, "run", "published")
-    assert "query_self.parquet: missing; it was imported, so import it again" in line
+    assert "query_self.parquet: missing; import it again" in line
 
 
 def test_status_counts_imported_tables(published: Workplace) -> None:

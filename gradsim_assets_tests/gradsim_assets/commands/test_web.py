@@ -31,6 +31,13 @@ MATERIALIZATIONS = """query($key: AssetKeyInput!) { assetNodeOrError(assetKey: $
     ... on AssetCheckDefaultPartitionStatuses { succeededPartitions failedPartitions } } } } } } } }"""
 
 
+RELOAD = """mutation { reloadRepositoryLocation(repositoryLocationName: "gradsim") {
+  __typename ... on WorkspaceLocationEntry { loadStatus } } }"""
+
+LAUNCH = """mutation($run: ExecutionParams!) { launchRun(executionParams: $run) {
+  __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
+
+
 @pytest.fixture(scope="module")
 def place(finished, tmp_path_factory):
     """A finished study without the dots of two partitions."""
@@ -83,6 +90,32 @@ def test_a_backfill_of_two_partitions_computes_them(web, place, wait_until):
     for check in shown["assetChecksOrError"]["checks"]:
         assert sorted(check["partitionStatuses"]["succeededPartitions"]) == PARTITIONS, check["name"]
         assert check["partitionStatuses"]["failedPartitions"] == []
+
+
+def test_a_corrected_study_runs_without_a_restart(workplace, wait_until):
+    """Its neighbour is shown all the time."""
+    (workplace.studies / "mine.yaml").write_text("samples: [")
+    job = {"repositoryLocationName": "gradsim", "repositoryName": "__repository__", "jobName": "mine__dataset"}
+    selector = {**job, "assetSelection": [{"path": ["mine", "samples"]}]}
+    with serve(workplace, wait_until) as ui:
+
+        def shown():
+            nodes = ui.query(ASSETS)["assetNodes"]
+            return {"/".join(node["assetKey"]["path"]): node["description"] for node in nodes}
+
+        before = shown()
+        assert "mine.yaml, line 1: not YAML" in before["mine/study"]
+        workplace.write_study("mine")
+        assert ui.query(RELOAD)["reloadRepositoryLocation"]["loadStatus"] == "LOADED"
+        assert "mine/study" not in shown()
+        assert {"tiny/samples"} < set(before) & set(shown())
+        launched = ui.query(LAUNCH, run={"selector": selector, "mode": "default"})["launchRun"]
+        assert launched["__typename"] == "LaunchRunSuccess", launched
+        wait_until(lambda: all(run.is_finished for run in workplace.runs()), "the run", seconds=240, pause=2)
+    (run,) = workplace.runs()
+    assert run.is_success
+    store = workplace.store("mine")
+    assert store.state(store.lineage.key("samples")) is State.FRESH
 
 
 @pytest.fixture
