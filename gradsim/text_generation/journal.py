@@ -24,8 +24,9 @@ SYNC_SECONDS = 0.5
 
 Entry = Mapping[str, Any]
 
-# The end of a line. Lines of gradsim 0.2, which can only be the first ones of a file, have no checksum.
+# The end of a line. Lines of gradsim 0.2 have no checksum; they can only be the first ones of a file.
 _CHECKSUM = re.compile(rb',"crc32":"([0-9a-f]{8})"}$')
+_LIKE_A_CHECKSUM = b',"crc32":"        "}'
 
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
@@ -162,7 +163,7 @@ def _parsed(content: bytes) -> tuple[dict[str, Entry], int]:
     entries: dict[str, Entry] = {}
     unreadable, checksums = 0, False
     for line in content.split(b"\n")[:-1]:
-        checksums = checksums or bool(_CHECKSUM.search(line))
+        checksums = checksums or _ends_like_a_checksum(line)
         try:
             entry = json.loads(_checked(line) if checksums else line)
         except (ValueError, RecursionError):
@@ -176,6 +177,12 @@ def _parsed(content: bytes) -> tuple[dict[str, Entry], int]:
 
 def _with_checksum(content: bytes) -> bytes:
     return content[:-1] + b',"crc32":"%08x"}' % zlib.crc32(content)
+
+
+def _ends_like_a_checksum(line: bytes) -> bool:
+    """Return whether a line ends with a checksum, perhaps a damaged one."""
+    end = line[-len(_LIKE_A_CHECKSUM) :]
+    return sum(one == other for one, other in zip(end, _LIKE_A_CHECKSUM, strict=False)) > 6
 
 
 def _checked(line: bytes) -> bytes:
