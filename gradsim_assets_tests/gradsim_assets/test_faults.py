@@ -1,6 +1,7 @@
 """Whatever may happen while a study is computed: kills, lost files, absent devices, losses that are no number."""
 
 import signal
+from contextlib import suppress
 
 import dagster as dg
 import polars as pl
@@ -49,9 +50,10 @@ def has(place, partition):
 
 def job_of(command):
     """The partition job that a command has started, which its job server has forked; None before."""
-    for server in psutil.Process(command.pid).children():
-        if "resources.job_server" in server.cmdline():
-            return next(iter(server.children()), None)
+    with suppress(psutil.NoSuchProcess):  # a child may end meanwhile
+        for server in psutil.Process(command.pid).children():
+            if "resources.job_server" in server.cmdline():
+                return next(iter(server.children()), None)
     return None
 
 
