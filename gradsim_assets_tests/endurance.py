@@ -1,4 +1,4 @@
-"""Long trials of stored data: `python -m gradsim_assets_tests.endurance damage` (or kills, together, disks).
+"""Long trials of stored data: `python -m gradsim_assets_tests.endurance damage` (or kills, together, disks, writes).
 
 Each works on copies of a small finished study with three settings, a trained model, an index and a report. It prints
 what it did, and every case in which the study did not come back as it was; its exit status is 1 if there was one.
@@ -299,6 +299,32 @@ def fill(folder: Path, left: int) -> Path:
     return filler
 
 
+def failing_writes(base: Workplace, choose: random.Random, options: argparse.Namespace) -> None:
+    """Run while a quarter of all writes to the data root fail, again and again; then run undisturbed."""
+    library = base.folder.parent / "failing.so"
+    source = Path(__file__).with_name("failing_writes.c")
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+    for number in range(3):
+        place = base.copy(Path(tempfile.mkdtemp(prefix="writes-", dir=base.folder.parent)))
+        place.delete(f"{STUDY}/{choose.choice(list(place.study().settings))}/*/*", f"{STUDY}/report.html")
+        attempts, status, output = 0, 1, ""
+        while status and attempts < 6:
+            attempts += 1
+            process = place.start("gradsim", "run", STUDY, LD_PRELOAD=str(library), FAIL_UNDER=str(place.data))
+            output, _ = process.communicate(timeout=900)
+            status = process.returncode
+            if "Traceback" in output or (status and "error" not in output.lower()):
+                fault(f"study {number}: {output[-2000:]}")
+            require_true_status(place, f"study {number}")
+        command(place, f"study {number}", "run", STUDY)
+        require_same(place, base, f"study {number}")
+        last = " ".join(output.split())[-150:]
+        print(
+            f"study {number}: {attempts} attempts, {len(faults)} faults so far; the last one said: {last}", flush=True
+        )
+        shutil.rmtree(place.folder)
+
+
 def disks(base: Workplace, choose: random.Random, options: argparse.Namespace) -> None:
     """Run on file systems that are full or read-only: the data root, Dagster's storage, the temporary folder."""
     for number, (name, how) in enumerate(itertools.product(["data", "home", "temporary"], ["full", "read-only"])):
@@ -335,7 +361,7 @@ def disks(base: Workplace, choose: random.Random, options: argparse.Namespace) -
             shutil.rmtree(place.folder)
 
 
-TRIALS = {"damage": damage, "kills": kills, "together": together, "disks": disks}
+TRIALS = {"damage": damage, "kills": kills, "together": together, "disks": disks, "writes": failing_writes}
 
 
 def main() -> int:
