@@ -112,6 +112,6 @@ def test_dots_are_those_of_float64_autograd(smollm2: RunningModel) -> None:
     dots = np.array([reference_dots(query, original) for original in originals])
     squares = np.array([reference_dots(gradients, gradients) for gradients in (query, *originals)])
     # In float64, too, the norms of transformers' Llama compute in float32, and magnify rounding in the last digits.
-    for precision, tolerance in (("float64", 1e-6), ("float32", 1e-4)):
+    for precision, tolerance in (("float64", 1e-6), ("float32", 1e-5)):
         found = compare(smollm2.model, samples[:1], samples[1:], "all", layers=LAYERS, precision=precision)
         assert (np.abs(found.dots - dots) <= tolerance * np.sqrt(squares[0] * squares[1:])).all()
