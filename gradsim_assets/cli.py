@@ -16,6 +16,7 @@ from rich.markup import escape
 from gradsim.environment import read_environment
 from gradsim.errors import GradsimError, first_line
 from gradsim_assets import commands
+from gradsim_assets.full_disks import disk_error
 from gradsim_assets.terminal import console
 
 app = typer.Typer(
@@ -234,7 +235,10 @@ def _unexpected(error: BaseException) -> str:
     text = f"unexpected {type(error).__name__} ({first_line(error)})"
     folders = [Path(tempfile.gettempdir())]
     with suppress(Exception):  # the environment may be what is wrong
-        folders.insert(0, read_environment().data_root / ".errors")
+        environment = read_environment()
+        if found := disk_error(error, environment):
+            return str(found)
+        folders.insert(0, environment.data_root / ".errors")
     for folder in folders:
         with suppress(OSError):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)

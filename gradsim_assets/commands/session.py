@@ -4,13 +4,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from rich.markup import escape
+
 from gradsim import models
 from gradsim.environment import Environment, read_environment
-from gradsim.errors import StudyError, TableError
+from gradsim.errors import StudyError, TableError, first_line
 from gradsim.study import Study, load_study
 from gradsim.study.partitions import Partition
 from gradsim.tables import Store, TableKey
 from gradsim_assets import launch
+from gradsim_assets.full_disks import disk_error
 from gradsim_assets.home import dagster_home, may_have_failed_runs
 from gradsim_assets.launch.targets import Launch, plan_launches
 from gradsim_assets.terminal import console
@@ -103,10 +106,18 @@ class Session:
             models.resolve_device(device)
 
     def failed_partitions(self, keys: Sequence[TableKey]) -> set[tuple[TableKey, str | None]]:
-        """Return the partitions of these tables whose latest materialization failed, from the Dagster instance."""
+        """Return the partitions of these tables whose latest materialization failed, from the Dagster instance.
+
+        Without its storage, for example on a full disk, there are none; a line says so.
+        """
         if not keys or not may_have_failed_runs(dagster_home(self.environment)):
             return set()
-        return launch.failed_partitions(self.store, keys, self.environment)
+        try:
+            return launch.failed_partitions(self.store, keys, self.environment)
+        except Exception as error:  # noqa: BLE001 - the storage can be any database
+            reason = escape(str(disk_error(error, self.environment) or first_line(error)))
+            console.print(f"[yellow]![/] failed runs are not known: {reason}", soft_wrap=True)
+            return set()
 
     def refuse_partitions(self, launches: Sequence[Launch]) -> None:
         """Raise if these launches contain partitions, in commands that only combine or analyse computed partitions.

@@ -2,13 +2,13 @@
 
 import os
 from pathlib import Path
-from shutil import copyfile
 
 import dagster as dg
 
 from gradsim.environment import Environment, project_root
 from gradsim.errors import StudyError, parsing
 from gradsim_assets.dispatch import set_pool_limits
+from gradsim_assets.full_disks import disk_error
 from gradsim_assets.home import dagster_home
 
 
@@ -27,9 +27,11 @@ def prepare_home(environment: Environment) -> Path:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
         tracked, configuration = project_root() / "dagster.yaml", home / "dagster.yaml"
         if tracked.is_file() and (ours or not configuration.exists()):
-            copyfile(tracked, configuration)
+            content = tracked.read_bytes()
+            if not configuration.exists() or configuration.read_bytes() != content:  # the disk may be full
+                configuration.write_bytes(content)
     except OSError as error:
-        raise StudyError(
+        raise disk_error(error, environment) or StudyError(
             f"{home}: cannot be written ({error.strerror}); "
             "set GRADSIM_DATA or DAGSTER_HOME to a folder that you can write to"
         ) from error
@@ -41,10 +43,13 @@ def open_instance(environment: Environment) -> dg.DagsterInstance:
     """Open the Dagster instance in `DAGSTER_HOME`, with the environment's pool limits.
 
     Raises:
-        StudyError: The folder cannot be written, or its `dagster.yaml` is malformed.
+        StudyError: The folder cannot be written, its `dagster.yaml` is malformed, or the storage cannot be used.
     """
     configuration = prepare_home(environment) / "dagster.yaml"
-    with parsing(StudyError, f"{configuration}: Dagster cannot use it", "correct it, or the storage that it names"):
-        instance = dg.DagsterInstance.get()
-    set_pool_limits(instance, environment)
+    try:
+        with parsing(StudyError, f"{configuration}: Dagster cannot use it", "correct it, or the storage that it names"):
+            instance = dg.DagsterInstance.get()
+            set_pool_limits(instance, environment)
+    except StudyError as error:
+        raise disk_error(error, environment) or error from error
     return instance
