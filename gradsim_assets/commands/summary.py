@@ -1,6 +1,7 @@
 """Summaries in the terminal: planned runs, their cost, and results."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import polars as pl
 from rich import box
@@ -13,7 +14,7 @@ from gradsim_assets.commands.session import Session
 from gradsim_assets.commands.spending import launched_queries, spending
 from gradsim_assets.commands.status import print_audits
 from gradsim_assets.launch.targets import Launch, describe
-from gradsim_assets.terminal import console
+from gradsim_assets.terminal import console, heading, print_in_parts
 
 
 def print_launches(launches: Sequence[Launch]) -> None:
@@ -41,7 +42,7 @@ def print_results(session: Session) -> None:
         if all(store.state(key(name, setting, "analysis")) is State.FRESH for name in ("accuracy", "controls"))
     ]
     if analysed:
-        console.print(_accuracies(store, analysed))
+        print_in_parts(partial(_accuracies, store), analysed)
         print_audits(store, analysed)
     if store.state(key("report")) is State.FRESH:
         console.print(f"report: [bold]{escape(str(store.path(key('report'))))}[/]", soft_wrap=True)
@@ -49,12 +50,12 @@ def print_results(session: Session) -> None:
 
 def _accuracies(store: Store, settings: Sequence[str]) -> Table:
     """Return the share of queries whose source is found, with a row per method or control and a column per setting."""
-    table = Table(box=box.SIMPLE_HEAD)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("sources found (%)", no_wrap=True)
     methods: dict[str, dict[str, str]] = {}
     nulls: dict[str, dict[str, str]] = {}
     for setting in settings:
-        table.add_column(setting, justify="right", no_wrap=True)
+        table.add_column(heading(setting), justify="right", overflow="fold")
         accuracy = store.read(store.lineage.key("accuracy", setting, "analysis"))
         controls = store.read(store.lineage.key("controls", setting, "analysis"))
         rows = accuracy.filter(pl.col("group") == "all").iter_rows(named=True)
