@@ -134,9 +134,22 @@ def query(
 
 
 @app.command()
-def status(study: StudyName) -> None:
-    """Show how many partitions of each table are done, failed, missing and stale, and what the audits found."""
-    commands.print_status(commands.Session.open(study))
+def status(
+    study: StudyName,
+    all_tables: Annotated[
+        bool, typer.Option("--all", help="A line for each table, not only for each setting.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The state of every table and partition, as JSON.")] = False,
+) -> None:
+    """Count what is done, failed, missing and stale; show damaged files, audits, and what to run next.
+
+    Whatever depends on missing or stale tables is stale, too.
+    """
+    session = commands.Session.open(study)
+    if as_json:
+        commands.print_states(session)
+    else:
+        commands.print_status(session, tables=all_tables)
 
 
 @app.command()

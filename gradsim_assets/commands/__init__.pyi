@@ -12,5 +12,6 @@ from .publishing import export_study as export_study
 from .publishing import import_study as import_study
 from .query import print_nearest as print_nearest
 from .session import Session as Session
+from .status import print_states as print_states
 from .status import print_status as print_status
 from .web import serve as serve
