@@ -39,6 +39,15 @@ Computation = Literal["dot-product", "gradient-similarity", "random-projection",
 Variants = Literal["paraphrased", "model-generated", "both"]
 
 
+@app.command("list")
+def list_studies() -> None:
+    """List all studies with their settings, how far they are, and the errors of those that are not valid.
+
+    Looks for files without reading them all; `gradsim status` verifies each of them.
+    """
+    commands.print_studies()
+
+
 @app.command()
 def run(
     study: StudyName,

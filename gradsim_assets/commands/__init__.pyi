@@ -7,6 +7,7 @@ from .materialize import combine as combine
 from .materialize import prepare as prepare
 from .materialize import report as report
 from .materialize import run as run
+from .overview import print_studies as print_studies
 from .plan import print_plan as print_plan
 from .publishing import export_study as export_study
 from .publishing import import_study as import_study

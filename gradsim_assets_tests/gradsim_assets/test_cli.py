@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from gradsim_assets.cli import app
 
-COMMANDS = ["run", "combine", "prepare", "plan", "report", "query", "status", "web", "doctor", "cluster"]
+COMMANDS = ["list", "run", "combine", "prepare", "plan", "report", "query", "status", "web", "doctor", "cluster"]
 
 
 @pytest.fixture
