@@ -39,6 +39,19 @@ Computation = Literal["dot-product", "gradient-similarity", "random-projection",
 Variants = Literal["paraphrased", "model-generated", "both"]
 
 
+@app.command()
+def init(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What to call the study.")],
+    data: Annotated[Path, typer.Option(metavar="FILE", help="The samples: a file, or a folder that datasets saved.")],
+    model: Annotated[str, typer.Option(metavar="NAME", help="A model of the Hugging Face Hub, or its folder.")],
+) -> None:
+    """Write a commented study file for your data and model, which runs as it is.
+
+    Reads the data first, to name their format and count the samples. Never replaces a file.
+    """
+    commands.write_study(name, data, model)
+
+
 @app.command("list")
 def list_studies() -> None:
     """List all studies with their settings, how far they are, and the errors of those that are not valid.

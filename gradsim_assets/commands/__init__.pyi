@@ -3,6 +3,7 @@ from .cluster import examine_cluster as examine_cluster
 from .cluster import install_on_cluster as install_on_cluster
 from .doctor import examine_installation as examine_installation
 from .dry_run import print_scripts as print_scripts
+from .init import write_study as write_study
 from .materialize import combine as combine
 from .materialize import prepare as prepare
 from .materialize import report as report

@@ -41,7 +41,7 @@ def print_studies() -> None:
         console.print(table)
     elif not errors:
         folder = escape(str(environment.studies_folder))
-        console.print(f"no study in {folder}; set GRADSIM_STUDIES, or write one", soft_wrap=True)
+        console.print(f"no study in {folder}; write one: gradsim init NAME --data FILE --model NAME", soft_wrap=True)
     for name, found in sorted(errors.items()):
         console.print(f"[bold red]{escape(name)}:[/] {escape(str(found))}", soft_wrap=True)
 

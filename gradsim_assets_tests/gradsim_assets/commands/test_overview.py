@@ -121,7 +121,7 @@ def test_a_folder_without_studies(
     monkeypatch.setenv("GRADSIM_DATA", str(tmp_path / "data"))
     print_studies()
     said = capsys.readouterr().out
-    assert said == f"no study in {tmp_path}; set GRADSIM_STUDIES, or write one\n"
+    assert said == f"no study in {tmp_path}; write one: gradsim init NAME --data FILE --model NAME\n"
 
 
 def test_nothing_heavy_is_loaded(workplace: Workplace, project: Path) -> None:
