@@ -49,11 +49,12 @@ def print_results(session: Session) -> None:
     if analysed:
         print_in_parts(partial(_accuracies, store, stale), analysed)
         print_audits(store, states)
-    if store.state(key("report")) is State.FRESH:
-        outdated = " (stale)" * (states[key("report")][None] is not State.FRESH)
-        console.print(f"report{outdated}: [bold]{escape(str(store.path(key('report'))))}[/]", soft_wrap=True)
-        if outdated:
-            console.print(f"to bring stale results up to date: [bold]gradsim run {session.study.name}[/]")
+    report = states[key("report")][None]
+    if report in {State.FRESH, State.STALE}:
+        mark = " (stale)" * (report is State.STALE)
+        console.print(f"report{mark}: [bold]{escape(str(store.path(key('report'))))}[/]", soft_wrap=True)
+    if stale or report is State.STALE:
+        console.print(f"to bring stale results up to date: [bold]gradsim run {session.study.name}[/]", soft_wrap=True)
 
 
 def _accuracies(store: Store, stale: Sequence[str], settings: Sequence[str]) -> Table:

@@ -199,9 +199,11 @@ class TestResults:
         ]
 
     def test_what_lacks_a_later_partition_is_marked(self, session: Session, said: Said) -> None:
-        session.store.path(session.store.lineage.key("candidates", "dropped"), KEYS[0]).unlink()
+        store = session.store
+        store.path(store.lineage.key("candidates", "dropped"), KEYS[0]).unlink()
         print_results(session)
         lines = said()
+        assert lines[-2] == f"report (stale): {store.path(store.lineage.key('report'))}"
         assert ["sources", "found", "(%)", "(stale)"] in [line.split() for line in lines]
         assert any(line.split() == ["full", "gradient", "75.0", "(30–95)"] for line in lines)
         assert any(line.startswith("dropped (stale): ") for line in lines)
