@@ -41,6 +41,28 @@ Variants = Literal["paraphrased", "model-generated", "both"]
 
 
 @app.command()
+def init(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What to call the study.")],
+    data: Annotated[Path, typer.Option(metavar="FILE", help="The samples: a file, or a folder that datasets saved.")],
+    model: Annotated[str, typer.Option(metavar="NAME", help="A model of the Hugging Face Hub, or its folder.")],
+) -> None:
+    """Write a commented study file for your data and model, which runs as it is.
+
+    Reads the data first, to name their format and count the samples. Never replaces a file.
+    """
+    commands.write_study(name, data, model)
+
+
+@app.command("list")
+def list_studies() -> None:
+    """List all studies with their settings, how far they are, and the errors of those that are not valid.
+
+    Looks for files without reading them all; `gradsim status` verifies each of them.
+    """
+    commands.print_studies()
+
+
+@app.command()
 def run(
     study: StudyName,
     setting: SettingOption = None,
@@ -135,9 +157,22 @@ def query(
 
 
 @app.command()
-def status(study: StudyName) -> None:
-    """Show how many partitions of each table are done, failed, missing and stale, and what the audits found."""
-    commands.print_status(commands.Session.open(study))
+def status(
+    study: StudyName,
+    all_tables: Annotated[
+        bool, typer.Option("--all", help="A line for each table, not only for each setting.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The state of every table and partition, as JSON.")] = False,
+) -> None:
+    """Count what is done, failed, missing and stale; show damaged files, audits, and what to run next.
+
+    Whatever depends on missing or stale tables is stale, too.
+    """
+    session = commands.Session.open(study)
+    if as_json:
+        commands.print_states(session)
+    else:
+        commands.print_status(session, tables=all_tables)
 
 
 @app.command()

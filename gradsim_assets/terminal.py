@@ -1,14 +1,49 @@
-"""Terminal output: the console, and human-readable numbers."""
+"""Terminal output: the console, tables and notes that fit it, and human-readable numbers."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
 console = Console(highlight=False)
 
+Column = TypeVar("Column")
+
+# Longer names in headings are broken at underscores.
+_HEADING_WIDTH = 11
+
+_UNLIMITED = 1_000_000
+
 _BYTES = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _OPERATIONS = ("FLOP", "kFLOP", "MFLOP", "GFLOP", "TFLOP", "PFLOP", "EFLOP")
+
+
+def print_in_parts(build: Callable[[Sequence[Column]], Table], columns: Sequence[Column]) -> None:
+    """Print the table that `build` makes of these columns; if it is too wide, print parts with fewer columns each."""
+    wide = console.options.update(max_width=_UNLIMITED)
+    count = len(columns)
+    while count > 1 and console.measure(build(columns[:count]), options=wide).maximum > console.width:
+        count -= 1
+    console.print(build(columns[:count]))
+    if columns[count:]:
+        print_in_parts(build, columns[count:])
+
+
+def heading(name: str) -> str:
+    """Return a name as the heading of a column of numbers."""
+    return name if len(name) <= _HEADING_WIDTH else name.replace("_", "_\n")
+
+
+def print_note(note: str) -> None:
+    """Print a note as an item of a list."""
+    line = Table.grid(padding=(0, 1))
+    line.add_column(width=3, justify="right")
+    line.add_column(overflow="fold")
+    line.add_row("-", escape(note))
+    console.print(line)
 
 
 def bytes_text(count: float) -> str:

@@ -90,6 +90,18 @@ def imported_studies(environment: Environment) -> tuple[list[Study], dict[str, S
     return studies, faults
 
 
+def refuse_name(name: str, environment: Environment) -> None:
+    """Raise for a name that no new study can have.
+
+    Raises:
+        StudyError: The name is not valid, or a study file has it.
+    """
+    if not re.fullmatch(NAME, name):
+        raise StudyError(f"'{name}' cannot be a study's name; use letters, digits and underscores")
+    if name in study_names(environment):
+        raise StudyError(f"a study file for '{name}' already exists; choose another name")
+
+
 def study_names(environment: Environment) -> set[str]:
     """Return the names of all study files, and of their variants under `MT_SAMPLE_SIZE` and `MT_MODEL_NAME`."""
     names = set(_study_files(environment))

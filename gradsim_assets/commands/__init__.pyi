@@ -3,14 +3,17 @@ from .cluster import examine_cluster as examine_cluster
 from .cluster import install_on_cluster as install_on_cluster
 from .doctor import examine_installation as examine_installation
 from .dry_run import print_scripts as print_scripts
+from .init import write_study as write_study
 from .materialize import combine as combine
 from .materialize import prepare as prepare
 from .materialize import report as report
 from .materialize import run as run
+from .overview import print_studies as print_studies
 from .plan import print_plan as print_plan
 from .publishing import export_study as export_study
 from .publishing import import_study as import_study
 from .query import print_nearest as print_nearest
 from .session import Session as Session
+from .status import print_states as print_states
 from .status import print_status as print_status
 from .web import serve as serve

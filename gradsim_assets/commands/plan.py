@@ -5,7 +5,6 @@ from functools import cache, partial
 
 from rich import box
 from rich.markup import escape
-from rich.padding import Padding
 from rich.table import Table
 
 from gradsim import models
@@ -23,12 +22,17 @@ from gradsim_assets.assets.dataset import load_originals
 from gradsim_assets.commands.places import place_of
 from gradsim_assets.commands.session import Session
 from gradsim_assets.commands.spending import missing_queries, spending
-from gradsim_assets.terminal import bytes_text, console, operations_text, seconds_text
+from gradsim_assets.terminal import (
+    bytes_text,
+    console,
+    heading,
+    operations_text,
+    print_in_parts,
+    print_note,
+    seconds_text,
+)
 
 Cell = Callable[[SettingForecast], str]
-
-# Longer setting names may wrap.
-_NAME_WIDTH = 11
 
 
 def print_plan(session: Session, *, measure: bool = False) -> None:
@@ -53,13 +57,13 @@ def print_plan(session: Session, *, measure: bool = False) -> None:
         else loaded().format
     )
     _print_heading(session.study, sources, place.name, data_format)
-    console.print(_table(forecasts, weight_bytes(sources.model)))
+    print_in_parts(partial(_table, weights=weight_bytes(sources.model)), forecasts)
     for note in (
         *_notes(sources, forecasts),
         *spending(session, missing_queries(session), sources.samples),
         _rates_note(session.study, known),
     ):
-        console.print(Padding(f"- {escape(note)}", (0, 0, 0, 2)))
+        print_note(note)
 
 
 def _print_heading(study: Study, sources: Sources, place: str, data_format: str | None) -> None:
@@ -77,14 +81,10 @@ def _print_heading(study: Study, sources: Sources, place: str, data_format: str 
 
 def _table(forecasts: Sequence[SettingForecast], weights: int) -> Table:
     """Return the forecast as a table with one column per setting and one row per quantity."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("", no_wrap=True)
     for forecast in forecasts:
-        # Wrapping long names at underscores fits three settings and their total into 80 columns.
-        name = forecast.setting
-        lines = (name if len(name) <= _NAME_WIDTH else name.replace("_", "_\n")).split("\n")
-        width = min(max(map(len, lines)), _NAME_WIDTH)
-        table.add_column("\n".join(lines), justify="right", overflow="fold", min_width=width)
+        table.add_column(heading(forecast.setting), justify="right", overflow="fold")
     for title, rows in _sections(weights):
         table.add_row(f"[bold]{title}[/]")
         for label, cell in rows:
@@ -100,7 +100,7 @@ def _sections(weights: int) -> Iterator[tuple[str, Sequence[tuple[str, Cell]]]]:
     yield (
         "what is compared",
         (
-            ("partitions to compute", lambda f: f"{len(f.missing)} of {f.partitions}"),
+            ("partitions to compute", lambda f: f"{len(f.missing):,} of {f.partitions:,}"),
             ("queries", lambda f: f"{len(f.inputs.queries):,}"),
             ("originals", lambda f: f"{len(f.inputs.originals):,}"),
             ("unique samples", lambda f: f"{f.together.plan.unique_samples:,}"),
@@ -149,7 +149,7 @@ def _copied(forecast: SettingForecast) -> str:
 
 def _forms(forecast: SettingForecast) -> str:
     built = forecast.together.plan.built
-    return f"{built.sum()}, {(~built).sum()}"
+    return f"{built.sum():,}, {(~built).sum():,}"
 
 
 def _time(seconds: float | None) -> str:

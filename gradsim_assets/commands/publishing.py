@@ -1,6 +1,5 @@
 """The commands `import-published` and `export-published`."""
 
-import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,10 +8,8 @@ import dagster as dg
 from rich.markup import escape
 
 from gradsim.environment import Environment, read_environment
-from gradsim.errors import StudyError
 from gradsim.published import Imported, export_published, find_published, read_published, refuse_taken, store_published
-from gradsim.study.definition import NAME
-from gradsim.study.loading import study_names
+from gradsim.study.loading import refuse_name
 from gradsim_assets.commands.session import Session
 from gradsim_assets.io_manager import stored_metadata
 from gradsim_assets.keys import asset_key
@@ -36,7 +33,7 @@ def import_study(
     """
     began = time.perf_counter()
     environment = read_environment()
-    _refuse_name(name, environment)
+    refuse_name(name, environment)
     refuse_taken(environment.data_root, name, force=force)
     with open_instance(environment):  # fail now if it cannot be opened, not after the tables are written
         pass
@@ -64,13 +61,6 @@ def export_study(name: str, folder: Path) -> None:
         console.print(f"  not written, {escape(each)}", soft_wrap=True)
     for path in paths:
         console.print(f"  {escape(str(path))}  {bytes_text(path.stat().st_size)}", soft_wrap=True)
-
-
-def _refuse_name(name: str, environment: Environment) -> None:
-    if not re.fullmatch(NAME, name):
-        raise StudyError(f"'{name}' cannot be a study's name; use letters, digits and underscores")
-    if name in study_names(environment):
-        raise StudyError(f"a study file for '{name}' already exists; choose another name for the import")
 
 
 def _tell_dagster(imported: Imported, environment: Environment) -> None:

@@ -7,6 +7,7 @@ from itertools import groupby
 from gradsim.errors import TableError
 from gradsim.study.partitions import Partition
 from gradsim.tables import Node, State, Store, TableKey
+from gradsim.tables.freshness import transitive_states
 
 
 @dataclass(frozen=True)
@@ -54,16 +55,16 @@ class _Work:
     """Tables and partitions to make, found in one pass over the lineage, inputs first."""
 
     def __init__(self, store: Store, targets: set[TableKey], partitions: list[str], *, force: bool) -> None:
-        self._store = store
-        self._forced = targets if force else set()
-        self._asked = {None, *partitions}
-        needed = _needed(store, targets, partitions)
+        asked = (None, *partitions) if force else ()
+        forced = {(key, each) for key in targets for each in asked if not store.lineage[key].imported}
+        states = transitive_states(store, _needed(store, targets, partitions), forced)
         self._made: dict[TableKey, list[str | None]] = {}
-        for node in store.lineage:
-            if node.key in needed:
-                made = [each for each in needed[node.key] if self._must_be_made(node, each)]
-                if made:
-                    self._made[node.key] = made
+        for key, of_table in states.items():
+            made = [each for each, state in of_table.items() if state is not State.FRESH]
+            if made and store.lineage[key].imported:
+                raise TableError(f"{store.path(key)}: {of_table[None]}; {store.remedy(key)}")
+            if made:
+                self._made[key] = made
 
     @property
     def whole(self) -> list[TableKey]:
@@ -79,23 +80,6 @@ class _Work:
                 if partition is not None:
                     tables.setdefault(partition, []).append(key)
         return {partition: tuple(tables[partition]) for partition in sorted(tables)}
-
-    def _must_be_made(self, node: Node, partition: str | None) -> bool:
-        if node.imported:
-            self._refuse_absent(node)
-            return False
-        if node.key in self._forced and partition in self._asked:
-            return True
-        for source in node.inputs:
-            made = self._made.get(source, [])
-            aligned = partition is not None and self._store.lineage[source].partitioned
-            if (partition in made) if aligned else made:
-                return True
-        return self._store.state(node.key, partition) is not State.FRESH
-
-    def _refuse_absent(self, node: Node) -> None:
-        if (state := self._store.state(node.key)) is not State.FRESH:
-            raise TableError(f"{self._store.path(node.key)}: {state}; {self._store.remedy(node.key)}")
 
 
 def _needed(store: Store, targets: set[TableKey], partitions: list[str]) -> dict[TableKey, list[str | None]]:

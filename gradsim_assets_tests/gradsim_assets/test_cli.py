@@ -7,7 +7,20 @@ from typer.testing import CliRunner
 
 from gradsim_assets.cli import app
 
-COMMANDS = ["run", "combine", "prepare", "plan", "report", "query", "status", "web", "doctor", "cluster"]
+COMMANDS = [
+    "init",
+    "list",
+    "run",
+    "combine",
+    "prepare",
+    "plan",
+    "report",
+    "query",
+    "status",
+    "web",
+    "doctor",
+    "cluster",
+]
 
 
 @pytest.fixture

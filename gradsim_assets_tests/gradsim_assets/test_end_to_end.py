@@ -131,7 +131,7 @@ def test_status_counts_every_partition(computed):
     computed.delete(f"tiny/word_dropout/dot_products/{PARTITIONS[1]}.parquet")
     (computed.data / "tiny/word_dropout/query_self" / f"{PARTITIONS[0]}.parquet").write_bytes(b"PAR1 no more")
     lines, setting = {}, ""
-    for line in computed.gradsim("status", "tiny").splitlines():
+    for line in computed.gradsim("status", "tiny", "--all").splitlines():
         table, *counts = line.split() or [""]
         setting = table if len(counts) == 0 and table in computed.study().settings else setting
         lines[f"{setting}/{table}" if setting else table] = counts

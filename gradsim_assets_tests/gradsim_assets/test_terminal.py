@@ -1,8 +1,9 @@
-"""Numbers as a person reads them."""
+"""Numbers as a person reads them, and tables of any number of columns."""
 
 import pytest
+from rich.table import Table
 
-from gradsim_assets.terminal import bytes_text, operations_text, seconds_text
+from gradsim_assets.terminal import bytes_text, console, heading, operations_text, print_in_parts, seconds_text
 
 
 @pytest.mark.parametrize(
@@ -42,3 +43,27 @@ def test_operations(count, text):
 )
 def test_seconds(seconds, text):
     assert seconds_text(seconds) == text
+
+
+@pytest.mark.parametrize("digits", [1, 3, 9, 20])
+@pytest.mark.parametrize("count", [1, 2, 5, 9])
+def test_tables_in_parts_cut_nothing(capsys, monkeypatch, digits, count):
+    numbers = [str(column) * digits for column in range(1, count + 1)]
+
+    def build(columns):
+        table = Table("name of the row", *columns)
+        table.add_row("a", *columns)
+        return table
+
+    monkeypatch.setattr(console, "width", 80)
+    print_in_parts(build, numbers)
+    said = capsys.readouterr().out
+    words = [word for line in said.splitlines() for word in line.split() if word.isdecimal()]
+    assert sorted(words) == sorted([*numbers, *numbers])
+    assert max(map(len, said.splitlines())) <= 80
+    assert said.count("name of the row") == (1 if digits * count + 3 * count + 19 <= 80 else said.count(" a "))
+
+
+def test_long_names_become_narrow_headings():
+    assert heading("word_dropout").splitlines() == ["word_", "dropout"]
+    assert heading("paraphrased").splitlines() == ["paraphrased"]

@@ -74,6 +74,26 @@ def test_no_line_is_longer_than_a_terminal_of_100_columns(workplace, capsys, mon
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 100
 
 
+@pytest.mark.parametrize(
+    "names", [("a", "b", "c", "d"), ("paraphrased_by_a_large_model", *"bcd")], ids=["short", "long"]
+)
+def test_no_number_is_cut_at_80_columns(workplace, said, monkeypatch, names):
+    """Every cell of a wide terminal is whole in a narrow one, where the settings take several tables."""
+    workplace.write_rows("originals.jsonl", workplace.rows(120, repeat=4))
+    settings = {name: {"method": "word_dropout"} for name in names}
+    workplace.write_study(settings=settings, top_k="all", partition_size=60)
+    table, _ = said(workplace)
+    assert table["pairs"] == [*["14,400"] * 4, "57,600"]
+    monkeypatch.setattr(console, "width", 80)
+    _, narrow = said(workplace)
+    lines = narrow.splitlines()
+    assert max(map(len, lines[3:])) <= 80  # but for the heading, which the terminal may break
+    rows = [re.split(r"  +", line.strip()) for line in lines]
+    for label, cells in table.items():
+        found = [cell for row in rows if row[0] == label.removeprefix("split: ") for cell in row[1:]]
+        assert [cell for cell in cells if re.search(r"\d", cell) and cell not in found] == [], label
+
+
 def test_texts_that_would_be_sent_to_an_api(workplace, said):
     settings = {"paraphrased": {"method": "paraphrase", "model": "a-model"}}
     workplace.write_study(settings=settings)

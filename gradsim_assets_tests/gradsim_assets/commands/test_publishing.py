@@ -226,7 +226,7 @@ def test_a_lost_table_has_to_be_imported_again(copied: Workplace, refused) -> No
 
 
 def test_status_counts_imported_tables(published: Workplace) -> None:
-    output = published.gradsim("status", "published")
+    output = published.gradsim("status", "published", "--all")
     assert "results/dot_products" in output
     assert not any(word in output for word in ("Traceback", "error"))
 

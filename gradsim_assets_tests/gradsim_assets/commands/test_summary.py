@@ -1,5 +1,6 @@
 """What the command line says of plans, results and states."""
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from gradsim.environment import Environment
 from gradsim.tables import SCHEMAS, Store
 from gradsim_assets.commands.session import Session
-from gradsim_assets.commands.status import print_status
+from gradsim_assets.commands.status import print_states, print_status
 from gradsim_assets.commands.summary import print_launches, print_results
 from gradsim_assets.launch.targets import Launch
 from gradsim_assets.terminal import console
@@ -96,8 +97,19 @@ class TestLaunches:
 class TestStatus:
     def test_everything_is_done(self, session: Session, said: Said) -> None:
         print_status(session)
+        files = sum(len(session.store.partitions(node.key)) for node in session.store.lineage)
+        assert [line.split() for line in said() if "─" not in line] == [
+            ["mine", "in", *str(session.store.root).split()],
+            ["tables", "and", "partitions", "done", "failed", "missing", "stale"],
+            ["shared", "tables", "6", "·", "·", "·"],
+            ["dropped", str(files - 7), "·", "·", "·"],
+            ["report", "1", "·", "·", "·"],
+            ["dropped:", "nothing", "was", "compared"],
+        ]
+
+    def test_each_table(self, session: Session, said: Said) -> None:
+        print_status(session, tables=True)
         lines = said()
-        assert joined(lines).startswith(joined([f"mine in {session.store.root}"]))
         assert row(lines, "table") == ["table", "done", "failed", "missing", "stale"]
         assert row(lines, "samples") == ["samples", "1", "·", "·", "·"]
         assert row(lines, "dropped") == ["dropped"]
@@ -108,16 +120,62 @@ class TestStatus:
         assert tables == ["/".join(n.key.parts[below.get(n.key.setting, 1) :]) for n in session.store.lineage]
 
     def test_missing_damaged_and_stale(self, session: Session, said: Said) -> None:
-        store = session.store
-        store.path(store.lineage.key("dot_products", "dropped"), KEYS[0]).unlink()
-        store.path(store.lineage.key("query_self", "dropped"), KEYS[1]).write_bytes(b"half")
-        print_status(session)
+        damage(session.store)
+        print_status(session, tables=True)
         lines = said()
         assert row(lines, "dot_products")[1:] == ["1", "·", "1", "·"]
         assert row(lines, "query_self")[1:] == ["1", "1", "·", "·"]
         assert row(lines, "results/dot_products")[1:] == ["·", "·", "·", "1"]
         assert row(lines, "results/query_self")[1:] == ["·", "·", "·", "1"]
         assert row(lines, "results/original_self")[1:] == ["1", "·", "·", "·"]
+        # Not only what the missing partition enters directly.
+        assert row(lines, "analysis/layer_means")[1:] == ["·", "·", "·", "1"]
+        assert row(lines, "report")[1:] == ["·", "·", "·", "1"]
+        assert row(lines, "analysis/accuracy")[1:] == ["1", "·", "·", "·"]
+        assert lines[-1] == "next: gradsim run mine"
+
+    def test_states_as_json(self, session: Session, capsys: pytest.CaptureFixture[str]) -> None:
+        damage(session.store)
+        print_states(session)
+        found = json.loads(capsys.readouterr().out)
+        states = {(each["table"], each["partition"]): each["state"] for each in found["tables"]}
+        keys = {(str(node.key), each) for node in session.store.lineage for each in session.store.partitions(node.key)}
+        assert states.keys() == keys
+        assert states["mine/dropped/dot_products", KEYS[0]] == "missing"
+        assert states["mine/dropped/dot_products", KEYS[1]] == "done"
+        assert states["mine/dropped/query_self", KEYS[1]] == "corrupt"
+        assert states["mine/dropped/analysis/layer_means", None] == "stale"
+        assert {each["setting"] for each in found["tables"]} == {None, "dropped"}
+        # Nothing was audited, and the tables below have changed since.
+        assert found["audits"] == {"dropped": {"passed": False, "stale": True, "numbers": 0, "worst": None}}
+        assert found["next"] == "gradsim run mine"
+
+    @pytest.mark.parametrize("tables", [False, True], ids=["settings", "tables"])
+    def test_no_number_is_cut_at_80_columns(
+        self, session: Session, said: Said, monkeypatch: pytest.MonkeyPatch, tables: bool
+    ) -> None:
+        names = ["a" * 100, *"bcd"]
+        monkeypatch.setattr(console, "width", 80)
+        print_status(changed(session, names, samples=4000), tables=tables)
+        lines = [line.split() for line in said()]
+        if tables:
+            assert [line[-2:] for line in lines].count(["2,000", "·"]) == 4 * 11
+        else:
+            missing = [line[-2:] for line in lines if line[-1] == "·"]
+            assert missing == [["6", "·"], *[["22,029", "·"]] * 4, ["1", "·"]]
+
+
+def damage(store: Store) -> None:
+    """A missing and a damaged partition."""
+    store.path(store.lineage.key("dot_products", "dropped"), KEYS[0]).unlink()
+    store.path(store.lineage.key("query_self", "dropped"), KEYS[1]).write_bytes(b"half")
+
+
+def changed(session: Session, settings: list[str], **changes: int) -> Session:
+    """Another study with these settings, all alike; nothing is computed."""
+    (method,) = session.study.settings.values()
+    update = {"name": "other", "settings": dict.fromkeys(settings, method), **changes}
+    return Session(session.study.model_copy(update=update), session.environment)
 
 
 class TestResults:
@@ -135,4 +193,31 @@ class TestResults:
         key = session.store.lineage.key("candidates", "dropped", "results")
         session.store.path(key).unlink()
         print_results(session)
-        assert said() == [f"report: {session.store.path(session.store.lineage.key('report'))}"]
+        assert said() == [
+            f"report (stale): {session.store.path(session.store.lineage.key('report'))}",
+            "to bring stale results up to date: gradsim run mine",
+        ]
+
+    def test_what_lacks_a_later_partition_is_marked(self, session: Session, said: Said) -> None:
+        store = session.store
+        store.path(store.lineage.key("candidates", "dropped"), KEYS[0]).unlink()
+        print_results(session)
+        lines = said()
+        assert lines[-2] == f"report (stale): {store.path(store.lineage.key('report'))}"
+        assert ["sources", "found", "(%)", "(stale)"] in [line.split() for line in lines]
+        assert any(line.split() == ["full", "gradient", "75.0", "(30–95)"] for line in lines)
+        assert any(line.startswith("dropped (stale): ") for line in lines)
+        assert lines[-1] == "to bring stale results up to date: gradsim run mine"
+
+    def test_no_number_is_cut_at_80_columns(
+        self, session: Session, said: Said, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        session = changed(session, ["paraphrased_by_a_large_model", *"abc"])
+        fill(session.store)
+        monkeypatch.setattr(console, "width", 80)
+        print_results(session)
+        lines = said()
+        text = "\n".join(lines)
+        for cell in ("75.0 (30–95)", "25.0 (5–70)", "20.0"):
+            assert text.count(cell) == 4
+        assert text.count("sources found (%)") == 1 + any(line.split()[-1] == "model" for line in lines)
