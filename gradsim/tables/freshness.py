@@ -2,8 +2,8 @@
 
 from collections.abc import Collection, Mapping, Sequence
 
-from gradsim.tables.keys import TableKey
-from gradsim.tables.store import State, Store
+from gradsim.tables.keys import State, TableKey
+from gradsim.tables.store import Store
 
 States = Mapping[TableKey, Mapping[str | None, State]]
 """Table -> partition, or None for a table without partitions -> state."""

@@ -1,6 +1,7 @@
-"""Table keys: a key determines the table's path below the data root and its Dagster asset key."""
+"""Table keys, which determine a table's path below the data root and its Dagster asset key, and states of its files."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import PurePath
 from typing import Any, Literal, Self
 
@@ -8,6 +9,15 @@ Room = Literal["results", "analysis"]
 
 # Suffixes of files other than Parquet.
 _SUFFIXES = {"report": "html", "gradient_index": "arrow"}
+
+
+class State(StrEnum):
+    """Freshness of a stored file."""
+
+    FRESH = "fresh"
+    STALE = "stale"
+    MISSING = "missing"
+    CORRUPT = "corrupt"
 
 
 @dataclass(frozen=True, slots=True)

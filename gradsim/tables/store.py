@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from enum import StrEnum
 from functools import cache, cached_property, partial
 from pathlib import Path
 
@@ -12,23 +11,13 @@ from gradsim.errors import StudyError, TableError
 from gradsim.study import ModelConfiguration, Study
 from gradsim.tables.files import read_blocks, read_provenance, read_table
 from gradsim.tables.index import IndexFile, IndexHeader, IndexWriter, index_writer, read_index_provenance
-from gradsim.tables.keys import TableKey
+from gradsim.tables.keys import State, TableKey
 from gradsim.tables.lineage import INDEX, Lineage
 from gradsim.tables.pages import read_page_provenance, write_page
 from gradsim.tables.provenance import Provenance
 from gradsim.tables.schemas import IDENTIFIERS, LAYERS, SCHEMAS
 from gradsim.tables.seal import verify_digest
 from gradsim.tables.writing import TableWriter, table_writer
-
-
-class State(StrEnum):
-    """Freshness of a stored file."""
-
-    FRESH = "fresh"
-    STALE = "stale"
-    MISSING = "missing"
-    CORRUPT = "corrupt"
-
 
 # Suffix -> function that reads a file's provenance.
 _READERS = {".parquet": read_provenance, ".html": read_page_provenance, ".arrow": read_index_provenance}

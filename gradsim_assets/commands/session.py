@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from rich.markup import escape
+import typer
 
 from gradsim import models
 from gradsim.environment import Environment, read_environment
@@ -115,8 +115,8 @@ class Session:
         try:
             return launch.failed_partitions(self.store, keys, self.environment)
         except Exception as error:  # noqa: BLE001 - the storage can be any database
-            reason = escape(str(disk_error(error, self.environment) or first_line(error)))
-            console.print(f"[yellow]![/] failed runs are not known: {reason}", soft_wrap=True)
+            reason = disk_error(error, self.environment) or first_line(error)
+            typer.echo(f"failed runs are not known: {reason}", err=True)
             return set()
 
     def refuse_partitions(self, launches: Sequence[Launch]) -> None:
