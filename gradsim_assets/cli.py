@@ -16,8 +16,8 @@ from rich.markup import escape
 from gradsim.environment import read_environment
 from gradsim.errors import GradsimError, first_line
 from gradsim_assets import commands
-from gradsim_assets.full_disks import disk_error
 from gradsim_assets.terminal import console
+from resources.full_disks import disk_error
 
 app = typer.Typer(
     help="Which training sample did a text come from? Exact gradient similarity studies.",
@@ -270,10 +270,9 @@ def _unexpected(error: BaseException) -> str:
     text = f"unexpected {type(error).__name__} ({first_line(error)})"
     folders = [Path(tempfile.gettempdir())]
     with suppress(Exception):  # the environment may be what is wrong
-        environment = read_environment()
-        if found := disk_error(error, environment):
+        if found := disk_error(error):
             return str(found)
-        folders.insert(0, environment.data_root / ".errors")
+        folders.insert(0, read_environment().data_root / ".errors")
     for folder in folders:
         with suppress(OSError):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -208,7 +208,10 @@ def kills(base: Workplace, choose: random.Random, options: argparse.Namespace) -
                 fault(f"study {number}: {each} lives on")
             end(alive)
             require_true_status(place, f"study {number}")
-        with suppress(AssertionError), serve(place, wait) as ui:  # one of its processes ends with a signal
+        with (
+            suppress(AssertionError, psutil.NoSuchProcess),
+            serve(place, wait) as ui,
+        ):  # one of its processes ends with a signal
             ui.launch_backfill([(STUDY, "word_dropout", "dot_products")], None)
             time.sleep(choose.uniform(1, options.seconds))
             relatives = family(ui.process)

@@ -1,6 +1,5 @@
 """Partition jobs on this machine, each in a process of its own."""
 
-import errno
 import os
 import shutil
 import signal
@@ -14,7 +13,6 @@ import dagster as dg
 from pydantic import ValidationError
 
 from gradsim.environment import JOB_VARIABLES
-from gradsim.errors import GradsimError
 from gradsim.partition_job import JobResult, PartitionJob, result_path
 from gradsim.tables.files import locked_folder
 from resources.compute import ComputeResource, Performed
@@ -27,8 +25,6 @@ _FOLDER = "gradsim-job-"
 
 # How long an unlocked folder is kept: that of a job of an earlier version has no lock, nor one just being created.
 _SECONDS_TO_KEEP = 24 * 3600
-
-_UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
 _server: JobServer | None = None
 
@@ -50,24 +46,12 @@ class LocalCompute(ComputeResource):
         return True
 
     def perform(self, context: dg.AssetExecutionContext, job: PartitionJob) -> Performed:
-        """Run a job in its own process and wait until it exits.
-
-        Raises:
-            GradsimError: The disk of the temporary folder is full or read-only.
-        """
-        try:
-            with _job_folder() as folder:
-                path = folder / "job.json"
-                path.write_text(job.model_dump_json(), encoding="utf-8")
-                status = self._run_process(context, path)
-                result = _read_result(path)
-        except OSError as error:
-            if error.errno not in _UNWRITABLE:
-                raise
-            raise GradsimError(
-                f"{tempfile.gettempdir()}: the job's files cannot be written ({error.strerror}); make room there, "
-                "or set TMPDIR to another folder, and run again"
-            ) from error
+        """Run a job in its own process and wait until it exits."""
+        with _job_folder() as folder:
+            path = folder / "job.json"
+            path.write_text(job.model_dump_json(), encoding="utf-8")
+            status = self._run_process(context, path)
+            result = _read_result(path)
         return Performed(result, _explained(status) if status or result is None else None)
 
     def _run_process(self, context: dg.AssetExecutionContext, path: Path) -> int:

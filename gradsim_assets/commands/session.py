@@ -13,10 +13,10 @@ from gradsim.study import Study, load_study
 from gradsim.study.partitions import Partition
 from gradsim.tables import Store, TableKey
 from gradsim_assets import launch
-from gradsim_assets.full_disks import disk_error
 from gradsim_assets.home import dagster_home, may_have_failed_runs
 from gradsim_assets.launch.targets import Launch, plan_launches
 from gradsim_assets.terminal import console
+from resources.full_disks import disk_error
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class Session:
         try:
             return launch.failed_partitions(self.store, keys, self.environment)
         except Exception as error:  # noqa: BLE001 - the storage can be any database
-            reason = disk_error(error, self.environment) or first_line(error)
+            reason = disk_error(error) or first_line(error)
             typer.echo(f"failed runs are not known: {reason}", err=True)
             return set()
 

@@ -8,8 +8,8 @@ import dagster as dg
 from gradsim.environment import Environment, project_root
 from gradsim.errors import StudyError, parsing
 from gradsim_assets.dispatch import set_pool_limits
-from gradsim_assets.full_disks import disk_error
 from gradsim_assets.home import dagster_home
+from resources.full_disks import disk_error
 
 
 def prepare_home(environment: Environment) -> Path:
@@ -31,7 +31,7 @@ def prepare_home(environment: Environment) -> Path:
             if not configuration.exists() or configuration.read_bytes() != content:  # the disk may be full
                 configuration.write_bytes(content)
     except OSError as error:
-        raise disk_error(error, environment) or StudyError(
+        raise disk_error(error) or StudyError(
             f"{home}: cannot be written ({error.strerror}); "
             "set GRADSIM_DATA or DAGSTER_HOME to a folder that you can write to"
         ) from error
@@ -51,5 +51,5 @@ def open_instance(environment: Environment) -> dg.DagsterInstance:
             instance = dg.DagsterInstance.get()
             set_pool_limits(instance, environment)
     except StudyError as error:
-        raise disk_error(error, environment) or error from error
+        raise disk_error(error) or error from error
     return instance

@@ -6,9 +6,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from gradsim.environment import Environment
+from gradsim.environment import read_environment
 from gradsim.errors import StudyError
-from gradsim_assets.home import dagster_home
 
 _ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
 
@@ -26,12 +25,12 @@ _MESSAGES = (
 _BYTES = 1 << 20
 
 
-def disk_error(error: BaseException, environment: Environment) -> StudyError | None:
+def disk_error(error: BaseException) -> StudyError | None:
     """Return the error that names the full or read-only disk behind an error; None if it has another cause."""
     if not any(_is_of_disk(each) for each in _chain(error)):
         return None
-    folders = (environment.data_root, dagster_home(environment), Path(tempfile.gettempdir()))
-    for folder in folders:
+    root = read_environment().data_root
+    for folder in (root, Path(os.environ.get("DAGSTER_HOME") or root / ".dagster"), Path(tempfile.gettempdir())):
         existing = next(each for each in (folder, *folder.absolute().parents) if each.exists())
         status = os.statvfs(existing)
         if status.f_flag & os.ST_RDONLY:
