@@ -250,7 +250,7 @@ def _require_weights(folder: Path, name: str) -> None:
     if there := sorted(path.name for path in folder.glob(_GGUF)):
         raise ModelError(f"model {name}: {folder} contains no {_WEIGHTS}, but {there[0]}; set `gguf: {there[0]}`")
     if folder == Path(name) and not any(folder.glob(_PICKLED)):
-        raise ModelError(f"model {name}: {folder} contains no weights ({_WEIGHTS}); download it again")
+        raise ModelError(f"model {name}: {folder} contains no weights ({_WEIGHTS}); download or train it again")
     raise ModelError(
         f"model {name}: it has no weights as safetensors, and pickled ones ({_PICKLED}) are refused because they can "
         "contain code; set `gguf` if it has a GGUF file, or if you trust the pickled ones, convert them: "

@@ -213,7 +213,7 @@ class TestLoading:
         empty = copy("empty")
         (empty / "model.safetensors").unlink()
         assert raised(ModelError, load(empty)) == (
-            f"model {empty}: {empty} contains no weights (*.safetensors); download it again"
+            f"model {empty}: {empty} contains no weights (*.safetensors); download or train it again"
         )
         cut = copy("cut")
         (cut / "model.safetensors").write_bytes(b"\x08")
@@ -223,7 +223,7 @@ class TestLoading:
         del weights["model.layers.1.mlp.up_proj.weight"]
         save_file(weights, lacking / "model.safetensors", {"format": "pt"})
         assert raised(ModelError, load(lacking)) == (
-            f"model {lacking}: its weights do not contain model.layers.1.mlp.up_proj.weight; download it again"
+            f"model {lacking}: its weights do not contain model.layers.1.mlp.up_proj.weight; download or train it again"
         )
         strange = copy("strange")
         (strange / "config.json").write_text(json.dumps({"model_type": "t5"}))

@@ -99,7 +99,8 @@ PasswordAuthentication no
 KbdInteractiveAuthentication no
 MaxSessions 100
 MaxStartups 100:30:200
-SetEnv SLURM_CONF={folder}/etc/slurm.conf SLURM_LAB_LOGIN={folder}
+# In a nested shell (SHLVL), bash does not read ~/.bashrc, which may be slow, and leave locks if a session is killed.
+SetEnv SLURM_CONF={folder}/etc/slurm.conf SLURM_LAB_LOGIN={folder} SHLVL=1
 Subsystem sftp internal-sftp
 """
 

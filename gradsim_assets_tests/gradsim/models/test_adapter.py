@@ -125,7 +125,8 @@ def test_the_layers_are_the_trainable_tensors(settings: dict[str, Any], adapted:
     assert {f"base_model.model.{name}" for name in layers} == trainable.keys()
     assert all(torch.equal(layers[name.removeprefix("base_model.model.")], p) for name, p in trainable.items())
     tokens = torch.arange(9)[None]
-    assert torch.equal(model(input_ids=tokens).logits, plain.eval()(input_ids=tokens).logits)
+    found, expected = model(input_ids=tokens).logits, plain.eval()(input_ids=tokens).logits
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)  # equal bits on some processors only
 
 
 def no_weights(folder: Path) -> None:
