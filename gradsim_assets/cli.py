@@ -266,7 +266,7 @@ def main() -> None:
 
 
 def _unexpected(error: BaseException) -> str:
-    """Write the traceback of an error to a file, and return the message that names it."""
+    """Return the message of a full disk, or write the traceback to a file and return the message that names it."""
     text = f"unexpected {type(error).__name__} ({first_line(error)})"
     folders = [Path(tempfile.gettempdir())]
     with suppress(Exception):  # the environment may be what is wrong

@@ -353,22 +353,20 @@ class Store:
             for source, each in self.inputs(key, partition)
         }
 
-    def damaged_file(self, key: TableKey, partition: str | None = None, path: Path | None = None) -> Path | None:
-        """Return the damaged or missing one of a stored file and those written beside it; None: all are intact.
-
-        `path`: another file to check as if it were stored in its place.
-        """
-        path = path or self.path(key, partition)
+    def damaged_file(self, key: TableKey, partition: str | None = None) -> Path | None:
+        """Return the damaged or missing one of a stored file and those written beside it; None: all are intact."""
         try:
-            files = self._read_provenance(path, key, partition).files
+            return self._damaged_beside(self.provenance(key, partition))
         except TableError:
-            return path
-        for name, digest in files.items():
-            beside = self.root / self.study.name / name
+            return self.path(key, partition)
+
+    def _damaged_beside(self, provenance: Provenance) -> Path | None:
+        for name, digest in provenance.files.items():
+            path = self.root / self.study.name / name
             try:
-                verify_digest(beside, digest)
+                verify_digest(path, digest)
             except OSError:
-                return beside
+                return path
         return None
 
     def state(self, key: TableKey, partition: str | None = None, path: Path | None = None) -> State:
@@ -376,9 +374,12 @@ class Store:
         path = path or self.path(key, partition)
         if not path.exists():
             return State.MISSING
-        if damaged := self.damaged_file(key, partition, path):
+        try:
+            provenance = self._read_provenance(path, key, partition)
+        except TableError:
+            return State.CORRUPT
+        if damaged := self._damaged_beside(provenance):
             return State.CORRUPT if damaged.exists() else State.MISSING
-        provenance = self._read_provenance(path, key, partition)
         try:
             fresh = provenance.fingerprint == self.lineage.fingerprint(
                 key

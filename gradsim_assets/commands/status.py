@@ -86,6 +86,7 @@ def print_states(session: Session) -> None:
     store = session.store
     states = transitive_states(store)
     files = _file_states(session, states)
+    stale = stale_audits(store, states)
     report = {
         "study": session.study.name,
         "root": str(store.root),
@@ -96,7 +97,7 @@ def print_states(session: Session) -> None:
         "audits": {
             setting: {
                 "passed": verdict.passed,
-                "stale": setting in stale_audits(store, states),
+                "stale": setting in stale,
                 "numbers": verdict.numbers,
                 "worst": verdict.worst if isfinite(verdict.worst) else None,  # JSON has no NaN
             }

@@ -18,7 +18,7 @@ from gradsim_assets_tests.workplace import Workplace
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    """A study of one setting in two partitions, of which nothing is computed."""
+    """A study of one setting in two partitions, before anything is computed."""
     return Store(tmp_path / "data root", two_partitions(tmp_path))
 
 
