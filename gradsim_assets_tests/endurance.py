@@ -24,13 +24,12 @@ import psutil
 import pyarrow.parquet as pq
 from polars.testing import assert_frame_equal
 
-from gradsim.tables import State, Store, TableKey
+from gradsim.tables import State, Store
 from gradsim.text_generation.journal import read_journal
+from gradsim_assets_tests.gradsim.tables.conftest import stored_places
 from gradsim_assets_tests.gradsim_assets.conftest import _run_tiny
 from gradsim_assets_tests.web_ui import serve
 from gradsim_assets_tests.workplace import Workplace
-
-Stored = tuple[TableKey, str | None]
 
 STUDY = "tiny"
 faults: list[str] = []
@@ -41,18 +40,14 @@ def fault(text: str) -> None:
     print(f"FAULT {text}", flush=True)
 
 
-def places_of(store: Store) -> list[Stored]:
-    return [(node.key, partition) for node in store.lineage for partition in store.partitions(node.key)]
-
-
 def require_same(place: Workplace, base: Workplace, what: str) -> None:
     """Compare all tables with those of the undisturbed study; the last bits depend on which samples share a batch."""
     store, expected = place.store(), base.store()
-    others = [store.path(*each) for each in places_of(expected) if store.state(*each) is not State.FRESH]
+    others = [store.path(*each) for each in stored_places(expected) if store.state(*each) is not State.FRESH]
     if others:
         fault(f"{what}: {len(others)} files are not fresh, such as {others[0]}")
         return
-    for key, partition in places_of(expected):
+    for key, partition in stored_places(expected):
         if store.path(key).suffix != ".parquet":
             continue
         rows, wanted = store.read(key, [partition]), expected.read(key, [partition])
@@ -141,7 +136,7 @@ def damage(base: Workplace, choose: random.Random, options: argparse.Namespace) 
         counts.update(f"{kind} {path.suffix}" for path in changed)
 
         named = command(place, f"round {number}", "status", STUDY)
-        for key, partition in places_of(store):
+        for key, partition in stored_places(store):
             path = store.path(key, partition)
             damaged = path in changed or (key.name == "model" and changed & set(store.model_folder.iterdir()))
             if damaged and store.state(key, partition) not in {State.CORRUPT, State.MISSING}:
@@ -231,7 +226,7 @@ def kills(base: Workplace, choose: random.Random, options: argparse.Namespace) -
 def require_true_status(place: Workplace, what: str) -> None:
     """Every file that counts as fresh can be read."""
     store = place.store()
-    for key, partition in places_of(store):
+    for key, partition in stored_places(store):
         if store.state(key, partition) is State.CORRUPT:
             fault(f"{what}: {store.path(key, partition)} is corrupt")
         elif store.state(key, partition) is State.FRESH and store.path(key).suffix == ".parquet":

@@ -34,7 +34,7 @@ from gradsim.study import FileDataset, ModelConfiguration, load_study
 from gradsim.tables import State
 from gradsim.text_generation.journal import open_journal, read_journal
 from gradsim_assets_tests.gradsim.published.tiny import LISTS, Layout, tables_of
-from gradsim_assets_tests.gradsim.tables.conftest import write_all
+from gradsim_assets_tests.gradsim.tables.conftest import stored_places, write_all
 
 SECONDS = 10.0
 
@@ -193,7 +193,7 @@ def published_results(folder: Path) -> Fuzzer:
 def stored_tables(folder: Path) -> Fuzzer:
     """A value that is read is the value that was written."""
     store = write_all(folder)
-    places = [(node.key, each) for node in store.lineage for each in store.partitions(node.key)]
+    places = stored_places(store)
     rows = {place: store.read(place[0], [place[1]]) for place in places if place[0].name != "report"}
 
     def fuzz(choose: random.Random) -> None:

@@ -16,6 +16,7 @@ import pytest
 from gradsim.errors import TableError
 from gradsim.tables import State, Store, TableKey
 from gradsim.tables.index import IndexFile
+from gradsim_assets_tests.gradsim.tables.conftest import stored_places
 from gradsim_assets_tests.workplace import Workplace
 
 VERSIONS = ("0.1", "0.2")
@@ -32,9 +33,8 @@ def former(request: pytest.FixtureRequest, tmp_path: Path) -> Workplace:
 
 
 def files(store: Store) -> Iterator[tuple[TableKey, str | None, Path]]:
-    for node in store.lineage:
-        for partition in store.partitions(node.key):
-            yield node.key, partition, store.path(node.key, partition)
+    for key, partition in stored_places(store):
+        yield key, partition, store.path(key, partition)
 
 
 def test_every_file_is_fresh_and_read(former):

@@ -43,6 +43,11 @@ def define(folder: Path, **changes: Any) -> Study:
     return Study.model_validate({**definition, **changes})
 
 
+def stored_places(store: Store) -> list[tuple[TableKey, str | None]]:
+    """The key and partition of every file of a study."""
+    return [(node.key, each) for node in store.lineage for each in store.partitions(node.key)]
+
+
 def write_data(folder: Path) -> None:
     write_samples(folder / "originals.jsonl")
     write_samples(folder / "queries.jsonl", "rewritten")

@@ -14,13 +14,10 @@ from gradsim.errors import TableError
 from gradsim.tables import Provenance, State, Store, TableKey
 from gradsim.tables.index import IndexFile, IndexHeader, index_writer
 from gradsim.tables.seal import verify
+from gradsim_assets_tests.gradsim.tables.conftest import stored_places
 
 Stored = tuple[TableKey, str | None]
 FLIPS = 400
-
-
-def stored(store: Store) -> list[Stored]:
-    return [(node.key, each) for node in store.lineage for each in store.partitions(node.key)]
 
 
 def flip(path: Path, bit: int) -> None:
@@ -33,7 +30,7 @@ def test_one_flipped_bit_is_found(filled: Store) -> None:
     """Bits of all files, chosen at random; each file is as likely as any other."""
     choose = random.Random(0)
     for _ in range(FLIPS):
-        key, partition = choose.choice(stored(filled))
+        key, partition = choose.choice(stored_places(filled))
         path = filled.path(key, partition)
         good = path.read_bytes()
         flip(path, bit := choose.randrange(8 * len(good)))
@@ -46,7 +43,7 @@ def test_one_flipped_bit_is_found(filled: Store) -> None:
 
 def test_truncated_files_are_found(filled: Store) -> None:
     choose = random.Random(1)
-    for key, partition in stored(filled):
+    for key, partition in stored_places(filled):
         path = filled.path(key, partition)
         good = path.read_bytes()
         path.write_bytes(good[: choose.randrange(len(good))])
@@ -55,7 +52,7 @@ def test_truncated_files_are_found(filled: Store) -> None:
 
 
 def test_other_rows_under_the_same_footer_are_found(filled: Store) -> None:
-    for key, partition in stored(filled):
+    for key, partition in stored_places(filled):
         path = filled.path(key, partition)
         if path.suffix == ".parquet" and (rows := filled.read(key, [partition])).height > 1:
             good, footer = path.read_bytes(), pq.read_metadata(path).metadata[b"gradsim"].decode()
@@ -67,7 +64,7 @@ def test_other_rows_under_the_same_footer_are_found(filled: Store) -> None:
 def test_a_file_knows_its_name(filled: Store) -> None:
     """Every pair of partitions of a table, and of tables of a setting, is swapped."""
     groups: dict[str, list[Stored]] = {}
-    for key, partition in stored(filled):
+    for key, partition in stored_places(filled):
         groups.setdefault(f"{filled.path(key, partition).suffix} {key.setting}", []).append((key, partition))
     pairs = [pair for group in groups.values() for pair in itertools.combinations(group, 2)]
     assert len(pairs) > 500
