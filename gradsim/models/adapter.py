@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from gradsim.errors import ModelError, parsing
 from gradsim.models.fetching import ADAPTER_FILE, Fetched, fetch_files
+from gradsim.models.quantization import hide_warnings
 from gradsim.study import LoRA
 
 if TYPE_CHECKING:
@@ -118,6 +119,7 @@ def with_new_adapter(model: PreTrainedModel, lora: LoRA, base: str) -> "PeftMode
 
 def _peft(what: str) -> Any:
     """Return the module peft, which is optional and slow to import."""
+    hide_warnings()
     try:
         return importlib.import_module("peft")
     except ImportError as error:

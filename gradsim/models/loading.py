@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, GgufConfig, PreTrainedConfig, Pre
 from gradsim.errors import DeviceError, ModelError, parsing
 from gradsim.models.adapter import fetch_adapter, with_adapter
 from gradsim.models.fetching import fetch, gguf_choices, read_configuration
+from gradsim.models.quantization import is_quantized, quantization_on_loading
 from gradsim.models.weights import require_matching_weights
 from gradsim.study import Layers, ModelConfiguration
 from gradsim.study.model_configuration import PrecisionName
@@ -74,15 +75,23 @@ def load_model(configuration: ModelConfiguration) -> PreTrainedModel:
     name, attention, gguf = configuration.name, configuration.attention, configuration.gguf
     folder, revision = fetch(name, configuration.revision, gguf=gguf)
     _require_revision(name, revision, configuration.revision)
+    choices = _choices(configuration.precision, attention)
+    quantized = gguf is None and is_quantized(
+        read_configuration(name, configuration.revision).to_dict(), configuration.quantization, name
+    )
+    if gguf:
+        choices["quantization_config"] = GgufConfig(dequantize=True)
+    elif quantized:
+        choices |= {"dtype": torch.float32, "device_map": {"": device}}
+        choices |= quantization_on_loading(configuration.quantization, name)
     with (
         parsing(ModelError, f"model {name}: cannot be loaded", f"check its files in {folder} and `attention`"),
         _naming_attention(name, attention),
     ):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
-            **_choices(configuration.precision, attention),
+            **choices,
             **gguf_choices(gguf),
-            quantization_config=GgufConfig(dequantize=True) if gguf else None,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # rejected below, with their names
             trust_remote_code=False,
@@ -90,6 +99,9 @@ def load_model(configuration: ModelConfiguration) -> PreTrainedModel:
         )
     model, report = loaded
     require_matching_weights(model, report, name)
+    if quantized:
+        dtype = DTYPES[configuration.precision]
+        model = model.dequantize(dtype).to(dtype)
     if configuration.adapter:
         adapter, revision = fetch_adapter(configuration.adapter, configuration.adapter_revision)
         _require_revision(configuration.adapter, revision, configuration.adapter_revision)
@@ -133,11 +145,12 @@ def load_description(configuration: ModelConfiguration) -> PreTrainedModel:
     """Return a model on the `meta` device: modules and shapes, without weights.
 
     Raises:
-        ModelError: The model is not available, is not a causal language model, or does not support the attention
-            implementation; or its adapter does not fit.
+        ModelError: The model is not available, is not a causal language model, is quantized in an unsupported way, or
+            does not support the attention implementation; or its adapter does not fit.
     """
     name = configuration.name
     described = read_configuration(name, configuration.revision, gguf=configuration.gguf)
+    is_quantized(described.to_dict(), configuration.quantization, name)
     model = build_without_weights(described, name, precision=configuration.precision, attention=configuration.attention)
     if configuration.adapter:
         folder = fetch_adapter(configuration.adapter, configuration.adapter_revision, weights=False).folder

@@ -212,7 +212,7 @@ class Study(Section):
         common = ModelConfiguration("", revision, device, model.precision, model.attention, self.chat.file_text())
         if not isinstance(model, HubModel) or (model.finetune and not model.finetune.lora):
             return replace(common, name=str(folder))
-        named = replace(common, name=model.name, gguf=model.gguf)
+        named = replace(common, name=model.name, gguf=model.gguf, quantization=model.quantization)
         adapter = str(folder) if model.finetune else model.adapter
         if adapter is None:
             return named

@@ -7,6 +7,8 @@ from pydantic import Field
 
 PrecisionName = Literal["float32", "tf32", "bfloat16", "float64"]
 
+Quantization = Literal["int8", "fp4", "nf4", "nf4_double"]
+
 ADAPTED = "+"
 """Separator of the revisions of a base model and of its adapter."""
 
@@ -29,6 +31,7 @@ class ModelConfiguration:
         chat_template: Jinja text that replaces the tokenizer's chat template; None keeps it.
         gguf: GGUF file in the model's folder that contains weights, configuration and tokenizer; None: they are files
             of their own.
+        quantization: how bitsandbytes quantizes the weights before they are unpacked to `precision`; None: not at all.
         adapter: local folder or Hub name of a PEFT adapter to add; None: none.
         adapter_revision: revision of the adapter.
     """
@@ -40,5 +43,6 @@ class ModelConfiguration:
     attention: str = "sdpa"
     chat_template: str | None = None
     gguf: str | None = None
+    quantization: Quantization | None = None
     adapter: str | None = None
     adapter_revision: str | None = None

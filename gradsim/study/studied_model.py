@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, Tag, model_validator
 
-from gradsim.study.model_configuration import GGUFName, OptionalName, PrecisionName
+from gradsim.study.model_configuration import GGUFName, OptionalName, PrecisionName, Quantization
 from gradsim.study.section import Section, StudyPath, told_apart_by
 
 
@@ -56,14 +56,21 @@ class HubModel(RunsModel):
     name: str
     revision: str | None = None
     gguf: GGUFName = None
+    quantization: Quantization | None = Field(
+        None, exclude_if=lambda value: value is None, description="how bitsandbytes quantizes the weights on loading"
+    )
     adapter: OptionalName = Field(None, description="local folder or Hub name of a PEFT adapter")
     adapter_revision: OptionalName = None
     finetune: Finetune | None = Field(None, exclude_if=lambda value: value is None)
 
     @model_validator(mode="after")
-    def _one_adapter(self) -> Self:
+    def _possible_together(self) -> Self:
         if self.finetune and self.adapter:
             raise ValueError("model.finetune: not supported with model.adapter; remove one")
+        if self.gguf and self.quantization:
+            raise ValueError(
+                "model.quantization: not supported with model.gguf, which is quantized already; remove one"
+            )
         return self
 
     @property

@@ -178,7 +178,7 @@ class Lineage:
             case QueryMethod():
                 plain = {**value.model_dump(mode="json", exclude={"path", *value.without_effect}), "content": content}
             case HubModel():
-                kept = {"name", "revision", "gguf", "adapter", "adapter_revision", "finetune"}
+                kept = {"name", "revision", "gguf", "quantization", "adapter", "adapter_revision", "finetune"}
                 plain = value.model_dump(mode="json", include=kept)
             case ReferenceModel(reference=architecture):
                 plain = {**architecture.model_dump(exclude={"tokenizer"}), "tokenizer": content}

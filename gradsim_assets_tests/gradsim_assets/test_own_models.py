@@ -117,16 +117,18 @@ def test_the_models_own_chat_template(workplace: Workplace, folder: Path) -> Non
     assert_rendered(workplace, tokenizer)
 
 
-def test_a_model_with_an_adapter(workplace: Workplace, folder: Path) -> None:
+@pytest.mark.parametrize("quantization", [{}, {"quantization": "nf4"}])
+def test_a_model_with_an_adapter(workplace: Workplace, folder: Path, quantization: dict[str, str]) -> None:
     """The layers are the adapter's, and answers come from the adapted model."""
     peft = pytest.importorskip("peft")
     settings = {
         "word_dropout": {"method": "word_dropout"},
         "generated": {"method": "generate", "prompts": "word_dropout", "max_new_tokens": 4},
     }
-    model = {"name": str(folder), "attention": "eager", "adapter": str(workplace.folder / "adapter")}
+    adapter = str(workplace.folder / "adapter")
+    model = {"name": str(folder), "attention": "eager", "adapter": adapter, **quantization}
     lora = peft.LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
-    peft.get_peft_model(GPTJForCausalLM.from_pretrained(folder), lora).save_pretrained(model["adapter"])
+    peft.get_peft_model(GPTJForCausalLM.from_pretrained(folder), lora).save_pretrained(adapter)
     workplace.write_study(model=model, settings=settings)
     assert "4 layers" in workplace.gradsim("plan", "tiny")
     workplace.gradsim("run", "tiny", "--computation", "dot-product")

@@ -185,7 +185,7 @@ class Installation:
         container = site.settings.container
         python, first_python = python_command(site), f"{container} {shlex.quote(site.settings.python)}".strip()
         pip = f"{python} -m pip --disable-pip-version-check --no-input"
-        package = shlex.quote(f"./{wheel}[adapters,gguf,node]")
+        package = shlex.quote(f"./{wheel}[adapters,gguf,node,quantized]")
         return (
             "#!/bin/bash\n"
             f"gradsim_folder=$PWD; trap 'echo $? > \"$gradsim_folder/{_STATUS}\"' EXIT\n"

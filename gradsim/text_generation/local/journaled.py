@@ -41,7 +41,7 @@ def journaled_answers(
     # The location of the model's files does not affect its answers; a revision can contain several GGUF files.
     configuration = running.configuration
     model = [running.revision, configuration.precision, configuration.attention]
-    model += [configuration.gguf] if configuration.gguf else []
+    model += [each for each in (configuration.gguf, configuration.quantization) if each]
     how = [model, max_new_tokens, sampling.temperature if sampling else 0]
     keys = [
         _digest([*how, sampling.seeds[place] if sampling else None, list(prompt)])

@@ -103,10 +103,8 @@ class TestMalformed:
     )
     def test_configurations_of_a_wrong_type(self, folder: Path, changes: dict[str, object], reason: str) -> None:
         change(folder / CONFIGURATION, **changes)
-        assert refused(LOADERS["configuration"], folder).startswith(
-            f"model {folder}: its configuration cannot be read ({reason}"
-        )
-        assert refused(load_model, folder).startswith(f"model {folder}: cannot be loaded ({reason}")
+        for load in (LOADERS["configuration"], load_model):
+            assert refused(load, folder).startswith(f"model {folder}: its configuration cannot be read ({reason}")
 
     @pytest.mark.parametrize(
         ("file", "changes"),

@@ -82,6 +82,14 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         {"model": {"reference": {}, "gguf": "b.gguf"}},
         "unknown key 'model.gguf'; known keys: attention, precision, precision_of_memorised, reference",
     ),
+    "quantization": (
+        {"model": {"name": "a", "quantization": "4bit"}},
+        "key 'model.quantization' is '4bit'; it should be 'int8', 'fp4', 'nf4' or 'nf4_double'",
+    ),
+    "gguf and quantization": (
+        {"model": {"name": "a", "gguf": "b.gguf", "quantization": "nf4"}},
+        "model.quantization: not supported with model.gguf, which is quantized already; remove one",
+    ),
     "reference model": (
         {"model": {"reference": {}, "attntion": "sdpa"}},
         "unknown key 'model.attntion'; did you mean 'attention'?",
@@ -127,7 +135,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "two kinds of model": (
         {"model": {"name": "a", "reference": {}}},
         "unknown key 'model.reference'; known keys: adapter, adapter_revision, attention, finetune, gguf, name, "
-        "precision, precision_of_memorised, revision",
+        "precision, precision_of_memorised, quantization, revision",
     ),
     # missing keys
     "no samples": ({"samples": None}, "key 'samples' is missing; add it"),

@@ -198,9 +198,14 @@ class TestModelOfTheHub:
         one, two = (make_study(model={"name": "org/model", "gguf": f"{each}.gguf"}) for each in "ab")
         assert changed(one, two) == below(one, "model")
 
-    def test_no_gguf_file_leaves_the_fingerprints_that_there_were_before(self, make_study: MakeStudy) -> None:
+    def test_quantization(self, make_study: MakeStudy) -> None:
+        one, two = (make_study(model={"name": "org/model", "quantization": kind}) for kind in ("nf4", "int8"))
+        assert changed(one, two) == below(one, "model")
+
+    @pytest.mark.parametrize("key", ["gguf", "quantization"])
+    def test_keys_left_out_keep_the_fingerprints_that_there_were_before(self, make_study: MakeStudy, key: str) -> None:
         study = make_study(model={"name": "org/model"}, settings={"paraphrased": {"method": "local", "model": "a"}})
-        assert all("gguf" not in section.model_dump() for section in (study.model, study.settings["paraphrased"]))
+        assert all(key not in section.model_dump() for section in (study.model, study.settings["paraphrased"]))
 
     def test_revision(self, make_study: MakeStudy) -> None:
         one, two = (make_study(model={"name": "org/model", "revision": each}) for each in (None, "main"))
