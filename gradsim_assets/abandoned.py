@@ -7,13 +7,14 @@ from collections.abc import Mapping
 import dagster as dg
 import psutil
 
-HOST, PROCESS, STARTED = "gradsim/host", "gradsim/process", "gradsim/process_started"
+# The web UI does not show tags with this prefix.
+HOST, PROCESS, STARTED = (f".dagster/gradsim_{name}" for name in ("host", "process", "process_started"))
 
 # Tolerance for process start times, because the system clock may be adjusted.
 SECONDS_OF_CLOCKS = 300
 
 # Id of the run that set the tags: a derived run, such as a retry, inherits the tags of its parent.
-RUN = "gradsim/process_run"
+RUN = ".dagster/gradsim_process_run"
 
 
 def process_tags(run_id: str | None = None) -> Mapping[str, str]:

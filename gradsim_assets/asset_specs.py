@@ -1,12 +1,13 @@
 """Asset specs of tables: description, group, column schema, dependencies and partitions."""
 
 from collections.abc import Callable, Mapping
-from functools import wraps
+from functools import cache, wraps
 from typing import Any
 
 import dagster as dg
 
 from gradsim.errors import StudyError
+from gradsim.study import Study
 from gradsim.tables import SCHEMAS, Lineage, TableKey, TableSchema
 from gradsim.tables.lineage import TRANSFER
 from gradsim_assets.dispatch import Dispatch
@@ -14,6 +15,11 @@ from gradsim_assets.keys import asset_key, query_ranges
 from resources.failing import failing_plainly
 
 OWNERS = ["team:gradsim"]
+
+REPORT = "report"
+
+# Characters of a tag's value that Dagster allows.
+_LONGEST_TAG = 63
 
 
 def table_asset(
@@ -49,6 +55,8 @@ def table_asset(
             owners=OWNERS,
             kinds=kinds,
             metadata=specification.metadata,
+            tags=specification.tags,
+            code_version=specification.code_version,
             ins={name: dg.AssetIn(asset_key(source)) for name, source in ins.items()},
             deps=[asset_key(source) for source in node.inputs if source not in set(ins.values())],
             partitions_def=specification.partitions_def,
@@ -88,18 +96,56 @@ def table_spec(lineage: Lineage, key: TableKey, *, kinds: set[str]) -> dg.AssetS
         owners=OWNERS,
         kinds=kinds,
         metadata={"dagster/column_schema": column_schema(schema)},
+        tags=tags_of(key),
+        code_version=code_version(lineage, key),
         deps=[asset_key(source) for source in node.inputs],
         partitions_def=query_ranges(lineage.study) if node.partitioned else None,
     )
 
 
+def run_tags(study: Study) -> dict[str, str]:
+    """Return the tags of a study's runs, by which the web UI filters them."""
+    return {"gradsim/study": study.name[:_LONGEST_TAG]}
+
+
+def code_version(lineage: Lineage, key: TableKey) -> str:
+    """Return a table's code version in Dagster: its fingerprint when the definitions were loaded.
+
+    It differs from that of any stored table if a file that the study names cannot be read.
+    """
+    return _fingerprints(lineage).get(key, "a file of the study cannot be read")
+
+
+@cache
+def _fingerprints(lineage: Lineage) -> Mapping[TableKey, str]:
+    try:
+        return lineage.fingerprints()
+    except StudyError:
+        return {}
+
+
+def stage_of(key: TableKey) -> str:
+    """Return the stage of the study that makes a table: data, gradients, combined, analysis or report."""
+    if key.name in {REPORT, TRANSFER}:  # made from all settings
+        return "report"
+    if key.room:
+        return "analysis" if key.room == "analysis" else "combined"
+    return "gradients" if key.setting else "data"
+
+
 def group_of(key: TableKey) -> str:
-    """Return a table's asset group: the study, a setting, its analyses, or the report. Groups form no cycle."""
-    if key.name in {"report", TRANSFER}:  # made from all settings, which depend on the study's group
-        return f"{key.study}_report"
-    if key.setting is None:
-        return key.study
-    return "_".join([key.study, key.setting, *(["analysis"] if key.room == "analysis" else [])])
+    """Return a table's asset group: its stage and setting, then the study, whose end the web UI may cut off.
+
+    Groups form no cycle: analyses of the study alone are among its data.
+    """
+    stage = "data" if key.setting is None and key.name not in {REPORT, TRANSFER} else stage_of(key)
+    return "_".join(part for part in (stage, key.setting, key.study) if part)
+
+
+def tags_of(key: TableKey) -> dict[str, str]:
+    """Return a table's tags, by which the web UI filters assets."""
+    tags = {"study": key.study, "setting": key.setting, "stage": stage_of(key)}
+    return {f"gradsim/{name}": value[:_LONGEST_TAG] for name, value in tags.items() if value}
 
 
 def column_schema(schema: TableSchema) -> dg.TableSchema:

@@ -11,7 +11,7 @@ from gradsim.study import Study
 from gradsim.tables import Provenance, Store, TableKey
 from gradsim.tables.index import IndexFile
 from gradsim.tables.lineage import INDEX
-from gradsim_assets.keys import table_key
+from gradsim_assets.keys import asset_key, table_key
 from resources.failing import failing_plainly
 from resources.storage import StorageResource
 
@@ -52,6 +52,7 @@ class TableIOManager(dg.IOManager):
         if not context.has_asset_partitions:
             store.write(key, obj, provenance=known)
             context.add_output_metadata(stored_metadata(store, key))
+            context.step_context.set_data_version(context.asset_key, version_of(store, key))
             return
         by_sample = {name: notes for name in (EXCLUDED, TRUNCATED) if (notes := getattr(known, name))}
         ids = {partition: store.ids_of(partition) for partition in context.asset_partition_keys}
@@ -65,6 +66,7 @@ class TableIOManager(dg.IOManager):
             metadata = stored_metadata(store, key, partition)
             # Replace the step's metadata, which cover all partitions.
             context.step_context.add_asset_metadata(metadata | own, context.asset_key, partition)
+        context.step_context.set_data_version(context.asset_key, version_of(store, key))
 
     def _store(self, key: TableKey) -> Store:
         return self._storage.store(self._studies[key.study])
@@ -75,6 +77,26 @@ def _refuse_strangers(key: TableKey, rows: pl.DataFrame, ids: set[str]) -> None:
     strangers = set(rows.to_series(0).unique()) - ids
     if strangers:
         raise TableError(f"table {key}: {min(strangers)!r} belongs to none of the requested partitions")
+
+
+def materialized(store: Store, key: TableKey, metadata: Mapping[str, Any] | None = None) -> dg.MaterializeResult[None]:
+    """Return the result of a step that stored a table without partitions, with metadata for the web UI."""
+    return dg.MaterializeResult(
+        asset_key=asset_key(key),
+        metadata={**stored_metadata(store, key), **(metadata or {})},
+        data_version=version_of(store, key),
+    )
+
+
+def version_of(store: Store, key: TableKey) -> dg.DataVersion:
+    """Return the data version of a stored table in Dagster: the digest of its rows.
+
+    Dagster has one version for all partitions of a step, so partitioned tables have their fingerprint instead; it does
+    not depend on which partitions share a step. The check `stored_and_fresh` compares the partitions' rows.
+    """
+    if store.lineage[key].partitioned:
+        return dg.DataVersion(store.lineage.fingerprint(key))
+    return dg.DataVersion(store.provenance(key).data_version)
 
 
 def stored_metadata(store: Store, key: TableKey, partition: str | None = None) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """Dagster's names of a study's tables, partitions, and steps that run partition jobs."""
 
+from functools import cache
+
 import dagster as dg
 
 from gradsim.study import Study
@@ -20,7 +22,13 @@ def table_key(key: dg.AssetKey) -> TableKey:
 
 def query_ranges(study: Study) -> dg.StaticPartitionsDefinition:
     """Return one partition per range, such as `0000-0099`; static, because the study fixes its number of samples."""
-    return dg.StaticPartitionsDefinition([partition.key for partition in study.partitions])
+    return _static_partitions(tuple(partition.key for partition in study.partitions))
+
+
+@cache
+def _static_partitions(names: tuple[str, ...]) -> dg.StaticPartitionsDefinition:
+    """Return one object for equal partitions: Dagster checks all names of each new one."""
+    return dg.StaticPartitionsDefinition(list(names))
 
 
 def gradients_op(study: Study) -> str:

@@ -117,6 +117,17 @@ class Lineage:
         """
         return self._fingerprint(key, {})
 
+    def fingerprints(self) -> dict[TableKey, str]:
+        """Return the fingerprints of all tables.
+
+        Raises:
+            StudyError: a file that the study names cannot be read.
+        """
+        known: dict[TableKey, str] = {}
+        for key in self.nodes:
+            self._fingerprint(key, known)
+        return known
+
     def _fingerprint(self, key: TableKey, known: dict[TableKey, str]) -> str:
         if key not in known:
             node = self[key]

@@ -10,11 +10,10 @@ import polars as pl
 from gradsim import analysis, plots
 from gradsim.analysis import QUESTIONS, Criterion, LayerDots
 from gradsim.errors import AnalysisError, GradsimError
-from gradsim.study import Study
 from gradsim.tables import Lineage, Provenance, Store, TableKey
 from gradsim.tables.lineage import AUDIT, DOT_TABLES, TRANSFER
 from gradsim_assets.asset_specs import table_asset, table_spec
-from gradsim_assets.io_manager import stored_metadata
+from gradsim_assets.io_manager import materialized
 from gradsim_assets.keys import asset_key
 from gradsim_assets.preview import preview
 from resources.failing import failing_plainly
@@ -28,17 +27,17 @@ Frame = pl.DataFrame
 KINDS = {"polars", "parquet"}
 
 
-def study_analysis_assets(study: Study) -> list[dg.AssetsDefinition]:
+def study_analysis_assets(lineage: Lineage) -> list[dg.AssetsDefinition]:
     """Return the analyses of the model alone and of all settings together."""
-    return [_parameters_per_layer(study), _selection_transfer(study)]
+    return [_parameters_per_layer(lineage), _selection_transfer(lineage)]
 
 
-def setting_analysis_assets(study: Study, setting: str) -> dg.AssetsDefinition:
+def setting_analysis_assets(lineage: Lineage, setting: str) -> dg.AssetsDefinition:
     """Return the analyses of one setting, in any subset.
 
     All of them are one step, which reads each combined table once.
     """
-    lineage = Lineage(study)
+    study = lineage.study
     keys = {name: lineage.key(name, setting, "analysis") for name in lineage.analyses if name != AUDIT}
 
     @dg.multi_asset(
@@ -77,13 +76,12 @@ def _answer(store: Store, key: TableKey, tables: Mapping[str, Frame]) -> dg.Mate
     return _stored(store, key, table, figure, noise)
 
 
-def _parameters_per_layer(study: Study) -> dg.AssetsDefinition:
-    lineage = Lineage(study)
+def _parameters_per_layer(lineage: Lineage) -> dg.AssetsDefinition:
     key = lineage.key("parameters_per_layer", room="analysis")
 
     @table_asset(lineage, key, kinds=KINDS)
     def parameters_per_layer(storage: StorageResource) -> dg.MaterializeResult[None]:
-        store = storage.store(study)
+        store = storage.store(lineage.study)
         table = analysis.parameters_per_layer(store.read(lineage.layers_key))
         known = table["parameters"].null_count() == 0
         return _stored(store, key, table, plots.parameters_of_components(table) if known else None)
@@ -91,9 +89,8 @@ def _parameters_per_layer(study: Study) -> dg.AssetsDefinition:
     return parameters_per_layer
 
 
-def _selection_transfer(study: Study) -> dg.AssetsDefinition:
-    lineage = Lineage(study)
-    key = lineage.key(TRANSFER, room="analysis")
+def _selection_transfer(lineage: Lineage) -> dg.AssetsDefinition:
+    study, key = lineage.study, lineage.key(TRANSFER, room="analysis")
 
     @table_asset(lineage, key, kinds=KINDS)
     def selection_transfer(storage: StorageResource) -> dg.MaterializeResult[None]:
@@ -121,6 +118,4 @@ def _stored(
     """Store an analysis, and return its metadata: the first rows, the figure and the excluded layers."""
     store.write(key, table, provenance=Provenance(layers_left_out=list(layers_left_out)))
     left_out = {"layers_left_out": list(layers_left_out)} if layers_left_out else {}
-    return dg.MaterializeResult(
-        asset_key=asset_key(key), metadata={**stored_metadata(store, key), **preview(table, figure), **left_out}
-    )
+    return materialized(store, key, {**preview(table, figure), **left_out})

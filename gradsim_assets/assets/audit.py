@@ -6,13 +6,12 @@ import dagster as dg
 
 from gradsim import plots
 from gradsim.analysis import audit_verdict
-from gradsim.study import Study
 from gradsim.tables import Lineage
 from gradsim.tables.lineage import AUDIT
 from gradsim_assets.asset_specs import table_asset
 from gradsim_assets.assets.gradients import JobConfig, measured_metadata, run_job
 from gradsim_assets.dispatch import Dispatch
-from gradsim_assets.io_manager import stored_metadata
+from gradsim_assets.io_manager import materialized
 from gradsim_assets.keys import asset_key
 from gradsim_assets.preview import preview
 from resources.compute import ComputeResource
@@ -20,10 +19,9 @@ from resources.failing import failing_plainly
 from resources.storage import StorageResource
 
 
-def audit_asset(study: Study, setting: str, dispatch: Dispatch) -> dg.AssetsDefinition:
+def audit_asset(lineage: Lineage, setting: str, dispatch: Dispatch) -> dg.AssetsDefinition:
     """Return the asset `gradient_audit` of a setting."""
-    lineage = Lineage(study)
-    key = lineage.key(AUDIT, setting, "analysis")
+    study, key = lineage.study, lineage.key(AUDIT, setting, "analysis")
 
     @table_asset(lineage, key, kinds={"torch", "parquet"}, dispatch=dispatch, runs_job=True)
     def gradient_audit(
@@ -33,24 +31,25 @@ def audit_asset(study: Study, setting: str, dispatch: Dispatch) -> dg.AssetsDefi
         result = run_job(context, store, [key], store.partitions(key), config, compute)
         audit = store.read(key)
         verdict = audit_verdict(audit, study.model.precision)
-        return dg.MaterializeResult(
-            metadata={
-                **stored_metadata(store, key),
+        return materialized(
+            store,
+            key,
+            {
                 "numbers_compared": verdict.numbers,
                 "worst_error": _shown(verdict.worst),
                 "median_error": _shown(verdict.median),
                 "worst_at": verdict.where,
                 **measured_metadata(result),
                 **preview(audit, plots.errors_of_audit(audit, study.model.precision)),
-            }
+            },
         )
 
     return gradient_audit
 
 
-def audit_check(study: Study, setting: str) -> dg.AssetChecksDefinition:
+def audit_check(lineage: Lineage, setting: str) -> dg.AssetChecksDefinition:
     """Return the non-blocking check that every audited number is within the tolerance of the study's precision."""
-    key = Lineage(study).key(AUDIT, setting, "analysis")
+    study, key = lineage.study, lineage.key(AUDIT, setting, "analysis")
 
     @dg.asset_check(
         name="gradients_agree_with_autograd",

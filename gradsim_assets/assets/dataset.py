@@ -19,20 +19,21 @@ from gradsim.tables.lineage import MODEL
 from gradsim_assets.asset_specs import table_asset
 from gradsim_assets.assets.gradients import JobConfig, measured_metadata, run_job
 from gradsim_assets.dispatch import Dispatch
-from gradsim_assets.io_manager import EXCLUDED, FORMAT, MODEL_NAME, REVISION, TRUNCATED, stored_metadata
+from gradsim_assets.io_manager import EXCLUDED, FORMAT, MODEL_NAME, REVISION, TRUNCATED, materialized
 from resources.compute import ComputeResource
 from resources.storage import StorageResource
 
 
-def dataset_assets(study: Study, dispatch: Dispatch) -> list[dg.AssetsDefinition]:
+def dataset_assets(lineage: Lineage, dispatch: Dispatch) -> list[dg.AssetsDefinition]:
     """Return the assets `samples`, `model`, `layers` (if the study chooses some), `tokenized` and `projections`."""
-    model = _trained_model(study, dispatch) if study.model.training else _hub_model(study)
-    chosen = [_layers(study, study.layers)] if study.layers else []
-    return [_samples(study), model, *chosen, _tokenized(study), _projections(study)]
+    study = lineage.study
+    model = _trained_model(lineage, dispatch) if study.model.training else _hub_model(lineage)
+    chosen = [_layers(lineage, study.layers)] if study.layers else []
+    return [_samples(lineage), model, *chosen, _tokenized(lineage), _projections(lineage)]
 
 
-def _samples(study: Study) -> dg.AssetsDefinition:
-    lineage = Lineage(study)
+def _samples(lineage: Lineage) -> dg.AssetsDefinition:
+    study = lineage.study
     origin = "huggingface" if isinstance(study.dataset, HubDataset) else "file"
 
     @table_asset(lineage, lineage.key("samples"), kinds={origin, "polars", "parquet"})
@@ -63,8 +64,8 @@ def load_originals(study: Study) -> LoadedSamples:
     return replace(loaded, frame=originals)
 
 
-def _hub_model(study: Study) -> dg.AssetsDefinition:
-    lineage = Lineage(study)
+def _hub_model(lineage: Lineage) -> dg.AssetsDefinition:
+    study = lineage.study
 
     @table_asset(lineage, lineage.key("model"), kinds={"huggingface", "parquet"})
     def model(compute: ComputeResource) -> dg.Output[pl.DataFrame]:
@@ -83,24 +84,21 @@ def _hub_model(study: Study) -> dg.AssetsDefinition:
     return model
 
 
-def _trained_model(study: Study, dispatch: Dispatch) -> dg.AssetsDefinition:
-    lineage = Lineage(study)
+def _trained_model(lineage: Lineage, dispatch: Dispatch) -> dg.AssetsDefinition:
     key = lineage.key(MODEL)
 
     @table_asset(lineage, key, kinds={"torch", "huggingface", "parquet"}, dispatch=dispatch, runs_job=True)
     def model(
         context: dg.AssetExecutionContext, config: JobConfig, storage: StorageResource, compute: ComputeResource
     ) -> dg.MaterializeResult[None]:
-        store = storage.store(study)
+        store = storage.store(lineage.study)
         result = run_job(context, store, [key], store.partitions(key), config, compute)
-        return dg.MaterializeResult(metadata={**stored_metadata(store, key), **measured_metadata(result)})
+        return materialized(store, key, measured_metadata(result))
 
     return model
 
 
-def _layers(study: Study, chosen: Layers) -> dg.AssetsDefinition:
-    lineage = Lineage(study)
-
+def _layers(lineage: Lineage, chosen: Layers) -> dg.AssetsDefinition:
     @table_asset(lineage, lineage.key("layers"), kinds={"polars", "parquet"}, ins={"model": lineage.key("model")})
     def layers(model: pl.DataFrame) -> dg.Output[pl.DataFrame]:
         of_study = model.filter(pl.col("layer").is_in(chosen.of(model["layer"].to_list())))
@@ -111,19 +109,15 @@ def _layers(study: Study, chosen: Layers) -> dg.AssetsDefinition:
     return layers
 
 
-def _projections(study: Study) -> dg.AssetsDefinition:
-    lineage = Lineage(study)
-
+def _projections(lineage: Lineage) -> dg.AssetsDefinition:
     @table_asset(lineage, lineage.key("projections"), kinds={"polars", "parquet"}, ins={"layers": lineage.layers_key})
     def projections(layers: pl.DataFrame) -> pl.DataFrame:
-        return partition_job.projections_table(study, layers)
+        return partition_job.projections_table(lineage.study, layers)
 
     return projections
 
 
-def _tokenized(study: Study) -> dg.AssetsDefinition:
-    lineage = Lineage(study)
-
+def _tokenized(lineage: Lineage) -> dg.AssetsDefinition:
     @table_asset(
         lineage,
         lineage.key("tokenized"),
@@ -131,18 +125,17 @@ def _tokenized(study: Study) -> dg.AssetsDefinition:
         ins={"originals": lineage.key("samples")},
     )
     def tokenized(originals: pl.DataFrame, storage: StorageResource) -> dg.Output[pl.DataFrame]:
-        return tokenize_samples(study, storage.store(study), originals)
+        return tokenize_samples(storage.store(lineage.study), originals)
 
     return tokenized
 
 
 def tokenize_samples(
-    study: Study, store: Store, wanted: pl.DataFrame, excluded: dict[str, str] | None = None
+    store: Store, wanted: pl.DataFrame, excluded: dict[str, str] | None = None
 ) -> dg.Output[pl.DataFrame]:
     """Tokenize samples, and return the table with the excluded samples as metadata.
 
     Args:
-        study: The study.
         store: The study's tables.
         wanted: Samples to tokenize.
         excluded: Samples that were excluded before (id -> reason), added to those that tokenization excludes.
@@ -150,7 +143,7 @@ def tokenize_samples(
     source = store.model_configuration()
     model = models.load_description(source)
     tokenizer = models.RunningModel(source).tokenizer
-    table = models.tokenize_for_study(wanted, study, tokenizer, model)
+    table = models.tokenize_for_study(wanted, store.study, tokenizer, model)
     tokens = table.frame.select("input_ids_prompt", "input_ids")
     merged = sum(whole[: len(prompt)] != prompt for prompt, whole in tokens.iter_rows())
     return dg.Output(
@@ -158,7 +151,7 @@ def tokenize_samples(
         metadata={
             EXCLUDED: (excluded or {}) | table.excluded,
             TRUNCATED: table.truncated,
-            **_encoding(study, wanted),
+            **_encoding(store.study, wanted),
             "samples whose prompt's tokens differ from the conversation's": merged,
         },
     )

@@ -6,13 +6,13 @@ from typing import Any
 import dagster as dg
 
 from gradsim.partition_job import JobResult, PartitionJob
-from gradsim.study import HubModel, ModelConfiguration, Study
+from gradsim.study import HubModel, ModelConfiguration
 from gradsim.tables import Lineage, Store, TableKey
 from gradsim.tables.lineage import GRADIENT_TABLES, INDEX, MODEL
 from gradsim_assets.abandoned import process_tags
 from gradsim_assets.asset_specs import table_asset, table_spec
 from gradsim_assets.dispatch import Dispatch
-from gradsim_assets.io_manager import stored_metadata
+from gradsim_assets.io_manager import stored_metadata, version_of
 from gradsim_assets.keys import asset_key, gradients_op, query_method, table_key
 from resources.compute import ComputeResource
 from resources.failing import failing_plainly
@@ -29,13 +29,13 @@ class JobConfig(dg.Config):
     force: bool = False
 
 
-def gradient_assets(study: Study, dispatch: Dispatch) -> dg.AssetsDefinition:
+def gradient_assets(lineage: Lineage, dispatch: Dispatch) -> dg.AssetsDefinition:
     """Return the asset of all settings' dots, self dots, similarities and projected tables, in any subset.
 
     All of them are one step, so that tables requested together form one job, which runs originals shared by several
     settings only once.
     """
-    lineage = Lineage(study)
+    study = lineage.study
     keys = [lineage.key(table, setting) for setting, _ in study.ordered_settings() for table in GRADIENT_TABLES]
 
     @dg.multi_asset(
@@ -50,46 +50,46 @@ def gradient_assets(study: Study, dispatch: Dispatch) -> dg.AssetsDefinition:
     ) -> Iterator[dg.MaterializeResult[None]]:
         selected = {table_key(key) for key in context.selected_asset_keys}
         asked = [key for key in keys if key in selected]
-        yield from compute_tables(context, study, asked, config, storage, compute)
+        yield from compute_tables(context, storage.store(study), asked, config, compute)
 
     return gradients
 
 
-def index_assets(study: Study, dispatch: Dispatch) -> list[dg.AssetsDefinition]:
+def index_assets(lineage: Lineage, dispatch: Dispatch) -> list[dg.AssetsDefinition]:
     """Return the asset `gradient_index`, the originals' projected gradients, if the study stores them."""
-    key = Lineage(study).key(INDEX)
-    return [job_asset(study, key, {"torch", "arrow"}, dispatch)] if study.stored_projection else []
+    key = lineage.key(INDEX)
+    return [job_asset(lineage, key, {"torch", "arrow"}, dispatch)] if lineage.study.stored_projection else []
 
 
-def job_asset(study: Study, key: TableKey, kinds: set[str], dispatch: Dispatch) -> dg.AssetsDefinition:
+def job_asset(lineage: Lineage, key: TableKey, kinds: set[str], dispatch: Dispatch) -> dg.AssetsDefinition:
     """Return the asset of a partitioned table that a partition job of its own computes."""
 
-    @table_asset(Lineage(study), key, kinds=kinds, dispatch=dispatch, runs_job=True)
+    @table_asset(lineage, key, kinds=kinds, dispatch=dispatch, runs_job=True)
     def table(
         context: dg.AssetExecutionContext, config: JobConfig, storage: StorageResource, compute: ComputeResource
     ) -> dg.MaterializeResult[None]:
-        return next(compute_tables(context, study, [key], config, storage, compute))
+        return next(compute_tables(context, storage.store(lineage.study), [key], config, compute))
 
     return table
 
 
 def compute_tables(
     context: dg.AssetExecutionContext,
-    study: Study,
+    store: Store,
     keys: Sequence[TableKey],
     config: JobConfig,
-    storage: StorageResource,
     compute: ComputeResource,
 ) -> Iterator[dg.MaterializeResult[None]]:
     """Run one partition job for these tables and the step's partitions, and yield each table's result."""
-    store = storage.store(study)
     partitions = context.partition_keys
     with failing_plainly():
         result = run_job(context, store, keys, partitions, config, compute)
     for key in keys:
         for partition in partitions:
             context.add_asset_metadata(stored_metadata(store, key, partition), asset_key(key), partition)
-        yield dg.MaterializeResult(asset_key=asset_key(key), metadata=_cost(result, key))
+        yield dg.MaterializeResult(
+            asset_key=asset_key(key), metadata=_cost(result, key), data_version=version_of(store, key)
+        )
 
 
 def run_job(
@@ -143,11 +143,8 @@ def _job_model(store: Store, key: TableKey, device: str) -> ModelConfiguration:
 def _cost(result: JobResult, key: TableKey) -> dict[str, Any]:
     """Return metadata: how many of a table's partitions the job computed, and the job's measurements."""
     computed = len(result.computed.get(str(key), []))
-    return {
-        "partitions_computed": computed,
-        "partitions_already_fresh": len(result.partitions) - computed,
-        **measured_metadata(result),
-    }
+    counts = {"partitions_computed": computed, "partitions_already_fresh": len(result.partitions) - computed}
+    return {**counts, **measured_metadata(result)} if computed else counts
 
 
 def measured_metadata(result: JobResult) -> dict[str, Any]:

@@ -10,33 +10,37 @@ from gradsim import report as pages
 from gradsim.analysis import LayerDots
 from gradsim.analysis.questions import SIZES
 from gradsim.dataset.turns import kind_of
-from gradsim.study import Study
 from gradsim.tables import Lineage, Provenance, Store, TableKey
 from gradsim.tables.lineage import DOT_TABLES, TRANSFER
-from gradsim_assets.asset_specs import OWNERS
+from gradsim_assets.asset_specs import OWNERS, code_version, group_of, tags_of
+from gradsim_assets.io_manager import version_of
 from gradsim_assets.keys import asset_key
 from resources.failing import failing_plainly
 from resources.storage import StorageResource
 
 
-def report_asset(study: Study) -> dg.AssetsDefinition:
+def report_asset(lineage: Lineage) -> dg.AssetsDefinition:
     """Return the asset of `report.html`, made from the stored tables of all settings."""
-    lineage = Lineage(study)
-    node = lineage[lineage.key("report")]
+    study, node = lineage.study, lineage[lineage.key("report")]
 
     @dg.asset(
         key=asset_key(node.key),
         description="All results of the study on one self-contained HTML page, readable offline.",
-        group_name=f"{study.name}_report",  # apart from the dataset, so that groups have no cycle
+        group_name=group_of(node.key),
+        tags=tags_of(node.key),
         owners=OWNERS,
         kinds={"html"},
+        code_version=code_version(lineage, node.key),
         deps=[asset_key(source) for source in node.inputs],
     )
     @failing_plainly()
     def report(storage: StorageResource) -> dg.MaterializeResult[None]:
         store = storage.store(study)
         path = store.write_report(pages.render_report(gather(store)))
-        return dg.MaterializeResult(metadata={"report": dg.MetadataValue.path(str(path)), "bytes": path.stat().st_size})
+        return dg.MaterializeResult(
+            metadata={"report": dg.MetadataValue.path(str(path)), "bytes": path.stat().st_size},
+            data_version=version_of(store, node.key),
+        )
 
     return report
 

@@ -5,35 +5,33 @@ from collections.abc import Iterator
 import dagster as dg
 
 from gradsim.errors import TableError
-from gradsim.study import Study
 from gradsim.tables import Lineage, Store, TableKey
 from gradsim.tables.combine import combine
 from gradsim.tables.lineage import COMBINED_TABLES
 from gradsim.tables.validation import validate
 from gradsim_assets.asset_specs import table_spec
-from gradsim_assets.io_manager import stored_metadata
+from gradsim_assets.io_manager import materialized
 from gradsim_assets.keys import asset_key
 from resources.failing import failing_plainly
 from resources.storage import StorageResource
 
 
-def result_assets(study: Study, setting: str) -> dg.AssetsDefinition:
+def result_assets(lineage: Lineage, setting: str) -> dg.AssetsDefinition:
     """Return the combined tables of one setting, in any subset; all of them are one step."""
-    lineage = Lineage(study)
     sources = {lineage.key(name, setting, "results"): lineage.key(name, setting) for name in COMBINED_TABLES}
 
     @dg.multi_asset(
-        name=f"{study.name}__{setting}__results",
+        name=f"{lineage.study.name}__{setting}__results",
         specs=[table_spec(lineage, key, kinds={"polars", "parquet"}) for key in sources],
         can_subset=True,
     )
     def results(context: dg.AssetExecutionContext, storage: StorageResource) -> Iterator[dg.MaterializeResult[None]]:
-        store = storage.store(study)
+        store = storage.store(lineage.study)
         for key, source in sources.items():
             if asset_key(key) in context.selected_asset_keys:
                 with failing_plainly():
                     _combine(store, key, source)
-                yield dg.MaterializeResult(asset_key=asset_key(key), metadata=stored_metadata(store, key))
+                yield materialized(store, key)
 
     return results
 

@@ -12,7 +12,6 @@ from gradsim.progress import WorkDone, in_steps
 from gradsim.queries import QueryContext, make_queries
 from gradsim.study import Study
 from gradsim.study.partitions import select_partitions
-from gradsim.study.settings import QueryMethod
 from gradsim.tables import Lineage, Store
 from gradsim_assets.asset_specs import table_asset
 from gradsim_assets.assets.dataset import tokenize_samples
@@ -23,20 +22,20 @@ from resources.messages import log_progress
 from resources.storage import StorageResource
 
 
-def variant_assets(study: Study, name: str, setting: QueryMethod, dispatch: Dispatch) -> list[dg.AssetsDefinition]:
+def variant_assets(lineage: Lineage, name: str, dispatch: Dispatch) -> list[dg.AssetsDefinition]:
     """Return the partitioned assets `queries`, `tokenized` and `candidates` of a setting."""
     return [
-        _queries(study, name, setting, dispatch),
-        _tokenized(study, name, dispatch),
-        _candidates(study, name, dispatch),
+        _queries(lineage, name, dispatch),
+        _tokenized(lineage, name, dispatch),
+        _candidates(lineage, name, dispatch),
     ]
 
 
-def _queries(study: Study, name: str, method: QueryMethod, dispatch: Dispatch) -> dg.AssetsDefinition:
-    lineage = Lineage(study)
-    key = lineage.key("queries", name)
+def _queries(lineage: Lineage, name: str, dispatch: Dispatch) -> dg.AssetsDefinition:
+    study, key = lineage.study, lineage.key("queries", name)
+    method = study.settings[name]
     if method.runs_model:
-        return job_asset(study, key, set(method.kinds), dispatch)
+        return job_asset(lineage, key, set(method.kinds), dispatch)
 
     @table_asset(lineage, key, kinds=set(method.kinds), ins={"samples": lineage.key("samples")}, dispatch=dispatch)
     def queries(
@@ -82,9 +81,7 @@ def query_context(store: Store, setting: str, originals: pl.DataFrame, log: logg
     )
 
 
-def _tokenized(study: Study, name: str, dispatch: Dispatch) -> dg.AssetsDefinition:
-    lineage = Lineage(study)
-
+def _tokenized(lineage: Lineage, name: str, dispatch: Dispatch) -> dg.AssetsDefinition:
     @table_asset(
         lineage,
         lineage.key("tokenized", name),
@@ -96,13 +93,13 @@ def _tokenized(study: Study, name: str, dispatch: Dispatch) -> dg.AssetsDefiniti
         kept = queries.join(originals.select("id"), on="id", how="semi", maintain_order="left")
         without_source = queries.join(originals.select("id"), on="id", how="anti", maintain_order="left")
         excluded = dict.fromkeys(without_source["id"], "its original is excluded")
-        return tokenize_samples(study, storage.store(study), kept, excluded)
+        return tokenize_samples(storage.store(lineage.study), kept, excluded)
 
     return tokenized
 
 
-def _candidates(study: Study, name: str, dispatch: Dispatch) -> dg.AssetsDefinition:
-    lineage = Lineage(study)
+def _candidates(lineage: Lineage, name: str, dispatch: Dispatch) -> dg.AssetsDefinition:
+    study = lineage.study
 
     @table_asset(
         lineage,

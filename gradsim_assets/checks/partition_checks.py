@@ -10,7 +10,6 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (
     AssetCheckEvaluationTargetMaterializationData as TargetMaterialization,
 )
 
-from gradsim.study import Study
 from gradsim.tables import Lineage, Store, TableKey
 from gradsim.tables.validation import CHECK, CHECKS, validate
 from gradsim_assets.keys import asset_key, query_ranges
@@ -34,12 +33,12 @@ class Verdict:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
-def partition_checks(study: Study) -> list[dg.AssetChecksDefinition]:
+def partition_checks(lineage: Lineage) -> list[dg.AssetChecksDefinition]:
     """Return the checks of every partitioned table, one step per table."""
-    tables = [node.key for node in Lineage(study) if node.partitioned]
+    tables = [node.key for node in lineage if node.partitioned]
     descriptions = {key: {name: CHECK[name].__doc__ for name in CHECKS[key.name]} for key in tables}
     return [
-        partition_check_step(study, key, "checks", descriptions[key], partial(_verdicts, key), blocking=True)
+        partition_check_step(lineage, key, "checks", descriptions[key], partial(_verdicts, key), blocking=True)
         for key in tables
     ]
 
@@ -49,7 +48,7 @@ def _verdicts(key: TableKey, store: Store, partition: str) -> dict[str, Verdict]
 
 
 def partition_check_step(
-    study: Study,
+    lineage: Lineage,
     key: TableKey,
     suffix: str,
     descriptions: Mapping[str, str | None],
@@ -60,7 +59,7 @@ def partition_check_step(
     """Return the checks of a table's partitions, in any subset; all of them are one step.
 
     Args:
-        study: The study.
+        lineage: Lineage of the study.
         key: Key of the checked table.
         suffix: Last part of the step's name.
         descriptions: Description of each check, by name.
@@ -76,7 +75,7 @@ def partition_check_step(
                 asset=asset_key(key),
                 description=description,
                 blocking=blocking,
-                partitions_def=query_ranges(study),
+                partitions_def=query_ranges(lineage.study),
             )
             for name, description in descriptions.items()
         ],
@@ -85,7 +84,7 @@ def partition_check_step(
     def checks(
         context: dg.AssetCheckExecutionContext, storage: StorageResource
     ) -> Iterator[dg.AssetCheckEvaluation | dg.AssetCheckResult]:
-        store = storage.store(study)
+        store = storage.store(lineage.study)
         with failing_plainly():
             verdicts = {each: verdicts_of(store, each) for each in context.op_execution_context.partition_keys}
         yield from _evaluations(context, asset_key(key), verdicts, blocking=blocking)

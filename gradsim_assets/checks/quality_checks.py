@@ -9,7 +9,6 @@ import dagster as dg
 import polars as pl
 
 from gradsim.queries.quality import FAULTS
-from gradsim.study import Study
 from gradsim.study.settings import QueryMethod
 from gradsim.tables import Lineage, Store, TableKey
 from gradsim_assets.checks.partition_checks import Verdict, partition_check_step
@@ -41,9 +40,9 @@ class FaultyText(NamedTuple):
     after: str
 
 
-def quality_checks(study: Study) -> list[dg.AssetChecksDefinition]:
+def quality_checks(lineage: Lineage) -> list[dg.AssetChecksDefinition]:
     """Return the checks of each setting's queries: one check per fault, one step per setting."""
-    return [_checks(study, name, method) for name, method in study.ordered_settings()]
+    return [_checks(lineage, name, method) for name, method in lineage.study.ordered_settings()]
 
 
 def check_name(fault: str) -> str:
@@ -51,10 +50,10 @@ def check_name(fault: str) -> str:
     return _CHECK_NAMES.get(fault, f"texts_not_{fault}")
 
 
-def _checks(study: Study, setting: str, method: QueryMethod) -> dg.AssetChecksDefinition:
-    key = Lineage(study).key("queries", setting)
+def _checks(lineage: Lineage, setting: str, method: QueryMethod) -> dg.AssetChecksDefinition:
+    key = lineage.key("queries", setting)
     descriptions = {check_name(fault): _description(fault, method) for fault in faults_of(method)}
-    return partition_check_step(study, key, "quality", descriptions, partial(_verdicts, key, method), blocking=False)
+    return partition_check_step(lineage, key, "quality", descriptions, partial(_verdicts, key, method), blocking=False)
 
 
 def _description(fault: str, method: QueryMethod) -> str:

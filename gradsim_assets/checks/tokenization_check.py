@@ -4,16 +4,14 @@ import dagster as dg
 
 from gradsim import dataset, models
 from gradsim.dataset.turns import kind_of
-from gradsim.study import Study
 from gradsim.tables import Lineage
 from gradsim_assets.keys import asset_key
 from resources.failing import failing_plainly
 from resources.storage import StorageResource
 
 
-def tokenization_check(study: Study) -> dg.AssetChecksDefinition:
+def tokenization_check(lineage: Lineage) -> dg.AssetChecksDefinition:
     """Return the check that the originals' token ids and labels agree with open-instruct."""
-    lineage = Lineage(study)
 
     @dg.asset_check(
         name="agrees_with_open_instruct",
@@ -26,7 +24,7 @@ def tokenization_check(study: Study) -> dg.AssetChecksDefinition:
         processor = open_instruct.processor_path()
         if not processor.is_file():
             return _not_compared("the submodule is not checked out (git submodule update --init)")
-        store = storage.store(study)
+        store = storage.store(lineage.study)
         tokenized = store.read(lineage.key("tokenized"))
         originals = store.read(lineage.key("samples")).join(tokenized, on="id", how="semi", maintain_order="left")
         if any(kind_of(messages) != "conversations" for messages in originals["messages"].head(1).to_list()):

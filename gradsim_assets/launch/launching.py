@@ -10,7 +10,9 @@ from gradsim.errors import GradsimError
 from gradsim.study import Study
 from gradsim.tables import Store, TableKey
 from gradsim_assets.abandoned import fail_abandoned_runs, process_tags
+from gradsim_assets.asset_specs import run_tags
 from gradsim_assets.build import build_definitions
+from gradsim_assets.checks.stored_check import without_stored
 from gradsim_assets.keys import asset_key, job_op, query_ranges, table_key
 from gradsim_assets.launch.display import LOGGER_KEY, run_display
 from gradsim_assets.launch.instance import open_instance
@@ -41,12 +43,21 @@ def run_launches(study: Study, launches: Sequence[Launch], environment: Environm
         definitions = build_definitions([study], environment)
         definitions = dg.Definitions.merge(definitions, dg.Definitions(loggers={LOGGER_KEY: logger}))
         job = definitions.resolve_implicit_global_asset_job_def()
+        graph = definitions.resolve_asset_graph()
         for number, launch in enumerate(launches, start=1):
             console.print(f"[bold]run {number} of {len(launches)}[/]  {describe(launch)}")
-            result = job.execute_in_process(
+            assets = {asset_key(key) for key in launch.keys}
+            result = job.get_subset(
+                asset_selection=assets, asset_check_selection=without_stored(graph.get_check_keys_for_assets(assets))
+            ).execute_in_process(
                 instance=instance,
-                asset_selection=[asset_key(key) for key in launch.keys],
-                tags={**partition_tags(launch.partitions), **process_tags(), **NOT_RETRIED},
+                tags={
+                    **partition_tags(launch.partitions),
+                    **process_tags(),
+                    **NOT_RETRIED,
+                    **run_tags(study),
+                    "gradsim/started_by": "command line",
+                },
                 run_config={"loggers": {LOGGER_KEY: {}}, "ops": _forced_ops(study, launch.keys) if force else {}},
                 raise_on_error=False,
             )

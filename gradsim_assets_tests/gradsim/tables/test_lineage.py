@@ -194,12 +194,10 @@ def test_top_k_reaches_so_far(make_study: MakeStudy) -> None:
 class TestModelOfTheHub:
     """A model that is not trained here depends on no sample and on no seed."""
 
-    def test_gguf_file(self, make_study: MakeStudy) -> None:
-        one, two = (make_study(model={"name": "org/model", "gguf": f"{each}.gguf"}) for each in "ab")
-        assert changed(one, two) == below(one, "model")
-
-    def test_quantization(self, make_study: MakeStudy) -> None:
-        one, two = (make_study(model={"name": "org/model", "quantization": kind}) for kind in ("nf4", "int8"))
+    @pytest.mark.parametrize("values", [{"gguf": ("a.gguf", "b.gguf")}, {"quantization": ("nf4", "int8")}])
+    def test_form_of_the_weights(self, make_study: MakeStudy, values: dict[str, tuple[str, str]]) -> None:
+        ((key, kinds),) = values.items()
+        one, two = (make_study(model={"name": "org/model", key: kind}) for kind in kinds)
         assert changed(one, two) == below(one, "model")
 
     @pytest.mark.parametrize("key", ["gguf", "quantization"])
