@@ -134,12 +134,12 @@ def stage_of(key: TableKey) -> str:
 
 
 def group_of(key: TableKey) -> str:
-    """Return a table's asset group: its stage and setting, then the study, whose end the web UI may cut off.
+    """Return a table's asset group: its setting, study and stage; the web UI cuts long names off in the middle.
 
     Groups form no cycle: analyses of the study alone are among its data.
     """
     stage = "data" if key.setting is None and key.name not in {REPORT, TRANSFER} else stage_of(key)
-    return "_".join(part for part in (stage, key.setting, key.study) if part)
+    return "_".join(part for part in (key.setting, key.study, stage) if part)
 
 
 def tags_of(key: TableKey) -> dict[str, str]:

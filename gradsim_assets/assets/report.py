@@ -1,6 +1,7 @@
 """The report asset: all results of a study on one page."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import dagster as dg
 import polars as pl
@@ -8,13 +9,17 @@ import polars as pl
 from gradsim import chat, models
 from gradsim import report as pages
 from gradsim.analysis import LayerDots
+from gradsim.analysis.methods import BM25
 from gradsim.analysis.questions import SIZES
+from gradsim.analysis.similarity import FULL_GRADIENT
 from gradsim.dataset.turns import kind_of
+from gradsim.plots.labels import method_label
 from gradsim.tables import Lineage, Provenance, Store, TableKey
 from gradsim.tables.lineage import DOT_TABLES, TRANSFER
 from gradsim_assets.asset_specs import OWNERS, code_version, group_of, tags_of
 from gradsim_assets.io_manager import version_of
 from gradsim_assets.keys import asset_key
+from gradsim_assets.preview import markdown
 from resources.failing import failing_plainly
 from resources.storage import StorageResource
 
@@ -38,11 +43,37 @@ def report_asset(lineage: Lineage) -> dg.AssetsDefinition:
         store = storage.store(study)
         path = store.write_report(pages.render_report(gather(store)))
         return dg.MaterializeResult(
-            metadata={"report": dg.MetadataValue.path(str(path)), "bytes": path.stat().st_size},
+            metadata={
+                "report": dg.MetadataValue.path(str(path)),
+                "megabytes": round(path.stat().st_size / 1e6, 2),
+                **_accuracies(store),
+            },
             data_version=version_of(store, node.key),
         )
 
     return report
+
+
+def _accuracies(store: Store) -> dict[str, Any]:
+    """Return the share of queries whose source each method finds: as a table, and as numbers that the web UI plots."""
+    accuracy = pl.concat(
+        store.read(store.lineage.key("accuracy", setting, "analysis"))
+        .filter(pl.col("group") == "all")
+        .select(pl.lit(setting).alias("setting"), pl.col("method").cast(pl.String), "accuracy", "low", "high")
+        for setting in store.study.settings
+    )
+    percent = {name: (100 * pl.col(name)).round(1) for name in ("accuracy", "low", "high")}
+    found = pl.format("{} % ({} to {})", *percent.values()).fill_null(pl.format("{} %", percent["accuracy"]))
+    shown = accuracy.select(
+        "setting",
+        pl.col("method").map_elements(method_label, return_dtype=pl.String),
+        found.alias("sources found (95 % interval)"),
+    )
+    numbers = accuracy.filter(pl.col("method").is_in([FULL_GRADIENT, BM25]))
+    return {
+        "accuracies": dg.MetadataValue.md(markdown(shown)),
+        **{f"{setting}: {method_label(method)}": share for setting, method, share, *_ in numbers.iter_rows()},
+    }
 
 
 def gather(store: Store) -> pages.ReportData:

@@ -60,7 +60,7 @@ def test_all_assets_of_the_study_are_shown(web, place):
     nodes = {"/".join(node["assetKey"]["path"]): node for node in web.query(ASSETS)["assetNodes"]}
     assert set(nodes) == {str(node.key) for node in place.store().lineage}
     dots = nodes["tiny/word_dropout/dot_products"]
-    assert dots["groupName"] == "gradients_word_dropout_tiny"
+    assert dots["groupName"] == "word_dropout_tiny_gradients"
     assert sorted(dots["kinds"]) == ["parquet", "torch"]
     assert dots["owners"] == [{"team": "gradsim"}]
     assert dots["partitionKeys"] == ["0000-0006", "0007-0013", "0014-0019"]
