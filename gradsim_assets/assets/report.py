@@ -72,7 +72,7 @@ def _accuracies(store: Store) -> dict[str, Any]:
     numbers = accuracy.filter(pl.col("method").is_in([FULL_GRADIENT, BM25]))
     return {
         "accuracies": dg.MetadataValue.md(markdown(shown)),
-        **{f"{setting}: {method_label(method)}": share for setting, method, share, *_ in numbers.iter_rows()},
+        **{f"{setting}: {method_label(method)}": round(share, 4) for setting, method, share, *_ in numbers.iter_rows()},
     }
 
 

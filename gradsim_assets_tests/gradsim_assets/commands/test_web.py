@@ -1,12 +1,14 @@
 """The web UI and its daemon, as a person uses them: assets are looked at, and a backfill is launched and done."""
 
 import os
+import shutil
 import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import expect
 
 from gradsim.errors import StudyError
 from gradsim.tables import State
@@ -119,6 +121,28 @@ def test_a_corrected_study_runs_without_a_restart(workplace, wait_until):
     assert run.is_success
     store = workplace.store("mine")
     assert store.state(store.lineage.key("samples")) is State.FRESH
+
+
+def test_a_changed_study_is_marked_as_in_its_status(finished, tmp_path, wait_until, chromium):
+    place = finished.copy(tmp_path)
+    shutil.copytree(finished.home, place.home)
+    study = place.studies / "tiny.yaml"
+    with serve(place, wait_until) as ui, chromium.new_page() as page:
+        asset = f"http://127.0.0.1:{ui.port}/assets/tiny/report"
+        page.goto(asset)
+        expect(page.get_by_text("Latest check results")).to_be_visible(timeout=60_000)
+        expect(page.get_by_text("Unsynced")).to_have_count(0)
+
+        study.write_text(study.read_text().replace("top_k: 3", "top_k: 2"))
+        assert ui.query(RELOAD)["reloadRepositoryLocation"]["loadStatus"] == "LOADED"
+        page.goto(asset)
+        expect(page.get_by_text("Unsynced").first).to_be_visible(timeout=60_000)
+        assert "stale" in place.gradsim("status", "tiny")
+
+        # The sensor looks at the files every half minute; partitioned assets have no other mark.
+        page.goto(f"http://127.0.0.1:{ui.port}/assets/tiny/word_dropout/candidates?view=checks&checkDetail={STORED}")
+        said = page.get_by_text("3 of 3 partitions are stale: 0000-0006, 0007-0013, 0014-0019")
+        expect(said).to_be_visible(timeout=150_000)
 
 
 @pytest.fixture
