@@ -10,7 +10,8 @@ import polars as pl
 import pytest
 
 from gradsim.tables import SCHEMAS, Store
-from gradsim_assets.commands.overview import print_studies, progress
+from gradsim.tables.overview import progress
+from gradsim_assets.commands.overview import print_studies
 from gradsim_assets.terminal import console
 from gradsim_assets_tests.studies import two_partitions
 from gradsim_assets_tests.workplace import Workplace
