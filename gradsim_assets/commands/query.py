@@ -10,8 +10,8 @@ from rich.table import Table
 from gradsim import models
 from gradsim.dataset.turns import kind_of
 from gradsim.errors import SampleError
+from gradsim.notebook.texts import readable
 from gradsim.partition_job.search import Searcher
-from gradsim_assets.assets.report import readable
 from gradsim_assets.commands.session import Session
 from gradsim_assets.terminal import console
 
