@@ -100,18 +100,19 @@ class Searcher:
         except SampleError as error:  # whose fix is another study
             raise SampleError(f"{str(error).partition('; ')[0]}; correct or remove it") from error
         queries = sequences(tokenized.frame)
-        excluded = dict(tokenized.excluded)
+        without_vector = {query.id: QUERY_LOSS for query in queries}
         with ExitStack() as opened:
             files = [opened.enter_context(IndexFile(path)) for path in self._paths]
             frames = []
             for group in self._vectors(queries, files[0], report):
                 found = self._compared(np.stack([vector for _, vector in group], dtype=np.float32), files, top, report)
                 ids = pl.Series("query_id", [queries[position].id for position, _ in group], pl.String)
+                for query in ids:
+                    del without_vector[query]
                 frames.append(found.select(ids.gather(found["query"]), pl.exclude("query")))
             originals = sum(file.rows for file in files)
-        compared = set(pl.concat(frames)["query_id"]) if frames else set()
-        excluded |= {query.id: QUERY_LOSS for query in queries if query.id not in compared}
-        if not compared:
+        excluded = tokenized.excluded | without_vector
+        if not frames:
             sample, reason = next(iter(excluded.items()))
             others = ", and so is every other; correct them" if len(excluded) > 1 else "; correct it"
             raise SampleError(f"sample {sample!r} is excluded ({reason}){others}")

@@ -282,7 +282,9 @@ def test_texts_that_are_too_long(finished, monkeypatch):
         changed = Store(store.root, store.study.model_copy(update={"max_length": 150, **changes}))
         return Searcher(changed, store.model_configuration("cpu"))
 
-    with pytest.raises(SampleError, match=r"sample 'long' has [0-9]+ tokens but max_length is 150; correct or remove it$"):
+    with pytest.raises(
+        SampleError, match=r"sample 'long' has [0-9]+ tokens but max_length is 150; correct or remove it$"
+    ):
         searcher().nearest(samples, 1)
     excluding = searcher(on_long_sample="exclude")
     found = excluding.nearest(samples, 1)
@@ -290,6 +292,21 @@ def test_texts_that_are_too_long(finished, monkeypatch):
     assert re.fullmatch("[0-9]+ tokens, max_length is 150", found.provenance.excluded["long"])
     with pytest.raises(SampleError, match=r"^sample 'long' is excluded \(.+ is 150\); correct it$"):
         excluding.nearest(samples[2:], 1)
+
+
+def test_texts_without_a_finite_gradient_are_named(finished, monkeypatch):
+    """As of a study that excludes such samples."""
+    engine = search.projected_gradients
+
+    def without_the_second(model, samples, *arguments, **keywords):
+        yield from (each for each in engine(model, samples, *arguments, **keywords) if each[0] != 1)
+
+    monkeypatch.setattr(search, "projected_gradients", without_the_second)
+    store = finished.store()
+    samples = pl.DataFrame(finished.rows(3))
+    found = Searcher(store, store.model_configuration("cpu")).nearest(samples, 1, exact=True)
+    assert found.frame["query_id"].to_list() == found.frame["original_id"].to_list() == ["s00", "s02"]
+    assert found.provenance.excluded == {"s01": "the query's loss or gradient is not finite"}
 
 
 @pytest.mark.parametrize(("text", "answer", "what"), [(" ", "b", "text"), ("a", "", "answer")])
