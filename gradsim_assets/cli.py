@@ -144,7 +144,8 @@ def report(study: StudyName) -> None:
 def query(
     study: StudyName,
     text: Annotated[
-        str | None, typer.Argument(help="A prompt, as a user would write it, or a text if the originals are.")
+        str | None,
+        typer.Argument(metavar="[TEXT]", help="A prompt, as a user would write it, or a text if the originals are."),
     ] = None,
     answer: Annotated[str | None, typer.Option(help="The prompt's answer: what the gradient is taken of.")] = None,
     file: Annotated[
@@ -154,12 +155,11 @@ def query(
         Path | None, typer.Option(metavar="FILE", help="With --file: a Parquet file for the originals of each text.")
     ] = None,
     top: Annotated[int, typer.Option(help="How many originals of each text.", min=1)] = 5,
-    exact: Annotated[bool, typer.Option("--exact", help="Rank these originals by their full gradients.")] = False,
+    exact: Annotated[bool, typer.Option("--exact", help="Rank them by their full gradients: a pass of each.")] = False,
 ) -> None:
     """Find the originals nearest to a text or to many, by their stored projected gradients.
 
-    Needs a projection with `store_projected: true` in the study, and its `gradient_index`: gradsim run STUDY. With
-    --exact, the originals that are found run through the model again.
+    Needs a projection with `store_projected: true` in the study, and its `gradient_index`: gradsim run STUDY.
     """
     session = commands.Session.open(study)
     session.refuse_imported()
