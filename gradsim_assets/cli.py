@@ -145,7 +145,7 @@ def query(
     study: StudyName,
     text: Annotated[
         str | None,
-        typer.Argument(metavar="[TEXT]", help="A prompt, as a user would write it, or a text if the originals are."),
+        typer.Argument(metavar="TEXT", help="A prompt, as a user would write it, or a text if the originals are."),
     ] = None,
     answer: Annotated[str | None, typer.Option(help="The prompt's answer: what the gradient is taken of.")] = None,
     file: Annotated[

@@ -13,6 +13,7 @@ import torch
 from gradsim.dataset.samples import load_original_file
 from gradsim.errors import SampleError
 from gradsim.gradients.reference import reference_gradient
+from gradsim.gradients.vectors import projected_gradients
 from gradsim.models import RunningModel, load_model, tokenize_for_study
 from gradsim.partition_job import search
 from gradsim.partition_job.inputs import sequences
@@ -296,10 +297,9 @@ def test_texts_that_are_too_long(finished, monkeypatch):
 
 def test_texts_without_a_finite_gradient_are_named(finished, monkeypatch):
     """As of a study that excludes such samples."""
-    engine = search.projected_gradients
 
     def without_the_second(model, samples, *arguments, **keywords):
-        yield from (each for each in engine(model, samples, *arguments, **keywords) if each[0] != 1)
+        yield from (each for each in projected_gradients(model, samples, *arguments, **keywords) if each[0] != 1)
 
     monkeypatch.setattr(search, "projected_gradients", without_the_second)
     store = finished.store()
