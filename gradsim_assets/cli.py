@@ -143,17 +143,27 @@ def report(study: StudyName) -> None:
 @app.command()
 def query(
     study: StudyName,
-    text: Annotated[str, typer.Argument(help="A prompt, as a user would write it, or a text if the originals are.")],
+    text: Annotated[
+        str | None,
+        typer.Argument(metavar="TEXT", help="A prompt, as a user would write it, or a text if the originals are."),
+    ] = None,
     answer: Annotated[str | None, typer.Option(help="The prompt's answer: what the gradient is taken of.")] = None,
-    top: Annotated[int, typer.Option(help="How many originals are shown.", min=1)] = 5,
+    file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Many texts: samples in any format of a dataset.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="With --file: a Parquet file for the originals of each text.")
+    ] = None,
+    top: Annotated[int, typer.Option(help="How many originals of each text.", min=1)] = 5,
+    exact: Annotated[bool, typer.Option("--exact", help="Rank them by their full gradients: a pass of each.")] = False,
 ) -> None:
-    """Show the originals nearest to a text, by their stored projected gradients.
+    """Find the originals nearest to a text or to many, by their stored projected gradients.
 
     Needs a projection with `store_projected: true` in the study, and its `gradient_index`: gradsim run STUDY.
     """
     session = commands.Session.open(study)
     session.refuse_imported()
-    commands.print_nearest(session, text, answer, top)
+    commands.query(session, text, answer, file=file, output=output, top=top, exact=exact)
 
 
 @app.command()

@@ -5,6 +5,7 @@ from .audit import audited_pairs as audited_pairs
 from .audit import gradient_audit as gradient_audit
 from .comparisons import layer_differences as layer_differences
 from .comparisons import method_differences as method_differences
+from .contributions import layer_contributions as layer_contributions
 from .controls import answer_lengths as answer_lengths
 from .controls import controls as controls
 from .divergence import divergence as divergence

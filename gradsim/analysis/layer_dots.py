@@ -9,13 +9,14 @@ import polars as pl
 from gradsim.analysis.arrays import Floats, Positions
 from gradsim.analysis.candidate_lists import CandidateLists
 from gradsim.errors import TableError
+from gradsim.representation import Summarized, Summary
 
 # A layer is noise for a setting if at least this share of its self dot rows is marked.
 _NOISE_SHARE = 0.5
 
 
-@dataclass(frozen=True)
-class LayerDots:
+@dataclass(frozen=True, repr=False)
+class LayerDots(Summarized):
     """Dot products of every pair and self dot products of every sample, by layer.
 
     Pairs are sorted by query (in order of first appearance), then by rank. Layers are in model order (the categories of
@@ -161,6 +162,16 @@ class LayerDots:
         if named.n_unique() < len(named):
             raise TableError(f"layer {named.filter(named.is_duplicated())[0]!r} is named twice")
         return columns
+
+    def _summary(self) -> Summary:
+        facts = {
+            "pairs": f"{len(self.pairs):,}, of {len(self.lists.query_ids):,} queries",
+            "layers": f"{len(self.layers):,}, from {self.layers[0]} to {self.layers[-1]}",
+            "left out": ", ".join(self.noise),
+            "similarities": f"{self.whole.min():.4f} to {self.whole.max():.4f}",
+            "to use": ".pairs, .layers, .dots, .similarity(LAYERS), .layer_similarities()",
+        }
+        return Summary("Dots of layers", {label: fact for label, fact in facts.items() if fact})
 
 
 def cosine(dots: Floats, query_self_dots: Floats, original_self_dots: Floats) -> Floats:

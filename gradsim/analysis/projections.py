@@ -61,7 +61,7 @@ PROJECTION_AUDIT: Schema = {
 
 @dataclass(frozen=True)
 class Gram:
-    """Dot products and self dot products of pairs, (pairs, layers) each."""
+    """Dot products and self dot products of pairs, (pairs, layers) each, or of grids of pairs that broadcast."""
 
     dots: Floats
     query: Floats

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradsim.gradients.planning.plan import Plan
+from gradsim.representation import Summarized, Summary
 
 Floats = NDArray[np.float64]
 Positions = NDArray[np.int64]
@@ -20,8 +21,8 @@ class ProjectedDots:
     original_self_dots: Floats
 
 
-@dataclass(frozen=True)
-class Comparison:
+@dataclass(frozen=True, repr=False)
+class Comparison(Summarized):
     """Results of one `compare` call.
 
     Samples that are in no pair never run, so their self dots and losses are NaN. With `on_bad_sample="exclude"`, all
@@ -58,6 +59,19 @@ class Comparison:
     """Peak size of the captured samples, in bytes."""
     memory_retries: int
     """Number of times that memory ran out and the rest was replanned with half of it."""
+
+    def _summary(self) -> Summary:
+        queries, originals = len(self.query_self_dots), len(self.original_self_dots)
+        facts = {
+            "pairs": f"{len(self.dots):,}, of {queries:,} queries and {originals:,} originals",
+            "layers": f"{len(self.layers):,}, from {self.layers[0]} to {self.layers[-1]}",
+            "noise": ", ".join(self.noise),
+            "projected": ", ".join(self.projected),
+            "excluded": f"{len(self.bad_queries):,} queries, {len(self.bad_originals):,} originals",
+            "passes": f"{self.passes:,}",
+            "arrays": ".dots, .query_self_dots, .original_self_dots, .query_losses, .original_losses",
+        }
+        return Summary("Comparison of gradients", {label: fact for label, fact in facts.items() if fact})
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,12 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from gradsim import chat, models
 from gradsim import report as pages
 from gradsim.analysis import LayerDots
 from gradsim.analysis.methods import BM25
 from gradsim.analysis.questions import SIZES
 from gradsim.analysis.similarity import FULL_GRADIENT
-from gradsim.dataset.turns import kind_of
+from gradsim.notebook.texts import readable
 from gradsim.plots.labels import method_label
 from gradsim.tables import Lineage, Provenance, Store, TableKey
 from gradsim.tables.lineage import DOT_TABLES, TRANSFER
@@ -107,15 +106,6 @@ def _setting(store: Store, setting: str) -> pages.SettingReport:
         queries=None if store.study.imported else readable(store, store.read(lineage.key("queries", setting))),
         layer_dots=LayerDots.from_tables(*dots),
     )
-
-
-def readable(store: Store, samples: pl.DataFrame) -> pl.DataFrame:
-    """Return a study's samples or queries with token ids decoded to text."""
-    if all(kind_of(messages) != "tokens" for messages in samples["messages"].head(1).to_list()):
-        return samples
-    tokenizer = models.RunningModel(store.model_configuration()).tokenizer
-    texts = [chat.decoded(messages, tokenizer) for messages in samples["messages"].to_list()]
-    return samples.with_columns(pl.Series("messages", texts, samples.schema["messages"]))
 
 
 def _provenance(store: Store) -> dict[str, str]:

@@ -12,7 +12,7 @@ from .overview import print_studies as print_studies
 from .plan import print_plan as print_plan
 from .publishing import export_study as export_study
 from .publishing import import_study as import_study
-from .query import print_nearest as print_nearest
+from .query import query as query
 from .session import Session as Session
 from .status import print_states as print_states
 from .status import print_status as print_status

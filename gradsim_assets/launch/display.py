@@ -6,29 +6,19 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from threading import Event, Thread
+from threading import Thread
 from typing import Any
 
 import dagster as dg
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeElapsedColumn,
-)
-from rich.table import Column
 from rich.text import Text
 
-from gradsim.progress import WorkDone
 from gradsim_assets.checks.partition_checks import PARTITIONS
 from gradsim_assets.io_manager import EXCLUDED, TRUNCATED
 from gradsim_assets.keys import table_key
-from gradsim_assets.terminal import console, seconds_text
+from gradsim_assets.progress_bars import ProgressBars, progress_bars
+from gradsim_assets.terminal import console
 from resources.messages import WORK_DONE
 
 LOGGER_KEY = "terminal"
@@ -39,8 +29,7 @@ _SAID = {logging.INFO, logging.WARNING}
 # Steps run one at a time, so the work that an earlier attempt or another step did not finish has ended.
 _STARTS = {dg.DagsterEventType.STEP_START, dg.DagsterEventType.STEP_RESTARTED}
 
-SECONDS_BETWEEN_LINES = 30.0
-_SECONDS_BETWEEN_LOOKS = 0.5
+_SECONDS_UNTIL_THREAD_ENDS = 0.5
 
 
 @dataclass
@@ -61,10 +50,9 @@ class _Made:
 class TerminalHandler(logging.Handler):
     """Logging handler that turns a run's events into lines and progress bars."""
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, bars: ProgressBars) -> None:
         super().__init__(logging.DEBUG)  # Dagster's level for its events
-        self._progress = progress
-        self._bars: dict[str, Task] = {}
+        self._bars = bars
         self._made: dict[str, _Made] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -77,12 +65,11 @@ class TerminalHandler(logging.Handler):
             return
         self._announce()
         if event is not None and event.event_type in _STARTS:
-            for what in list(self._bars):
-                self._remove(what)
+            self._bars.clear()
         elif event is not None and event.event_type is dg.DagsterEventType.ASSET_CHECK_EVALUATION:
             self._checked(event.asset_check_evaluation_data)
         elif work := getattr(record, WORK_DONE, None):
-            self._advance(work)
+            self._bars.show(work)
         elif event is None and record.levelno in _SAID and not message.startswith("[pipes]"):
             self._print(f"  [dim]{escape(message)}[/]")
 
@@ -115,56 +102,18 @@ class TerminalHandler(logging.Handler):
 
     def _print(self, text: str) -> None:
         """Print a line, broken between words in a terminal, and whole in a file, which can then be searched."""
-        self._progress.print(text, soft_wrap=not self._progress.console.is_terminal)
-
-    def _advance(self, work: WorkDone) -> None:
-        if (bar := self._bars.get(work.what)) and work.done < bar.completed:
-            self._remove(work.what)  # the count was restarted
-        if work.what not in self._bars:
-            self._progress.add_task(
-                work.what, total=work.total, completed=work.done, work=work, before=work.done, said=0.0
-            )
-            self._bars[work.what] = self._progress.tasks[-1]
-        self._progress.update(self._bars[work.what].id, completed=work.done, total=work.total, work=work)
-        if work.done == work.total:
-            self._remove(work.what)
-
-    def _remove(self, what: str) -> None:
-        self._progress.remove_task(self._bars.pop(what).id)
-
-
-class _TimeLeft(ProgressColumn):
-    """Time that the rest of the work takes at the pace since its bar appeared; empty before anything is done."""
-
-    max_refresh = 0.5
-
-    def render(self, task: Task) -> Text:
-        """Return, for example, `3 min 20 s left`."""
-        return Text(_time_left(task))
-
-
-def _time_left(task: Task) -> str:
-    done = task.completed - task.fields["before"]
-    if done <= 0 or task.elapsed is None or task.remaining is None:
-        return ""
-    return f"{seconds_text(task.elapsed / done * task.remaining)} left"
+        self._bars.progress.print(text, soft_wrap=not self._bars.progress.console.is_terminal)
 
 
 @contextmanager
 def run_display() -> Iterator[tuple[Console, dg.LoggerDefinition]]:
     """Show progress while the block runs; yield a console to print on, and the Dagster logger to feed the display."""
-    columns = (
-        TextColumn("  {task.description}", table_column=Column(overflow="fold")),
-        BarColumn(bar_width=16, table_column=Column(no_wrap=True)),
-        MofNCompleteColumn(table_column=Column(no_wrap=True)),
-        TimeElapsedColumn(table_column=Column(no_wrap=True)),
-        _TimeLeft(table_column=Column(no_wrap=True)),
-    )
     with ExitStack() as stack:
         shown = stack.enter_context(_own_console()) if console.is_interactive else console
-        progress = stack.enter_context(Progress(*columns, console=shown, transient=True))
-        stack.enter_context(_above_bars(shown) if shown.is_interactive else _as_lines(progress))
-        handler = TerminalHandler(progress)
+        bars = stack.enter_context(progress_bars(shown))
+        if shown.is_interactive:
+            stack.enter_context(_above_bars(shown))
+        handler = TerminalHandler(bars)
 
         def terminal(context: dg.InitLoggerContext) -> logging.Logger:
             logger = logging.Logger("gradsim.terminal", logging.DEBUG)
@@ -204,28 +153,4 @@ def _above_bars(console: Console) -> Iterator[None]:
         for descriptor, terminal in kept.items():
             os.dup2(terminal, descriptor)
             os.close(terminal)
-        thread.join(_SECONDS_BETWEEN_LOOKS)  # a server of jobs that was started meanwhile holds the pipe longer
-
-
-@contextmanager
-def _as_lines(progress: Progress) -> Iterator[None]:
-    """Print a line about each piece of work every `SECONDS_BETWEEN_LINES`, from a thread: a job may report rarely."""
-    ended = Event()
-
-    def print_lines() -> None:
-        while not ended.wait(min(_SECONDS_BETWEEN_LOOKS, SECONDS_BETWEEN_LINES)):
-            for task in progress.tasks:
-                if (task.elapsed or 0) - task.fields["said"] >= SECONDS_BETWEEN_LINES:
-                    task.fields["said"] = task.elapsed
-                    left = _time_left(task)
-                    progress.print(
-                        f"  [dim]{escape(str(task.fields['work']))}{left and f', {left}'}[/]", soft_wrap=True
-                    )
-
-    thread = Thread(target=print_lines, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
+        thread.join(_SECONDS_UNTIL_THREAD_ENDS)  # a server of jobs that was started meanwhile holds the pipe longer

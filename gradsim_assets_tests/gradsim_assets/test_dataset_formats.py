@@ -19,9 +19,9 @@ from typer.testing import CliRunner
 
 from gradsim.errors import SampleError
 from gradsim.models import load_tokenizer, train_reference_model
+from gradsim.notebook.texts import readable
 from gradsim.tables import Store
 from gradsim_assets.assets.dataset import load_originals
-from gradsim_assets.assets.report import readable
 from gradsim_assets.cli import app
 from gradsim_assets_tests.workplace import Workplace
 

@@ -75,6 +75,17 @@ def test_a_sample_on_both_sides_is_run_once(model, queries, forwards):
     np.testing.assert_allclose(result.dots[[0, 6, 12, 18, 24]], result.query_self_dots, rtol=1e-5)
 
 
+def test_a_comparison_is_shown_in_a_few_lines(model, queries, originals):
+    result = compare(model, queries, originals, "all", projectors=[Projector("sjlt", 0.5, seed=1, name="<half>")])
+    shown = repr(result).splitlines()
+    assert shown[0] == "Comparison of gradients"
+    pairs = len(queries) * len(originals)
+    assert f"  pairs      {pairs}, of {len(queries)} queries and {len(originals)} originals" in shown
+    assert "  projected  <half>" in shown
+    assert max(map(len, shown)) < 120
+    assert "&lt;half&gt;" in result._repr_html_()
+
+
 def test_samples_in_no_pair_are_not_run(model, queries, originals, forwards):
     result = compare(model, queries, originals, [(1, 2)])
     assert sum(forwards) == 2

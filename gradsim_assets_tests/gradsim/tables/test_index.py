@@ -1,40 +1,15 @@
 """Files of projected gradients: read in place, whole or an error, of one definition."""
 
-from pathlib import Path
-
 import numpy as np
 import polars as pl
 import pyarrow as pa
 import pytest
 
 from gradsim.errors import StudyError, TableError
-from gradsim.partition_job.search import nearest_originals
 from gradsim.tables import Provenance, State, Store
-from gradsim.tables.index import IndexFile, IndexHeader, index_writer, read_index_provenance
+from gradsim.tables.index import IndexFile, index_writer, read_index_provenance
 from gradsim.tables.validation import validate
-
-DIMENSIONS = {"embedding": 5, "head": 700}
-FORMATS = ("float16", "float32")
-
-
-def header(stored_format="float16"):
-    return IndexHeader(projection="sjlt_1pct", dimensions=DIMENSIONS, stored_format=stored_format)
-
-
-def vectors(count=7, scale=1e-9):
-    """As small as gradients are: float16 alone would make zeros of them."""
-    return np.random.default_rng(0).standard_normal((count, 705)).astype(np.float32) * np.float32(scale)
-
-
-def write(path: Path, rows, stored_format="float16", **known) -> Provenance:
-    with index_writer(path, header(stored_format), Provenance.model_validate(known)) as writer:
-        for number, row in enumerate(rows):
-            writer.add(f"s{number}", row)
-    return writer.provenance
-
-
-def nearest(query, files, kind="sjlt", **keywords):
-    return nearest_originals(query, files, kind=kind, parameters=np.array([100, 9000]), **keywords)
+from gradsim_assets_tests.gradsim.tables.indexes import FORMATS, header, vectors, write
 
 
 @pytest.fixture
@@ -85,7 +60,6 @@ def test_no_rows(path):
     write(path, [])
     with IndexFile(path) as file:
         assert (file.rows, list(file.batches())) == (0, [])
-        assert nearest(vectors(1)[0], [file]).height == 0
 
 
 @pytest.mark.parametrize("share", [0, 0.1, 0.5, 0.99])
@@ -124,43 +98,6 @@ def test_a_writer_that_breaks_leaves_the_old_file(path):
         writer.add("s0", vectors()[0][:700])
     assert read_index_provenance(path) == old
     assert [each.name for each in path.parent.iterdir()] == [path.name]
-
-
-@pytest.mark.parametrize("stored_format", FORMATS)
-@pytest.mark.parametrize("weighted", [False, True])
-def test_nearest_are_those_of_exact_cosines(path, stored_format, weighted, monkeypatch):
-    monkeypatch.setattr("gradsim.partition_job.search._AT_ONCE", 100)
-    rows = vectors(9)
-    query = rows[3] + 0.5 * rows[5]
-    write(path, rows[:4], stored_format)
-    second = path.with_name("0002-0003.arrow")
-    write(second, rows[4:], stored_format)
-    weights = np.repeat(list(DIMENSIONS.values()) if weighted else [1, 1], list(DIMENSIONS.values()))
-    scaled = rows.astype(np.float64) * np.sqrt(weights)
-    wanted = query.astype(np.float64) * np.sqrt(weights)
-    expected = scaled @ wanted / np.linalg.norm(scaled, axis=1) / np.linalg.norm(wanted)
-    with IndexFile(path) as first, IndexFile(second) as last:
-        found = nearest(query, [first, last], weighted=weighted)
-    names = [*(f"s{number}" for number in range(4)), *(f"s{number}" for number in range(5))]
-    order = np.argsort(-expected, kind="stable")
-    assert found["original_id"].to_list() == [names[place] for place in order]
-    np.testing.assert_allclose(found["similarity"], expected[order], atol=2e-4 if stored_format == "float16" else 1e-6)
-    assert found["similarity"].max() <= 1
-
-
-def test_similarities_say_how_uncertain_they_are(path):
-    """For independent vectors in one layer of k dimensions about 1/√k; none where every layer is whole."""
-    rows = vectors(9)
-    rows[:, :5] = 0
-    write(path, rows)
-    with IndexFile(path) as file:
-        errors = nearest(rows[0], [file])["standard_error"]
-        whole = nearest_originals(rows[0], [file], kind="sjlt", parameters=np.array([5, 700]))
-        unknown = nearest(rows[0], [file], kind="logra")
-    assert errors[1:].to_list() == pytest.approx([700**-0.5] * 8, rel=0.05)
-    assert errors[0] == pytest.approx(0, abs=1e-3)  # itself
-    assert whole["standard_error"].to_list() == [0.0] * 9
-    assert unknown["standard_error"].null_count() == 9
 
 
 class TestStore:

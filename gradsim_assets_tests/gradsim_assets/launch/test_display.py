@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from gradsim_assets.launch import display, run_launches
+from gradsim_assets import progress_bars
+from gradsim_assets.launch import run_launches
 from gradsim_assets.launch.targets import Launch
 from gradsim_assets_tests.workplace import MODEL, SCRIPTS, Workplace
 
@@ -103,6 +104,6 @@ def test_a_run_in_a_file_says_every_so_often_how_far_it_is(
     run_launches(workplace.study(), launches, workplace.environment)
     short = capfd.readouterr().out.splitlines()
     assert not [each for each in short if "training" in each], "the training takes less than half a minute"
-    monkeypatch.setattr(display, "SECONDS_BETWEEN_LINES", 0.1)
+    monkeypatch.setattr(progress_bars, "SECONDS_BETWEEN_LINES", 0.1)
     run_launches(workplace.study(), launches, workplace.environment, force=True)
     assert len([each for each in capfd.readouterr().out.splitlines() if line.fullmatch(each)]) > 1

@@ -17,11 +17,11 @@ from gradsim.analysis import QUESTIONS
 from gradsim.analysis.questions import DOTS, SIZES
 from gradsim.errors import StudyError, TableError
 from gradsim.notebook import OpenedStudy
-from gradsim.published import find_published, read_published, store_published
 from gradsim.queries import query_frame
 from gradsim.study import load_study
 from gradsim.tables import Store
-from gradsim_assets_tests.gradsim.published.tiny import LAYERS, LISTS, Layout, tables_of
+from gradsim_assets_tests.gradsim.published.tiny import LAYERS, LISTS
+from gradsim_assets_tests.studies import two_partitions
 
 PAIRS = sum(len(originals) for originals in LISTS.values())
 
@@ -30,41 +30,59 @@ NOT_DRAWN = {"method_differences", "controls", "best_similarity", "divergence", 
 EMPTY = {"attention_against_mlp", "projection_audit"}
 
 
-@pytest.fixture(scope="module")
-def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
-    """Two settings of four queries, written."""
-    settings = {"paraphrased": tables_of(0, LISTS), "model_generated": tables_of(1, LISTS)}
-    layout = Layout(tmp_path_factory.mktemp("published"), settings)
-    layout.write()
-    return layout
-
-
-@pytest.fixture
-def data_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where this environment keeps tables; its folder of studies is empty."""
-    root, studies = tmp_path / "data root", tmp_path / "studies"
-    studies.mkdir()
-    monkeypatch.setenv("GRADSIM_DATA", str(root))
-    monkeypatch.setenv("GRADSIM_STUDIES", str(studies))
-    return root
-
-
-@pytest.fixture
-def store(layout: Layout, data_root: Path) -> Store:
-    """The study `tiny`, imported; nothing is answered yet."""
-    return store_published(read_published(find_published(layout.root)), data_root, "tiny").store
-
-
-@pytest.fixture
-def study(store: Store) -> OpenedStudy:
-    return gradsim.open_study("tiny")
-
-
 def test_a_study_says_what_it_is(study: OpenedStudy) -> None:
     assert (study.definition.name, study.definition.samples) == ("tiny", 4)
     assert study.settings == ["paraphrased", "model_generated"]
     assert study["model_generated"] is study["model-generated"]
     assert study["model-generated"].name == "model_generated"
+
+
+def test_what_is_shown_of_a_study(study: OpenedStudy) -> None:
+    shown = repr(study).splitlines()
+    assert shown[0] == "Study tiny"
+    assert "  model      org/model" in shown
+    assert "  settings   paraphrased, model_generated" in shown
+    assert "  state      report missing" in shown
+    assert 'study["paraphrased"], .tables' in shown[-1]
+
+
+def test_what_is_shown_of_a_setting(study: OpenedStudy, store: Store) -> None:
+    """Nothing is computed to be shown."""
+    setting = study["paraphrased"]
+    assert "accuracy  not computed; materialize it, or run `gradsim run tiny --setting paraphrased`" in repr(setting)
+    answer = setting.answer("accuracy")
+    store.write(store.lineage.key("accuracy", "paraphrased", "analysis"), answer)
+    (row,) = answer.filter(method="full_gradient").iter_rows(named=True)
+    expected = "accuracy of full_gradient {accuracy:.4f}, 95 % interval {low:.4f} to {high:.4f}".format(**row)
+    for each in (setting, gradsim.open_study("tiny")["paraphrased"]):
+        assert expected in " ".join(repr(each).split())
+
+
+def test_a_damaged_file_is_shown_not_raised(tmp_path: Path) -> None:
+    store = Store(tmp_path / "data root", two_partitions(tmp_path))
+    study = OpenedStudy(store)
+    assert "state      not begun" in repr(study)
+    path = store.path(store.lineage.key("queries", "dropped"), "0000-0001")
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"half")
+    assert f"state      unknown: {path}: not a readable table" in repr(study)
+    store.path(store.lineage.key("accuracy", "dropped", "analysis")).parent.mkdir(parents=True)
+    store.path(store.lineage.key("accuracy", "dropped", "analysis")).write_bytes(path.read_bytes())
+    assert "accuracy    not computed; materialize it" in repr(study["dropped"])
+
+
+def test_descriptions_are_shown_in_jupyter_as_text(study: OpenedStudy) -> None:
+    changed = study.definition.model_copy(update={"description": "<script>alert(1)</script> & more"})
+    page = OpenedStudy(Store(study.store.root, changed))._repr_html_()
+    assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; more" in page
+    assert "<script" not in page
+
+
+def test_what_is_shown_of_dots(study: OpenedStudy) -> None:
+    dots = study["paraphrased"].layer_dots
+    assert f"pairs         {PAIRS}, of {len(LISTS)} queries" in repr(dots)
+    assert "layers        3, from embed to head" in repr(dots)
+    assert "<td" in dots._repr_html_()
 
 
 def test_names_that_are_unknown_are_refused_with_those_that_are_known(study: OpenedStudy) -> None:

@@ -1,4 +1,4 @@
-"""Access to the tables, analyses and figures of a study from notebooks and scripts."""
+"""Studies and their settings as notebooks hold them."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -12,16 +12,19 @@ from gradsim.analysis import QUESTIONS, Criterion, LayerDots
 from gradsim.analysis.questions import DOTS, SIZES
 from gradsim.analysis.selection import with_parameters
 from gradsim.environment import read_environment
-from gradsim.errors import StudyError, TableError
+from gradsim.errors import GradsimError, StudyError, TableError
+from gradsim.notebook.candidates import candidates_of
+from gradsim.representation import Summarized, Summary
 from gradsim.study import Study, load_study
 from gradsim.tables import SCHEMAS, State, Store, TableKey
 from gradsim.tables.files import scan_table
+from gradsim.tables.overview import model_name, progress
 
 if TYPE_CHECKING:  # importing takes a second, and not every caller plots
     from matplotlib.figure import Figure
 
 
-class OpenedStudy:
+class OpenedStudy(Summarized):
     """Stored tables of a study. Nothing that requires the model is ever computed.
 
     Attributes:
@@ -96,8 +99,25 @@ class OpenedStudy:
         """Evaluate the layer selections of every setting on every other setting."""
         return selection_transfer({name: self[name] for name in self.settings})
 
+    def _summary(self) -> Summary:
+        study = self.definition
+        try:
+            state = progress(self.store)
+        except GradsimError as error:
+            state = f"unknown: {error}"
+        facts = {
+            "about": study.description,
+            "model": model_name(study),
+            "samples": f"{study.size:,}",
+            "settings": ", ".join(self.settings),
+            "state": state,
+            "tables in": str(self.store.root / study.name),
+            "to use": f'study["{self.settings[0]}"], .tables, .scan(TABLE), .sizes, .transfer()',
+        }
+        return Summary(f"Study {study.name}", {label: fact for label, fact in facts.items() if fact})
 
-class OpenedSetting:
+
+class OpenedSetting(Summarized):
     """Tables and analyses of one setting.
 
     Attributes:
@@ -122,6 +142,26 @@ class OpenedSetting:
     def layer_dots(self) -> LayerDots:
         """Inner products of every pair and layer as arrays; they yield the similarity for any selection of layers."""
         return LayerDots.from_tables(*(self.scan(name).collect() for name in DOTS))
+
+    def candidates(self, query_id: str) -> pl.DataFrame:
+        """Return everything that is stored about the candidates of one query, in the order of their rank.
+
+        Args:
+            query_id: Id of the query, which is that of its source.
+
+        Returns:
+            `query_id`, `original_id`, `is_source`, `rank`, `score` of BM25 and `forced`; `similarity` of the full
+            gradients; that of each projection, named `PROJECTION-DIMENSION`; the texts `query` and `original`, which
+            are null in an imported study; and `contributions`: for each layer a struct of `layer` and `contribution`,
+            its dot divided by the norms of both full gradients. Contributions sum to the similarity, but for the
+            rounding of imported numbers.
+            Explode and unnest them to get a row of each layer.
+
+        Raises:
+            StudyError: The study has no such sample, or the query was excluded.
+            TableError: A table has not been computed.
+        """
+        return candidates_of(query_id, self.study.store, self.name, self.scan)
 
     @property
     def questions(self) -> pl.DataFrame:
@@ -179,6 +219,31 @@ class OpenedSetting:
         seed = self.study.definition.seed
         value = analysis.value_of_selection(self.layer_dots, layers, Criterion(criterion), seed=seed)
         return with_parameters(value, self.layer_dots.every_layer, self.study.sizes)
+
+    def _summary(self) -> Summary:
+        study = self.study.definition
+        facts = {
+            "method": study.settings[self.name].method,
+            **({} if study.imported else {"candidates": f"{study.top_k} of each query"}),
+            **self._accuracies(),
+            "to use": ".candidates(ID), .questions, .answer(QUESTION), .figure(QUESTION), .scan(TABLE)",
+        }
+        return Summary(f"Setting {self.name} of study {study.name}", facts)
+
+    def _accuracies(self) -> dict[str, str]:
+        """Return the accuracy of each method if it was computed, otherwise how to compute it."""
+        store = self.study.store
+        key = store.lineage.key("accuracy", self.name, "analysis")
+        try:
+            if "accuracy" not in self._answers and store.state(key) is not State.FRESH:
+                return {"accuracy": f"not computed; {store.remedy(key)}"}
+            answer = self.answer("accuracy").filter(group="all")
+        except GradsimError as error:
+            return {"accuracy": f"unknown: {error}"}
+        return {
+            f"accuracy of {name}": f"{value:.4f}, 95 % interval {low:.4f} to {high:.4f}"
+            for name, value, low, high in answer.select("method", "accuracy", "low", "high").iter_rows()
+        }
 
     def _inputs(self, question: str) -> Mapping[str, pl.DataFrame]:
         inputs = self.study.store.lineage.analysis_inputs(question, self.name)
