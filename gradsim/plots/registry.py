@@ -103,7 +103,7 @@ LAYERS = (
         plots.attention_and_mlp,
         "attention_against_mlp",
         ("layer_means", "attention_against_mlp"),
-        "Attention layers are better on average above zero, MLP layers below. " + WHISKERS,
+        "Above zero, the layers that the axis names first are better on average, below zero the others. " + WHISKERS,
     ),
     _figure(
         plots.layers_against_full_gradient,

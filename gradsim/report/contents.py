@@ -3,8 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from matplotlib.figure import Figure
-
 from gradsim import plots
 from gradsim.analysis.controls import ANSWER_LENGTH
 from gradsim.analysis.questions import QUESTIONS, SIZES
@@ -37,14 +35,6 @@ def sections_of(data: ReportData, answer: Answer | None, downloads: Downloads) -
         _model(data, drawer, downloads),
     )
     return [section for section in sections if any(section.panels)]
-
-
-def accuracy_figure(data: ReportData) -> Figure:
-    """Return the figure of methods and null controls in all settings; its title is the page's headline."""
-    return plots.accuracy_of_methods(
-        {setting.setting: setting.tables["accuracy"] for setting in data.settings},
-        {setting.setting: setting.tables["controls"] for setting in data.settings},
-    )
 
 
 def missing_of(setting: SettingReport, data: ReportData) -> str:
@@ -102,11 +92,16 @@ def _accuracy(data: ReportData, drawer: Drawer) -> Section:
         "Filled markers are methods; hollow markers are null controls, which use no gradients. Lines show 95\u00a0% "
         "confidence intervals; for shuffled sources, they contain 95\u00a0% of a thousand shuffles."
     )
-    picture = drawer.picture(accuracy_figure(data), "accuracy_of_methods", note, behind)
+    figure = plots.accuracy_of_methods(
+        {setting.setting: setting.tables["accuracy"] for setting in data.settings},
+        {setting.setting: setting.tables["controls"] for setting in data.settings},
+    )
+    picture = drawer.picture(figure, "accuracy_of_methods", note, behind)
     picture = replace(picture, title="Accuracy with gradients and without")
     captions = {
         "accuracy": "Accuracy",
         "controls": "Null controls",
+        "baseline_differences": "Differences from the baselines",
         "method_differences": "Differences between methods",
     }
     panels = [Panel(pictures=[picture]), *_panels(data, drawer, (), captions, summary_of)]

@@ -14,8 +14,8 @@ class SettingReport:
 
     Attributes:
         setting: Name as in asset keys, such as `model_generated`.
-        tables: Analyses by name. `accuracy`, `controls` and `decisions` are required; the page omits other missing
-            analyses and lists them.
+        tables: Analyses by name, and the `baseline_differences`. `accuracy`, `controls`, `decisions` and
+            `baseline_differences` are required; the page omits other missing analyses and lists them.
         queries: `id` and `messages` of the queries; None if their texts are unavailable.
         layer_dots: Inner products of all pairs by layer; None if unavailable.
     """

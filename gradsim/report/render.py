@@ -9,15 +9,15 @@ import polars as pl
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from gradsim import plots
 from gradsim.plots.labels import listed, percent, setting_label
 from gradsim.report.answer import answer_of
 from gradsim.report.browser import Browsed, Texts, browsed, described, layers_shown, packed_texts, texts_by_id
-from gradsim.report.contents import accuracy_figure, missing_of, sections_of
+from gradsim.report.contents import missing_of, sections_of
 from gradsim.report.data import ReportData, SettingReport
 from gradsim.report.downloads import Downloads
 from gradsim.report.faults import faults_are_known, faults_table
 from gradsim.report.findings import BigNumber, alarm_of, big_numbers, chance_of
+from gradsim.report.headline import Lead, headline_of, leads_of
 from gradsim.report.tables import Table, table_of
 
 PAGE = Path(__file__).parent / "page"
@@ -34,6 +34,7 @@ class Scores:
     label: str
     queries: str
     big_numbers: list[BigNumber]
+    leads: list[Lead]
 
 
 def render_report(data: ReportData) -> str:
@@ -63,7 +64,7 @@ def render_report(data: ReportData) -> str:
         study=data.study,
         description=data.description,
         alarm=alarm_of(data),
-        headline=plots.title_of(accuracy_figure(data)),
+        headline=headline_of(data.settings),
         settings=[_scores(setting) for setting in data.settings],
         several=len(data.settings) > 1,
         chances=listed(list(dict.fromkeys(percent(chance_of(setting)) for setting in data.settings))),
@@ -95,7 +96,7 @@ def _joined(folder: str, names: tuple[str, ...]) -> str:
 def _scores(setting: SettingReport) -> Scores:
     number = len(setting.tables["decisions"])
     queries = "1 query" if number == 1 else f"{number:,} queries"
-    return Scores(setting.setting, setting_label(setting.setting), queries, big_numbers(setting))
+    return Scores(setting.setting, setting_label(setting.setting), queries, big_numbers(setting), leads_of(setting))
 
 
 def _shown(originals: Texts, pairs: list[Browsed]) -> str:

@@ -20,6 +20,7 @@ from gradsim.report.tables import Table, table_of
 NAMES = {
     "accuracy": "accuracy",
     "controls": "null controls",
+    "baseline_differences": "differences from the baselines",
     "method_differences": "differences between methods",
     "select_or_project": "select or project",
     "greedy_by_accuracy": "greedy selection by accuracy",
@@ -40,6 +41,9 @@ NAMES = {
     "similarity_over_layers": "similarity over layers",
 }
 """Display name of each table of a setting, in the page's order."""
+
+SCHEMAS = {**analysis.SCHEMAS, "baseline_differences": analysis.BASELINE_DIFFERENCES}
+"""Columns of each table, stored ones and those that only the report shows."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +145,7 @@ class Drawer:
         frame = setting.tables.get(name)
         if frame is None or frame.is_empty():
             return []
-        schema = analysis.SCHEMAS.get(name, {})
+        schema = SCHEMAS.get(name, {})
         return [table_of(name, caption, frame, schema, self.download(setting, name))]
 
     def _layers(self, setting: SettingReport) -> list[Table]:
@@ -151,12 +155,12 @@ class Drawer:
         name = pl.col("layer").cast(pl.String)  # enums of different tables may differ
         frame = tables["accuracy_per_layer"].with_columns(name)
         ends = {"low": "similarity_low", "high": "similarity_high"}
-        schema = dict(analysis.SCHEMAS["accuracy_per_layer"])
+        schema = dict(SCHEMAS["accuracy_per_layer"])
         for other in ("similarity_to_full_gradient", SIZES):
             if other in tables:
                 named = tables[other].with_columns(name).rename(ends, strict=False)
                 frame = frame.join(named, on="layer", how="left", maintain_order="left")
-                schema = analysis.SCHEMAS[other] | schema
+                schema = SCHEMAS[other] | schema
         download = self._downloads.add(f"{setting.setting}_layers", "all layers", frame)
         caption = "The only layer" if len(frame) == 1 else f"All {len(frame)} layers"
         return [table_of("layers", caption, frame, schema, download)]

@@ -7,7 +7,16 @@ from dataclasses import dataclass
 import polars as pl
 
 from gradsim.analysis.schema import Schema
-from gradsim.plots.labels import control_label, count, layer_label, method_label, points, power_of_ten, projection_label
+from gradsim.plots.labels import (
+    baseline_label,
+    control_label,
+    count,
+    layer_label,
+    method_label,
+    points,
+    power_of_ten,
+    projection_label,
+)
 from gradsim.report.downloads import Download
 
 Format = Callable[..., str]
@@ -109,6 +118,11 @@ COLUMNS: dict[str, Sequence[Shown]] = {
         Shown("method", method_label), Shown("group"), share_shown("accuracy", "accuracy"), QUERIES, Shown("tied"),
     ),
     "controls": (Shown("control", control_label), share_shown("accuracy", "accuracy"), QUERIES, Shown("tied")),
+    "baseline_differences": (
+        Shown("baseline", baseline_label), share_shown("accuracy", "accuracy", None),
+        Shown("difference", in_points, "lead of the gradient (points)", ("low", "high")),
+        Shown("only_full", label="only the gradient"), Shown("only_baseline", label="only the baseline"), P_HOLM,
+    ),
     "method_differences": (
         Shown("method", method_label), Shown("other", method_label, "versus"),
         Shown("difference", in_points, "difference (points)", ("low", "high")),
@@ -135,10 +149,10 @@ COLUMNS: dict[str, Sequence[Shown]] = {
     "select_or_project": (
         Shown("projection", projection_label), Shown("dimension", count), Shown("criterion", label="selected by"),
         share_shown("selected_accuracy", "selected", None), share_shown("projected_accuracy", "projected", None),
-        Shown("difference", in_points, "diff. (points)", ("low", "high")), P_HOLM,
+        Shown("difference", in_points, "selected − projected (points)", ("low", "high")), P_HOLM,
         Shown("selected_similarity", "{:.3f}".format, "similarity, selected"),
         Shown("projected_similarity", "{:.3f}".format, "similarity, projected"),
-        Shown("similarity_difference", "{:+.4f}".format, "diff.", ("similarity_low", "similarity_high")),
+        Shown("similarity_difference", "{:+.4f}".format, "selected − projected", ("similarity_low", "similarity_high")),
     ),
     "selection_under_budget": (
         Shown("criterion", label="selected by"), Shown("budget", count, "most parameters"),

@@ -5,10 +5,10 @@ from collections.abc import Iterable
 import dagster as dg
 import polars as pl
 
-from gradsim import chat, models
+from gradsim import analysis, chat, models
 from gradsim import report as pages
 from gradsim.analysis import LayerDots
-from gradsim.analysis.questions import SIZES
+from gradsim.analysis.questions import SIZES, TOKENS
 from gradsim.dataset.turns import kind_of
 from gradsim.study import Study
 from gradsim.tables import Lineage, Provenance, Store, TableKey
@@ -68,10 +68,23 @@ def _setting(store: Store, setting: str) -> pages.SettingReport:
     dots = (store.read(lineage.key(name, setting, "results")) for name in DOT_TABLES)
     return pages.SettingReport(
         setting,
-        tables={node.key.name: store.read(node.key) for node in nodes},
+        tables={
+            **{node.key.name: store.read(node.key) for node in nodes},
+            "baseline_differences": _baseline_differences(store, setting),
+        },
         queries=None if store.study.imported else readable(store, store.read(lineage.key("queries", setting))),
         layer_dots=LayerDots.from_tables(*dots),
     )
+
+
+def _baseline_differences(store: Store, setting: str) -> pl.DataFrame:
+    """Return the full gradient's lead over each baseline; imported results have no tokens, hence no answer lengths."""
+    inputs = store.lineage.analysis_inputs("controls", setting)
+    lengths = [analysis.answer_lengths(store.read(inputs[name])) for name in TOKENS if name in inputs]
+    similarity, candidates = (
+        store.read(store.lineage.key(name, setting, "results")) for name in ("gradient_similarity", "candidates")
+    )
+    return analysis.baseline_differences(similarity, candidates, *lengths, seed=store.study.seed)
 
 
 def readable(store: Store, samples: pl.DataFrame) -> pl.DataFrame:

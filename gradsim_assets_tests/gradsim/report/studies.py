@@ -108,6 +108,11 @@ def make_setting(name: str, *, lift: float, questions: Sequence[str] = tuple(QUE
     answers: dict[str, pl.DataFrame] = {}
     for question in questions:
         answers[question] = QUESTIONS[question].answer({**tables, **answers}, 42)
+    ids = ids_of(len(dots.lists.query_ids))
+    lengths = pl.DataFrame({"id": ids, "length": [len(name) * at % 7 for at, name in enumerate(ids)]})
+    answers["baseline_differences"] = analysis.baseline_differences(
+        tables["gradient_similarity"], tables["candidates"], lengths, lengths, seed=42
+    )
     return SettingReport(name, answers, messages(ids_of(len(dots.lists.query_ids)), "rewritten"), dots)
 
 

@@ -3,9 +3,8 @@
 import polars as pl
 import pytest
 
-from gradsim.analysis import SCHEMAS
 from gradsim.report.downloads import Download, Downloads, csv_of
-from gradsim.report.sections import NAMES
+from gradsim.report.sections import NAMES, SCHEMAS
 from gradsim.report.tables import COLUMNS, in_points, p_value, table_of, three_digits
 
 DOWNLOAD = Download("file", "label", available=True)
