@@ -17,12 +17,13 @@ from gradsim.report.data import ReportData, SettingReport
 from gradsim.report.downloads import Downloads
 from gradsim.report.faults import faults_are_known, faults_table
 from gradsim.report.findings import BigNumber, alarm_of, big_numbers, chance_of
+from gradsim.report.glossary import Glossary
 from gradsim.report.headline import Lead, headline_of, leads_of
 from gradsim.report.tables import Table, table_of
 
 PAGE = Path(__file__).parent / "page"
 
-STYLES = ("tokens", "layout", "masthead", "figures", "tables", "browser", "chart", "print")
+STYLES = ("tokens", "layout", "terms", "masthead", "figures", "tables", "browser", "chart", "print")
 SCRIPTS = ("elements", "blocks", "settings", "navigation", "tables", "pairs", "chart", "lists", "browser")
 
 
@@ -80,6 +81,7 @@ def render_report(data: ReportData) -> str:
             setting_label(setting.setting): what for setting in data.settings if (what := missing_of(setting, data))
         },
         downloads=downloads,
+        glossary=Glossary(),
         browsed=pairs,
         layers=described(layers),
         original_texts=_shown(originals, pairs) if originals else None,

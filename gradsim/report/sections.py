@@ -54,7 +54,7 @@ class Panel:
         setting: Name of the setting; None for the study.
         sentences: Findings as text.
         pictures: Figures.
-        tables: Tables, with large ones collapsed.
+        tables: Tables, folded.
         downloads: Downloads of further tables.
         alarm: Whether the sentences are a warning.
     """
@@ -102,37 +102,37 @@ class Drawer:
         self._downloads = downloads
         self._numbers = itertools.count()
 
-    def picture(self, figure: Figure, name: str, note: str, downloads: Sequence[Download]) -> Picture:
-        """Return a figure with a number that is unique on the page."""
-        return picture_of(figure, name, next(self._numbers), note, downloads)
+    def picture(
+        self, figure: Figure, name: str, note: str, downloads: Sequence[Download], *, folded: bool = True
+    ) -> Picture:
+        """Return a figure with a number that is unique on the page; if folded, readers see its title first."""
+        return picture_of(figure, name, next(self._numbers), note, downloads, folded=folded)
 
     def tables_of(self, setting: SettingReport) -> Tables:
         """Return the tables of a setting, and the layer sizes if known."""
         return {**setting.tables, **({} if self._sizes is None else {SIZES: self._sizes})}
 
-    def download(self, setting: SettingReport, name: str, *, of_setting: bool = False) -> Download:
-        """Return a download button for a table of a setting, or for the layer sizes.
-
-        Args:
-            setting: Setting of the table.
-            name: Name of the table.
-            of_setting: Whether the label includes the setting.
-        """
+    def download(self, setting: SettingReport, name: str) -> Download:
+        """Return a download button for a table of a setting, or for the layer sizes."""
         if name == SIZES and self._sizes is not None:
             return self._downloads.add(SIZES, "layer parameters", self._sizes)
-        known_as = NAMES.get(name, name.replace("_", " "))
-        label = f"{setting_label(setting.setting)}: {known_as}" if of_setting else known_as
-        return self._downloads.add(f"{setting.setting}_{name}", label, setting.tables[name])
+        return self._downloads.add(
+            f"{setting.setting}_{name}", NAMES.get(name, name.replace("_", " ")), setting.tables[name]
+        )
 
     def pictures(self, setting: SettingReport, of: Sequence[FigureOf]) -> list[Picture]:
-        """Return the given figures, without those that cannot be drawn."""
+        """Return the given figures, without those that cannot be drawn; all but the first are folded."""
         tables = self.tables_of(setting)
+        drawable = [figure for figure in of if figure.can_be_drawn(tables)]
         return [
             self.picture(
-                figure.draw(tables), figure.name, figure.note, [self.download(setting, name) for name in figure.tables]
+                figure.draw(tables),
+                figure.name,
+                figure.note,
+                [self.download(setting, name) for name in figure.tables],
+                folded=figure is not drawable[0],
             )
-            for figure in of
-            if figure.can_be_drawn(tables)
+            for figure in drawable
         ]
 
     def table(self, setting: SettingReport, name: str, caption: str) -> list[Table]:

@@ -66,7 +66,6 @@ class Table:
         headings: Headings of the columns.
         rows: Cells of each row, one per heading.
         download: Download of the whole frame, including columns that are not shown.
-        folded: Whether the table is initially collapsed.
     """
 
     name: str
@@ -74,7 +73,6 @@ class Table:
     headings: list[Heading]
     rows: list[list[Cell]]
     download: Download
-    folded: bool
 
 
 def in_percent(share: float) -> str:
@@ -172,10 +170,6 @@ COLUMNS: dict[str, Sequence[Shown]] = {
 }  # fmt: skip
 
 
-# Tables that are initially collapsed, as those of other packages' analyses are.
-FOLDED = {"layers", "layer_means", "retrieval", "selection_under_budget"}
-
-
 def table_of(name: str, caption: str, frame: pl.DataFrame, schema: Schema, download: Download) -> Table:
     """Return a frame as a table.
 
@@ -190,7 +184,7 @@ def table_of(name: str, caption: str, frame: pl.DataFrame, schema: Schema, downl
     shown = [each for each in every if each.column in frame.columns]
     headings = [heading for each in shown for heading in _headings(each, frame.schema[each.column], schema)]
     rows = [[cell for each in shown for cell in _cells(each, row)] for row in frame.iter_rows(named=True)]
-    return Table(name, caption, headings, rows, download, folded=name in FOLDED or name not in COLUMNS)
+    return Table(name, caption, headings, rows, download)
 
 
 def _plain(value: object) -> str:

@@ -150,6 +150,9 @@ def make_report(*settings: SettingReport, **changes: object) -> ReportData:
     return ReportData(**(whole | changes))
 
 
+INLINE = {"a", "b", "button", "code", "em", "span", "strong"}
+
+
 class Page(HTMLParser):
     """What stands in a page."""
 
@@ -175,9 +178,15 @@ class Page(HTMLParser):
         if tag == "script":
             self.scripts.append(attributes)
         self._hidden += tag in {"script", "style"}
+        self._part(tag)
 
     def handle_endtag(self, tag: str) -> None:
         self._hidden -= tag in {"script", "style"}
+        self._part(tag)
+
+    def _part(self, tag: str) -> None:
+        if tag not in INLINE:
+            self._words.append(" ")
 
     def handle_data(self, data: str) -> None:
         if not self._hidden:
@@ -186,7 +195,7 @@ class Page(HTMLParser):
     @property
     def text(self) -> str:
         """What readers see."""
-        return " ".join(" ".join(self._words).split())
+        return " ".join("".join(self._words).split())
 
     def block(self, name: str, value: str) -> str:
         """A block of data, as it stands in the page."""

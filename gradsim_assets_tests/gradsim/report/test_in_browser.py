@@ -10,7 +10,7 @@ from playwright.sync_api import expect
 
 from gradsim.report import render_report
 from gradsim_assets_tests.gradsim.plots import frames
-from gradsim_assets_tests.gradsim.report.studies import NASTY, make_report, make_setting
+from gradsim_assets_tests.gradsim.report.studies import NASTY, ids_of, make_report, make_setting, messages, sizes
 
 pytestmark = pytest.mark.slow
 
@@ -47,6 +47,7 @@ def test_each_width_has_its_drawing(open_page) -> None:
 
 def test_a_table_is_sorted(open_page) -> None:
     page = open_page()
+    page.locator("#accuracy .panel:visible summary", has_text="Null controls as a table").click()
     table = page.locator("#accuracy .panel:visible table", has_text="Null controls")
 
     def shown() -> list[float]:
@@ -221,6 +222,51 @@ def test_without_scripts_all_is_shown(chromium, html: str) -> None:
     assert notice.bounding_box()["y"] < page.locator("h1").bounding_box()["y"]
 
 
+def test_a_study_like_the_bundled_one_is_a_short_page(open_file, tmp_path: Path) -> None:
+    """With its settings, queries, candidates and layers, and all details folded."""
+    parts = [*(f"self_attn.{name}_proj" for name in "qkvo"), *(f"mlp.{name}_proj" for name in ("gate", "up", "down"))]
+    layers = [
+        "model.embed_tokens.weight",
+        *(f"model.layers.{block}.{part}.weight" for block in range(3) for part in parts),
+    ]
+    setting = make_setting("paraphrased", lift=0.1, n_queries=60, n_candidates=5, layers=layers, forced=11)
+    others = [dataclasses.replace(setting, setting=name) for name in ("model_generated", "word_dropout")]
+    data = make_report(setting, *others, parameters_per_layer=sizes(layers), originals=messages(ids_of(60), "original"))
+    file = tmp_path / "report.html"
+    file.write_text(render_report(data), encoding="utf-8")
+    page = open_file(file)
+    assert page.locator("details[open]").count() == 0
+    assert page.evaluate("document.scrollingElement.scrollHeight") <= 9000
+
+
+def test_details_are_folded_and_unfold_without_scripts(chromium, html: str) -> None:
+    page = chromium.new_page(java_script_enabled=False)
+    page.set_content(html)
+    figures = page.locator("#layers .panel").first.locator("figure")
+    drawn = [figure.locator("svg").first.is_visible() for figure in figures.all()]
+    assert drawn == [True, *([False] * (len(drawn) - 1))], "the first figure of a panel is the one to see"
+    assert len(drawn) > 5
+    assert all(figure.locator("figcaption").is_visible() for figure in figures.all())
+    assert not any(table.is_visible() for table in page.locator("table").all())
+    folded = figures.nth(1).locator("summary")
+    folded.focus()
+    page.keyboard.press("Enter")
+    assert figures.nth(1).locator("svg").first.is_visible()
+
+
+def test_on_paper_everything_is_shown(open_page) -> None:
+    page = open_page()
+    page.emulate_media(media="print")
+    for selector in ("table", "figure svg", "#method h3", ".columns dd"):
+        parts = page.locator(f":is(main, #browser) {selector}")
+        heights = parts.evaluate_all(
+            "parts => parts.map(part => part.checkVisibility({ contentVisibilityAuto: true }))"
+        )
+        narrow = page.locator(f":is(main, #browser) .for-narrow {selector.split()[-1]}").count()
+        assert len(heights) > 5, selector
+        assert sum(heights) == len(heights) - narrow, selector
+
+
 def test_on_paper_nothing_is_cut_off(open_page) -> None:
     page = open_page()
     page.emulate_media(media="print")
@@ -250,6 +296,7 @@ def test_long_names_stick_out_nowhere(open_file, settings, tmp_path: Path, size)
 
 def test_tables_fit_their_column(open_page) -> None:
     page = open_page()
+    page.evaluate("for (const each of document.querySelectorAll('details')) each.open = true")
     wider = "tables => tables.filter(table => table.scrollWidth > table.clientWidth).map(table => table.ariaLabel)"
     assert page.locator(".table:visible").evaluate_all(wider) == []
 

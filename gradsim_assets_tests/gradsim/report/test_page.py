@@ -80,7 +80,7 @@ def test_findings_come_first_and_sections_in_order(page: Page, settings) -> None
         "Gradient audit Do the stored",
         "Queries and their candidates",
         "The model How are",
-        "Method Definitions",
+        "Method How is it measured?",
         "Provenance How the results",
         "Exclusions",
     ]

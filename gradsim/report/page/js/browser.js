@@ -11,7 +11,7 @@ class Browser {
     this.heading = find(".chosen-head h3");
     this.decision = find(".decision");
     this.steps = [...root.querySelectorAll(".steps button")];
-    this.tableFold = find(".layer-table");
+    this.table = find(".layer-table .table");
     this.texts = find(".texts");
     this.queryList = new ChoiceList(find(".queries"), (id) => this.chooseQuery(id));
     this.candidateList = new ChoiceList(find(".candidates"), (id) => this.chooseCandidate(id));
@@ -29,7 +29,6 @@ class Browser {
       this.list();
     });
     for (const button of this.steps) button.addEventListener("click", () => this.step(Number(button.dataset.step)));
-    this.tableFold.addEventListener("toggle", () => this.fillTable());
   }
 
   // Shows a setting's queries, keeping the current query and candidate if they exist there.
@@ -173,18 +172,12 @@ class Browser {
         values: this.pairs.byLayer(each.pair),
       })),
     );
-    this.fillTable();
+    this.table.replaceChildren(this.chart.table());
     const chosen = this.candidates.find(({ id }) => id === this.candidate);
     this.texts.replaceChildren(
       this.article("Query", this.query, this.pairs.texts),
       this.article(chosen.isSource ? "Candidate, the true source" : "Candidate", chosen.id, this.pairs.originals),
     );
-  }
-
-  fillTable() {
-    const place = this.tableFold.querySelector(".table");
-    if (this.tableFold.open) place.replaceChildren(this.chart.table());
-    else place.replaceChildren();
   }
 
   article(title, id, texts) {
