@@ -1,5 +1,7 @@
 """Significance of differences in accuracy between layers."""
 
+from typing import Any
+
 import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
@@ -83,7 +85,7 @@ def _draw_accuracies(axes: Axes, layers: pl.DataFrame) -> None:
         if rows.is_empty():
             continue
         colour = COMPONENT_COLOURS.get(component, MUTED)
-        looks = {"color": colour, "marker": COMPONENT_MARKERS[component], "label": component}
+        looks: dict[str, Any] = {"color": colour, "marker": COMPONENT_MARKERS[component], "label": component}
         if named:
             draw_columns(axes, rows["place"], rows, ("accuracy", "low", "high"), markersize=size, **looks)
         else:

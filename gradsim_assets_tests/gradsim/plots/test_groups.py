@@ -49,7 +49,10 @@ def test_blocks_are_in_order_of_their_numbers() -> None:
 def test_the_part_that_the_title_names_is_above_zero(sign: int, first: str, second: str) -> None:
     of_blocks = {None: (0.2, 0.15, 0.25), 0: (0.3, 0.2, 0.4), 3: (0.1, -0.1, 0.2), 7: (-0.1, -0.2, -0.05)}
     table = frames.attention_against_mlp(
-        {block: (sign * value, *sorted((sign * low, sign * high))) for block, (value, low, high) in of_blocks.items()}
+        {
+            block: (sign * value, min(sign * low, sign * high), max(sign * low, sign * high))
+            for block, (value, low, high) in of_blocks.items()
+        }
     )
     figure = plots.attention_and_mlp(frames.layer_means(PARTS), table)
     title = f"{first} layers are on average 20.0 points more accurate than {second} layers"

@@ -83,6 +83,7 @@ def test_explanations_open_by_key_within_the_window(open_file: Callable, html: s
     opened = page.locator(".explanation:popover-open")
     for number in (0, 3, 8):
         term = page.locator("h1 .term, .leads .term, #layers .panel:visible .term").nth(number)
+        term.evaluate("term => term.scrollIntoView({ block: 'center', behavior: 'instant' })")
         term.focus()
         expect(opened).to_have_count(0)
         page.keyboard.press("Enter")

@@ -124,6 +124,32 @@ def test_queries_are_searched_filtered_and_chosen(open_page, settings) -> None:
     assert heading.inner_text() == "Query s12"
 
 
+@pytest.mark.parametrize("clear", ["fill", "Escape", "setting"])
+def test_a_search_that_is_cleared_leaves_nothing_behind(open_page, clear: str) -> None:
+    page = open_page()
+    search, hits, every = page.get_by_role("searchbox"), page.locator(".queries.hits"), page.locator(".queries.all")
+    assert (hits.is_visible(), hits.locator("li").count(), every.locator("li").count()) == (False, 0, 20)
+    search.fill("rewritten s1")
+    assert hits.locator(".id").all_inner_texts() == ["s1", *(f"s{number}" for number in range(10, 20))]
+    assert (hits.is_visible(), every.is_visible(), every.locator("li").count()) == (True, False, 0)
+    hits.locator("li").nth(2).click()
+    expect(page.locator(".chosen h3")).to_have_text("Query s11")
+    if clear == "setting":
+        page.locator(".switch label", has_text="Model-generated").click()
+        expect(page.locator(".found")).to_have_text("11 queries")
+    if clear == "Escape":
+        search.press("Escape")
+    else:
+        search.fill("")
+    assert (hits.is_visible(), hits.locator("li").count()) == (False, 0)
+    assert page.locator(".found").inner_text() == "20 queries"
+    assert every.locator("li").count() == 20
+    # The chosen query stays, in sight within its list.
+    assert every.locator('[aria-selected="true"]').get_attribute("data-item") == "s11"
+    page.get_by_role("button", name="Next").click()
+    expect(page.locator(".chosen h3")).to_have_text("Query s12")
+
+
 def test_queries_are_chosen_by_keys(open_page) -> None:
     page = open_page()
     heading = page.locator(".chosen h3")

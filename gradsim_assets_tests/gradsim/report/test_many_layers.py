@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 from matplotlib.collections import QuadMesh
 
@@ -68,7 +69,7 @@ def test_layers_are_cells_by_block_and_component(setting) -> None:
         axes = draw(setting.tables[name], sizes(LAYERS)).axes[0]
         (mesh,) = axes.collections
         assert isinstance(mesh, QuadMesh)
-        assert mesh.get_array().count() == len(LAYERS)
+        assert np.ma.count(mesh.get_array()) == len(LAYERS)
         rows = [label.get_text() for label in axes.get_yticklabels()]
         assert rows[:7] == [
             "attention q", "attention k", "attention v", "attention o", "MLP gate", "MLP up", "MLP down",

@@ -13,7 +13,9 @@ class Browser {
     this.steps = [...root.querySelectorAll(".steps button")];
     this.table = find(".layer-table .table");
     this.texts = find(".texts");
-    this.queryList = new ChoiceList(find(".queries"), (id) => this.chooseQuery(id));
+    this.allQueries = new ChoiceList(find(".queries.all"), (id) => this.chooseQuery(id));
+    this.hits = new ChoiceList(find(".queries.hits"), (id) => this.chooseQuery(id));
+    this.queryList = this.allQueries; // the one of the two that is shown
     this.candidateList = new ChoiceList(find(".candidates"), (id) => this.chooseCandidate(id));
     this.chart = new LayerChart(find(".by-layer"), find(".readout"), layers);
     this.filter = "all";
@@ -62,6 +64,7 @@ class Browser {
     return make("label", {}, input, make("span", {}, `${label} `, make("b", {}, queries.length.toLocaleString("en"))));
   }
 
+  // Lists the queries of the filter. What a search finds has a list of its own, which is empty without a search.
   list() {
     const { pairs } = this;
     const words = this.search.value.toLowerCase().split(/\s+/).filter(Boolean);
@@ -69,6 +72,11 @@ class Browser {
     const number = this.listed.length.toLocaleString("en");
     const cut = this.listed.length > MOST_ITEMS ? `, first ${MOST_ITEMS} shown` : "";
     this.found.textContent = (this.listed.length === 1 ? "1 query" : `${number} queries`) + cut;
+    this.queryList = words.length ? this.hits : this.allQueries;
+    for (const list of [this.hits, this.allQueries]) {
+      list.list.hidden = list !== this.queryList;
+      if (list.list.hidden) list.show([]);
+    }
     this.queryList.show(this.listed.slice(0, MOST_ITEMS).map((query) => this.queryItem(query)), this.query);
     this.enableSteps();
   }
