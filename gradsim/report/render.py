@@ -72,6 +72,7 @@ def render_report(data: ReportData) -> str:
         answer=answer,
         sections=sections,
         provenance=data.provenance,
+        definition=data.definition,
         exclusions=exclusions,
         exclusions_known=data.exclusions is not None,
         truncations=_by_sample("truncations", "Samples truncated", data.truncations, downloads),
