@@ -203,7 +203,10 @@ TERMS = (
 )
 
 _FORMS = re.compile(
-    "|".join(rf"(?P<t{place}>(?<!\w)(?:{term.pattern})(?!\w))" for place, term in enumerate(TERMS)), re.IGNORECASE
+    r"(?P<before>\(?)(?:"
+    + "|".join(rf"(?P<t{place}>(?<!\w)(?:{term.pattern})(?!\w))" for place, term in enumerate(TERMS))
+    + r")(?P<after>[),.;:?]*)",
+    re.IGNORECASE,
 )
 
 
@@ -234,9 +237,14 @@ class Part:
         return Markup(_FORMS.sub(self._button, str(escape(text))))
 
     def _button(self, found: re.Match[str]) -> str:
-        term = TERMS[int(str(found.lastgroup)[1:])]
+        place = next(place for place in range(len(TERMS)) if found[f"t{place}"] is not None)
+        term, words = TERMS[place], found[f"t{place}"]
         if term in self._explained:
             return found[0]
         self._explained.add(term)
         self._used.add(term)
-        return f'<button type="button" class="term" popovertarget="term-{term.name}">{found[0]}</button>'
+        button = f'<button type="button" class="term" popovertarget="term-{term.name}">{words}</button>'
+        if not found["before"] and not found["after"]:
+            return button
+        # Lines break before and after buttons, but punctuation stays beside its word.
+        return f'<span class="unbroken">{found["before"]}{button}{found["after"]}</span>'

@@ -21,6 +21,7 @@ class Lead:
         low: Lower end of the 95 % interval.
         high: Upper end of the 95 % interval.
         p_holm: p-value with Holm's correction.
+        majority: Number of queries with more credit for the full gradient minus number of those with less.
     """
 
     baseline: str
@@ -28,6 +29,7 @@ class Lead:
     low: float
     high: float
     p_holm: float
+    majority: int
 
     @property
     def label(self) -> str:
@@ -48,16 +50,24 @@ class Lead:
 
     @property
     def outcome(self) -> int:
-        """1 if the full gradient is significantly ahead, -1 if it is significantly behind, otherwise 0."""
-        if self.p_holm >= SIGNIFICANT:
+        """1 if the full gradient is significantly ahead, -1 if it is significantly behind, otherwise 0.
+
+        The test counts queries, whatever their credit; with many ties, the difference can have another sign.
+        """
+        if self.p_holm >= SIGNIFICANT or self.difference * self.majority <= 0:
             return 0
         return 1 if self.difference > 0 else -1
 
 
 def leads_of(setting: SettingReport) -> list[Lead]:
     """Return the full gradient's lead over each baseline of a setting."""
-    differences = setting.tables["baseline_differences"].with_columns(pl.col("difference", "low", "high") * 100)
-    return [Lead(*row) for row in differences.select("baseline", "difference", "low", "high", "p_holm").iter_rows()]
+    differences = setting.tables["baseline_differences"].select(
+        "baseline",
+        pl.col("difference", "low", "high") * 100,
+        "p_holm",
+        pl.col("only_full") - pl.col("only_baseline"),
+    )
+    return [Lead(*row) for row in differences.iter_rows()]
 
 
 def headline_of(settings: Sequence[SettingReport]) -> str:

@@ -49,6 +49,13 @@ def test_a_part_explains_a_term_once_and_escapes_its_texts() -> None:
     assert [term.name for term in glossary] == ["bm25"]
 
 
+def test_punctuation_stays_beside_its_word() -> None:
+    """Browsers break lines before and after buttons."""
+    bracket, stop = re.findall(r'<span class="unbroken">(.*?)</span>', Glossary().part()("found (BM25) by a query."))
+    assert bracket == f"({BUTTON.search(bracket)[0]})"
+    assert stop == f"{BUTTON.search(stop)[0]}."
+
+
 @pytest.mark.parametrize("name", [*METHODS.values(), *CONTROLS.values(), *PROJECTION_KINDS, *COMPONENTS[:11]])
 def test_every_method_control_projection_and_component_is_explained(name: str) -> None:
     text = f"reached with {name}, 40 dimensions" if name in PROJECTION_KINDS else f"of {name} layers"

@@ -17,6 +17,8 @@ def setting(name: str, *leads: tuple[float, float]) -> SettingReport:
             "low": difference - 0.15,
             "high": difference + 0.1,
             "p_holm": p,
+            "only_full": 5 if difference > 0 else 3,
+            "only_baseline": 4,
         }
         for baseline, (difference, p) in zip(("bm25", "answer_length"), leads, strict=False)
     ]
@@ -56,3 +58,10 @@ def test_a_lead_has_its_uncertainty() -> None:
         "95 % interval −45.0 to −20.0; significant (p = 0.002)",
         "95 % interval −5.0 to +20.0; not significant (p = 0.2)",
     ]
+
+
+def test_a_difference_against_the_majority_of_queries_is_not_significant() -> None:
+    """Many ties for the gradient, and fewer, but whole finds of the baseline."""
+    tied = setting("a", BEHIND).tables["baseline_differences"].with_columns(only_full=pl.lit(20))
+    (lead,) = leads_of(SettingReport("a", {"baseline_differences": tied}))
+    assert (lead.outcome, lead.p_holm) == (0, 0.002)

@@ -39,6 +39,24 @@ def test_nothing_sticks_out(open_page, size, scheme: str) -> None:
     assert background == {"light": "rgb(252, 251, 248)", "dark": "rgb(20, 23, 27)"}[scheme]
 
 
+@pytest.mark.parametrize("size", [WIDE, NARROW, (320, 700)], ids=str)
+def test_numbers_stay_on_one_line(open_page, size) -> None:
+    page = open_page(size)
+    page.evaluate("for (const each of document.querySelectorAll('details')) each.open = true")
+    lines = """
+        numbers => numbers.map((number) => {
+          const range = document.createRange();
+          range.selectNodeContents(number);
+          return new Set([...range.getClientRects()].map((part) => Math.round(part.top / 5))).size;
+        })
+    """
+    for selector in (".candidates .value", ".number-card .value", "td.number"):
+        numbers = page.locator(f"{selector}:visible")
+        assert numbers.count() > 2
+        assert max(numbers.evaluate_all(lines)) == 1, selector
+        assert numbers.evaluate_all("numbers => numbers.every(number => number.scrollWidth <= number.clientWidth + 1)")
+
+
 def test_each_width_has_its_drawing(open_page) -> None:
     for size, shown in ((WIDE, "wide"), (NARROW, "narrow")):
         drawing = open_page(size).locator("#accuracy .drawing").first
@@ -306,6 +324,8 @@ def test_on_paper_nothing_is_cut_off(open_page) -> None:
         found = page.locator(selector).first.evaluate("(node, style) => getComputedStyle(node)[style]", style)
         assert found == expected, selector
     assert all(figure.is_visible() for figure in page.locator("figure[data-key]").all())
+    page.set_viewport_size({"width": 720, "height": 1000})  # A4 less its margins
+    assert page.evaluate("document.scrollingElement.scrollWidth <= innerWidth")
 
 
 @pytest.mark.parametrize("size", [WIDE, (800, 900), NARROW], ids=str)

@@ -69,7 +69,7 @@ def test_layers_are_cells_by_block_and_component(setting) -> None:
         axes = draw(setting.tables[name], sizes(LAYERS)).axes[0]
         (mesh,) = axes.collections
         assert isinstance(mesh, QuadMesh)
-        assert np.ma.count(mesh.get_array()) == len(LAYERS)
+        assert np.ma.count(np.ma.asarray(mesh.get_array())) == len(LAYERS)
         rows = [label.get_text() for label in axes.get_yticklabels()]
         assert rows[:7] == [
             "attention q", "attention k", "attention v", "attention o", "MLP gate", "MLP up", "MLP down",
