@@ -3,6 +3,8 @@
 Values come from the process environment, with the `.env` file in the project's root as fallback.
 """
 
+import shutil
+import subprocess
 from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -23,6 +25,20 @@ def project_root() -> Path:
     """Return the checkout that contains this package, or the working directory if there is no checkout."""
     checkout = Path(__file__).resolve().parents[1]
     return checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()
+
+
+@cache
+def code_commit() -> str | None:
+    """Return the git commit of the checkout that contains this package, and whether its files were changed since.
+
+    Without a checkout or git, as on compute nodes, the commit is unknown: None.
+    """
+    checkout, git = Path(__file__).resolve().parents[1], shutil.which("git")
+    if git is None or not (checkout / ".git").exists():
+        return None
+    of_head = ("describe", "--always", "--exclude=*", "--abbrev=40", "--dirty= with uncommitted changes")
+    command = [git, "--no-optional-locks", "-C", str(checkout), *of_head]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or None
 
 
 class Settings(BaseSettings):

@@ -3,6 +3,8 @@ from .audit import Verdict as Verdict
 from .audit import audit_verdict as audit_verdict
 from .audit import audited_pairs as audited_pairs
 from .audit import gradient_audit as gradient_audit
+from .comparisons import BASELINE_DIFFERENCES as BASELINE_DIFFERENCES
+from .comparisons import baseline_differences as baseline_differences
 from .comparisons import layer_differences as layer_differences
 from .comparisons import method_differences as method_differences
 from .contributions import layer_contributions as layer_contributions

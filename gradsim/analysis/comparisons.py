@@ -5,10 +5,12 @@ import polars as pl
 from numpy.typing import NDArray
 
 from gradsim.analysis.arrays import Floats, Positions
+from gradsim.analysis.controls import ANSWER_LENGTH, answer_length_scores
 from gradsim.analysis.evaluation import evaluate_layers
 from gradsim.analysis.layer_dots import LayerDots
 from gradsim.analysis.methods import Methods
 from gradsim.analysis.schema import Column, Schema, interval
+from gradsim.analysis.similarity import ordered_similarity
 from gradsim.analysis.statistics import Bootstrap, exact_mcnemar, holm, percentile_interval
 
 METHOD_DIFFERENCES: Schema = {
@@ -22,6 +24,21 @@ METHOD_DIFFERENCES: Schema = {
     "only_other": Column(pl.Int64, "number of queries with higher credit for the other method"),
     "p": Column(pl.Float64, "two-sided p-value of the exact McNemar test"),
     "p_holm": Column(pl.Float64, "p with Holm's correction over all rows of this table"),
+}
+
+BASELINE_DIFFERENCES: Schema = {
+    "baseline": Column(
+        pl.String,
+        "bm25: correct if the source ranks first and was not forced; answer_length: chooses the candidate with the "
+        "nearest answer length",
+    ),
+    "accuracy": Column(pl.Float64, "accuracy of the baseline over all queries"),
+    "difference": Column(pl.Float64, "accuracy of the full gradient minus accuracy of the baseline"),
+    **interval("interval, from a paired bootstrap over queries"),
+    "only_full": Column(pl.Int64, "number of queries with higher credit for the full gradient than for the baseline"),
+    "only_baseline": Column(pl.Int64, "number of queries with higher credit for the baseline"),
+    "p": Column(pl.Float64, "two-sided p-value of the exact McNemar test"),
+    "p_holm": Column(pl.Float64, "p with Holm's correction over all baselines"),
 }
 
 LAYER_DIFFERENCES: Schema = {
@@ -66,6 +83,53 @@ def method_differences(
         .with_columns(low=pl.Series(low), high=pl.Series(high))
         .select(METHOD_DIFFERENCES.keys())
     )
+
+
+def baseline_differences(
+    similarity: pl.DataFrame,
+    candidates: pl.DataFrame | None = None,
+    answer_lengths: pl.DataFrame | None = None,
+    query_answer_lengths: pl.DataFrame | None = None,
+    *,
+    seed: int,
+) -> pl.DataFrame:
+    """Compare the full gradient with what needs no gradients: BM25, and the nearest answer length.
+
+    Each query contributes its credit, 1/n if its source is tied among the n best. The interval of the difference is
+    that of a paired bootstrap, see `Bootstrap`. The test counts the queries to which one of the two gives more credit,
+    whatever the difference: W. J. Dixon and A. M. Mood, "The statistical sign test", Journal of the American
+    Statistical Association 41 (1946), 557-566. Without ties, that is the exact McNemar test, see `exact_mcnemar`.
+
+    Args:
+        similarity: the table `gradient_similarity`.
+        candidates: the table `candidates`; None if unknown.
+        answer_lengths: `id` and `length` of the originals, as returned by `answer_lengths`; None leaves out the answer
+            length.
+        query_answer_lengths: `id` and `length` of the queries, in the same units.
+        seed: seed of the bootstrap.
+
+    Raises:
+        TableError: a similarity is not finite, a true source is missing, or a sample has no length.
+    """
+    methods = Methods.from_tables(similarity, candidates)
+    columns = {name: methods.credit()[:, place] for place, name in enumerate(methods.names)}
+    if answer_lengths is not None and query_answer_lengths is not None:
+        pairs = ordered_similarity(similarity, "gradient_similarity")
+        scores = answer_length_scores(pairs, answer_lengths, query_answer_lengths)
+        columns[ANSWER_LENGTH] = methods.lists.credit(scores)
+    credit = np.stack(list(columns.values()), axis=1)
+    baselines = np.arange(1, credit.shape[1])
+    full = np.zeros_like(baselines)
+    low, high = Bootstrap(len(credit), seed=seed).mean_interval(credit[:, :1] - credit[:, 1:])
+    return pl.DataFrame(
+        {
+            "baseline": list(columns)[1:],
+            "accuracy": credit[:, 1:].mean(axis=0),
+            **_tested(credit, full, baselines, ("only_full", "only_baseline")),
+            "low": low,
+            "high": high,
+        }
+    ).select(BASELINE_DIFFERENCES.keys())
 
 
 def layer_differences(layer_dots: LayerDots) -> pl.DataFrame:

@@ -53,11 +53,21 @@ def controls(
 
     rows = [_shuffled(lists, scores, seed), _scored(BM25_RANK, lists, -pairs["rank"].to_numpy().astype(np.float64))]
     if answer_lengths is not None and query_answer_lengths is not None:
-        original = _lengths(pairs["original_id"], answer_lengths, "original")
-        query = _lengths(pairs["query_id"], query_answer_lengths, "query")
-        rows.append(_scored(ANSWER_LENGTH, lists, -np.abs(query - original)))
+        rows.append(_scored(ANSWER_LENGTH, lists, answer_length_scores(pairs, answer_lengths, query_answer_lengths)))
     rows.append((CHANCE, float(np.mean(1 / lists.lengths)), None, None, len(lists.lengths), 0))
     return pl.DataFrame(rows, schema=column_types(CONTROLS), orient="row")
+
+
+def answer_length_scores(
+    pairs: pl.DataFrame, answer_lengths: pl.DataFrame, query_answer_lengths: pl.DataFrame
+) -> Floats:
+    """Return minus the difference between the answer lengths of each pair, (n_pairs,); arguments as of `controls`.
+
+    Raises:
+        TableError: a sample has no length.
+    """
+    original = _lengths(pairs["original_id"], answer_lengths, "original")
+    return -np.abs(_lengths(pairs["query_id"], query_answer_lengths, "query") - original)
 
 
 def answer_lengths(samples: pl.DataFrame) -> pl.DataFrame:

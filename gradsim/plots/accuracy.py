@@ -33,7 +33,7 @@ def accuracy_of_methods(accuracy: Mapping[str, pl.DataFrame], controls: Mapping[
         len(methods) + len(nulls) - 1 + LINE * sum("\n" in _name(method) for method in methods["method"])
         for methods, nulls in rows.values()
     ]
-    figure = new_figure(_title(accuracy), height=0.9 + sum(0.24 * height + 0.4 for height in heights))
+    figure = new_figure(_title(accuracy), height=0.9 + sum(0.22 * height + 0.4 for height in heights))
     shares = [height + 0.8 for height in heights]
     panels = figure.subplots(len(rows), sharex=True, squeeze=False, height_ratios=shares)[:, 0]
     for panel, (setting, (methods, nulls)) in zip(panels, rows.items(), strict=True):

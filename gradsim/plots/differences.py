@@ -1,5 +1,7 @@
 """Significance of differences in accuracy between layers."""
 
+from typing import Any
+
 import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
@@ -74,14 +76,20 @@ def _told_apart(layer_differences: pl.DataFrame, layers: list[str]) -> tuple[Pos
 
 
 def _draw_accuracies(axes: Axes, layers: pl.DataFrame) -> None:
-    size = min(4.5, 500 / len(layers))
+    size = max(2, min(4.5, 500 / len(layers)))
+    named = len(layers) <= MOST_NAMED
+    if not named:  # lines of so many intervals would cover each other
+        axes.fill_between(layers["place"], layers["low"], layers["high"], color=FAINT, linewidth=0)
     for component in COMPONENTS:
         rows = layers.filter(pl.col("component") == component)
         if rows.is_empty():
             continue
         colour = COMPONENT_COLOURS.get(component, MUTED)
-        looks = {"color": colour, "marker": COMPONENT_MARKERS[component], "label": component}
-        draw_columns(axes, rows["place"], rows, ("accuracy", "low", "high"), markersize=size, **looks)
+        looks: dict[str, Any] = {"color": colour, "marker": COMPONENT_MARKERS[component], "label": component}
+        if named:
+            draw_columns(axes, rows["place"], rows, ("accuracy", "low", "high"), markersize=size, **looks)
+        else:
+            axes.plot(rows["place"], rows["accuracy"], linestyle="none", markersize=size, **looks)
     within_hundred(axes)
     axes.set_title("single-layer accuracy (%)")
     axes.grid(axis="y")

@@ -14,6 +14,7 @@ from gradsim.plots.marks import (
     draw_curve,
     draw_rows,
     refuse_empty,
+    turned,
     whole_numbers,
     within_hundred,
     zero_line,
@@ -78,6 +79,8 @@ def means_by_depth(layer_means: pl.DataFrame) -> Figure:
 def attention_and_mlp(layer_means: pl.DataFrame, attention_against_mlp: pl.DataFrame) -> Figure:
     """Draw the differences between the means of attention and MLP layers, by block and over all blocks.
 
+    Differences are those of the part that the title names first, so that above zero it has the larger mean.
+
     Raises:
         TableError: The model lacks attention or MLP layers.
     """
@@ -85,18 +88,21 @@ def attention_and_mlp(layer_means: pl.DataFrame, attention_against_mlp: pl.DataF
     accuracy = [f"accuracy_{end}" for end in ("difference", "low", "high")]
     similarity = [f"similarity_{end}" for end in ("difference", "low", "high")]
     differences = attention_against_mlp.with_columns(pl.col(accuracy) * 100)
+    first, second = "attention", "MLP"
+    if differences.filter(pl.col("block").is_null())["accuracy_high"].item() < 0:
+        first, second = second, first
+        differences = turned(turned(differences, *accuracy), *similarity)
     means = {row["group"]: row for row in _means(layer_means, "part").iter_rows(named=True)}
-    attention, mlp = means["attention"], means["MLP"]
 
-    figure = new_figure(_attention_title(differences), height=4.0)
+    figure = new_figure(_parts_title(differences, first, second), height=4.0)
     panels = figure.subplots(2, 1, sharex=True)
     _draw_differences(panels[0], differences, accuracy, BLUE, "o", points)
-    found = f"accuracy: attention {percent(attention['accuracy'] / 100)}, MLP {percent(mlp['accuracy'] / 100)}"
-    panels[0].set_title(f"{found}; difference (points)")
+    found = ", ".join(f"{part} {percent(means[part]['accuracy'] / 100)}" for part in (first, second))
+    panels[0].set_title(f"accuracy: {found}; difference (points)")
     _draw_differences(panels[1], differences, similarity, VERMILION, "s", lambda number: points(number, 3))
-    like_full = f"attention {attention['similarity']:.3f}, MLP {mlp['similarity']:.3f}"
+    like_full = ", ".join(f"{part} {means[part]['similarity']:.3f}" for part in (first, second))
     panels[1].set_title(f"{LIKE_FULL}: {like_full}; difference")
-    panels[1].set_xlabel("transformer block (mean of attention layers minus mean of MLP layers)")
+    panels[1].set_xlabel(f"transformer block (mean of {first} layers minus mean of {second} layers)")
     whole_numbers(panels[1])
     return figure
 
@@ -122,18 +128,17 @@ def _draw_differences(
     axes.grid(axis="y")
 
 
-def _attention_title(differences: pl.DataFrame) -> str:
-    """Return which of the two is more accurate, and in how many blocks the interval excludes zero, as a sentence."""
+def _parts_title(differences: pl.DataFrame, first: str, second: str) -> str:
+    """Return whether the first part is more accurate, and in how many blocks the interval excludes zero."""
     overall = differences.filter(pl.col("block").is_null()).row(0, named=True)
-    if overall["accuracy_low"] <= 0 <= overall["accuracy_high"]:
-        return "The mean accuracies of attention and MLP layers do not differ significantly"
-    sign = np.sign(overall["accuracy_difference"])
-    first, second = ("Attention", "MLP") if sign > 0 else ("MLP", "attention")
+    if overall["accuracy_low"] <= 0:
+        return f"The mean accuracies of {first} and {second} layers do not differ significantly"
     blocks = differences.filter(pl.col("block").is_not_null())
-    ends = blocks["accuracy_low"] if sign > 0 else blocks["accuracy_high"]
-    told = int((sign * ends > 0).sum())
-    difference = f"{abs(overall['accuracy_difference']):.1f}"
-    finding = f"{first} layers are on average {difference} points more accurate than {second} layers"
+    finding = (
+        f"{first[0].upper()}{first[1:]} layers are on average {overall['accuracy_difference']:.1f} points more "
+        f"accurate than {second} layers"
+    )
+    told = int((blocks["accuracy_low"] > 0).sum())
     return f"{finding}; the difference is significant in {told} of {len(blocks)} blocks" if len(blocks) else finding
 
 

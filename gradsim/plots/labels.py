@@ -18,6 +18,8 @@ CONTROLS = {
     CHANCE: "chance",
 }
 
+BASELINES = {BM25: "BM25", ANSWER_LENGTH: "answer length alone"}
+
 SMALLEST_IN_FULL = 1e-3
 """Smallest number written without a power of ten."""
 
@@ -43,6 +45,11 @@ def projection_label(projection: str) -> str:
 def control_label(control: str) -> str:
     """Return a control's label: `sources_shuffled` -> `shuffled sources`."""
     return CONTROLS.get(control, control)
+
+
+def baseline_label(baseline: str) -> str:
+    """Return the label of what a method is compared with: `answer_length` -> `answer length alone`."""
+    return BASELINES.get(baseline, baseline)
 
 
 def layer_label(layer: str) -> str:

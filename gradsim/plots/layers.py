@@ -7,6 +7,7 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from gradsim.analysis.arrays import Floats
 from gradsim.analysis.layers import COMPONENTS
 from gradsim.errors import TableError
 from gradsim.plots.grid import OUTSIDE, LayerGrid
@@ -17,11 +18,16 @@ from gradsim.plots.style import BLUE, COMPONENT_COLOURS, COMPONENT_MARKERS, FAIN
 MOST_DOTS = 40
 """Maximum number of layers drawn as rows with intervals; more become a heat map."""
 
+MOST_MARKERS = 150
+"""Maximum number of layers drawn as markers whose intervals are apart; more become a heat map."""
+
 MOST_SIZES = 8
 """Maximum number of distinct layer sizes with their own section of the axis."""
 
 AXES_WIDTH = 350
 """Width of full-width axes, in points."""
+
+LIKE_FULL = "similarity to the full gradient (cosine)"
 
 SMALLEST_MARKER, MARKER = 2.0, 5.0
 """Smallest and default marker size, in points."""
@@ -38,20 +44,25 @@ def accuracy_of_layers(accuracy_per_layer: pl.DataFrame, parameters_per_layer: p
     title = _accuracy_title(layers)
     if len(layers) <= MOST_DOTS or layers["block"].null_count() == len(layers):
         return _layer_intervals(layers, title)
+    figure = _heat_map(layers, 100 * layers["accuracy"].to_numpy(), title, "accuracy (%)", ".1f")
+    for text in figure.axes[0].texts:
+        text.set_text(text.get_text().replace("100.0", "100"))  # a cell fits four characters
+    return figure
+
+
+def _heat_map(layers: pl.DataFrame, values: Floats, title: str, label: str, number_format: str) -> Figure:
+    """Return a figure with a cell for each layer, by block and component, and numbers where they fit."""
     grid = LayerGrid.of(layers)
     figure = new_figure(title, height=grid.height)
-    axes = figure.subplots()
     grid.draw(
-        axes,
-        100 * layers["accuracy"].to_numpy(),
+        figure.subplots(),
+        values,
         cmap="cividis",
         annot=grid.numbered,
-        fmt=".1f",
+        fmt=number_format,
         annot_kws={"fontsize": 6.2},
-        cbar_kws={"label": "accuracy (%)", "aspect": 15, "pad": 0.02},
+        cbar_kws={"label": label, "aspect": 15, "pad": 0.02},
     )
-    for text in axes.texts:
-        text.set_text(text.get_text().replace("100.0", "100"))  # a cell fits four characters
     return figure
 
 
@@ -87,7 +98,8 @@ def layers_against_full_gradient(
     """Draw the similarity of each layer to the full gradient, with 95 % intervals, by layer size.
 
     Layers of equal size are side by side, ordered by component and depth. With more than `MOST_SIZES` sizes, the x axis
-    is the size itself; if sizes are unknown, it is the transformer block.
+    is the size itself; if sizes are unknown, it is the transformer block. More than `MOST_MARKERS` layers are drawn by
+    block and component, without intervals.
 
     Raises:
         TableError: A layer is not in `parameters_per_layer`.
@@ -96,11 +108,13 @@ def layers_against_full_gradient(
     sized = layers["share"].null_count() == 0
     best = _highest(layers, "similarity")
     size = f", {percent(best['share'])} of the parameters," if sized else ""
-    figure = new_figure(
+    title = (
         f"{layer_label(best['layer'])}{size} agrees most closely with the full gradient "
-        f"(cosine {best['similarity']:.3f})",
-        height=4.0,
+        f"(cosine {best['similarity']:.3f})"
     )
+    if len(layers) > MOST_MARKERS and layers["block"].null_count() < len(layers):
+        return _heat_map(layers, layers["similarity"].to_numpy(), title, LIKE_FULL, ".2f")
+    figure = new_figure(title, height=4.0)
     axes = figure.subplots()
     axes.grid(axis="y")
     marker_size = MARKER
@@ -135,7 +149,7 @@ def layers_against_full_gradient(
         )
     if sized and layers["share"].n_unique() > MOST_SIZES:
         logarithmic(axes)
-    axes.set_ylabel("similarity to the full gradient (cosine)")
+    axes.set_ylabel(LIKE_FULL)
     scale = MARKER / marker_size
     figure.legend(loc="outside lower left", ncols=5, handletextpad=0.2, columnspacing=1, markerscale=scale)
     return figure

@@ -89,6 +89,11 @@ def marked_steps(number: int) -> str:
     return f"markers: {listed([str(step) for step in MARKED_STEPS if step <= number])} layers"
 
 
+def turned(table: pl.DataFrame, difference: str, low: str, high: str) -> pl.DataFrame:
+    """Return a table with the opposite difference, first minus second as second minus first, and its interval."""
+    return table.with_columns(-pl.col(difference), (-pl.col(high)).alias(low), (-pl.col(low)).alias(high))
+
+
 def zero_line(axes: Axes, *, vertical: bool = False) -> None:
     """Draw a line at zero."""
     (axes.axvline if vertical else axes.axhline)(0, color=MUTED, linewidth=1, zorder=1)

@@ -12,11 +12,14 @@ from gradsim.analysis.arrays import Floats
 from gradsim.analysis.selection import Criterion
 from gradsim.analysis.statistics import SIGNIFICANT
 from gradsim.plots.labels import count, listed, points, projection_label
-from gradsim.plots.marks import draw_rows, refuse_empty, zero_line
+from gradsim.plots.marks import draw_rows, refuse_empty, turned, zero_line
 from gradsim.plots.style import BLUE, FAINT, GREEN, ORANGE, bare, new_figure, styled
 
 LOOKS = {Criterion.ACCURACY: (BLUE, "o"), Criterion.SIMILARITY: (GREEN, "^")}
 PROJECTED = (ORANGE, "s")
+
+DIFFERENCE = ("difference", "low", "high")
+SIMILARITY_DIFFERENCE = ("similarity_difference", "similarity_low", "similarity_high")
 
 ROW = 0.19
 """Height of a row in inches."""
@@ -34,37 +37,45 @@ def told_apart(contests: pl.DataFrame) -> tuple[int, int]:
     return int((apart > 0).sum()), int((apart < 0).sum())
 
 
+def projections_lead(contests: pl.DataFrame) -> bool:
+    """Return whether projections are more accurate in some comparison and less in none.
+
+    Figures and sentences then show the differences of projections from selected layers, not the opposite.
+    """
+    selected, projected = told_apart(contests.filter(pl.col("criterion") == Criterion.ACCURACY))
+    return projected > 0 and not selected
+
+
 @styled
 def selected_or_projected(select_or_project: pl.DataFrame) -> Figure:
     """Draw selected layers and projections of the same size, and their paired differences with 95 % intervals.
 
-    The upper panels show accuracy, the lower panels similarity to the full gradient.
+    Differences are those of the one that the title names first, so that to the right of zero it is the larger. The
+    upper panels show accuracy, the lower panels similarity to the full gradient.
 
     Raises:
         TableError: The table has no rows.
     """
     reason = "nothing was projected, layer sizes are unknown or every layer is larger than the projections"
     refuse_empty(select_or_project, "select_or_project", reason)
-    accuracy = ("selected_accuracy", "projected_accuracy", "difference", "low", "high")
+    accuracy = ("selected_accuracy", "projected_accuracy", *DIFFERENCE)
+    similarity = ("selected_similarity", "projected_similarity", *SIMILARITY_DIFFERENCE)
     contests = select_or_project.with_columns(pl.col(accuracy) * 100)
+    order = "selected − projected"
+    if projections_first := projections_lead(contests):
+        order = "projected − selected"
+        contests = turned(turned(contests, *DIFFERENCE), *SIMILARITY_DIFFERENCE)
     places, ticks, labels = _rows(contests)
 
     height = -float(places[-1]) + 1
-    figure = new_figure(_title(contests), height=1.75 + 2 * ROW * height)
+    figure = new_figure(_title(contests, projections_first=projections_first), height=1.75 + 2 * ROW * height)
     panels = figure.subplots(2, 2, sharey=True, width_ratios=(1.15, 1), gridspec_kw={"wspace": 0.1})
-    similarity = ("selected_similarity", "projected_similarity", "similarity_difference")
     _draw(panels[0], contests, places, [*accuracy], points)
-    _draw(
-        panels[1],
-        contests,
-        places,
-        [*similarity, "similarity_low", "similarity_high"],
-        lambda number: points(number, 3),
-    )
+    _draw(panels[1], contests, places, [*similarity], lambda number: points(number, 3))
     panels[0, 0].set_title("accuracy (%)")
-    panels[0, 1].set_title("selected − projected (points)")
+    panels[0, 1].set_title(f"{order} (points)")
     panels[1, 0].set_title("similarity to the full gradient")
-    panels[1, 1].set_title("selected − projected")
+    panels[1, 1].set_title(order)
     panels[0, 0].set_yticks(ticks, labels)
     panels[0, 0].set_ylim(-height + 0.3, 0.7)
     handles, names = panels[0, 0].get_legend_handles_labels()
@@ -122,8 +133,16 @@ def _write(axes: Axes, place: float, text: str) -> None:
     )
 
 
-def _title(contests: pl.DataFrame) -> str:
-    """Return the outcome for layers selected by accuracy, and the range of the differences, as a sentence."""
+def _title(contests: pl.DataFrame, *, projections_first: bool) -> str:
+    """Return the outcome for layers selected by accuracy, and the range of the differences, as a sentence.
+
+    Args:
+        contests: Rows of the table, with differences in percentage points.
+        projections_first: Whether the differences are those of projections from selected layers.
+    """
+    answer, first, second = "Select", "selected layers", "projections"
+    if projections_first:
+        answer, first, second = "Project", second, first
     rows = contests.filter(pl.col("criterion") == Criterion.ACCURACY)
     wins, losses = told_apart(rows)
     intervals = "95\u00a0% interval" if len(rows) == 1 else "95\u00a0% intervals"
@@ -132,12 +151,10 @@ def _title(contests: pl.DataFrame) -> str:
     sizes = sorted({f"{abs(difference):.1f}" for difference in rows["difference"]}, key=float)
     by = f"{sizes[0]} to {sizes[-1]}" if len(sizes) > 1 else sizes[0]
     if wins == len(rows):
-        return f"Select: selected layers are {by} points more accurate than projections of the same size; {ends}"
-    if losses == len(rows):
-        return f"Project: selected layers are {by} points less accurate than projections of the same size; {ends}"
+        return f"{answer}: {first} are {by} points more accurate than {second} of the same size; {ends}"
     if not wins and not losses:
         return f"Selected layers and projections do not differ significantly in accuracy; {ends}"
     found = listed([f"{what} accurate in {times}" for what, times in (("more", wins), ("less", losses)) if times])
     open_ones = len(rows) - wins - losses
     rest = f"; not significant in {open_ones}" if open_ones else ""
-    return f"Selected layers are {found} of {len(rows)} comparisons with projections of the same size{rest}"
+    return f"{first.capitalize()} are {found} of {len(rows)} comparisons with {second} of the same size{rest}"

@@ -63,19 +63,19 @@ def _selection_order(tables: Tables, criterion: Criterion) -> Figure:
 
 SELECTION = (
     _figure(
+        plots.selected_or_projected,
+        "select_or_project",
+        ("select_or_project",),
+        "Each projection is compared with whole layers that have at most as many parameters as it has dimensions. The "
+        "layers are selected on one half of the queries and evaluated on the other. " + WHISKERS,
+    ),
+    _figure(
         plots.greedy_selection,
         "held_out_selection",
         ("greedy_by_accuracy", "greedy_by_similarity", "held_out_selection", "accuracy", "select_or_project"),
         "Greedy selection adds the layer that improves the criterion most at each step. In-sample curves evaluate the "
         "layers on the queries that selected them, held-out curves on the other half. " + WHISKERS,
         filled=("greedy_by_accuracy", "greedy_by_similarity"),
-    ),
-    _figure(
-        plots.selected_or_projected,
-        "select_or_project",
-        ("select_or_project",),
-        "Each projection is compared with whole layers that have at most as many parameters as it has dimensions. The "
-        "layers are selected on one half of the queries and evaluated on the other. " + WHISKERS,
     ),
 )
 
@@ -103,7 +103,7 @@ LAYERS = (
         plots.attention_and_mlp,
         "attention_against_mlp",
         ("layer_means", "attention_against_mlp"),
-        "Attention layers are better on average above zero, MLP layers below. " + WHISKERS,
+        "Above zero, the layers that the axis names first are better on average, below zero the others. " + WHISKERS,
     ),
     _figure(
         plots.layers_against_full_gradient,

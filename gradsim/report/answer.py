@@ -10,7 +10,7 @@ from gradsim.analysis.selection import Criterion
 from gradsim.analysis.similarity import FULL_GRADIENT
 from gradsim.analysis.statistics import SIGNIFICANT
 from gradsim.plots.labels import count, listed, method_label, percent, points, projection_label, setting_label
-from gradsim.plots.projected import told_apart
+from gradsim.plots.projected import projections_lead, told_apart
 from gradsim.report.data import ReportData, SettingReport
 from gradsim.report.tables import p_value
 
@@ -119,26 +119,31 @@ def _so_often(number: int, comparisons: int) -> str:
 
 
 def _sentences(contests: pl.DataFrame) -> Iterator[str]:
-    """Yield the comparison of the smallest projection with layers selected by accuracy and by similarity."""
+    """Yield the comparison of the smallest projection with layers selected by accuracy and by similarity.
+
+    Differences have the signs of the figure.
+    """
+    order, sign = ("projected minus selected", -1) if projections_lead(contests) else ("selected minus projected", 1)
     smallest = contests.filter(pl.col("dimension") == pl.col("dimension").min())
     for row in _selected_by(smallest, Criterion.ACCURACY).head(1).iter_rows(named=True):
         layers = "one layer" if row["layers"] == 1 else f"{row['layers']} layers"
         apart = "" if row["p_holm"] < SIGNIFICANT else " The difference is not significant."
+        low, high = sorted(100 * sign * row[end] for end in ("low", "high"))
         yield (
             f"Layers with at most {count(row['dimension'])} parameters, selected on other queries, "
             f"reach {percent(row['selected_accuracy'])} accuracy (on all queries: {layers} with "
             f"{count(row['parameters'])} parameters); the gradient projected to {count(row['dimension'])} dimensions "
             f"({projection_label(row['projection'])}) reaches {percent(row['projected_accuracy'])}. "
-            f"The difference is {points(100 * row['difference'])} points (95\u00a0% interval "
-            f"{points(100 * row['low'])} to {points(100 * row['high'])}; "
+            f"The difference, {order}, is {points(100 * sign * row['difference'])} points (95\u00a0% interval "
+            f"{points(low)} to {points(high)}; "
             f"p\u00a0=\u00a0{p_value(row['p_holm'])} after Holm\u2019s correction).{apart}"
         )
     for row in _selected_by(smallest, Criterion.SIMILARITY).head(1).iter_rows(named=True):
+        low, high = sorted(sign * row[f"similarity_{end}"] for end in ("low", "high"))
         yield (
             f"Similarity to the full gradient: {row['selected_similarity']:.3f} for layers selected by similarity, "
-            f"{row['projected_similarity']:.3f} for the projection; a difference of "
-            f"{points(row['similarity_difference'], 3)} ({points(row['similarity_low'], 3)} to "
-            f"{points(row['similarity_high'], 3)})."
+            f"{row['projected_similarity']:.3f} for the projection; the difference, {order}, is "
+            f"{points(sign * row['similarity_difference'], 3)} ({points(low, 3)} to {points(high, 3)})."
         )
 
 

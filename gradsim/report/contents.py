@@ -3,8 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from matplotlib.figure import Figure
-
 from gradsim import plots
 from gradsim.analysis.controls import ANSWER_LENGTH
 from gradsim.analysis.questions import QUESTIONS, SIZES
@@ -15,6 +13,7 @@ from gradsim.plots.registry import FigureOf
 from gradsim.report.answer import Answer, alone_of, unanswered
 from gradsim.report.data import ReportData, SettingReport
 from gradsim.report.downloads import Downloads
+from gradsim.report.drawing import Picture
 from gradsim.report.findings import left_out_of, proof_of, summary_of, verdict_of
 from gradsim.report.sections import NAMES, Drawer, Panel, Section
 
@@ -37,14 +36,6 @@ def sections_of(data: ReportData, answer: Answer | None, downloads: Downloads) -
         _model(data, drawer, downloads),
     )
     return [section for section in sections if any(section.panels)]
-
-
-def accuracy_figure(data: ReportData) -> Figure:
-    """Return the figure of methods and null controls in all settings; its title is the page's headline."""
-    return plots.accuracy_of_methods(
-        {setting.setting: setting.tables["accuracy"] for setting in data.settings},
-        {setting.setting: setting.tables["controls"] for setting in data.settings},
-    )
 
 
 def missing_of(setting: SettingReport, data: ReportData) -> str:
@@ -93,25 +84,28 @@ def _panels(
 
 
 def _accuracy(data: ReportData, drawer: Drawer) -> Section:
-    behind = [
-        drawer.download(setting, name, of_setting=True)
-        for setting in data.settings
-        for name in ("accuracy", "controls")
+    captions = {
+        "accuracy": "Accuracy",
+        "controls": "Null controls",
+        "baseline_differences": "Differences from the baselines",
+        "method_differences": "Differences between methods",
+    }
+    panels = [
+        replace(panel, pictures=[_accuracy_picture(setting, drawer)])
+        for panel, setting in zip(_panels(data, drawer, (), captions, summary_of), data.settings, strict=True)
     ]
+    lead = "How often is the true source the most similar candidate, and how often without gradients?"
+    return Section("accuracy", "Accuracy and null controls", "Accuracy", lead, panels)
+
+
+def _accuracy_picture(setting: SettingReport, drawer: Drawer) -> Picture:
+    behind = [drawer.download(setting, name) for name in ("accuracy", "controls")]
     note = (
         "Filled markers are methods; hollow markers are null controls, which use no gradients. Lines show 95\u00a0% "
         "confidence intervals; for shuffled sources, they contain 95\u00a0% of a thousand shuffles."
     )
-    picture = drawer.picture(accuracy_figure(data), "accuracy_of_methods", note, behind)
-    picture = replace(picture, title="Accuracy with gradients and without")
-    captions = {
-        "accuracy": "Accuracy",
-        "controls": "Null controls",
-        "method_differences": "Differences between methods",
-    }
-    panels = [Panel(pictures=[picture]), *_panels(data, drawer, (), captions, summary_of)]
-    lead = "How often is the true source the most similar candidate, and how often without gradients?"
-    return Section("accuracy", "Accuracy and null controls", "Accuracy", lead, panels)
+    methods, nulls = ({setting.setting: setting.tables[name]} for name in ("accuracy", "controls"))
+    return drawer.picture(plots.accuracy_of_methods(methods, nulls), "accuracy_of_methods", note, behind, folded=False)
 
 
 def _select_or_project(data: ReportData, drawer: Drawer, answer: Answer | None) -> Section:
@@ -124,7 +118,7 @@ def _select_or_project(data: ReportData, drawer: Drawer, answer: Answer | None) 
         "selection_under_budget": "Greedy selections within a budget",
     }
     panels = _panels(data, drawer, figures.SELECTION, captions, said)
-    verdict = Panel(sentences=[answer.verdict if answer else unanswered(data)])
+    verdict = Panel(sentences=[] if answer else [unanswered(data)])
     lead = (
         "A gradient can be compressed by keeping a few whole layers or by a random projection of all layers. Which is "
         "more accurate at the same size?"

@@ -14,8 +14,8 @@ class SettingReport:
 
     Attributes:
         setting: Name as in asset keys, such as `model_generated`.
-        tables: Analyses by name. `accuracy`, `controls` and `decisions` are required; the page omits other missing
-            analyses and lists them.
+        tables: Analyses by name, and the `baseline_differences`. `accuracy`, `controls`, `decisions` and
+            `baseline_differences` are required; the page omits other missing analyses and lists them.
         queries: `id` and `messages` of the queries; None if their texts are unavailable.
         layer_dots: Inner products of all pairs by layer; None if unavailable.
     """
@@ -33,9 +33,9 @@ class ReportData:
     Attributes:
         study: Name of the study.
         settings: Results of the settings in the study's order, at least one.
-        provenance: Values by label in display order (fingerprint, model, revision, device, precision, code version,
-            time).
+        provenance: Values by label in display order (study file, dataset, model, device, precision, code, time).
         precision: Precision of the model as named in the study.
+        definition: Text of the study file; may be empty.
         description: Description of the study; may be empty.
         parameters_per_layer: Table `parameters_per_layer`; None if the study has no model.
         selection_transfer: Table `selection_transfer`; None if there is no transfer.
@@ -48,6 +48,7 @@ class ReportData:
     settings: Sequence[SettingReport]
     provenance: Mapping[str, str]
     precision: str = "float32"
+    definition: str = ""
     description: str = ""
     parameters_per_layer: pl.DataFrame | None = None
     selection_transfer: pl.DataFrame | None = None

@@ -12,6 +12,9 @@ from gradsim import plots
 from gradsim.report.downloads import Download
 from gradsim.report.narrow import make_narrow
 
+TALLEST = 14
+"""Height in inches beyond which a figure scrolls within the page."""
+
 LETTERS_ACROSS = 72
 """Bold characters that fit across a wide drawing."""
 
@@ -27,6 +30,8 @@ class Picture:
         narrow: SVG for narrow columns, without title.
         note: Caption that explains how to read the figure.
         downloads: Tables that the figure shows.
+        folded: Whether only the title is shown at first.
+        tall: Whether the drawing scrolls within the page.
     """
 
     name: str
@@ -35,16 +40,21 @@ class Picture:
     narrow: Markup
     note: str
     downloads: Sequence[Download]
+    folded: bool
+    tall: bool
 
 
-def picture_of(figure: Figure, name: str, number: int, note: str, downloads: Sequence[Download]) -> Picture:
+def picture_of(
+    figure: Figure, name: str, number: int, note: str, downloads: Sequence[Download], *, folded: bool
+) -> Picture:
     """Return the wide and the narrow drawing of a figure; this leaves the figure in its narrow layout."""
     title = plots.title_of(figure)
+    tall = bool(figure.get_size_inches()[1] > TALLEST)
     _wrap_titles(figure)
     wide = compact(plots.to_svg(figure, name), f"wide{number}-")
     make_narrow(figure)
     narrow = compact(plots.to_svg(figure, name), f"narrow{number}-")
-    return Picture(name, title, Markup(wide), Markup(narrow), note, downloads)
+    return Picture(name, title, Markup(wide), Markup(narrow), note, downloads, folded, tall)
 
 
 def _wrap_titles(figure: Figure) -> None:

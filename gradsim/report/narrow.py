@@ -11,6 +11,7 @@ from matplotlib.legend import Legend
 from matplotlib.text import Annotation
 from matplotlib.ticker import FixedLocator
 
+from gradsim.plots.grid import OUTSIDE
 from gradsim.plots.style import STYLE
 
 NARROW = 3.7
@@ -94,11 +95,13 @@ def _move_away(text: Annotation) -> None:
 
 
 def _thin_heat_map(axes: Axes) -> None:
-    """Remove what does not fit into narrow cells: long numbers and every other block label."""
+    """Remove what does not fit into narrow cells: long numbers, every other block, and the label outside the blocks."""
     for text in list(axes.texts):
         if len(text.get_text()) > 2:
             text.remove()
-    axes.set_xticks(axes.get_xticks()[::2], [label.get_text() for label in axes.get_xticklabels()[::2]])
+    ticks = zip(axes.get_xticks(), (label.get_text() for label in axes.get_xticklabels()), strict=True)
+    blocks = [(place, block) for place, block in ticks if block != OUTSIDE][::2]
+    axes.set_xticks([place for place, _ in blocks], [block for _, block in blocks])
 
 
 def _legend_below(figure: Figure, legend: Legend) -> int:

@@ -9,20 +9,21 @@ import polars as pl
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from gradsim import plots
 from gradsim.plots.labels import listed, percent, setting_label
 from gradsim.report.answer import answer_of
 from gradsim.report.browser import Browsed, Texts, browsed, described, layers_shown, packed_texts, texts_by_id
-from gradsim.report.contents import accuracy_figure, missing_of, sections_of
+from gradsim.report.contents import missing_of, sections_of
 from gradsim.report.data import ReportData, SettingReport
 from gradsim.report.downloads import Downloads
 from gradsim.report.faults import faults_are_known, faults_table
 from gradsim.report.findings import BigNumber, alarm_of, big_numbers, chance_of
+from gradsim.report.glossary import Glossary
+from gradsim.report.headline import Lead, headline_of, leads_of
 from gradsim.report.tables import Table, table_of
 
 PAGE = Path(__file__).parent / "page"
 
-STYLES = ("tokens", "layout", "masthead", "figures", "tables", "browser", "chart", "print")
+STYLES = ("tokens", "layout", "terms", "masthead", "figures", "tables", "browser", "chart", "print")
 SCRIPTS = ("elements", "blocks", "settings", "navigation", "tables", "pairs", "chart", "lists", "browser")
 
 
@@ -34,6 +35,7 @@ class Scores:
     label: str
     queries: str
     big_numbers: list[BigNumber]
+    leads: list[Lead]
 
 
 def render_report(data: ReportData) -> str:
@@ -63,13 +65,14 @@ def render_report(data: ReportData) -> str:
         study=data.study,
         description=data.description,
         alarm=alarm_of(data),
-        headline=plots.title_of(accuracy_figure(data)),
+        headline=headline_of(data.settings),
         settings=[_scores(setting) for setting in data.settings],
         several=len(data.settings) > 1,
         chances=listed(list(dict.fromkeys(percent(chance_of(setting)) for setting in data.settings))),
         answer=answer,
         sections=sections,
         provenance=data.provenance,
+        definition=data.definition,
         exclusions=exclusions,
         exclusions_known=data.exclusions is not None,
         truncations=_by_sample("truncations", "Samples truncated", data.truncations, downloads),
@@ -79,6 +82,7 @@ def render_report(data: ReportData) -> str:
             setting_label(setting.setting): what for setting in data.settings if (what := missing_of(setting, data))
         },
         downloads=downloads,
+        glossary=Glossary(),
         browsed=pairs,
         layers=described(layers),
         original_texts=_shown(originals, pairs) if originals else None,
@@ -95,7 +99,7 @@ def _joined(folder: str, names: tuple[str, ...]) -> str:
 def _scores(setting: SettingReport) -> Scores:
     number = len(setting.tables["decisions"])
     queries = "1 query" if number == 1 else f"{number:,} queries"
-    return Scores(setting.setting, setting_label(setting.setting), queries, big_numbers(setting))
+    return Scores(setting.setting, setting_label(setting.setting), queries, big_numbers(setting), leads_of(setting))
 
 
 def _shown(originals: Texts, pairs: list[Browsed]) -> str:

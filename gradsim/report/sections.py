@@ -20,6 +20,7 @@ from gradsim.report.tables import Table, table_of
 NAMES = {
     "accuracy": "accuracy",
     "controls": "null controls",
+    "baseline_differences": "differences from the baselines",
     "method_differences": "differences between methods",
     "select_or_project": "select or project",
     "greedy_by_accuracy": "greedy selection by accuracy",
@@ -41,6 +42,9 @@ NAMES = {
 }
 """Display name of each table of a setting, in the page's order."""
 
+SCHEMAS = {**analysis.SCHEMAS, "baseline_differences": analysis.BASELINE_DIFFERENCES}
+"""Columns of each table, stored ones and those that only the report shows."""
+
 
 @dataclass(frozen=True)
 class Panel:
@@ -50,7 +54,7 @@ class Panel:
         setting: Name of the setting; None for the study.
         sentences: Findings as text.
         pictures: Figures.
-        tables: Tables, with large ones collapsed.
+        tables: Tables, folded.
         downloads: Downloads of further tables.
         alarm: Whether the sentences are a warning.
     """
@@ -98,37 +102,37 @@ class Drawer:
         self._downloads = downloads
         self._numbers = itertools.count()
 
-    def picture(self, figure: Figure, name: str, note: str, downloads: Sequence[Download]) -> Picture:
-        """Return a figure with a number that is unique on the page."""
-        return picture_of(figure, name, next(self._numbers), note, downloads)
+    def picture(
+        self, figure: Figure, name: str, note: str, downloads: Sequence[Download], *, folded: bool = True
+    ) -> Picture:
+        """Return a figure with a number that is unique on the page; if folded, readers see its title first."""
+        return picture_of(figure, name, next(self._numbers), note, downloads, folded=folded)
 
     def tables_of(self, setting: SettingReport) -> Tables:
         """Return the tables of a setting, and the layer sizes if known."""
         return {**setting.tables, **({} if self._sizes is None else {SIZES: self._sizes})}
 
-    def download(self, setting: SettingReport, name: str, *, of_setting: bool = False) -> Download:
-        """Return a download button for a table of a setting, or for the layer sizes.
-
-        Args:
-            setting: Setting of the table.
-            name: Name of the table.
-            of_setting: Whether the label includes the setting.
-        """
+    def download(self, setting: SettingReport, name: str) -> Download:
+        """Return a download button for a table of a setting, or for the layer sizes."""
         if name == SIZES and self._sizes is not None:
             return self._downloads.add(SIZES, "layer parameters", self._sizes)
-        known_as = NAMES.get(name, name.replace("_", " "))
-        label = f"{setting_label(setting.setting)}: {known_as}" if of_setting else known_as
-        return self._downloads.add(f"{setting.setting}_{name}", label, setting.tables[name])
+        return self._downloads.add(
+            f"{setting.setting}_{name}", NAMES.get(name, name.replace("_", " ")), setting.tables[name]
+        )
 
     def pictures(self, setting: SettingReport, of: Sequence[FigureOf]) -> list[Picture]:
-        """Return the given figures, without those that cannot be drawn."""
+        """Return the given figures, without those that cannot be drawn; all but the first are folded."""
         tables = self.tables_of(setting)
+        drawable = [figure for figure in of if figure.can_be_drawn(tables)]
         return [
             self.picture(
-                figure.draw(tables), figure.name, figure.note, [self.download(setting, name) for name in figure.tables]
+                figure.draw(tables),
+                figure.name,
+                figure.note,
+                [self.download(setting, name) for name in figure.tables],
+                folded=figure is not drawable[0],
             )
-            for figure in of
-            if figure.can_be_drawn(tables)
+            for figure in drawable
         ]
 
     def table(self, setting: SettingReport, name: str, caption: str) -> list[Table]:
@@ -141,7 +145,7 @@ class Drawer:
         frame = setting.tables.get(name)
         if frame is None or frame.is_empty():
             return []
-        schema = analysis.SCHEMAS.get(name, {})
+        schema = SCHEMAS.get(name, {})
         return [table_of(name, caption, frame, schema, self.download(setting, name))]
 
     def _layers(self, setting: SettingReport) -> list[Table]:
@@ -151,12 +155,12 @@ class Drawer:
         name = pl.col("layer").cast(pl.String)  # enums of different tables may differ
         frame = tables["accuracy_per_layer"].with_columns(name)
         ends = {"low": "similarity_low", "high": "similarity_high"}
-        schema = dict(analysis.SCHEMAS["accuracy_per_layer"])
+        schema = dict(SCHEMAS["accuracy_per_layer"])
         for other in ("similarity_to_full_gradient", SIZES):
             if other in tables:
                 named = tables[other].with_columns(name).rename(ends, strict=False)
                 frame = frame.join(named, on="layer", how="left", maintain_order="left")
-                schema = analysis.SCHEMAS[other] | schema
+                schema = SCHEMAS[other] | schema
         download = self._downloads.add(f"{setting.setting}_layers", "all layers", frame)
         caption = "The only layer" if len(frame) == 1 else f"All {len(frame)} layers"
         return [table_of("layers", caption, frame, schema, download)]

@@ -7,7 +7,16 @@ from dataclasses import dataclass
 import polars as pl
 
 from gradsim.analysis.schema import Schema
-from gradsim.plots.labels import control_label, count, layer_label, method_label, points, power_of_ten, projection_label
+from gradsim.plots.labels import (
+    baseline_label,
+    control_label,
+    count,
+    layer_label,
+    method_label,
+    points,
+    power_of_ten,
+    projection_label,
+)
 from gradsim.report.downloads import Download
 
 Format = Callable[..., str]
@@ -57,7 +66,6 @@ class Table:
         headings: Headings of the columns.
         rows: Cells of each row, one per heading.
         download: Download of the whole frame, including columns that are not shown.
-        folded: Whether the table is initially collapsed.
     """
 
     name: str
@@ -65,7 +73,6 @@ class Table:
     headings: list[Heading]
     rows: list[list[Cell]]
     download: Download
-    folded: bool
 
 
 def in_percent(share: float) -> str:
@@ -109,6 +116,11 @@ COLUMNS: dict[str, Sequence[Shown]] = {
         Shown("method", method_label), Shown("group"), share_shown("accuracy", "accuracy"), QUERIES, Shown("tied"),
     ),
     "controls": (Shown("control", control_label), share_shown("accuracy", "accuracy"), QUERIES, Shown("tied")),
+    "baseline_differences": (
+        Shown("baseline", baseline_label), share_shown("accuracy", "accuracy", None),
+        Shown("difference", in_points, "lead of the gradient (points)", ("low", "high")),
+        Shown("only_full", label="only the gradient"), Shown("only_baseline", label="only the baseline"), P_HOLM,
+    ),
     "method_differences": (
         Shown("method", method_label), Shown("other", method_label, "versus"),
         Shown("difference", in_points, "difference (points)", ("low", "high")),
@@ -135,10 +147,10 @@ COLUMNS: dict[str, Sequence[Shown]] = {
     "select_or_project": (
         Shown("projection", projection_label), Shown("dimension", count), Shown("criterion", label="selected by"),
         share_shown("selected_accuracy", "selected", None), share_shown("projected_accuracy", "projected", None),
-        Shown("difference", in_points, "diff. (points)", ("low", "high")), P_HOLM,
+        Shown("difference", in_points, "selected − projected (points)", ("low", "high")), P_HOLM,
         Shown("selected_similarity", "{:.3f}".format, "similarity, selected"),
         Shown("projected_similarity", "{:.3f}".format, "similarity, projected"),
-        Shown("similarity_difference", "{:+.4f}".format, "diff.", ("similarity_low", "similarity_high")),
+        Shown("similarity_difference", "{:+.4f}".format, "selected − projected", ("similarity_low", "similarity_high")),
     ),
     "selection_under_budget": (
         Shown("criterion", label="selected by"), Shown("budget", count, "most parameters"),
@@ -158,10 +170,6 @@ COLUMNS: dict[str, Sequence[Shown]] = {
 }  # fmt: skip
 
 
-# Tables that are initially collapsed, as those of other packages' analyses are.
-FOLDED = {"layers", "layer_means", "retrieval", "selection_under_budget"}
-
-
 def table_of(name: str, caption: str, frame: pl.DataFrame, schema: Schema, download: Download) -> Table:
     """Return a frame as a table.
 
@@ -176,7 +184,7 @@ def table_of(name: str, caption: str, frame: pl.DataFrame, schema: Schema, downl
     shown = [each for each in every if each.column in frame.columns]
     headings = [heading for each in shown for heading in _headings(each, frame.schema[each.column], schema)]
     rows = [[cell for each in shown for cell in _cells(each, row)] for row in frame.iter_rows(named=True)]
-    return Table(name, caption, headings, rows, download, folded=name in FOLDED or name not in COLUMNS)
+    return Table(name, caption, headings, rows, download)
 
 
 def _plain(value: object) -> str:

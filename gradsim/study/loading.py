@@ -32,7 +32,7 @@ def load_study(name: str | Path, environment: Environment | None = None) -> Stud
     environment = environment or read_environment()
     path = Path(name)
     if path.suffix not in {".yaml", ".yml"}:
-        path = _study_file(str(name), environment)
+        path = study_file(str(name), environment)
     study = _adapted(_read(path), environment)
     if not study.imported and _imports(taken := imported_file(study.name, environment)):
         raise StudyError(
@@ -141,7 +141,12 @@ def _imports(path: Path) -> bool:
         return False
 
 
-def _study_file(name: str, environment: Environment) -> Path:
+def study_file(name: str, environment: Environment) -> Path:
+    """Return the path of a study's file, or of that which a variant of a study comes from.
+
+    Raises:
+        StudyError: there is no such study.
+    """
     files = _study_files(environment)
     if name not in files and (path := imported_file(name, environment)).is_file():
         return path

@@ -39,6 +39,7 @@ class Provenance(BaseModel):
     inputs: dict[str, str] = Field({}, description="data version of each input table or partition")
     data_version: str = Field("", description="digest of the rows and the model's revision")
     code_version: str = __version__
+    commit: str | None = Field(None, description="git commit of the code; unknown without a checkout")
     created: str = Field(default_factory=now)
     model: str | None = None
     revision: str | None = None

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
+from gradsim.environment import code_commit
 from gradsim.errors import StudyError, TableError
 from gradsim.study import ModelConfiguration, Study
 from gradsim.tables.files import read_blocks, read_provenance, read_table
@@ -307,6 +308,7 @@ class Store:
             update={
                 "table": key.below_study,
                 "partition": partition,
+                "commit": code_commit(),
                 "fingerprint": self.lineage.fingerprint(key),
                 "inputs": {
                     name: self._versions.get(name, version)

@@ -1,24 +1,25 @@
 """The report asset: all results of a study on one page."""
 
-from collections.abc import Iterable
 from typing import Any
 
 import dagster as dg
 import polars as pl
 
+from gradsim import analysis
 from gradsim import report as pages
 from gradsim.analysis import LayerDots
 from gradsim.analysis.methods import BM25
-from gradsim.analysis.questions import SIZES
+from gradsim.analysis.questions import SIZES, TOKENS
 from gradsim.analysis.similarity import FULL_GRADIENT
 from gradsim.notebook.texts import readable
 from gradsim.plots.labels import method_label
-from gradsim.tables import Lineage, Provenance, Store, TableKey
+from gradsim.tables import Lineage, Store, TableKey
 from gradsim.tables.lineage import DOT_TABLES, TRANSFER
 from gradsim_assets.asset_specs import OWNERS, code_version, group_of, tags_of
 from gradsim_assets.io_manager import version_of
 from gradsim_assets.keys import asset_key
 from gradsim_assets.preview import markdown
+from gradsim_assets.report_provenance import definition_of, provenance_of
 from resources.failing import failing_plainly
 from resources.storage import StorageResource
 
@@ -85,8 +86,9 @@ def gather(store: Store) -> pages.ReportData:
     return pages.ReportData(
         study=study.name,
         settings=[_setting(store, setting) for setting in study.settings],
-        provenance=_provenance(store),
+        provenance=provenance_of(store),
         precision=study.model.precision,
+        definition=definition_of(study),
         description=study.description,
         parameters_per_layer=store.read(key(SIZES, room="analysis")),
         selection_transfer=store.read(key(TRANSFER, room="analysis")),
@@ -102,57 +104,23 @@ def _setting(store: Store, setting: str) -> pages.SettingReport:
     dots = (store.read(lineage.key(name, setting, "results")) for name in DOT_TABLES)
     return pages.SettingReport(
         setting,
-        tables={node.key.name: store.read(node.key) for node in nodes},
+        tables={
+            **{node.key.name: store.read(node.key) for node in nodes},
+            "baseline_differences": _baseline_differences(store, setting),
+        },
         queries=None if store.study.imported else readable(store, store.read(lineage.key("queries", setting))),
         layer_dots=LayerDots.from_tables(*dots),
     )
 
 
-def _provenance(store: Store) -> dict[str, str]:
-    """Return the provenance of the numbers by label; lists all values if partitions differ, and omits unknown ones."""
-    lineage = store.lineage
-    room = "results" if store.study.imported else None
-    dots = [lineage.key("dot_products", setting, room) for setting in store.study.settings]
-    files = [store.provenance(key, partition) for key in dots for partition in store.partitions(key)]
-    created = sorted(file.created for file in files)
-    said = {
-        "Study": store.study.name,
-        "Fingerprint": lineage.fingerprint(lineage.key("report")),
-        "Model": _listed(_model(file) for file in files),
-        "Device": _listed(file.device for file in files),
-        "Layers": _layers(store),
-        "Precision": _listed(file.precision for file in files),
-        "Seed": str(store.study.seed),
-        "Gradients imported" if store.study.imported else "Gradients computed": (
-            created[0] if len(set(created)) == 1 else f"{created[0]} to {created[-1]}"
-        ),
-        "Code version": _listed(file.code_version for file in files),
-        "Import findings": " ".join(_import_findings(store)),
-    }
-    return {label: value for label, value in said.items() if value}
-
-
-def _import_findings(store: Store) -> list[str]:
-    """Return the findings of `gradsim import-published`; none for a computed study."""
-    if not store.study.imported:
-        return []
-    return list(store.provenance(store.lineage.key("samples")).measured.get("findings", []))
-
-
-def _model(file: Provenance) -> str | None:
-    return f"{file.model}, revision {file.revision}" if file.model and file.revision else file.model
-
-
-def _layers(store: Store) -> str:
-    """Return which layers the study compares; empty if all."""
-    if store.study.layers is None:
-        return ""
-    chosen, every = (store.read(key)["parameters"] for key in (store.lineage.layers_key, store.lineage.key("model")))
-    return f"{len(chosen)} of {len(every)}, with {100 * sum(chosen) / sum(every):.3g} % of the model's parameters"
-
-
-def _listed(values: Iterable[str | None]) -> str:
-    return "; ".join(dict.fromkeys(value for value in values if value))
+def _baseline_differences(store: Store, setting: str) -> pl.DataFrame:
+    """Return the full gradient's lead over each baseline; imported results have no tokens, hence no answer lengths."""
+    inputs = store.lineage.analysis_inputs("controls", setting)
+    lengths = [analysis.answer_lengths(store.read(inputs[name])) for name in TOKENS if name in inputs]
+    similarity, candidates = (
+        store.read(store.lineage.key(name, setting, "results")) for name in ("gradient_similarity", "candidates")
+    )
+    return analysis.baseline_differences(similarity, candidates, *lengths, seed=store.study.seed)
 
 
 def _by_sample(store: Store, field: str, column: str) -> pl.DataFrame:

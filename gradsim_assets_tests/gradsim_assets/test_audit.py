@@ -13,6 +13,7 @@ from gradsim.tables import State
 from gradsim.tables.lineage import DOT_TABLES
 from gradsim_assets.build import build_definitions
 from gradsim_assets.keys import asset_key
+from gradsim_assets_tests.gradsim.report.studies import Page
 from gradsim_assets_tests.web_ui import ENDED, serve
 from gradsim_assets_tests.workplace import Workplace
 
@@ -94,8 +95,8 @@ def test_the_command_and_the_report_say_so(finished):
     output = (finished.folder / "output.txt").read_text(encoding="utf-8")
     for setting in finished.study().settings:
         assert re.search(rf"^{setting}: \d+ numbers agree with plain autograd to within [\d.e-]+$", output, re.M)
-    report = (finished.data / "tiny" / "report.html").read_text(encoding="utf-8")
-    assert report.count("computed again with plain autograd") == 3
+    report = Page((finished.data / "tiny" / "report.html").read_text(encoding="utf-8"))
+    assert report.text.count("computed again with plain autograd") == 3
 
 
 def test_a_fresh_audit_is_kept_by_its_job(computed, materialize):

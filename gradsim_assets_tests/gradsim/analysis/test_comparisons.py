@@ -7,8 +7,10 @@ from scipy.stats import binomtest
 
 from gradsim.analysis import LayerDots, accuracy, accuracy_per_layer, decisions, gradient_similarity
 from gradsim.analysis.comparisons import (
+    BASELINE_DIFFERENCES,
     LAYER_DIFFERENCES,
     METHOD_DIFFERENCES,
+    baseline_differences,
     layer_differences,
     method_differences,
 )
@@ -107,6 +109,52 @@ def test_a_tie_counts_less_than_a_find_and_more_than_none(similarity) -> None:
     assert (row["only_method"], row["only_other"]) == (2, 1)
     assert row["difference"] == pytest.approx(1 / 3)
     assert row["p"] == row["p_holm"] == 1
+
+
+def test_baselines_by_hand(similarity) -> None:
+    table = similarity(
+        a=[("b", 0.5), ("a", 0.5), ("c", 0.1)],  # tied: the full gradient has 1/2
+        b=[("b", 0.9), ("a", 0.1), ("c", 0.0)],
+        c=[("a", 0.2), ("b", 0.1), ("c", 0.8)],
+        d=[("d", 0.7), ("a", 0.2), ("b", 0.1)],
+    )
+    forced = table.select(
+        "query_id", "original_id", forced=(pl.col("query_id") == "d") & (pl.col("original_id") == "d")
+    )
+    originals = pl.DataFrame({"id": ["a", "b", "c", "d"], "length": [10, 12, 30, 7]})
+    # a is as far from a as from b; b chooses b; c chooses c; d chooses a.
+    queries = pl.DataFrame({"id": ["a", "b", "c", "d"], "length": [11, 12, 29, 10]})
+    credit = {
+        "full": np.array([0.5, 1, 1, 1]),
+        "bm25": np.array([0.0, 1, 0, 0]),  # d was put in by rule
+        "answer_length": np.array([0.5, 1, 1, 0]),
+    }
+    found = baseline_differences(table, forced, originals, queries, seed=5)
+    assert found.schema == pl.Schema(column_types(BASELINE_DIFFERENCES))
+    assert found["baseline"].to_list() == ["bm25", "answer_length"]
+    drawn = np.random.default_rng(5).integers(4, size=(1000, 4))
+    for row, only in zip(found.iter_rows(named=True), ((3, 0), (1, 0)), strict=True):
+        other = credit[row["baseline"]]
+        differences = credit["full"] - other
+        assert row["accuracy"] == pytest.approx(other.mean())
+        assert row["difference"] == pytest.approx(differences.mean())
+        ends = np.quantile(differences[drawn].mean(axis=1), [0.025, 0.975])
+        assert (row["low"], row["high"]) == pytest.approx(tuple(ends), abs=1e-12)
+        assert (row["only_full"], row["only_baseline"]) == only
+        assert row["p"] == pytest.approx(binomtest(only[0], sum(only)).pvalue)
+    assert found["p"].to_list() == pytest.approx([0.25, 1])
+    assert found["p_holm"].to_list() == pytest.approx([0.5, 1]), "the smaller of two counts twice"
+
+
+@given(data=st.data())
+def test_bm25_as_a_baseline_is_bm25_as_a_method(draw_study, data) -> None:
+    similarity = gradient_similarity(*draw_study(data).tables)
+    (row,) = baseline_differences(similarity, seed=3).iter_rows(named=True)
+    (method,) = method_differences(similarity, seed=3).iter_rows(named=True)
+    assert row["baseline"] == method["other"] == "bm25", "without lengths, there is no other"
+    named = {"only_method": "only_full", "only_other": "only_baseline"}
+    for column in ("difference", "low", "high", "only_method", "only_other", "p"):
+        assert row[named.get(column, column)] == pytest.approx(method[column], abs=1e-12), column
 
 
 def test_one_layer_has_no_other(study) -> None:

@@ -43,24 +43,33 @@ def test_blocks_are_in_order_of_their_numbers() -> None:
         assert len(axes.collections) == 1, "one band"
 
 
-def test_attention_less_mlp_by_block_and_over_all() -> None:
+@pytest.mark.parametrize(
+    ("sign", "first", "second"), [(1, "attention", "MLP"), (-1, "MLP", "attention")], ids=["attention", "MLP"]
+)
+def test_the_part_that_the_title_names_is_above_zero(sign: int, first: str, second: str) -> None:
+    of_blocks = {None: (0.2, 0.15, 0.25), 0: (0.3, 0.2, 0.4), 3: (0.1, -0.1, 0.2), 7: (-0.1, -0.2, -0.05)}
     table = frames.attention_against_mlp(
-        {None: (-0.2, -0.25, -0.15), 0: (-0.3, -0.4, -0.2), 3: (-0.1, -0.2, 0.1), 7: (0.1, 0.05, 0.2)}
+        {
+            block: (sign * value, min(sign * low, sign * high), max(sign * low, sign * high))
+            for block, (value, low, high) in of_blocks.items()
+        }
     )
     figure = plots.attention_and_mlp(frames.layer_means(PARTS), table)
-    assert plots.title_of(figure) == (
-        "MLP layers are on average 20.0 points more accurate than attention layers; the difference is significant in "
-        "1 of 3 blocks"
-    )
+    title = f"{first} layers are on average 20.0 points more accurate than {second} layers"
+    title += "; the difference is significant in 1 of 3 blocks"
+    assert plots.title_of(figure).lower() == title.lower()
     accuracy, similarity = figure.axes
-    assert "attention 50.0\u00a0%, MLP 70.0\u00a0%" in accuracy.get_title(loc="left")
+    means = {"attention": "50.0", "MLP": "70.0"}
+    assert f"{first} {means[first]}\u00a0%, {second} {means[second]}\u00a0%" in accuracy.get_title(loc="left")
+    assert f"(mean of {first} layers minus mean of {second} layers)" in similarity.get_xlabel()
     for axes, scale in ((accuracy, 100), (similarity, 0.1)):
         marks = next(line for line in axes.lines if line.get_marker() in ("o", "s"))
         assert list(x_values(marks)) == [0, 3, 7]
-        np.testing.assert_allclose(y_values(marks), [-0.3 * scale, -0.1 * scale, 0.1 * scale])
-        assert len(segments(axes.collections[0])) == 3
-    assert [text.get_text() for text in accuracy.texts] == ["all blocks\n−20.0"]
-    assert [text.get_text() for text in similarity.texts] == ["all blocks\n−0.020"]
+        np.testing.assert_allclose(y_values(marks), [0.3 * scale, 0.1 * scale, -0.1 * scale])
+        ends = [part[:, 1] for part in segments(axes.collections[0])]
+        np.testing.assert_allclose(ends, scale * np.array([[0.2, 0.4], [-0.1, 0.2], [-0.2, -0.05]]))
+    assert [text.get_text() for text in accuracy.texts] == ["all blocks\n+20.0"]
+    assert [text.get_text() for text in similarity.texts] == ["all blocks\n+0.020"]
 
 
 @pytest.mark.parametrize(

@@ -128,7 +128,7 @@ def test_every_size_has_its_part_of_the_axis() -> None:
 
 
 def test_a_part_of_the_axis_has_room_for_its_name() -> None:
-    (axes,) = sized_layers({1: 90, **dict.fromkeys(range(2, 9), 1)}).axes
+    (axes,) = sized_layers({1: 60, **dict.fromkeys(range(2, 9), 1)}).axes
     width = axes.get_xlim()[1]
     assert np.diff(axes.get_xticks()).min() > width / 9 - 1e-9
 

@@ -34,7 +34,14 @@ def contests(*differences: tuple[float, float, float]) -> list[tuple[str, int, s
         (
             [BELOW],
             [0],
-            f"Project: selected layers are 20.0 points less {SIZE} from −30.0 to −10.0",
+            "Project: projections are 20.0 points more accurate than selected layers of the same size; "
+            "95\u00a0% interval from +10.0 to +30.0",
+        ),
+        (
+            [BELOW, AROUND],
+            [0, 1],
+            "Projections are more accurate in 1 of 2 comparisons with selected layers of the same size; "
+            "not significant in 1",
         ),
         # The test decides, not the interval.
         (
@@ -100,6 +107,23 @@ def test_both_and_their_difference_are_drawn_for_both_measures() -> None:
     assert {text.get_text() for text in similar_difference.texts} == {"−0.100"}
     lines = {line.get_label(): line for line in similar.lines}
     np.testing.assert_allclose(x_values(lines["selected by accuracy"]), [0.8, 0.8])
+
+
+@pytest.mark.parametrize(
+    ("ends", "order", "sign"), [(ABOVE, "selected − projected", 1), (BELOW, "projected − selected", -1)]
+)
+def test_the_difference_is_that_of_the_more_accurate(ends, order: str, sign: int) -> None:
+    """To the right of zero means more accurate, as the title says."""
+    figure = plots.selected_or_projected(frames.contests(contests(ends)).with_columns(p_holm=0.0))
+    _, difference, _, similar = figure.axes
+    assert difference.get_title(loc="left") == f"{order} (points)"
+    assert similar.get_title(loc="left") == order
+    interval = segments(difference.collections[0])[0][:, 0]
+    np.testing.assert_allclose(sorted(interval), sorted(100 * sign * end for end in ends[1:]))
+    drawn = next(line for line in difference.lines if line.get_marker() == "o")
+    assert x_values(drawn)[0] == pytest.approx(100 * sign * ends[0])
+    assert x_values(drawn)[0] > 0
+    assert " more accurate than " in plots.title_of(figure)
 
 
 def test_nothing_projected_is_refused() -> None:

@@ -108,6 +108,11 @@ def make_setting(name: str, *, lift: float, questions: Sequence[str] = tuple(QUE
     answers: dict[str, pl.DataFrame] = {}
     for question in questions:
         answers[question] = QUESTIONS[question].answer({**tables, **answers}, 42)
+    ids = ids_of(len(dots.lists.query_ids))
+    lengths = pl.DataFrame({"id": ids, "length": [len(name) * at % 7 for at, name in enumerate(ids)]})
+    answers["baseline_differences"] = analysis.baseline_differences(
+        tables["gradient_similarity"], tables["candidates"], lengths, lengths, seed=42
+    )
     return SettingReport(name, answers, messages(ids_of(len(dots.lists.query_ids)), "rewritten"), dots)
 
 
@@ -145,6 +150,9 @@ def make_report(*settings: SettingReport, **changes: object) -> ReportData:
     return ReportData(**(whole | changes))
 
 
+INLINE = {"a", "b", "button", "code", "em", "span", "strong"}
+
+
 class Page(HTMLParser):
     """What stands in a page."""
 
@@ -170,9 +178,15 @@ class Page(HTMLParser):
         if tag == "script":
             self.scripts.append(attributes)
         self._hidden += tag in {"script", "style"}
+        self._part(tag)
 
     def handle_endtag(self, tag: str) -> None:
         self._hidden -= tag in {"script", "style"}
+        self._part(tag)
+
+    def _part(self, tag: str) -> None:
+        if tag not in INLINE:
+            self._words.append(" ")
 
     def handle_data(self, data: str) -> None:
         if not self._hidden:
@@ -181,7 +195,7 @@ class Page(HTMLParser):
     @property
     def text(self) -> str:
         """What readers see."""
-        return " ".join(" ".join(self._words).split())
+        return " ".join("".join(self._words).split())
 
     def block(self, name: str, value: str) -> str:
         """A block of data, as it stands in the page."""

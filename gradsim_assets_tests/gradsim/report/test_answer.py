@@ -85,15 +85,24 @@ def test_all_settings_count_and_each_has_its_numbers() -> None:
     assert found == (
         "Layers with at most 11.8 M parameters, selected on other queries, reach 35.6 % accuracy (on all queries: "
         "2 layers with 8.39 M parameters); the gradient projected to 11.8 M dimensions (gaussian) reaches 22.8 %. "
-        "The difference is +12.8 points (95 % interval +9.7 to +15.8; p = 10⁻¹⁵ after Holm’s correction)."
+        "The difference, selected minus projected, is +12.8 points (95 % interval +9.7 to +15.8; p = 10⁻¹⁵ "
+        "after Holm’s correction)."
     )
     assert near == (
-        "Similarity to the full gradient: 0.900 for layers selected by similarity, 0.990 for the projection; a "
-        "difference of −0.090 (−0.100 to −0.080)."
+        "Similarity to the full gradient: 0.900 for layers selected by similarity, 0.990 for the projection; the "
+        "difference, selected minus projected, is −0.090 (−0.100 to −0.080)."
     )
     other = answer.sentences["b"][0].replace("\u00a0", " ")
     assert "(on all queries: one layer with 8.39 M parameters)" in other
     assert other.endswith("p = 0.3 after Holm’s correction). The difference is not significant.")
+
+
+def test_where_projections_lead_differences_are_theirs() -> None:
+    answer = answer_of([setting("a", contest(difference=-0.1, low=-0.2, high=-0.05), contest(**FAR))])
+    assert answer is not None
+    found, near = answer.sentences["a"]
+    assert "The difference, projected minus selected, is +10.0 points (95\u00a0% interval +5.0 to +20.0;" in found
+    assert near.endswith("the difference, projected minus selected, is +0.090 (+0.080 to +0.100).")
 
 
 @pytest.mark.parametrize(

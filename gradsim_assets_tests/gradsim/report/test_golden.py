@@ -36,6 +36,7 @@ def setting_of(golden: Path, setting: str, sizes: pl.DataFrame) -> SettingReport
     for name, question in QUESTIONS.items():
         if name not in LEFT_OUT:
             answers[name] = question.answer({**tables, **answers}, 42)
+    answers["baseline_differences"] = analysis.baseline_differences(similarity, tables["candidates"], seed=42)
     return SettingReport(setting, answers, None, LayerDots.from_tables(*(tables[name] for name in DOTS)))
 
 

@@ -10,7 +10,7 @@ from playwright.sync_api import expect
 
 from gradsim.report import render_report
 from gradsim_assets_tests.gradsim.plots import frames
-from gradsim_assets_tests.gradsim.report.studies import NASTY, make_report, make_setting
+from gradsim_assets_tests.gradsim.report.studies import NASTY, ids_of, make_report, make_setting, messages, sizes
 
 pytestmark = pytest.mark.slow
 
@@ -39,6 +39,24 @@ def test_nothing_sticks_out(open_page, size, scheme: str) -> None:
     assert background == {"light": "rgb(252, 251, 248)", "dark": "rgb(20, 23, 27)"}[scheme]
 
 
+@pytest.mark.parametrize("size", [WIDE, NARROW, (320, 700)], ids=str)
+def test_numbers_stay_on_one_line(open_page, size) -> None:
+    page = open_page(size)
+    page.evaluate("for (const each of document.querySelectorAll('details')) each.open = true")
+    lines = """
+        numbers => numbers.map((number) => {
+          const range = document.createRange();
+          range.selectNodeContents(number);
+          return new Set([...range.getClientRects()].map((part) => Math.round(part.top / 5))).size;
+        })
+    """
+    for selector in (".candidates .value", ".number-card .value", "td.number"):
+        numbers = page.locator(f"{selector}:visible")
+        assert numbers.count() > 2
+        assert max(numbers.evaluate_all(lines)) == 1, selector
+        assert numbers.evaluate_all("numbers => numbers.every(number => number.scrollWidth <= number.clientWidth + 1)")
+
+
 def test_each_width_has_its_drawing(open_page) -> None:
     for size, shown in ((WIDE, "wide"), (NARROW, "narrow")):
         drawing = open_page(size).locator("#accuracy .drawing").first
@@ -47,6 +65,7 @@ def test_each_width_has_its_drawing(open_page) -> None:
 
 def test_a_table_is_sorted(open_page) -> None:
     page = open_page()
+    page.locator("#accuracy .panel:visible summary", has_text="Null controls as a table").click()
     table = page.locator("#accuracy .panel:visible table", has_text="Null controls")
 
     def shown() -> list[float]:
@@ -121,6 +140,32 @@ def test_queries_are_searched_filtered_and_chosen(open_page, settings) -> None:
     page.get_by_role("searchbox").fill("nobody says this")
     assert (items.count(), page.locator(".found").inner_text()) == (0, "0 queries")
     assert heading.inner_text() == "Query s12"
+
+
+@pytest.mark.parametrize("clear", ["fill", "Escape", "setting"])
+def test_a_search_that_is_cleared_leaves_nothing_behind(open_page, clear: str) -> None:
+    page = open_page()
+    search, hits, every = page.get_by_role("searchbox"), page.locator(".queries.hits"), page.locator(".queries.all")
+    assert (hits.is_visible(), hits.locator("li").count(), every.locator("li").count()) == (False, 0, 20)
+    search.fill("rewritten s1")
+    assert hits.locator(".id").all_inner_texts() == ["s1", *(f"s{number}" for number in range(10, 20))]
+    assert (hits.is_visible(), every.is_visible(), every.locator("li").count()) == (True, False, 0)
+    hits.locator("li").nth(2).click()
+    expect(page.locator(".chosen h3")).to_have_text("Query s11")
+    if clear == "setting":
+        page.locator(".switch label", has_text="Model-generated").click()
+        expect(page.locator(".found")).to_have_text("11 queries")
+    if clear == "Escape":
+        search.press("Escape")
+    else:
+        search.fill("")
+    assert (hits.is_visible(), hits.locator("li").count()) == (False, 0)
+    assert page.locator(".found").inner_text() == "20 queries"
+    assert every.locator("li").count() == 20
+    # The chosen query stays, in sight within its list.
+    assert every.locator('[aria-selected="true"]').get_attribute("data-item") == "s11"
+    page.get_by_role("button", name="Next").click()
+    expect(page.locator(".chosen h3")).to_have_text("Query s12")
 
 
 def test_queries_are_chosen_by_keys(open_page) -> None:
@@ -221,6 +266,51 @@ def test_without_scripts_all_is_shown(chromium, html: str) -> None:
     assert notice.bounding_box()["y"] < page.locator("h1").bounding_box()["y"]
 
 
+def test_a_study_like_the_bundled_one_is_a_short_page(open_file, tmp_path: Path) -> None:
+    """With its settings, queries, candidates and layers, and all details folded."""
+    parts = [*(f"self_attn.{name}_proj" for name in "qkvo"), *(f"mlp.{name}_proj" for name in ("gate", "up", "down"))]
+    layers = [
+        "model.embed_tokens.weight",
+        *(f"model.layers.{block}.{part}.weight" for block in range(3) for part in parts),
+    ]
+    setting = make_setting("paraphrased", lift=0.1, n_queries=60, n_candidates=5, layers=layers, forced=11)
+    others = [dataclasses.replace(setting, setting=name) for name in ("model_generated", "word_dropout")]
+    data = make_report(setting, *others, parameters_per_layer=sizes(layers), originals=messages(ids_of(60), "original"))
+    file = tmp_path / "report.html"
+    file.write_text(render_report(data), encoding="utf-8")
+    page = open_file(file)
+    assert page.locator("details[open]").count() == 0
+    assert page.evaluate("document.scrollingElement.scrollHeight") <= 9000
+
+
+def test_details_are_folded_and_unfold_without_scripts(chromium, html: str) -> None:
+    page = chromium.new_page(java_script_enabled=False)
+    page.set_content(html)
+    figures = page.locator("#layers .panel").first.locator("figure")
+    drawn = [figure.locator("svg").first.is_visible() for figure in figures.all()]
+    assert drawn == [True, *([False] * (len(drawn) - 1))], "the first figure of a panel is the one to see"
+    assert len(drawn) > 5
+    assert all(figure.locator("figcaption").is_visible() for figure in figures.all())
+    assert not any(table.is_visible() for table in page.locator("table").all())
+    folded = figures.nth(1).locator("summary")
+    folded.focus()
+    page.keyboard.press("Enter")
+    assert figures.nth(1).locator("svg").first.is_visible()
+
+
+def test_on_paper_everything_is_shown(open_page) -> None:
+    page = open_page()
+    page.emulate_media(media="print")
+    for selector in ("table", "figure svg", "#method h3", ".columns dd"):
+        parts = page.locator(f":is(main, #browser) {selector}")
+        heights = parts.evaluate_all(
+            "parts => parts.map(part => part.checkVisibility({ contentVisibilityAuto: true }))"
+        )
+        narrow = page.locator(f":is(main, #browser) .for-narrow {selector.split()[-1]}").count()
+        assert len(heights) > 5, selector
+        assert sum(heights) == len(heights) - narrow, selector
+
+
 def test_on_paper_nothing_is_cut_off(open_page) -> None:
     page = open_page()
     page.emulate_media(media="print")
@@ -234,6 +324,8 @@ def test_on_paper_nothing_is_cut_off(open_page) -> None:
         found = page.locator(selector).first.evaluate("(node, style) => getComputedStyle(node)[style]", style)
         assert found == expected, selector
     assert all(figure.is_visible() for figure in page.locator("figure[data-key]").all())
+    page.set_viewport_size({"width": 720, "height": 1000})  # A4 less its margins
+    assert page.evaluate("document.scrollingElement.scrollWidth <= innerWidth")
 
 
 @pytest.mark.parametrize("size", [WIDE, (800, 900), NARROW], ids=str)
@@ -250,6 +342,7 @@ def test_long_names_stick_out_nowhere(open_file, settings, tmp_path: Path, size)
 
 def test_tables_fit_their_column(open_page) -> None:
     page = open_page()
+    page.evaluate("for (const each of document.querySelectorAll('details')) each.open = true")
     wider = "tables => tables.filter(table => table.scrollWidth > table.clientWidth).map(table => table.ariaLabel)"
     assert page.locator(".table:visible").evaluate_all(wider) == []
 

@@ -11,9 +11,11 @@ class Browser {
     this.heading = find(".chosen-head h3");
     this.decision = find(".decision");
     this.steps = [...root.querySelectorAll(".steps button")];
-    this.tableFold = find(".layer-table");
+    this.table = find(".layer-table .table");
     this.texts = find(".texts");
-    this.queryList = new ChoiceList(find(".queries"), (id) => this.chooseQuery(id));
+    this.allQueries = new ChoiceList(find(".queries.all"), (id) => this.chooseQuery(id));
+    this.hits = new ChoiceList(find(".queries.hits"), (id) => this.chooseQuery(id));
+    this.queryList = this.allQueries; // the one of the two that is shown
     this.candidateList = new ChoiceList(find(".candidates"), (id) => this.chooseCandidate(id));
     this.chart = new LayerChart(find(".by-layer"), find(".readout"), layers);
     this.filter = "all";
@@ -29,7 +31,6 @@ class Browser {
       this.list();
     });
     for (const button of this.steps) button.addEventListener("click", () => this.step(Number(button.dataset.step)));
-    this.tableFold.addEventListener("toggle", () => this.fillTable());
   }
 
   // Shows a setting's queries, keeping the current query and candidate if they exist there.
@@ -63,6 +64,7 @@ class Browser {
     return make("label", {}, input, make("span", {}, `${label} `, make("b", {}, queries.length.toLocaleString("en"))));
   }
 
+  // Lists the queries of the filter. What a search finds has a list of its own, which is empty without a search.
   list() {
     const { pairs } = this;
     const words = this.search.value.toLowerCase().split(/\s+/).filter(Boolean);
@@ -70,6 +72,11 @@ class Browser {
     const number = this.listed.length.toLocaleString("en");
     const cut = this.listed.length > MOST_ITEMS ? `, first ${MOST_ITEMS} shown` : "";
     this.found.textContent = (this.listed.length === 1 ? "1 query" : `${number} queries`) + cut;
+    this.queryList = words.length ? this.hits : this.allQueries;
+    for (const list of [this.hits, this.allQueries]) {
+      list.list.hidden = list !== this.queryList;
+      if (list.list.hidden) list.show([]);
+    }
     this.queryList.show(this.listed.slice(0, MOST_ITEMS).map((query) => this.queryItem(query)), this.query);
     this.enableSteps();
   }
@@ -173,18 +180,12 @@ class Browser {
         values: this.pairs.byLayer(each.pair),
       })),
     );
-    this.fillTable();
+    this.table.replaceChildren(this.chart.table());
     const chosen = this.candidates.find(({ id }) => id === this.candidate);
     this.texts.replaceChildren(
       this.article("Query", this.query, this.pairs.texts),
       this.article(chosen.isSource ? "Candidate, the true source" : "Candidate", chosen.id, this.pairs.originals),
     );
-  }
-
-  fillTable() {
-    const place = this.tableFold.querySelector(".table");
-    if (this.tableFold.open) place.replaceChildren(this.chart.table());
-    else place.replaceChildren();
   }
 
   article(title, id, texts) {
