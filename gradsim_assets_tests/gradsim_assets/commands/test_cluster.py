@@ -137,7 +137,7 @@ def test_a_run_whose_process_is_killed_is_run_again_and_takes_up_its_job(web, pl
     launched = web.launch_backfill(KEYS[:1], ["0100-0199"])
     wait_until(lambda: [job["JobState"] for job in new_jobs()] == ["RUNNING"], "the job", pause=0.5)
     (run,) = web.backfill(launched)["runs"]
-    (process,) = (tag["value"] for tag in run["tags"] if tag["key"] == PROCESS)
+    (process,) = (each.tags[PROCESS] for each in place.runs() if each.run_id == run["id"])
     os.kill(int(process), signal.SIGKILL)
     wait_until(lambda: len(web.backfill(launched)["runs"]) == 2, "the retry", pause=1)
     slow.unlink()
