@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import dagster as dg
+from filelock import FileLock
 
 from gradsim.environment import Environment, project_root
 from gradsim.errors import StudyError, parsing
@@ -47,7 +48,10 @@ def open_instance(environment: Environment) -> dg.DagsterInstance:
     """
     configuration = prepare_home(environment) / "dagster.yaml"
     try:
-        with parsing(StudyError, f"{configuration}: Dagster cannot use it", "correct it, or the storage that it names"):
+        with (
+            parsing(StudyError, f"{configuration}: Dagster cannot use it", "correct it, or the storage that it names"),
+            FileLock(configuration.with_name(".opening")),  # two processes must not create the storage at once
+        ):
             instance = dg.DagsterInstance.get()
             set_pool_limits(instance, environment)
     except StudyError as error:
