@@ -21,7 +21,7 @@ settings: {dropped: {method: word_dropout}, again: {method: word_dropout}}
 
 @pytest.fixture
 def studies_folder(study: OpenedStudy, tmp_path: Path) -> Path:
-    """A folder of two studies, one of which is not valid, beside the imported one."""
+    """A folder with a valid study and an invalid one, beside an imported study."""
     folder = tmp_path / "studies"
     (folder / "originals.jsonl").write_text("{}")
     (folder / "mine.yaml").write_text(STUDY)

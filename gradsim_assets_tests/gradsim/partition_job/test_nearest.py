@@ -19,7 +19,7 @@ def path(tmp_path):
 
 @pytest.fixture
 def small_blocks(monkeypatch):
-    """Blocks of which even small files have several."""
+    """Split even small files into several blocks."""
     monkeypatch.setattr(nearest, "_AT_ONCE", 100)
     monkeypatch.setattr(nearest, "_VECTORS_AT_ONCE", 3)
     monkeypatch.setattr(nearest, "_DOTS_AT_ONCE", 13)  # two queries at a time, or one
@@ -79,7 +79,7 @@ def test_many_queries_are_as_each_alone(path, small_blocks):
 
 
 def test_ties_keep_the_stored_order(path, small_blocks):
-    """Of small integers, whose sums are exact in any order."""
+    """Make vectors of small integers, whose sums are exact in any order."""
     rows = np.repeat(np.rint(vectors(2, scale=1)), [1, 6], axis=0)
     write(path, rows, "float32")
     with IndexFile(path) as file:
