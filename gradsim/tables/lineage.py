@@ -161,11 +161,15 @@ class Lineage:
         Raises:
             StudyError: a file cannot be read.
         """
+        return {path: self._digest(path) for path in self.named_paths(key)}
+
+    def named_paths(self, key: TableKey | None = None) -> list[Path]:
+        """Return the files and folders that the study names, or those that one of its tables is read from."""
         study = self.study
         all_sections = (study.dataset, study.model, study.chat, *study.settings.values())
         sections = self[key].parameters.values() if key else all_sections
         files = (_named_file(section) for section in sections if isinstance(section, BaseModel))
-        return {path: self._digest(path) for path in files if path}
+        return [path for path in files if path]
 
     def _plain(self, value: Any) -> Any:
         """Return a JSON-compatible parameter without keys that do not affect rows; files are replaced by digests."""

@@ -119,15 +119,14 @@ def _changes(store: Store, before: Mapping[str, str]) -> tuple[dict[str, str], l
 
 
 def _look(store: Store) -> str:
-    """Return a digest of the study's fingerprints and of the sizes and times of its files, which is fast to make."""
-    folder = store.root / store.study.name
+    """Return a digest of the definition and of the sizes and times of stored and named files, which reads none."""
     files = []
-    for path in sorted(folder.rglob("*")):
-        with suppress(FileNotFoundError):  # an unfinished file, which was renamed meanwhile
-            status = path.stat()
-            files.append((str(path), status.st_size, status.st_mtime_ns))
-    fingerprints = list(store.lineage.fingerprints().values())
-    return sha256(json.dumps([files, fingerprints]).encode()).hexdigest()
+    for place in (store.root / store.study.name, *store.lineage.named_paths()):
+        for path in sorted([place, *place.rglob("*")]):
+            with suppress(FileNotFoundError):  # an unfinished file, which was renamed meanwhile
+                status = path.stat()
+                files.append((str(path), status.st_size, status.st_mtime_ns))
+    return sha256(json.dumps([files, store.study.model_dump_json()]).encode()).hexdigest()
 
 
 def _evaluation(key: TableKey, states: Mapping[str | None, State]) -> dg.AssetCheckEvaluation:
