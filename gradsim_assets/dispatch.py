@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 
 import dagster as dg
-from sqlalchemy.exc import IntegrityError
-from tenacity import retry, retry_if_exception_type, stop_after_attempt
 
 from gradsim.environment import Environment
 from resources import slurm
@@ -48,9 +46,6 @@ def compute_resource(environment: Environment) -> ComputeResource:
 
 def set_pool_limits(instance: dg.DagsterInstance, environment: Environment) -> None:
     """Set how many jobs of each pool may run at a time: one on this machine, `GRADSIM_CONCURRENT_JOBS` on a cluster."""
-    # Dagster raises if another process sets the first limit of a pool at the same time.
-    set_limit = retry(retry=retry_if_exception_type(IntegrityError), stop=stop_after_attempt(3), reraise=True)(
-        instance.event_log_storage.set_concurrency_slots
-    )
-    set_limit(LOCAL_POOL, 1)
-    set_limit(SLURM_POOL, environment.concurrent_jobs)
+    storage = instance.event_log_storage
+    storage.set_concurrency_slots(LOCAL_POOL, 1)
+    storage.set_concurrency_slots(SLURM_POOL, environment.concurrent_jobs)

@@ -1,10 +1,7 @@
 """Which steps wait for each other, how many go at a time, and how many partitions go into one."""
 
-from typing import Any
-
 import dagster as dg
 import pytest
-from sqlalchemy.exc import IntegrityError
 
 from gradsim.environment import Environment
 from gradsim.study import HubModel, ReferenceModel, Study
@@ -118,20 +115,6 @@ def test_a_pools_limit_is_what_the_environment_says_now():
         assert limits(instance) == {LOCAL_POOL: 1, SLURM_POOL: 5}
         set_pool_limits(instance, environment(concurrent_jobs=2))
         assert limits(instance) == {LOCAL_POOL: 1, SLURM_POOL: 2}
-
-
-def test_another_process_may_set_the_first_limit_at_the_same_time(monkeypatch):
-    with dg.DagsterInstance.ephemeral() as instance:
-        storage: Any = instance.event_log_storage
-        allocate = storage._allocate_concurrency_slots
-
-        def overtaken(conn, key, number):
-            monkeypatch.setattr(storage, "_allocate_concurrency_slots", allocate)
-            raise IntegrityError("INSERT", {}, Exception("UNIQUE constraint failed"))
-
-        monkeypatch.setattr(storage, "_allocate_concurrency_slots", overtaken)
-        set_pool_limits(instance, environment(concurrent_jobs=5))
-        assert limits(instance) == {LOCAL_POOL: 1, SLURM_POOL: 5}
 
 
 def test_so_many_jobs_get_a_slot():

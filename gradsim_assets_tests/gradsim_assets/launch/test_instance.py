@@ -1,6 +1,8 @@
 """Where Dagster keeps what it knows: `DAGSTER_HOME`, or a folder of the data root."""
 
 import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +13,7 @@ import yaml
 from gradsim.environment import Environment
 from gradsim.errors import StudyError
 from gradsim_assets.launch.instance import open_instance, prepare_home
+from gradsim_assets_tests.workplace import Workplace
 
 NOBODY = 65534
 
@@ -114,3 +117,33 @@ def test_a_folder_that_cannot_be_written(environment: Environment) -> None:
         f"{folder}/home: cannot be written (Permission denied); "
         "set GRADSIM_DATA or DAGSTER_HOME to a folder that you can write to"
     )
+
+
+OPEN = """import sys
+from gradsim.environment import read_environment
+from gradsim_assets.launch.instance import open_instance
+print("ready", flush=True)
+sys.stdin.readline()
+with open_instance(read_environment()) as instance:
+    print({each.name: each.limit for each in instance.event_log_storage.get_pool_limits()})
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("attempt", range(2))  # one attempt without the lock can succeed
+def test_processes_can_open_a_new_instance_at_once(workplace: Workplace, attempt: int) -> None:
+    variables = {**os.environ, **workplace.variables}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", OPEN], env=variables, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        for _ in range(4)
+    ]
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    assert {process.communicate()[0] for process in processes} == {"{'local_jobs': 1, 'slurm_jobs': 8}\n"}
