@@ -11,8 +11,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from gradsim.analysis.questions import DOTS, QUESTIONS, SIZES, TOKENS
-from gradsim.errors import StudyError
 from gradsim.study import Chat, FileDataset, HubDataset, HubModel, ReferenceModel, Study
+from gradsim.study.named_files import content_digest, named_file
 from gradsim.study.settings import QueryMethod
 from gradsim.tables.keys import TableKey
 
@@ -168,7 +168,7 @@ class Lineage:
         study = self.study
         all_sections = (study.dataset, study.model, study.chat, *study.settings.values())
         sections = self[key].parameters.values() if key else all_sections
-        files = (_named_file(section) for section in sections if isinstance(section, BaseModel))
+        files = (named_file(section) for section in sections if isinstance(section, BaseModel))
         return [path for path in files if path]
 
     def _plain(self, value: Any) -> Any:
@@ -177,7 +177,7 @@ class Lineage:
             return [self._plain(item) for item in value]
         if not isinstance(value, BaseModel):
             return value
-        named = _named_file(value)
+        named = named_file(value)
         content = self._digest(named) if named else None
         match value:
             case Chat(loss_on=loss_on):
@@ -202,7 +202,7 @@ class Lineage:
         return plain
 
     def _digest(self, path: Path) -> str:
-        return self.digests.get(path) or _digest(path)
+        return self.digests.get(path) or content_digest(path)
 
     def _imported_study_nodes(self) -> Iterator[Node]:
         for name in ("samples", "model", "projections"):
@@ -378,27 +378,3 @@ class Lineage:
             keys += [self.key("model"), self.key("tokenized")]
             keys += [self.key(name, setting) for setting in settings for name in ("queries", "tokenized")]
         return Node(self.key("report"), tuple(keys))
-
-
-def _named_file(section: BaseModel) -> Path | None:
-    """Return the file that a section of the study names, if any."""
-    match section:
-        case FileDataset(path=path):
-            return path
-        case Chat(file=file):
-            return file
-        case QueryMethod(file=file):
-            return file
-        case ReferenceModel(reference=architecture):
-            return architecture.tokenizer / "tokenizer.json" if architecture.tokenizer else None
-        case _:
-            return None
-
-
-def _digest(path: Path) -> str:
-    try:
-        if path.is_dir():  # saved by `datasets`, whose other files differ each time
-            return hashlib.sha256("".join(map(_digest, sorted(path.glob("*.arrow")))).encode()).hexdigest()
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise StudyError(f"{path}: cannot be read ({error.strerror}); correct the path in the study file") from error

@@ -62,12 +62,11 @@ def _accuracies(store: Store) -> dict[str, Any]:
         .select(pl.lit(setting).alias("setting"), pl.col("method").cast(pl.String), "accuracy", "low", "high")
         for setting in store.study.settings
     )
-    percent = {name: (100 * pl.col(name)).round(1) for name in ("accuracy", "low", "high")}
-    found = pl.format("{} % ({} to {})", *percent.values()).fill_null(pl.format("{} %", percent["accuracy"]))
+    percent = [(100 * pl.col(name)).round(1) for name in ("accuracy", "low", "high")]
     shown = accuracy.select(
         "setting",
         pl.col("method").map_elements(method_label, return_dtype=pl.String),
-        found.alias("sources found (95 % interval)"),
+        pl.format("{} % ({} to {})", *percent).alias("sources found (95 % interval)"),
     )
     numbers = accuracy.filter(pl.col("method").is_in([FULL_GRADIENT, BM25]))
     return {
